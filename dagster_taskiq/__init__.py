@@ -1,0 +1,6 @@
+"""Run Dagster on a task queue: an executor, a worker and brokers, on taskiq."""
+
+from dagster_taskiq.executor import TaskiqExecutor, taskiq_executor
+from dagster_taskiq.version import __version__
+
+__all__ = ["TaskiqExecutor", "__version__", "taskiq_executor"]

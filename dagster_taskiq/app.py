@@ -1,0 +1,87 @@
+"""This process's broker, for taskiq's own commands and for a project's own tasks.
+
+``taskiq worker dagster_taskiq.app:broker`` and ``taskiq scheduler`` find it here, and a module of
+tasks writes ``from dagster_taskiq.app import broker`` and ``@broker.task``. Which broker that is
+is said by the environment, or by whoever called :func:`use` before: a worker tells its children.
+"""
+
+import os
+import signal
+from functools import partial
+from typing import Any
+
+from dagster_taskiq.backends import make_backend
+from dagster_taskiq.brokers import QueueBroker, make_broker
+from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.settings import Settings
+from dagster_taskiq.tasks import register_tasks
+
+#: Slots of a worker that was started by ``taskiq worker``; by default one for each core.
+CONCURRENCY_ENV = "DAGSTER_TASKIQ_CONCURRENCY"
+#: Queues of a worker that was started by ``taskiq worker``, with commas between.
+QUEUES_ENV = "DAGSTER_TASKIQ_QUEUES"
+
+_current: QueueBroker | None = None
+
+
+def make(settings: Settings) -> QueueBroker:
+    """Return a new broker with its backend and the tasks of this package; nothing is connected.
+
+    Raises:
+        ConfigError: the settings name a broker or backend that nothing serves.
+    """
+    settings = settings.resolved()
+    broker = make_broker(settings)
+    broker.result_backend = make_backend(settings, beside=broker)
+    register_tasks(broker)
+    broker.make_service = partial(_service_from_environment, broker)
+    return broker
+
+
+def use(settings: Settings) -> QueueBroker:
+    """Make a broker, and make it the one that ``dagster_taskiq.app.broker`` is in this process."""
+    global _current  # noqa: PLW0603 - it is what the attribute of this module reads
+    _current = make(settings)
+    return _current
+
+
+def __getattr__(name: str) -> Any:
+    if name != "broker":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _current if _current is not None else use(Settings.from_dict({}))
+
+
+def default_concurrency() -> int:
+    """Return ``$DAGSTER_TASKIQ_CONCURRENCY``, or the number of cores.
+
+    Raises:
+        ConfigError: the variable is not a positive integer.
+    """
+    text = os.environ.get(CONCURRENCY_ENV, "")
+    if not text:
+        return os.cpu_count() or 1
+    if not text.isdigit() or int(text) < 1:
+        raise ConfigError(f"{CONCURRENCY_ENV} must be a positive integer, but it is {text!r}.")
+    return int(text)
+
+
+def _service_from_environment(broker: QueueBroker) -> Any:
+    # Imported here: a sender has no use for what a worker needs.
+    from dagster_taskiq.worker.pool import PoolOptions  # noqa: PLC0415
+    from dagster_taskiq.worker.service import (  # noqa: PLC0415
+        WorkerOptions,
+        WorkerService,
+        default_name,
+    )
+
+    queues = os.environ.get(QUEUES_ENV, "").split(",")
+    names = tuple(name.strip() for name in queues if name.strip())
+    options = WorkerOptions(
+        name=default_name(),
+        queues=names or (broker.settings.queue,),
+        pool=PoolOptions(concurrency=default_concurrency()),
+    )
+    # taskiq's own worker process ends on these two, gently and at once.
+    drain = partial(os.kill, os.getpid(), signal.SIGTERM)
+    kill = partial(os.kill, os.getpid(), signal.SIGKILL)
+    return WorkerService(broker, options, on_drain=drain, on_kill=kill)

@@ -1,0 +1,43 @@
+"""What is known of each task and worker. The registry below says which class serves which URL."""
+
+from dagster_taskiq.backends.base import StateBackend
+from dagster_taskiq.brokers.base import QueueBroker
+from dagster_taskiq.registry import Entry, Registry
+from dagster_taskiq.settings import Settings
+
+_REDIS = Entry("dagster_taskiq.backends.redis", "RedisBackend")
+_SQL = Entry("dagster_taskiq.backends.sql", "SqlBackend")
+
+#: URL scheme of a backend, and what serves it. A new backend is one row here.
+BACKENDS: Registry[StateBackend] = Registry(
+    "backend",
+    {
+        "embedded": _SQL,
+        "sqlite": _SQL,
+        "redis": _REDIS,
+        "rediss": _REDIS,
+        "unix": _REDIS,
+        "redis+sentinel": _REDIS,
+        "rediss+sentinel": _REDIS,
+        "memory": Entry("dagster_taskiq.backends.memory", "MemoryBackend"),
+    },
+)
+
+
+def make_backend(settings: Settings, beside: QueueBroker | None = None) -> StateBackend:
+    """Return the backend for ``settings``; nothing is connected yet.
+
+    Args:
+        settings: whose ``backend_url`` says where it is.
+        beside: a broker made from the same settings, whose connection is shared where the
+            backend is on the same server.
+
+    Raises:
+        ConfigError: nothing serves the URL; the text lists what is served.
+        MissingExtraError: what serves it is not installed; the text has the pip line.
+    """
+    backend = BACKENDS.find(settings.backend_url)
+    same = settings.backend_url == settings.broker
+    if beside is None or not same or settings.options_of_backend != settings.broker_options:
+        return backend(settings)
+    return backend(settings, beside.connection)

@@ -1,0 +1,344 @@
+"""What every backend here keeps: the state of each task, the life of each worker, and mail.
+
+A backend is a taskiq ``AsyncResultBackend`` and so serves ``wait_result()`` of a user's own tasks;
+what a run needs beyond that (who runs what, who is alive, what to wake up for) is the rest of the
+class. A step's result is not here: Dagster's event log has it.
+"""
+
+import asyncio
+import json
+import logging
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from taskiq import TaskiqResult
+from taskiq.abc.result_backend import AsyncResultBackend
+from taskiq.exceptions import ResultGetError
+
+from dagster_taskiq.errors import TaskFailedError, TaskRevokedError, WorkerLostError
+from dagster_taskiq.settings import Settings
+
+logger = logging.getLogger("dagster_taskiq.backend")
+
+#: Label of a message: the run it belongs to.
+RUN_LABEL = "run_id"
+#: Label of a message: the step it executes.
+STEP_LABEL = "step_key"
+
+#: Seconds between two tries to write what must not be lost: the first, and the longest.
+WRITE_RETRY_SECONDS = (0.1, 5.0)
+
+
+class TaskState(str, Enum):
+    """Where a task is. The same words in code, logs, command line and documentation."""
+
+    #: Sent, and not started by anyone. It may be delivered any number of times.
+    WAITING = "WAITING"
+    #: Started by one worker; from here on it lives by that worker's heartbeat.
+    STARTED = "STARTED"
+    #: Ended, and returned.
+    SUCCESS = "SUCCESS"
+    #: Ended, and raised, or its process died.
+    FAILURE = "FAILURE"
+    #: Cancelled: it never started, or was stopped while it ran.
+    REVOKED = "REVOKED"
+    #: Its worker stopped beating. Whatever that worker says of it later does not count.
+    LOST = "LOST"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing can come after it."""
+        return self not in (TaskState.WAITING, TaskState.STARTED)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is known of one task. Times are seconds since the epoch, by the server's clock."""
+
+    id: str
+    name: str = ""
+    queue: str = ""
+    run_id: str = ""
+    step_key: str = ""
+    state: TaskState = TaskState.WAITING
+    #: Id of the worker that started it.
+    worker: str = ""
+    submitted_at: float = 0.0
+    started_at: float = 0.0
+    finished_at: float = 0.0
+    #: Why it failed, was revoked or lost: one sentence.
+    error: str = ""
+    #: Someone asked for it to be stopped.
+    revoke_requested: bool = False
+
+
+@dataclass(frozen=True)
+class Running:
+    """A task that a worker says it is running now."""
+
+    id: str
+    name: str
+    run_id: str
+    step_key: str
+    #: Process id of the child that runs it.
+    pid: int
+    #: Seconds it has been running, when the worker said so.
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A worker as its last heartbeat described it."""
+
+    id: str
+    name: str
+    host: str
+    pid: int
+    queues: tuple[str, ...]
+    concurrency: int
+    version: str
+    lease: float
+    running: tuple[Running, ...] = ()
+    #: Seconds since it started, at its last heartbeat.
+    uptime: float = 0.0
+    #: Seconds since that heartbeat, by the server's clock.
+    age: float = 0.0
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it has been silent for longer than its lease."""
+        return self.age > self.lease
+
+    def dumps(self) -> str:
+        """Return it as JSON, without ``age``, which only the server knows."""
+        plain = {**self.__dict__, "running": [each.__dict__ for each in self.running]}
+        del plain["age"]
+        return json.dumps(plain)
+
+    @classmethod
+    def loads(cls, text: str | bytes, age: float) -> "Worker":
+        """Make it from what :meth:`dumps` wrote; unknown fields of a newer version are ignored."""
+        plain = json.loads(text)
+        plain = {name: plain[name] for name in cls.__dataclass_fields__ if name in plain}
+        running = tuple(Running(**each) for each in plain.pop("running"))
+        return cls(**{**plain, "queues": tuple(plain["queues"]), "running": running, "age": age})
+
+
+@dataclass(frozen=True)
+class Mail:
+    """A message in a channel; reading on from ``cursor`` gives what came after it."""
+
+    cursor: str
+    body: dict[str, Any]
+
+
+#: The cursor before the first mail of a channel.
+FROM_START = ""
+
+
+def run_channel(run_id: str) -> str:
+    """Return the name of the channel in which a run's loop is woken."""
+    return f"run:{run_id}"
+
+
+def worker_channel(worker_id: str) -> str:
+    """Return the name of the channel in which a worker is told what to do."""
+    return f"worker:{worker_id}"
+
+
+class StateBackend(AsyncResultBackend[Any]):
+    """The state of tasks and workers, and the mail between them."""
+
+    #: Errors of the client library that mean "not reachable now", not "wrong".
+    connection_errors: tuple[type[BaseException], ...] = (OSError,)
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @abstractmethod
+    async def ping(self) -> None:
+        """Return when the server answered; raise one of ``connection_errors`` when it did not."""
+
+    @abstractmethod
+    async def submitted(self, tasks: Sequence[Task]) -> None:
+        """Record tasks as WAITING; one that is already known stays as it is."""
+
+    @abstractmethod
+    async def start(self, task: Task) -> TaskState | None:
+        """Record that ``task.worker`` starts the task: at most one call ever succeeds.
+
+        Returns:
+            ``None`` when the task is now the caller's; else the state that forbids it (STARTED
+            or a final one for a message delivered twice, REVOKED for a cancelled task).
+        """
+
+    @abstractmethod
+    async def finish(
+        self, task: Task, state: TaskState, error: str, result: TaskiqResult[Any] | None
+    ) -> bool:
+        """Record the end of a task that ``task.worker`` started, and post it to the run's channel.
+
+        Returns:
+            ``False``, and nothing is recorded, when the task is not STARTED by that worker.
+        """
+
+    @abstractmethod
+    async def revoke(self, task_ids: Sequence[str], reason: str) -> dict[str, str]:
+        """Make waiting tasks REVOKED (unknown ones too, so that a late message is dropped).
+
+        A STARTED one is marked, for its worker to stop it.
+
+        Returns:
+            The worker of each task that was STARTED, by task id.
+        """
+
+    @abstractmethod
+    async def tasks(self, task_ids: Sequence[str]) -> dict[str, Task]:
+        """Return what is known of these tasks, by id; one nobody has heard of is left out."""
+
+    @abstractmethod
+    async def beat(self, worker: Worker) -> list[str]:
+        """Record a sign of life.
+
+        Returns:
+            The ids among ``worker.running`` that must be stopped: revoked, or lost meanwhile.
+        """
+
+    @abstractmethod
+    async def leave(self, worker_id: str) -> None:
+        """Forget a worker that stopped of its own will."""
+
+    @abstractmethod
+    async def workers(self) -> list[Worker]:
+        """Return every worker that beat within the last day, the lost ones too, by name."""
+
+    @abstractmethod
+    async def post(self, channel: str, body: dict[str, Any]) -> None:
+        """Add a mail to a channel. Mail is a hint: a channel keeps the last thousand or so."""
+
+    @abstractmethod
+    async def collect(self, channel: str, after: str, timeout: float) -> list[Mail]:
+        """Return the mail of a channel after a cursor; wait up to ``timeout`` s for the first."""
+
+    @abstractmethod
+    async def load_result(self, task_id: str) -> bytes | None:
+        """Return the stored JSON of a task's result, if it has one."""
+
+    async def sweep(self) -> None:
+        """Delete what has expired, where the server does not do that by itself."""
+
+    async def lose(self, task: Task, error: str) -> bool:
+        """Record that a STARTED task's worker is lost; ``False`` when it ended meanwhile."""
+        return await self.finish(task, TaskState.LOST, error, None)
+
+    async def set_result(self, task_id: str, result: TaskiqResult[Any]) -> None:
+        """Record the end of a task that this process's worker started (taskiq's own hook).
+
+        Keeps trying for as long as the server is away: a result that is lost would cost a run
+        the end of its step. Whether the worker still owns the task is the server's to say.
+        """
+        labels = result.labels
+        task = Task(
+            id=task_id,
+            run_id=str(labels.get(RUN_LABEL, "")),
+            step_key=str(labels.get(STEP_LABEL, "")),
+            worker=str(labels.get(WORKER_LABEL, "")),
+        )
+        state, error = _end_of(result)
+        stored: TaskiqResult[Any] | None = result
+        if task.run_id:  # a step's outcome is in the event log; only the state is wanted here
+            stored = None
+        delay = WRITE_RETRY_SECONDS[0]
+        while True:
+            try:
+                if not await self.finish(task, state, error, stored):
+                    logger.warning(
+                        "Dropped the result of task %s: it is no longer this worker's.", task_id
+                    )
+                return
+            except self.connection_errors as problem:
+                logger.warning(
+                    "Cannot store the end of task %s (%s). Trying again in %.1f s.",
+                    task_id,
+                    problem,
+                    delay,
+                )
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, WRITE_RETRY_SECONDS[1])
+
+    async def is_result_ready(self, task_id: str) -> bool:
+        """Return whether the task has ended (taskiq's own hook)."""
+        task = (await self.tasks([task_id])).get(task_id)
+        return task is not None and task.state.is_final
+
+    async def get_result(self, task_id: str, with_logs: bool = False) -> TaskiqResult[Any]:
+        """Return a task's result (taskiq's own hook); a revoked or lost task has an error.
+
+        Raises:
+            ResultGetError: the task has not ended, or its result has expired.
+        """
+        stored = await self.load_result(task_id)
+        if stored is not None:
+            return TaskiqResult[Any].model_validate(json.loads(stored))
+        task = (await self.tasks([task_id])).get(task_id)
+        if task is None or not task.state.is_final:
+            raise ResultGetError
+        error: BaseException | None = None
+        if task.state is TaskState.LOST:
+            error = WorkerLostError(task.error)
+        elif task.state is TaskState.REVOKED:
+            error = TaskRevokedError(task.error)
+        elif task.state is TaskState.FAILURE:
+            error = TaskFailedError(task.error)
+        return TaskiqResult(
+            is_err=error is not None,
+            return_value=None,
+            execution_time=max(0.0, task.finished_at - task.started_at),
+            error=error,
+        )
+
+
+#: Label that the worker puts on a message it has started: its own id.
+WORKER_LABEL = "dagster_taskiq_worker"
+
+
+def dump_result(result: TaskiqResult[Any]) -> bytes:
+    """Return a result as JSON; a value that JSON cannot hold becomes an error that says so."""
+    try:
+        return json.dumps(result.model_dump(mode="json")).encode()
+    except (TypeError, ValueError) as error:
+        problem = TypeError(f"The task's return value is not JSON: {error}")
+        failed = replace_result(result, problem)
+        return json.dumps(failed.model_dump(mode="json")).encode()
+
+
+def replace_result(result: TaskiqResult[Any], error: BaseException) -> TaskiqResult[Any]:
+    """Return ``result`` as a failure with ``error`` and no value."""
+    return TaskiqResult(
+        is_err=True,
+        return_value=None,
+        execution_time=result.execution_time,
+        labels=result.labels,
+        error=error,
+    )
+
+
+def end_mail(task: Task, state: TaskState) -> dict[str, Any]:
+    """Return the mail that tells a run's loop that a task has ended."""
+    return {"task": task.id, "state": state.value}
+
+
+def _end_of(result: TaskiqResult[Any]) -> tuple[TaskState, str]:
+    if result.error is None and not result.is_err:
+        return TaskState.SUCCESS, ""
+    text = str(result.error) or type(result.error).__name__
+    if isinstance(result.error, TaskRevokedError):
+        return TaskState.REVOKED, text
+    return TaskState.FAILURE, text
+
+
+#: Makes a backend from settings; what the registry of backend URLs holds.
+BackendFactory = Callable[[Settings], StateBackend]

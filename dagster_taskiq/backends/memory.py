@@ -1,0 +1,135 @@
+"""The backend in this process's memory."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from taskiq import TaskiqResult
+
+from dagster_taskiq.backends.base import (
+    FROM_START,
+    Mail,
+    StateBackend,
+    Task,
+    TaskState,
+    Worker,
+    dump_result,
+    end_mail,
+    run_channel,
+)
+from dagster_taskiq.connections.memory import MemoryServer, server_at
+from dagster_taskiq.settings import Settings
+
+
+class MemoryBackend(StateBackend):
+    """Dictionaries; every call is atomic because nothing in it awaits."""
+
+    def __init__(self, settings: Settings, connection: MemoryServer | None = None) -> None:
+        super().__init__(settings)
+        self.connection = connection or server_at(settings.backend_url)
+        self.connection_errors = self.connection.errors
+
+    async def ping(self) -> None:
+        """Return."""
+
+    async def submitted(self, tasks: Sequence[Task]) -> None:
+        """Add what is missing."""
+        for task in tasks:
+            self.connection.tasks.setdefault(task.id, replace(task, submitted_at=time.time()))
+
+    async def start(self, task: Task) -> TaskState | None:
+        """Change WAITING to STARTED."""
+        now = time.time()
+        known = self.connection.tasks.get(task.id, replace(task, submitted_at=now))
+        if known.state is not TaskState.WAITING:
+            return known.state
+        self._set(replace(known, state=TaskState.STARTED, worker=task.worker, started_at=now))
+        return None
+
+    async def finish(
+        self, task: Task, state: TaskState, error: str, result: TaskiqResult[Any] | None
+    ) -> bool:
+        """Change STARTED to a final state."""
+        known = self.connection.tasks.get(task.id)
+        if known is None or (known.state, known.worker) != (TaskState.STARTED, task.worker):
+            return False
+        if result is not None:
+            self.connection.results[task.id] = dump_result(result)
+        self._set(replace(known, state=state, error=error, finished_at=time.time()))
+        return True
+
+    async def revoke(self, task_ids: Sequence[str], reason: str) -> dict[str, str]:
+        """Decide for each by its state."""
+        started = {}
+        for task_id in task_ids:
+            known = self.connection.tasks.get(task_id, Task(task_id))
+            if known.state is TaskState.WAITING:
+                now = time.time()
+                gone = replace(known, state=TaskState.REVOKED, error=reason, finished_at=now)
+                self._set(gone)
+            elif known.state is TaskState.STARTED:
+                started[task_id] = known.worker
+                self._set(replace(known, revoke_requested=True, error=reason))
+        return started
+
+    async def tasks(self, task_ids: Sequence[str]) -> dict[str, Task]:
+        """Look up."""
+        known = self.connection.tasks
+        return {task_id: known[task_id] for task_id in task_ids if task_id in known}
+
+    async def beat(self, worker: Worker) -> list[str]:
+        """Keep the worker; look at what it runs."""
+        self.connection.workers[worker.id] = (worker, time.time())
+        known = await self.tasks([each.id for each in worker.running])
+        return [
+            task.id
+            for task in known.values()
+            if task.revoke_requested or (task.state, task.worker) != (TaskState.STARTED, worker.id)
+        ]
+
+    async def leave(self, worker_id: str) -> None:
+        """Drop the worker."""
+        self.connection.workers.pop(worker_id, None)
+
+    async def workers(self) -> list[Worker]:
+        """List them with their ages."""
+        now = time.time()
+        known = self.connection.workers.values()
+        found = [replace(worker, age=max(0.0, now - beat_at)) for worker, beat_at in known]
+        return sorted(found, key=lambda worker: (worker.name, worker.id))
+
+    async def post(self, channel: str, body: dict[str, Any]) -> None:
+        """Add a mail."""
+        self.connection.post(channel, body)
+        self.connection.changed()
+
+    async def collect(self, channel: str, after: str, timeout: float) -> list[Mail]:
+        """Read the channel, waiting for a change where nothing is new."""
+        cursor = int(after) if after != FROM_START else 0
+        deadline = time.monotonic() + timeout
+        while True:
+            mark = self.connection.mark()
+            found = [each for each in self.connection.mail[channel] if int(each.cursor) > cursor]
+            left = deadline - time.monotonic()
+            if found or left <= 0:
+                return found
+            await self.connection.wait_beyond(mark, left)
+
+    async def load_result(self, task_id: str) -> bytes | None:
+        """Look up."""
+        return self.connection.results.get(task_id)
+
+    async def sweep(self) -> None:
+        """Drop tasks and results past their time to live."""
+        oldest = time.time() - self.settings.result_ttl
+        for task in list(self.connection.tasks.values()):
+            if task.state.is_final and task.finished_at < oldest:
+                del self.connection.tasks[task.id]
+                self.connection.results.pop(task.id, None)
+
+    def _set(self, task: Task) -> None:
+        self.connection.tasks[task.id] = task
+        if task.state.is_final and task.run_id:
+            self.connection.post(run_channel(task.run_id), end_mail(task, task.state))
+        self.connection.changed()

@@ -1,0 +1,211 @@
+"""The backend on Redis or Valkey: keys with expiry, and a stream for each channel of mail.
+
+What a task may become is decided by scripts, so that two workers, or a worker and the loop that
+gave it up, never both succeed. taskiq-redis's result backend writes a result and nothing else;
+here the result and the state change together, as JSON and with an expiry.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from taskiq import TaskiqResult
+
+from dagster_taskiq.backends.base import (
+    FROM_START,
+    Mail,
+    StateBackend,
+    Task,
+    TaskState,
+    Worker,
+    dump_result,
+    end_mail,
+    run_channel,
+)
+from dagster_taskiq.connections.redis import BLOCK_SECONDS, RedisConnection, stream_pairs
+from dagster_taskiq.settings import Settings
+
+_LUA = Path(__file__).with_name("lua")
+
+#: How long a task that has not ended is remembered without a sign of it, in seconds.
+UNFINISHED_SECONDS = 30 * 86400
+#: How long mail and silent workers are kept, in seconds.
+KEEP_SECONDS = 86400
+#: About how many mails a channel keeps. Mail is a hint; what it hints at is recorded elsewhere.
+MAIL_LENGTH = 1000
+#: How many tasks one script call handles; more would hold up the server's other clients.
+CHUNK = 500
+
+
+class RedisBackend(StateBackend):
+    """A hash for each task, one for all workers, a stream for each channel."""
+
+    def __init__(self, settings: Settings, connection: RedisConnection | None = None) -> None:
+        super().__init__(settings)
+        self.connection = connection or RedisConnection(
+            settings.backend_url, settings.options_of_backend, settings.connect_timeout
+        )
+        self.connection_errors = self.connection.errors
+
+    async def startup(self) -> None:
+        """Connect."""
+        await self.connection.open()
+
+    async def shutdown(self) -> None:
+        """Disconnect."""
+        await self.connection.close()
+
+    async def ping(self) -> None:
+        """Ask the server."""
+        await self.connection.ping()
+
+    async def submitted(self, tasks: Sequence[Task]) -> None:
+        """Set the hashes that are missing."""
+        for first in range(0, len(tasks), CHUNK):
+            chunk = tasks[first : first + CHUNK]
+            args: list[Any] = [UNFINISHED_SECONDS]
+            for task in chunk:
+                args += [task.name, task.queue, task.run_id, task.step_key]
+            await self._script("submitted", [self._task_key(task.id) for task in chunk], args)
+
+    async def start(self, task: Task) -> TaskState | None:
+        """Run the start script."""
+        args = [
+            UNFINISHED_SECONDS,
+            task.worker,
+            task.name,
+            task.queue,
+            task.run_id,
+            task.step_key,
+        ]
+        state = await self._script("start", [self._task_key(task.id)], args)
+        return TaskState(state.decode()) if state else None
+
+    async def finish(
+        self, task: Task, state: TaskState, error: str, result: TaskiqResult[Any] | None
+    ) -> bool:
+        """Store the result, if it is wanted, and then run the finish script."""
+        keep = max(1, int(self.settings.result_ttl))
+        if result is not None:
+            await self.connection.client.set(
+                self._key("result", task.id), dump_result(result), keep
+            )
+        channel = self._mail_key(run_channel(task.run_id)) if task.run_id else ""
+        mail = json.dumps(end_mail(task, state))
+        args = [task.worker, state.value, error, keep, mail, KEEP_SECONDS, MAIL_LENGTH]
+        return bool(await self._script("finish", [self._task_key(task.id), channel], args))
+
+    async def revoke(self, task_ids: Sequence[str], reason: str) -> dict[str, str]:
+        """Run the revoke script for each."""
+        keep = max(1, int(self.settings.result_ttl))
+        started = {}
+        for task_id in task_ids:
+            state, worker, run_id = await self._script(
+                "revoke", [self._task_key(task_id)], [reason, keep]
+            )
+            if state == TaskState.STARTED.value.encode():
+                started[task_id] = worker.decode()
+            elif state == TaskState.WAITING.value.encode() and run_id:
+                mail = end_mail(Task(task_id), TaskState.REVOKED)
+                await self.post(run_channel(run_id.decode()), mail)
+        return started
+
+    async def tasks(self, task_ids: Sequence[str]) -> dict[str, Task]:
+        """Get the hashes."""
+        found = {}
+        for first in range(0, len(task_ids), CHUNK):
+            chunk = list(task_ids[first : first + CHUNK])
+            async with self.connection.client.pipeline(transaction=False) as pipeline:
+                for task_id in chunk:
+                    pipeline.hgetall(self._task_key(task_id))
+                for task_id, fields in zip(chunk, await pipeline.execute(), strict=True):
+                    if fields:
+                        found[task_id] = _task(task_id, fields)
+        return found
+
+    async def beat(self, worker: Worker) -> list[str]:
+        """Run the beat script."""
+        keys = [self._key("workers"), self._key("worker-bodies")]
+        args: list[Any] = [worker.id, worker.dumps(), UNFINISHED_SECONDS, KEEP_SECONDS]
+        for each in worker.running:
+            keys.append(self._task_key(each.id))
+            args += [each.id, each.name, each.run_id, each.step_key]
+        return [task_id.decode() for task_id in await self._script("beat", keys, args)]
+
+    async def leave(self, worker_id: str) -> None:
+        """Remove the worker from both."""
+        async with self.connection.client.pipeline() as pipeline:
+            pipeline.zrem(self._key("workers"), worker_id)
+            pipeline.hdel(self._key("worker-bodies"), worker_id)
+            await pipeline.execute()
+
+    async def workers(self) -> list[Worker]:
+        """Read both, and the server's clock, which wrote the times."""
+        async with self.connection.client.pipeline() as pipeline:
+            pipeline.time()
+            pipeline.zrange(self._key("workers"), 0, -1, withscores=True)
+            pipeline.hgetall(self._key("worker-bodies"))
+            (seconds, micros), beats, bodies = await pipeline.execute()
+        now = seconds + micros / 1e6
+        found = [
+            Worker.loads(bodies[worker_id], max(0.0, now - beat_at))
+            for worker_id, beat_at in beats
+            if worker_id in bodies
+        ]
+        return sorted(found, key=lambda worker: (worker.name, worker.id))
+
+    async def post(self, channel: str, body: dict[str, Any]) -> None:
+        """Add to the stream of the channel."""
+        key = self._mail_key(channel)
+        async with self.connection.client.pipeline(transaction=False) as pipeline:
+            pipeline.xadd(key, {"body": json.dumps(body)}, maxlen=MAIL_LENGTH, approximate=True)
+            pipeline.expire(key, KEEP_SECONDS)
+            await pipeline.execute()
+
+    async def collect(self, channel: str, after: str, timeout: float) -> list[Mail]:
+        """Read the stream of the channel, blocking where nothing is new."""
+        cursor = after if after != FROM_START else "0-0"
+        block = int(min(timeout, BLOCK_SECONDS) * 1000)
+        reply = await self.connection.client.xread(
+            {self._mail_key(channel): cursor}, block=block if block > 0 else None
+        )
+        found = []
+        for _, entries in stream_pairs(reply):
+            for entry_id, fields in entries:
+                found.append(Mail(entry_id.decode(), json.loads(fields[b"body"])))
+        return found
+
+    async def load_result(self, task_id: str) -> bytes | None:
+        """Get the result."""
+        return cast("bytes | None", await self.connection.client.get(self._key("result", task_id)))
+
+    async def _script(self, name: str, keys: list[str], args: list[Any]) -> Any:
+        return await self.connection.script(_LUA / f"{name}.lua", keys, args)
+
+    def _task_key(self, task_id: str) -> str:
+        return self._key("task", task_id)
+
+    def _mail_key(self, channel: str) -> str:
+        return self._key("mail", channel)
+
+    def _key(self, *parts: str) -> str:
+        return ":".join((self.settings.prefix, *parts))
+
+
+def _task(task_id: str, fields: dict[bytes, bytes]) -> Task:
+    text = {name.decode(): value.decode() for name, value in fields.items()}
+    return Task(
+        id=task_id,
+        name=text.get("name", ""),
+        queue=text.get("queue", ""),
+        run_id=text.get("run_id", ""),
+        step_key=text.get("step_key", ""),
+        state=TaskState(text["state"]),
+        worker=text.get("worker", ""),
+        submitted_at=float(text.get("submitted_at", 0)),
+        started_at=float(text.get("started_at", 0)),
+        finished_at=float(text.get("finished_at", 0)),
+        error=text.get("error", ""),
+        revoke_requested=text.get("revoke_requested") == "1",
+    )

@@ -1,0 +1,270 @@
+"""The backend that keeps tasks, workers and mail in SQL tables, beside the broker's own."""
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Row
+from taskiq import TaskiqResult
+
+from dagster_taskiq.backends.base import (
+    FROM_START,
+    Mail,
+    StateBackend,
+    Task,
+    TaskState,
+    Worker,
+    dump_result,
+    end_mail,
+    run_channel,
+)
+from dagster_taskiq.connections import sql
+from dagster_taskiq.connections.sql import SqlConnection
+from dagster_taskiq.settings import Settings
+
+#: How long mail and lost workers are kept, in seconds.
+KEEP_SECONDS = 86400.0
+#: How many ids stand in one statement; SQLite allows 32,766 variables, older builds 999.
+CHUNK = 500
+
+
+class SqlBackend(StateBackend):
+    """Each call is one transaction; what a task may become is decided under the write lock."""
+
+    def __init__(self, settings: Settings, connection: SqlConnection | None = None) -> None:
+        super().__init__(settings)
+        self.connection = connection or SqlConnection(
+            settings.backend_url, settings.options_of_backend, settings.connect_timeout
+        )
+        self.connection_errors = (*self.connection.errors, OSError)
+
+    async def startup(self) -> None:
+        """Open the database, creating its tables."""
+        await self.connection.open()
+
+    async def shutdown(self) -> None:
+        """Close the database."""
+        await self.connection.close()
+
+    async def ping(self) -> None:
+        """Run one statement."""
+        await self.connection.read(lambda connection: connection.execute(sa.select(1)))
+
+    async def submitted(self, tasks: Sequence[Task]) -> None:
+        """Insert the rows that are missing."""
+        now = time.time()
+
+        def work(connection: Connection) -> None:
+            known = set(_select(connection, [task.id for task in tasks]))
+            rows = [self._row(task, now) for task in tasks if task.id not in known]
+            if rows:
+                connection.execute(sql.tasks.insert(), rows)
+
+        await self.connection.write(work)
+
+    async def start(self, task: Task) -> TaskState | None:
+        """Update the row from WAITING to STARTED, or insert it so."""
+        now = time.time()
+
+        def work(connection: Connection) -> TaskState | None:
+            known = _select(connection, [task.id]).get(task.id)
+            if known is None:
+                row = {**self._row(task, now), "state": TaskState.STARTED.value, "started_at": now}
+                connection.execute(sql.tasks.insert(), row)
+                return None
+            if known.state is not TaskState.WAITING:
+                return known.state
+            started = {"state": TaskState.STARTED.value, "worker": task.worker, "started_at": now}
+            _update(connection, task.id, started)
+            return None
+
+        return await self.connection.write(work)
+
+    async def finish(
+        self, task: Task, state: TaskState, error: str, result: TaskiqResult[Any] | None
+    ) -> bool:
+        """Update the row, and add the mail, in one transaction."""
+        now = time.time()
+        ended = {
+            "state": state.value,
+            "finished_at": now,
+            "error": error,
+            "result": dump_result(result) if result is not None else None,
+        }
+
+        def work(connection: Connection) -> bool:
+            known = _select(connection, [task.id]).get(task.id)
+            if known is None or known.state is not TaskState.STARTED:
+                return False
+            if known.worker != task.worker:
+                return False
+            _update(connection, task.id, ended)
+            if known.run_id:
+                _post(connection, run_channel(known.run_id), end_mail(known, state), now)
+            return True
+
+        return await self.connection.write(work)
+
+    async def revoke(self, task_ids: Sequence[str], reason: str) -> dict[str, str]:
+        """Decide for each row by its state."""
+        now = time.time()
+        gone = {"state": TaskState.REVOKED.value, "finished_at": now, "error": reason}
+
+        def work(connection: Connection) -> dict[str, str]:
+            known = _select(connection, task_ids)
+            started = {}
+            for task_id in task_ids:
+                task = known.get(task_id)
+                if task is None:
+                    row = {**self._row(Task(task_id), now), **gone}
+                    connection.execute(sql.tasks.insert(), row)
+                elif task.state is TaskState.WAITING:
+                    _update(connection, task_id, gone)
+                    if task.run_id:
+                        body = end_mail(task, TaskState.REVOKED)
+                        _post(connection, run_channel(task.run_id), body, now)
+                elif task.state is TaskState.STARTED:
+                    _update(connection, task_id, {"revoke_requested": True, "error": reason})
+                    started[task_id] = task.worker
+            return started
+
+        return await self.connection.write(work)
+
+    async def tasks(self, task_ids: Sequence[str]) -> dict[str, Task]:
+        """Select the rows."""
+        return await self.connection.read(lambda connection: _select(connection, task_ids))
+
+    async def beat(self, worker: Worker) -> list[str]:
+        """Write the worker's row; look at the rows of what it runs."""
+        body = {"prefix": self.settings.prefix, "beat_at": time.time(), "body": worker.dumps()}
+
+        def work(connection: Connection) -> list[str]:
+            mine = sql.workers.c.id == worker.id
+            if not connection.execute(sql.workers.update().where(mine).values(body)).rowcount:
+                connection.execute(sql.workers.insert(), {"id": worker.id, **body})
+            known = _select(connection, [each.id for each in worker.running])
+            return [task.id for task in known.values() if _must_stop(task, worker.id)]
+
+        return await self.connection.write(work)
+
+    async def leave(self, worker_id: str) -> None:
+        """Delete the worker's row."""
+        mine = sql.workers.c.id == worker_id
+        await self.connection.write(
+            lambda connection: connection.execute(sql.workers.delete().where(mine))
+        )
+
+    async def workers(self) -> list[Worker]:
+        """Select the rows; this machine's clock wrote their times."""
+        now = time.time()
+        mine = sql.workers.c.prefix == self.settings.prefix
+        query = sa.select(sql.workers).where(mine)
+        rows = await self.connection.read(lambda connection: connection.execute(query).all())
+        found = [Worker.loads(row.body, max(0.0, now - row.beat_at)) for row in rows]
+        return sorted(found, key=lambda worker: (worker.name, worker.id))
+
+    async def post(self, channel: str, body: dict[str, Any]) -> None:
+        """Insert a row."""
+        await self.connection.write(
+            lambda connection: _post(connection, channel, body, time.time())
+        )
+
+    async def collect(self, channel: str, after: str, timeout: float) -> list[Mail]:
+        """Select the rows after the cursor, waiting for a change where there are none."""
+        cursor = int(after) if after != FROM_START else 0
+        query = (
+            sa.select(sql.mail.c.id, sql.mail.c.body)
+            .where(sql.mail.c.channel == channel, sql.mail.c.id > cursor)
+            .order_by(sql.mail.c.id)
+        )
+        deadline = time.monotonic() + timeout
+        while True:
+            mark = self.connection.mark()
+            rows = await self.connection.read(lambda connection: connection.execute(query).all())
+            left = deadline - time.monotonic()
+            if rows or left <= 0:
+                return [Mail(str(row.id), json.loads(row.body)) for row in rows]
+            await self.connection.wait_beyond(mark, left)
+
+    async def load_result(self, task_id: str) -> bytes | None:
+        """Select the result."""
+        query = sa.select(sql.tasks.c.result).where(sql.tasks.c.id == task_id)
+        result = await self.connection.read(lambda connection: connection.scalar(query))
+        return bytes(result) if result is not None else None
+
+    async def sweep(self) -> None:
+        """Delete tasks past their time to live, and mail and workers of yesterday."""
+        now = time.time()
+        ended = sql.tasks.c.finished_at
+        expired = (
+            sql.tasks.delete().where(ended > 0, ended < now - self.settings.result_ttl),
+            sql.mail.delete().where(sql.mail.c.created_at < now - KEEP_SECONDS),
+            sql.workers.delete().where(sql.workers.c.beat_at < now - KEEP_SECONDS),
+        )
+
+        def work(connection: Connection) -> None:
+            for statement in expired:
+                connection.execute(statement)
+
+        await self.connection.write(work)
+
+    def _row(self, task: Task, now: float) -> dict[str, Any]:
+        return {
+            "id": task.id,
+            "prefix": self.settings.prefix,
+            "name": task.name,
+            "queue": task.queue,
+            "run_id": task.run_id,
+            "step_key": task.step_key,
+            "state": TaskState.WAITING.value,
+            "worker": task.worker,
+            "submitted_at": now,
+            "started_at": 0.0,
+            "finished_at": 0.0,
+            "error": "",
+            "revoke_requested": False,
+        }
+
+
+def _must_stop(task: Task, worker_id: str) -> bool:
+    if task.state is TaskState.STARTED and task.worker == worker_id:
+        return task.revoke_requested
+    return True
+
+
+def _select(connection: Connection, task_ids: Sequence[str]) -> dict[str, Task]:
+    found = {}
+    for first in range(0, len(task_ids), CHUNK):
+        chunk = list(task_ids[first : first + CHUNK])
+        query = sa.select(sql.tasks).where(sql.tasks.c.id.in_(chunk))
+        for row in connection.execute(query):
+            found[row.id] = _task(row)
+    return found
+
+
+def _task(row: Row[Any]) -> Task:
+    return Task(
+        id=row.id,
+        name=row.name,
+        queue=row.queue,
+        run_id=row.run_id,
+        step_key=row.step_key,
+        state=TaskState(row.state),
+        worker=row.worker,
+        submitted_at=row.submitted_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        error=row.error,
+        revoke_requested=bool(row.revoke_requested),
+    )
+
+
+def _update(connection: Connection, task_id: str, values: dict[str, Any]) -> None:
+    connection.execute(sql.tasks.update().where(sql.tasks.c.id == task_id).values(values))
+
+
+def _post(connection: Connection, channel: str, body: dict[str, Any], now: float) -> None:
+    row = {"channel": channel, "body": json.dumps(body), "created_at": now}
+    connection.execute(sql.mail.insert(), row)

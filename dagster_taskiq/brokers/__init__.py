@@ -1,0 +1,33 @@
+"""Where work waits. The registry below says which class serves which URL."""
+
+from dagster_taskiq.brokers.base import QueueBroker
+from dagster_taskiq.registry import Entry, Registry
+from dagster_taskiq.settings import Settings
+
+_REDIS = Entry("dagster_taskiq.brokers.redis", "RedisBroker")
+_SQL = Entry("dagster_taskiq.brokers.sql", "SqlBroker")
+
+#: URL scheme of a broker, and what serves it. A new broker is one row here.
+BROKERS: Registry[QueueBroker] = Registry(
+    "broker",
+    {
+        "embedded": _SQL,
+        "sqlite": _SQL,
+        "redis": _REDIS,
+        "rediss": _REDIS,
+        "unix": _REDIS,
+        "redis+sentinel": _REDIS,
+        "rediss+sentinel": _REDIS,
+        "memory": Entry("dagster_taskiq.brokers.memory", "MemoryBroker"),
+    },
+)
+
+
+def make_broker(settings: Settings) -> QueueBroker:
+    """Return the broker for ``settings.broker``; nothing is connected yet.
+
+    Raises:
+        ConfigError: nothing serves the URL; the text lists what is served.
+        MissingExtraError: what serves it is not installed; the text has the pip line.
+    """
+    return BROKERS.find(settings.broker)(settings)

@@ -1,0 +1,302 @@
+"""What every broker here is: a taskiq ``AsyncBroker`` that claims one message at a time.
+
+A concrete broker says how a message is put, claimed, acknowledged, given back and counted. All
+that must be the same everywhere stands here once: when to claim (a slot is free), what survives a
+lost connection, what is done with a message nobody can read.
+"""
+
+import asyncio
+import logging
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from taskiq import AckableMessage, AsyncBroker, BrokerMessage
+
+from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.settings import Settings
+
+logger = logging.getLogger("dagster_taskiq.broker")
+
+#: Label of a message: the queue it waits in.
+QUEUE_LABEL = "queue_name"
+#: Label of a message: its priority, higher first.
+PRIORITY_LABEL = "priority"
+
+#: Seconds a listener waits for work before it looks again by itself, so that what another worker
+#: claimed and never started is found even on an idle queue.
+IDLE_LOOK_SECONDS = 2.0
+#: Seconds between two tries to reach a broker that went away: the first, and the longest.
+RECONNECT_SECONDS = (0.1, 5.0)
+#: A message handed out this often without ever starting is set aside: it would loop for ever.
+MAX_DELIVERIES = 10
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One message as claimed by one worker, until it is acknowledged or given back."""
+
+    #: The broker's own handle of the message.
+    handle: str
+    task_id: str
+    queue: str
+    body: bytes
+    #: 1 the first time the message is handed out.
+    attempt: int
+
+
+@dataclass(frozen=True)
+class QueueDepth:
+    """How much waits in one queue."""
+
+    queue: str
+    waiting: int
+    #: Handed to a worker that has not yet said that it started.
+    claimed: int
+    #: Seconds the oldest message has waited.
+    oldest_age: float
+
+
+class SlotGate(Protocol):
+    """Says when a worker may take another message."""
+
+    async def reserve(self) -> None:
+        """Wait for a free slot, and hold it for the message that comes next."""
+
+    def unreserve(self) -> None:
+        """Give back a held slot for which no message came."""
+
+    def expect(self, task_id: str) -> None:
+        """Keep the held slot for this task, whose message has just been handed on."""
+
+
+class OpenGate:
+    """The gate of a listener that takes whatever comes: a broker used without our worker."""
+
+    async def reserve(self) -> None:
+        """Return at once."""
+
+    def unreserve(self) -> None:
+        """Do nothing."""
+
+    def expect(self, task_id: str) -> None:
+        """Do nothing."""
+
+
+class Service(Protocol):
+    """What a worker needs besides a broker that listens."""
+
+    async def start(self) -> None:
+        """Begin."""
+
+    async def stop(self) -> None:
+        """End."""
+
+
+class Connection(Protocol):
+    """A server, opened once however many share it."""
+
+    async def open(self) -> None:
+        """Connect, or count one more who shares the connection."""
+
+    async def close(self) -> None:
+        """Disconnect when the last of them closes."""
+
+
+class QueueBroker(AsyncBroker):
+    """A broker with queues, priorities and claims. Its ``settings`` say where it is."""
+
+    #: The server; a backend that is on the same one shares it.
+    connection: Connection
+    #: Errors of the client library that mean "not reachable now", not "wrong".
+    connection_errors: tuple[type[BaseException], ...] = (OSError,)
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self.settings = settings
+        #: The queues :meth:`listen` serves.
+        self.queues: tuple[str, ...] = (settings.queue,)
+        #: Who claims: a worker's id, so that the broker knows whose a claim is.
+        self.consumer = "listener"
+        self.gate: SlotGate = OpenGate()
+        #: Makes what stands around this broker when it listens in a worker.
+        self.make_service: Callable[[], Service] | None = None
+        self.service: Service | None = None
+        self._claimed: dict[str, Delivery] = {}
+
+    async def startup(self) -> None:
+        """Connect; run taskiq's start-up hooks; in a worker, start what stands around it."""
+        await self.connection.open()
+        await super().startup()
+        if self.is_worker_process and self.make_service is not None:
+            self.service = self.make_service()
+            await self.service.start()
+
+    async def shutdown(self) -> None:
+        """Undo :meth:`startup`, the last thing first."""
+        if self.service is not None:
+            await self.service.stop()
+            self.service = None
+        await super().shutdown()
+        await self.connection.close()
+
+    @abstractmethod
+    async def ping(self) -> None:
+        """Return when the server answered; raise one of ``connection_errors`` when it did not."""
+
+    @abstractmethod
+    async def put(self, task_id: str, queue: str, priority: int, body: bytes) -> None:
+        """Store one message durably. When this returned, the message will be delivered."""
+
+    @abstractmethod
+    async def claim(self) -> Delivery | None:
+        """Take the first message of ``self.queues``: highest priority, then oldest.
+
+        A message that another worker claimed and neither started nor gave back within the
+        lease counts as waiting again. ``None`` when nothing waits.
+        """
+
+    @abstractmethod
+    async def wait_for_work(self, timeout: float) -> None:
+        """Return when a message may have come, at the latest after ``timeout`` seconds."""
+
+    @abstractmethod
+    async def acknowledge(self, delivery: Delivery) -> None:
+        """Delete a message for good."""
+
+    @abstractmethod
+    async def release(self, delivery: Delivery) -> None:
+        """Give a message back, to its old place in the queue, for anyone to claim at once."""
+
+    @abstractmethod
+    async def reject(self, delivery: Delivery, reason: str) -> None:
+        """Set a message aside, with the reason, where it can be looked at but never runs."""
+
+    @abstractmethod
+    async def discard(self, task_ids: Sequence[str]) -> int:
+        """Delete waiting messages of these tasks; return how many there were."""
+
+    @abstractmethod
+    async def depths(self) -> list[QueueDepth]:
+        """Return the queues that hold messages, by name."""
+
+    @abstractmethod
+    async def rejected(self) -> int:
+        """Return how many messages have been set aside."""
+
+    async def kick(self, message: BrokerMessage) -> None:
+        """Send one message; its labels ``queue_name`` and ``priority`` say where to.
+
+        Raises:
+            ConfigError: the priority is not an integer.
+        """
+        priority = message.labels.get(PRIORITY_LABEL) or 0
+        try:
+            level = int(priority)
+        except (TypeError, ValueError):
+            raise ConfigError(
+                f'The label "{PRIORITY_LABEL}" of task {message.task_name} must be an integer, '
+                f"but it is {priority!r}."
+            ) from None
+        queue = str(message.labels.get(QUEUE_LABEL) or self.settings.queue)
+        await self.put(message.task_id, queue, level, message.message)
+
+    async def listen(self) -> AsyncGenerator[AckableMessage, None]:
+        """Yield messages, one for each slot the gate has free, for as long as the caller listens.
+
+        A connection that breaks is waited for, with backoff; it never ends the listener.
+        """
+        while True:
+            await self.gate.reserve()
+            held = True
+            try:
+                delivery = await self._next()
+                if delivery is not None:
+                    held = False
+                    self.gate.expect(delivery.task_id)
+                    ack = partial(self._ack, delivery)
+                    yield AckableMessage(data=delivery.body, ack=ack)
+            finally:
+                if held:
+                    self.gate.unreserve()
+
+    async def give_back(self, task_id: str) -> None:
+        """Release the claim on a message that this process will not start after all."""
+        delivery = self._claimed.pop(task_id, None)
+        if delivery is not None:
+            await self.release(delivery)
+
+    async def _ack(self, delivery: Delivery) -> None:
+        self._claimed.pop(delivery.task_id, None)
+        await self.acknowledge(delivery)
+
+    async def _next(self) -> Delivery | None:
+        """Wait for one readable message. What was claimed is never lost to a cancellation."""
+        delay = RECONNECT_SECONDS[0]
+        away = False
+        while True:
+            claim = asyncio.ensure_future(self.claim())
+            try:
+                delivery = await asyncio.shield(claim)
+            except asyncio.CancelledError:
+                late = await _outcome(claim, self.connection_errors)
+                if late is not None:
+                    await self.release(late)
+                raise
+            except self.connection_errors as error:
+                if not away:
+                    logger.warning(
+                        "The broker does not answer (%s). Trying again until it does.", error
+                    )
+                away = True
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, RECONNECT_SECONDS[1])
+                continue
+            if away:
+                logger.warning("The broker answers again.")
+                away, delay = False, RECONNECT_SECONDS[0]
+            if delivery is None:
+                try:
+                    await self.wait_for_work(IDLE_LOOK_SECONDS)
+                except self.connection_errors:
+                    await asyncio.sleep(delay)
+                continue
+            if await self._readable(delivery):
+                self._claimed[delivery.task_id] = delivery
+                return delivery
+
+    async def _readable(self, delivery: Delivery) -> bool:
+        """Whether to hand the message on; one that nobody can read is set aside."""
+        try:
+            self.formatter.loads(delivery.body)
+        except Exception as error:  # whatever a formatter raises: the message is what is wrong
+            reason = f"it cannot be read: {_first_line(error)}"
+        else:
+            if delivery.attempt <= MAX_DELIVERIES:
+                return True
+            reason = f"it was handed out {delivery.attempt - 1} times and never started"
+        logger.error(
+            "Set aside message %s of queue %s: %s.", delivery.task_id, delivery.queue, reason
+        )
+        await self.reject(delivery, reason)
+        return False
+
+
+async def _outcome(
+    claim: "asyncio.Future[Delivery | None]", errors: tuple[type[BaseException], ...]
+) -> Delivery | None:
+    try:
+        return await claim
+    except errors:
+        return None
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+#: Makes a broker from settings; what the registry of broker URLs holds.
+BrokerFactory = Callable[[Settings], QueueBroker]

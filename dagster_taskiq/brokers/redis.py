@@ -1,0 +1,134 @@
+"""The broker on Redis or Valkey: a stream for each queue and priority level.
+
+taskiq-redis's own stream broker reads one queue without priorities, takes a hundred messages at a
+time, and hands out again whatever is unacknowledged for ten minutes, running or not. So claiming
+is done here, by a script that takes exactly one message: of the highest level that has any, the
+oldest. A message is deleted when its task has started; memory does not grow with history.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from dagster_taskiq.brokers.base import Delivery, QueueBroker, QueueDepth
+from dagster_taskiq.connections.redis import BLOCK_SECONDS, RedisConnection, stream_pairs
+from dagster_taskiq.settings import Settings
+
+_LUA = Path(__file__).with_name("lua")
+
+
+class RedisBroker(QueueBroker):
+    """Streams, claimed one message at a time; a listener blocks on the bells of its queues."""
+
+    def __init__(self, settings: Settings, connection: RedisConnection | None = None) -> None:
+        super().__init__(settings)
+        self.connection: RedisConnection = connection or RedisConnection(
+            settings.broker, settings.broker_options, settings.connect_timeout
+        )
+        self.connection_errors = self.connection.errors
+        # The last bell heard of each queue. A bell that rings between a claim that found nothing
+        # and the wait that follows is heard at once, since its id is newer.
+        self._bells: dict[str, bytes | str] = {}
+
+    async def ping(self) -> None:
+        """Ask the server."""
+        await self.connection.ping()
+
+    async def put(self, task_id: str, queue: str, priority: int, body: bytes) -> None:
+        """Add to the stream; as durable as the server's own settings make it."""
+        keys = [
+            self._key("queues"),
+            self._key("levels", queue),
+            self._key("queue", queue, str(priority)),
+            self._key("places"),
+            self._key("bell", queue),
+        ]
+        await self._script("put", keys, [queue, priority, task_id, body])
+
+    async def claim(self) -> Delivery | None:
+        """Run the claim script."""
+        stale = int(self.settings.lease * 1000)
+        found = await self._script("claim", [], [self.consumer, stale, *self.queues], prefixed=True)
+        if not found:
+            return None
+        queue, level, message_id, task_id, body, attempt = found
+        handle = json.dumps([queue.decode(), level.decode(), message_id.decode()])
+        return Delivery(handle, task_id.decode(), queue.decode(), bytes(body), int(attempt))
+
+    async def wait_for_work(self, timeout: float) -> None:
+        """Block until a bell rings."""
+        streams = {self._key("bell", queue): "0-0" for queue in self.queues}
+        heard = {bell: self._bells.get(bell, first) for bell, first in streams.items()}
+        rung = await self.connection.client.xread(
+            cast(Any, heard), block=int(min(timeout, BLOCK_SECONDS) * 1000)
+        )
+        for bell, entries in stream_pairs(rung):
+            self._bells[bell.decode()] = entries[-1][0]
+
+    async def acknowledge(self, delivery: Delivery) -> None:
+        """Delete the message."""
+        await self._delete([delivery], "")
+
+    async def release(self, delivery: Delivery) -> None:
+        """Make the claim look stale, so that the next one to look takes the message first."""
+        queue, level, message_id = json.loads(delivery.handle)
+        stream = self._key("queue", queue, level)
+        await self.connection.client.xclaim(
+            stream,
+            "workers",
+            "given-back",
+            0,
+            [message_id],
+            idle=int(self.settings.lease * 1000) + 1,
+            retrycount=0,
+            justid=True,
+        )
+        await self.connection.client.xadd(self._key("bell", queue), {"level": level}, maxlen=1)
+
+    async def reject(self, delivery: Delivery, reason: str) -> None:
+        """Move the message to the stream of rejected ones, which keeps the last thousand."""
+        await self._delete([delivery], reason)
+
+    async def discard(self, task_ids: Sequence[str]) -> int:
+        """Look up where the messages are, and delete them."""
+        if not task_ids:
+            return 0
+        places = await cast(Any, self.connection.client.hmget(self._key("places"), list(task_ids)))
+        found = []
+        for task_id, place in zip(task_ids, places, strict=True):
+            if place is not None:
+                queue, level, message_id = json.loads(place)
+                handle = json.dumps([queue, level, message_id])
+                found.append(Delivery(handle, task_id, queue, b"", 0))
+        return await self._delete(found, "") if found else 0
+
+    async def depths(self) -> list[QueueDepth]:
+        """Count by script."""
+        found = await self._script("depths", [], [], prefixed=True)
+        now = time.time()
+        rows = []
+        for queue, messages, claimed, oldest in found:
+            age = max(0.0, now - int(oldest) / 1000) if oldest else 0.0
+            rows.append(QueueDepth(queue.decode(), messages - claimed, claimed, age))
+        return sorted(rows, key=lambda row: row.queue)
+
+    async def rejected(self) -> int:
+        """Measure the stream of rejected ones."""
+        return int(await self.connection.client.xlen(self._key("rejected")))
+
+    async def _delete(self, deliveries: Sequence[Delivery], reason: str) -> int:
+        args: list[Any] = [reason]
+        for each in deliveries:
+            args += [*json.loads(each.handle), each.task_id]
+        return int(await self._script("delete", [], args, prefixed=True))
+
+    async def _script(
+        self, name: str, keys: list[str], args: list[Any], prefixed: bool = False
+    ) -> Any:
+        args = [self.settings.prefix, *args] if prefixed else args
+        return await self.connection.script(_LUA / f"{name}.lua", keys, args)
+
+    def _key(self, *parts: str) -> str:
+        return ":".join((self.settings.prefix, *parts))

@@ -1,0 +1,261 @@
+"""``dagster-taskiq worker``: start, list, terminate."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dagster_taskiq import app as app_module
+from dagster_taskiq.backends.base import Worker
+from dagster_taskiq.cli.options import connection_options, open_client, settings_from, split_commas
+from dagster_taskiq.cli.tables import duration, show
+from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.settings import BACKEND_ENV, BROKER_ENV, Settings
+from dagster_taskiq.worker.control import Command, command
+
+#: Where the output of background workers goes, under ``$DAGSTER_HOME``.
+LOG_DIRECTORY = Path("dagster_taskiq") / "logs"
+#: One KiB, the unit of ``--max-memory-per-child`` (as Celery's option of that name has it).
+KIB = 1024
+#: How long ``worker terminate`` waits for workers to leave, in seconds.
+TERMINATE_SECONDS = 600.0
+
+LEVELS = ["debug", "info", "warning", "error", "critical"]
+
+
+@click.group()
+def worker() -> None:
+    """Start, list and end workers."""
+
+
+@worker.command()
+@connection_options
+@click.option(
+    "-q", "--queue", "queues", multiple=True, help="A queue to serve; repeatable, comma lists too."
+)
+@click.option(
+    "-c",
+    "--concurrency",
+    type=click.IntRange(min=1),
+    help="How many tasks run at once. Default: the number of cores.",
+)
+@click.option("-n", "--name", help="The worker's name. Default: host and process id.")
+@click.option(
+    "-l",
+    "--loglevel",
+    default="info",
+    show_default=True,
+    type=click.Choice(LEVELS, case_sensitive=False),
+    help="How much the worker says.",
+)
+@click.option("-d", "--background", is_flag=True, help="Start it in the background and return.")
+@click.option(
+    "-i", "--include", multiple=True, help="A module to import in every child; repeatable."
+)
+@click.option(
+    "--max-tasks-per-child",
+    type=click.IntRange(min=1),
+    help="Replace a child process after this many tasks.",
+)
+@click.option(
+    "--max-memory-per-child",
+    type=click.IntRange(min=1),
+    metavar="KIB",
+    help="Replace a child process that holds more than this many KiB after a task.",
+)
+@click.option(
+    "--kill-grace",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    help="Seconds between SIGTERM and SIGKILL for a task that is stopped.",
+)
+@click.option(
+    "--drain-timeout",
+    type=click.FloatRange(min=0),
+    help="Seconds that running tasks get to finish after the first signal. Default: no limit.",
+)
+def start(  # noqa: PLR0917 - one parameter for each option
+    broker: str | None,
+    backend: str | None,
+    config_yaml: Path | None,
+    app: str | None,
+    queues: tuple[str, ...],
+    concurrency: int | None,
+    name: str | None,
+    loglevel: str,
+    background: bool,
+    include: tuple[str, ...],
+    max_tasks_per_child: int | None,
+    max_memory_per_child: int | None,
+    kill_grace: float,
+    drain_timeout: float | None,
+) -> None:
+    """Start a worker; it serves until it gets SIGTERM or SIGINT.
+
+    The first signal lets running tasks finish, the second stops them, the third kills them.
+    """
+    settings = settings_from(broker, backend, config_yaml, app)
+    if background:
+        _start_in_background(settings, name)
+        return
+    logging.basicConfig(
+        level=loglevel.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+    )
+    # Imported here: the other commands need none of it, and answer faster without.
+    from dagster_taskiq.worker.pool import PoolOptions  # noqa: PLC0415
+    from dagster_taskiq.worker.runner import run_worker  # noqa: PLC0415
+    from dagster_taskiq.worker.service import WorkerOptions, default_name  # noqa: PLC0415
+
+    options = WorkerOptions(
+        name=name or default_name(),
+        queues=split_commas(queues) or (settings.queue,),
+        pool=PoolOptions(
+            concurrency=concurrency or app_module.default_concurrency(),
+            include=split_commas(include),
+            max_tasks_per_child=max_tasks_per_child,
+            max_memory_per_child=max_memory_per_child * KIB if max_memory_per_child else None,
+            kill_grace=kill_grace,
+        ),
+        drain_timeout=drain_timeout,
+    )
+    sys.exit(run_worker(settings, options))
+
+
+@worker.command("list")
+@connection_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_workers(
+    broker: str | None, backend: str | None, config_yaml: Path | None, app: str | None, as_json: bool
+) -> None:
+    """List the workers: where they are, what they serve, and what they run."""
+    workers = open_client(settings_from(broker, backend, config_yaml, app)).workers()
+    if as_json:
+        click.echo(json.dumps([describe(each) for each in workers], indent=2))
+        return
+    show_workers(workers)
+
+
+@worker.command()
+@connection_options
+@click.argument("names", nargs=-1)
+@click.option("--all", "everyone", is_flag=True, help="End every worker on this broker.")
+@click.option("--now", is_flag=True, help="Stop what they run, instead of letting it finish.")
+@click.option("--no-wait", is_flag=True, help="Return without waiting until they have gone.")
+def terminate(
+    broker: str | None,
+    backend: str | None,
+    config_yaml: Path | None,
+    app: str | None,
+    names: tuple[str, ...],
+    everyone: bool,
+    now: bool,
+    no_wait: bool,
+) -> None:
+    """End workers by NAME, or all of them: they finish what they run, and leave."""
+    if bool(names) == everyone:
+        raise click.UsageError("Name the workers to end, or give --all.")
+    client = open_client(settings_from(broker, backend, config_yaml, app))
+    alive = [each for each in client.workers() if not each.is_lost]
+    unknown = set(names) - {each.name for each in alive}
+    if unknown:
+        there = ", ".join(each.name for each in alive) or "none"
+        raise ConfigError(f"No such worker: {', '.join(sorted(unknown))}. There are: {there}.")
+    chosen = {each.id: each for each in alive if everyone or each.name in names}
+    for worker_id in chosen:
+        client.tell(worker_id, command(Command.KILL if now else Command.DRAIN))
+    click.echo(f"Told {len(chosen)} worker(s) to end.")
+    deadline = time.monotonic() + TERMINATE_SECONDS
+    while not no_wait and chosen and time.monotonic() < deadline:
+        time.sleep(0.1)
+        still = {each.id for each in client.workers() if not each.is_lost}
+        for worker_id in [each for each in chosen if each not in still]:
+            click.echo(f"{chosen.pop(worker_id).name} has gone.")
+    if chosen and not no_wait:
+        raise ConfigError(f"Still there: {', '.join(each.name for each in chosen.values())}.")
+
+
+def show_workers(workers: list[Worker]) -> None:
+    """Print workers, and what they run, as tables."""
+    columns = ("worker", "state", "host", "pid", "queues", "slots", "seen", "version")
+    rows = []
+    for each in workers:
+        state = "lost" if each.is_lost else "busy" if each.running else "idle"
+        slots = f"{len(each.running)}/{each.concurrency}"
+        rows.append(
+            (
+                each.name,
+                state,
+                each.host,
+                str(each.pid),
+                ",".join(each.queues),
+                slots,
+                f"{duration(each.age)} ago",
+                each.version,
+            )
+        )
+    show("Workers", columns, rows)
+    running = [
+        (
+            each.name,
+            str(task.pid or "-"),
+            task.run_id or "-",
+            task.step_key or task.name,
+            duration(task.seconds + each.age),
+        )
+        for each in workers
+        for task in each.running
+    ]
+    if running:
+        show("Running", ("worker", "pid", "run", "step", "since"), running)
+
+
+def describe(each: Worker) -> dict[str, Any]:
+    """Return a worker as JSON data."""
+    return {**json.loads(each.dumps()), "age": round(each.age, 1), "lost": each.is_lost}
+
+
+def _start_in_background(settings: Settings, name: str | None) -> None:
+    """Start this very command again, detached, with its output in a file."""
+    home = os.environ.get("DAGSTER_HOME")
+    if not home:
+        raise ConfigError("A background worker logs under $DAGSTER_HOME, which is not set.")
+    directory = Path(home).expanduser() / LOG_DIRECTORY
+    directory.mkdir(parents=True, exist_ok=True)
+    log = directory / f"worker-{name or time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    arguments = _without_urls([each for each in sys.argv[1:] if each not in ("-d", "--background")])
+    # A URL may hold a password, and everyone on this machine may read a command line.
+    environment = {**os.environ, BROKER_ENV: settings.broker}
+    if settings.backend:
+        environment[BACKEND_ENV] = settings.backend
+    with os.fdopen(os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600), "ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dagster_taskiq", *arguments],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    click.echo(f"Started worker in the background: pid {process.pid}, log {log}")
+
+
+def _without_urls(arguments: list[str]) -> list[str]:
+    kept = []
+    skip = False
+    for argument in arguments:
+        if skip:
+            skip = False
+        elif argument in ("--broker", "-b", "--backend"):
+            skip = True
+        elif not argument.startswith(("--broker=", "--backend=")):
+            kept.append(argument)
+    return kept
+
+

@@ -1,0 +1,297 @@
+"""The synchronous door to the asynchronous broker and backend.
+
+Dagster is synchronous, taskiq is not. One event loop runs on a thread of its own for the whole
+process (anyio's blocking portal); connections are opened on it once and closed at exit.
+"""
+
+import asyncio
+import atexit
+import concurrent.futures
+import os
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from taskiq import TaskiqMessage, TaskiqResult
+
+from dagster_taskiq import app
+from dagster_taskiq.backends.base import (
+    RUN_LABEL,
+    STEP_LABEL,
+    WORKER_LABEL,
+    Mail,
+    StateBackend,
+    Task,
+    Worker,
+    worker_channel,
+)
+from dagster_taskiq.brokers.base import PRIORITY_LABEL, QUEUE_LABEL, QueueBroker, QueueDepth
+from dagster_taskiq.errors import BrokerUnreachableError
+from dagster_taskiq.settings import Settings, redact
+from dagster_taskiq.worker.control import Command, command
+
+T = TypeVar("T")
+
+#: How long one wait may block the calling thread before it looks for an interrupt, in seconds.
+#: An interrupt is only noticed between two waits.
+SLICE_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Order:
+    """A task to be sent."""
+
+    id: str
+    name: str
+    kwargs: Mapping[str, Any]
+    queue: str
+    priority: int = 0
+    run_id: str = ""
+    step_key: str = ""
+    labels: Mapping[str, Any] = field(default_factory=dict)
+
+    def message(self) -> TaskiqMessage:
+        """Return it as taskiq's message."""
+        labels = {
+            **self.labels,
+            QUEUE_LABEL: self.queue,
+            PRIORITY_LABEL: self.priority,
+            RUN_LABEL: self.run_id,
+            STEP_LABEL: self.step_key,
+        }
+        return TaskiqMessage(
+            task_id=self.id,
+            task_name=self.name,
+            labels={name: value for name, value in labels.items() if value != ""},
+            args=[],
+            kwargs=dict(self.kwargs),
+        )
+
+
+class Client:
+    """One broker and backend, open, for callers on any thread. Make it with :func:`client_for`.
+
+    Every method raises ``BrokerUnreachableError`` where the server does not answer.
+    """
+
+    def __init__(self, settings: Settings, portal: BlockingPortal) -> None:
+        self.settings = settings
+        self._portal = portal
+        self.broker: QueueBroker = app.make(settings)
+        backend = self.broker.result_backend
+        if not isinstance(backend, StateBackend):
+            raise TypeError(f"{backend!r} keeps no state of tasks and workers.")
+        self.backend: StateBackend = backend
+
+    @property
+    def runs_in_process(self) -> bool:
+        """Whether tasks run in this process, one at a time, when :meth:`wait` is called."""
+        return self.settings.broker.startswith("memory:")
+
+    def open(self) -> None:
+        """Connect, and see that broker and backend answer within ``connect_timeout``.
+
+        Raises:
+            BrokerUnreachableError: one of them does not.
+            ConfigError: one of them refuses us, or an option is wrong.
+        """
+        self._call(self.broker.startup)
+        for shown, ping in (
+            (self.settings.broker, self.broker.ping),
+            (self.settings.backend_url, self.backend.ping),
+        ):
+            self._reach(shown, ping)
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._call(self.broker.shutdown)
+
+    def submit(self, order: Order) -> None:
+        """Send one task; when this returned, the broker has it."""
+        task = Task(
+            id=order.id,
+            name=order.name,
+            queue=order.queue,
+            run_id=order.run_id,
+            step_key=order.step_key,
+        )
+        message = self.broker.formatter.dumps(order.message())
+
+        async def send() -> None:
+            await self.backend.submitted([task])
+            await self.broker.kick(message)
+
+        self._call(send)
+
+    def revoke(self, task_ids: Sequence[str], reason: str) -> None:
+        """Cancel tasks: what waits is taken out of its queue, what runs is stopped."""
+
+        async def work() -> None:
+            started = await self.backend.revoke(task_ids, reason)
+            for task_id, worker in started.items():
+                body = command(Command.REVOKE, task=task_id, reason=reason)
+                await self.backend.post(worker_channel(worker), body)
+            await self.broker.discard([each for each in task_ids if each not in started])
+
+        self._call(work)
+
+    def tell(self, worker_id: str, body: Mapping[str, Any]) -> None:
+        """Send a worker a command (see ``worker.control``)."""
+        self._call(lambda: self.backend.post(worker_channel(worker_id), dict(body)))
+
+    def tasks(self, task_ids: Sequence[str]) -> dict[str, Task]:
+        """Return what is known of these tasks, by id."""
+        return self._call(lambda: self.backend.tasks(task_ids))
+
+    def lose(self, task: Task, error: str) -> bool:
+        """Record that a task's worker is lost; ``False`` when the task has ended meanwhile."""
+        return self._call(lambda: self.backend.lose(task, error))
+
+    def workers(self) -> list[Worker]:
+        """Return the workers that are known, the lost ones too."""
+        return self._call(self.backend.workers)
+
+    def depths(self) -> list[QueueDepth]:
+        """Return what waits in each queue."""
+        return self._call(self.broker.depths)
+
+    def rejected(self) -> int:
+        """Return how many messages were set aside as unreadable."""
+        return self._call(self.broker.rejected)
+
+    def wait(
+        self, channel: str, after: str, timeout: float, interrupted: Callable[[], bool]
+    ) -> list[Mail]:
+        """Return the mail of a channel after a cursor; wait for it, up to ``timeout`` seconds.
+
+        Args:
+            channel: which one.
+            after: a cursor, or ``FROM_START``.
+            timeout: seconds.
+            interrupted: asked every tenth of a second; the wait ends when it says so.
+        """
+        future = self._portal.start_task_soon(self.backend.collect, channel, after, timeout)
+        deadline = time.monotonic() + timeout + 1.0
+        try:
+            while not future.done() and not interrupted() and time.monotonic() < deadline:
+                concurrent.futures.wait([future], SLICE_SECONDS)
+            if not future.done():
+                return []
+            return future.result()
+        except self.backend.connection_errors as error:
+            raise self._unreachable(self.settings.backend_url, error) from None
+        finally:
+            future.cancel()
+
+    def claim_in_process(self) -> tuple[TaskiqMessage, Task] | None:
+        """Start the next waiting task on behalf of this process, which then has to run it.
+
+        Returns:
+            Its message, and the record to pass to :meth:`finish_in_process`; ``None`` when
+            nothing waits. Tasks that were revoked meanwhile are dropped.
+        """
+        me = f"process-{os.getpid()}"
+
+        async def claim() -> tuple[TaskiqMessage, Task] | None:
+            while (delivery := await self.broker.claim()) is not None:
+                message = self.broker.formatter.loads(delivery.body)
+                known = (await self.backend.tasks([delivery.task_id])).get(delivery.task_id)
+                task = replace(known or Task(delivery.task_id), worker=me)
+                refused = await self.backend.start(task)
+                await self.broker.acknowledge(delivery)
+                if refused is None:
+                    return message, task
+            return None
+
+        self.broker.queues = tuple(each.queue for each in self.depths())
+        return self._call(claim)
+
+    def finish_in_process(self, task: Task, result: TaskiqResult[Any]) -> None:
+        """Record how a task that :meth:`claim_in_process` started has ended."""
+        result.labels[WORKER_LABEL] = task.worker
+        self._call(lambda: self.backend.set_result(task.id, result))
+
+    def _call(self, work: Callable[[], Awaitable[T]]) -> T:
+        try:
+            return self._portal.call(work)
+        except self.broker.connection_errors as error:
+            raise self._unreachable(self.settings.broker, error) from None
+        except self.backend.connection_errors as error:
+            raise self._unreachable(self.settings.backend_url, error) from None
+
+    def _reach(self, url: str, ping: Callable[[], Awaitable[None]]) -> None:
+        async def within() -> None:
+            await asyncio.wait_for(ping(), self.settings.connect_timeout)
+
+        try:
+            self._portal.call(within)
+        except (
+            asyncio.TimeoutError,
+            *self.broker.connection_errors,
+            *self.backend.connection_errors,
+        ) as error:
+            self.close()
+            raise self._unreachable(url, error) from None
+
+    def _unreachable(self, url: str, error: BaseException) -> BrokerUnreachableError:
+        problem = str(error) or type(error).__name__
+        return BrokerUnreachableError(
+            f"{redact(url)} does not answer: {problem}. Check that the server runs and that this "
+            "machine may reach it."
+        )
+
+
+@dataclass
+class _Process:
+    """What this process has open; a fork starts with nothing of it."""
+
+    pid: int
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    portal: BlockingPortal | None = None
+    stack: AbstractContextManager[BlockingPortal] | None = None
+    clients: dict[str, Client] = field(default_factory=dict)
+
+
+_process = _Process(os.getpid())
+
+
+def client_for(settings: Settings) -> Client:
+    """Return the open client for ``settings``; the same one for equal settings.
+
+    Raises:
+        BrokerUnreachableError: broker or backend does not answer within ``connect_timeout``.
+        ConfigError: the settings cannot work.
+    """
+    global _process  # noqa: PLW0603 - replaced in a forked process, whose threads are gone
+    if _process.pid != os.getpid():
+        _process = _Process(os.getpid())
+    with _process.lock:
+        key = str(settings.to_dict())
+        client = _process.clients.get(key)
+        if client is None:
+            client = Client(settings, _portal())
+            client.open()
+            _process.clients[key] = client
+        return client
+
+
+def _portal() -> BlockingPortal:
+    if _process.portal is None:
+        _process.stack = start_blocking_portal()
+        _process.portal = _process.stack.__enter__()
+        atexit.register(_close, _process)
+    return _process.portal
+
+
+def _close(process: _Process) -> None:
+    if process.pid != os.getpid() or process.stack is None:
+        return
+    for client in process.clients.values():
+        client.close()
+    process.clients.clear()
+    process.stack.__exit__(None, None, None)
+    process.stack = process.portal = None

@@ -1,0 +1,182 @@
+"""The connection to Redis or Valkey: URL, TLS options, pool, and the scripts that run there."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from redis.asyncio import Redis, Sentinel
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    ConnectionError,
+    NoPermissionError,
+    ResponseError,
+    TimeoutError,
+)
+
+from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.settings import redact
+
+#: How long one command may take; longer than any wait that a command asks the server for.
+SOCKET_TIMEOUT_SECONDS = 8.0
+#: The longest that a blocking read asks the server to wait.
+BLOCK_SECONDS = 5.0
+#: The port of a sentinel whose URL names none.
+SENTINEL_PORT = 26379
+#: Idle connections are tried before use when they are older than this, in seconds.
+HEALTH_CHECK_SECONDS = 30
+
+#: What the server says to a client that it does not let in.
+REFUSALS = (AuthenticationError, AuthorizationError, NoPermissionError)
+
+
+class RedisConnection:
+    """One server (or a sentinel's master), connected once however many share it."""
+
+    #: What a lost, frozen or restarting server raises; worth trying again.
+    errors: tuple[type[BaseException], ...] = (ConnectionError, TimeoutError, OSError)
+
+    def __init__(self, url: str, options: Mapping[str, Any], timeout: float) -> None:
+        self.url = url
+        self.shown = redact(url)
+        self._options = {
+            "socket_timeout": SOCKET_TIMEOUT_SECONDS,
+            "socket_connect_timeout": min(timeout, SOCKET_TIMEOUT_SECONDS),
+            "socket_keepalive": True,
+            "health_check_interval": HEALTH_CHECK_SECONDS,
+            **options,
+        }
+        self._users = 0
+        self._client: Redis | None = None
+        self._scripts: dict[Path, Any] = {}
+
+    @property
+    def client(self) -> "Redis":
+        """The client; its commands may be called from any coroutine of the loop it was opened on.
+
+        Raises:
+            RuntimeError: the connection is not open.
+        """
+        if self._client is None:
+            raise RuntimeError(f"The connection to {self.shown} is not open.")
+        return self._client
+
+    async def open(self) -> None:
+        """Make the client; nothing is sent yet. May be called by each who shares it.
+
+        Raises:
+            ConfigError: the URL or an option is one that the client library does not know.
+        """
+        self._users += 1
+        if self._users > 1:
+            return
+        try:
+            self._client = self._make_client()
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"Cannot use the broker or backend {self.shown}: {error}.") from None
+
+    async def close(self) -> None:
+        """Close when the last of those who share it closes."""
+        if self._users == 0:
+            return
+        self._users -= 1
+        if self._users == 0 and self._client is not None:
+            await self._client.aclose()
+            self._client = None
+            self._scripts.clear()
+
+    async def ping(self) -> None:
+        """Return when the server answered.
+
+        Raises:
+            ConfigError: it answered that it does not let us in, or does not know an option.
+            ConnectionError, TimeoutError, OSError: it did not answer.
+        """
+        try:
+            await cast(Any, self.client.ping())
+        except REFUSALS as error:
+            raise self._refused(error) from None
+        except ResponseError as error:
+            if any(word in str(error) for word in ("WRONGPASS", "NOAUTH", "invalid password")):
+                raise self._refused(error) from None
+            raise
+        except (TypeError, FileNotFoundError) as error:
+            if isinstance(error, FileNotFoundError) and self.url.startswith("unix"):
+                raise
+            raise ConfigError(
+                f"An option for {self.shown} is wrong: {error}. Options are passed to redis-py's "
+                "connection, see its documentation for their names."
+            ) from None
+
+    async def script(self, path: Path, keys: list[str], args: list[Any]) -> Any:
+        """Run a Lua script that stands in a file; the server keeps it after the first time."""
+        script = self._scripts.get(path)
+        if script is None:
+            script = self._scripts[path] = self.client.register_script(path.read_text())
+        return await script(keys=keys, args=args)
+
+    def _refused(self, error: BaseException) -> ConfigError:
+        return ConfigError(
+            f"{self.shown} does not let us in: {error}. Check the user and password in its URL."
+        )
+
+    def _make_client(self) -> "Redis":
+        # One quick second try inside the client; longer outages are for those who know whether
+        # to wait (a worker does) or to say so (a submit does).
+        retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=1)
+        if "+sentinel" not in urlsplit(self.url).scheme:
+            return cast("Redis", Redis.from_url(self.url, retry=retry, **self._options))
+        return self._sentinel_master(retry)
+
+    def _sentinel_master(self, retry: Retry) -> "Redis":
+        parts = urlsplit(self.url)
+        path = [unquote(each) for each in parts.path.split("/") if each]
+        if not path:
+            raise ValueError(
+                "a sentinel URL names the master: redis+sentinel://HOST:PORT,HOST:PORT/MASTER/DB"
+            )
+        credentials, _, hosts = parts.netloc.rpartition("@")
+        user, _, password = credentials.partition(":")
+        sentinels = []
+        for each in hosts.split(","):
+            host, _, port = each.partition(":")
+            sentinels.append((host, int(port or SENTINEL_PORT)))
+        query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+        options: dict[str, Any] = {
+            **self._options,
+            "retry": retry,
+            "db": int(path[1]) if len(path) > 1 else 0,
+            "username": unquote(user) or None,
+            "password": unquote(password) or None,
+            "ssl": parts.scheme.startswith("rediss"),
+        }
+        if not options["ssl"]:
+            del options["ssl"]
+        sentinel_options = {
+            name.removeprefix("sentinel_"): value
+            for name, value in query.items()
+            if name.startswith("sentinel_")
+        }
+        sentinel = Sentinel(
+            sentinels,
+            sentinel_kwargs={
+                "socket_timeout": self._options["socket_connect_timeout"],
+                **sentinel_options,
+            },
+            **options,
+        )
+        return cast("Redis", sentinel.master_for(path[0]))
+
+
+def stream_pairs(reply: Any) -> list[tuple[bytes, list[Any]]]:
+    """Return name and entries of each stream in the reply to ``XREAD``.
+
+    The reply is a list of pairs in RESP2; in RESP3 it is a map, and redis-py wraps the entries of
+    each stream in one more list.
+    """
+    if isinstance(reply, dict):
+        return [(name, entries[0]) for name, entries in reply.items()]
+    return [(name, entries) for name, entries in reply or ()]

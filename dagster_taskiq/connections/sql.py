@@ -1,0 +1,250 @@
+"""The connection to a SQL database: one engine, one thread, and a way to notice changes.
+
+SQLAlchemy's engine is used synchronously on a thread of its own, so that no statement ever blocks
+the event loop and a SQLite file has one writer per process. The tables hold nothing that is
+particular to SQLite.
+"""
+
+import asyncio
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.settings import redact
+
+T = TypeVar("T")
+
+#: How long a statement waits for another process's write to end.
+BUSY_SECONDS = 30.0
+#: How often a waiter looks for a change: right after one, and when nothing has come for long.
+#: Each look reads one number from shared memory; it takes no lock and no disk.
+POLL_SECONDS = (0.002, 0.05)
+#: How long a waiter stays at the fast pace after the last change.
+FAST_SECONDS = 0.25
+
+#: Execution option of a transaction that takes no write lock.
+READ_ONLY = "dagster_taskiq_read_only"
+
+metadata = sa.MetaData()
+
+messages = sa.Table(
+    "dagster_taskiq_messages",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("prefix", sa.String(200), nullable=False),
+    sa.Column("queue", sa.String(200), nullable=False),
+    sa.Column("priority", sa.Integer, nullable=False),
+    sa.Column("task_id", sa.String(500), nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    # Set while a worker holds the message; a claim older than the lease counts for nothing.
+    sa.Column("claimed_by", sa.String(200)),
+    sa.Column("claimed_at", sa.Float),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    # Why the message was set aside; one with a reason is never claimed.
+    sa.Column("rejected", sa.Text),
+)
+sa.Index("dagster_taskiq_messages_next", messages.c.queue, messages.c.priority, messages.c.id)
+sa.Index("dagster_taskiq_messages_task", messages.c.task_id)
+
+tasks = sa.Table(
+    "dagster_taskiq_tasks",
+    metadata,
+    sa.Column("id", sa.String(500), primary_key=True),
+    sa.Column("prefix", sa.String(200), nullable=False),
+    sa.Column("name", sa.String(500), nullable=False),
+    sa.Column("queue", sa.String(200), nullable=False),
+    sa.Column("run_id", sa.String(200), nullable=False),
+    sa.Column("step_key", sa.Text, nullable=False),
+    sa.Column("state", sa.String(20), nullable=False),
+    sa.Column("worker", sa.String(200), nullable=False),
+    sa.Column("submitted_at", sa.Float, nullable=False),
+    sa.Column("started_at", sa.Float, nullable=False),
+    sa.Column("finished_at", sa.Float, nullable=False),
+    sa.Column("error", sa.Text, nullable=False),
+    sa.Column("revoke_requested", sa.Boolean, nullable=False),
+    sa.Column("result", sa.LargeBinary),
+)
+sa.Index("dagster_taskiq_tasks_finished", tasks.c.finished_at)
+
+workers = sa.Table(
+    "dagster_taskiq_workers",
+    metadata,
+    sa.Column("id", sa.String(200), primary_key=True),
+    sa.Column("prefix", sa.String(200), nullable=False),
+    sa.Column("beat_at", sa.Float, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+)
+
+mail = sa.Table(
+    "dagster_taskiq_mail",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("channel", sa.String(500), nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    # Ids are the cursors of readers, so one that was deleted must never come again.
+    sqlite_autoincrement=True,
+)
+sa.Index("dagster_taskiq_mail_channel", mail.c.channel, mail.c.id)
+
+
+class SqlConnection:
+    """One database, opened once however many share it."""
+
+    #: What a lost or locked database raises; worth trying again.
+    errors: tuple[type[BaseException], ...] = (sa.exc.OperationalError, sa.exc.InterfaceError)
+
+    def __init__(self, url: str, options: Mapping[str, Any], timeout: float) -> None:
+        self.url: URL = make_url(url)
+        self.shown = redact(url)
+        self._options = dict(options)
+        self._timeout = timeout
+        self._users = 0
+        self._engine: Engine | None = None
+        self._thread: ThreadPoolExecutor | None = None
+        self._watch: sqlite3.Connection | None = None
+        self._version = 0
+        self._generation = 0
+        self._changed_at = 0.0
+        if not self.url.database or self.url.database == ":memory:":
+            raise ConfigError(
+                f"{self.shown} names no file that processes could share. Write "
+                "sqlite:///relative/path or sqlite:////absolute/path, or memory:// to run a whole "
+                "job in one process."
+            )
+
+    async def open(self) -> None:
+        """Connect, and create the tables that are missing. May be called by each who shares it."""
+        self._users += 1
+        if self._users > 1:
+            return
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="dagster-taskiq-sql")
+        try:
+            await self._on_thread(self._connect)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Close when the last of those who share it closes."""
+        if self._users == 0:
+            return
+        self._users -= 1
+        if self._users or self._thread is None:
+            return
+        # Not on the thread: at the exit of an interpreter it takes no more work.
+        self._thread.shutdown()
+        self._thread = None
+        self._disconnect()
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work`` in one transaction that holds the write lock from its start."""
+        return await self._on_thread(self._in_transaction, work, False)
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work``, which only reads, in one transaction that keeps nobody from writing."""
+        return await self._on_thread(self._in_transaction, work, True)
+
+    def mark(self) -> int:
+        """Return the present state of the database, to wait for what comes after it."""
+        if self._watch is not None:
+            (version,) = self._watch.execute("PRAGMA data_version").fetchone()
+            if version != self._version:
+                self._version = version
+                self._generation += 1
+                self._changed_at = time.monotonic()
+        return self._generation
+
+    async def wait_beyond(self, mark: int, timeout: float) -> None:
+        """Return when anyone has committed since ``mark`` was taken, or after ``timeout`` s."""
+        deadline = time.monotonic() + timeout
+        while self.mark() == mark:
+            now = time.monotonic()
+            if now >= deadline:
+                return
+            quiet = now - self._changed_at
+            pause = POLL_SECONDS[0] if quiet < FAST_SECONDS else POLL_SECONDS[1]
+            await asyncio.sleep(min(pause, deadline - now))
+
+    async def _on_thread(self, work: Callable[..., T], *args: Any) -> T:
+        if self._thread is None:
+            raise RuntimeError(f"The connection to {self.shown} is not open.")
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
+
+    def _connect(self) -> None:
+        path = Path(str(self.url.database)).expanduser()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Messages may hold what a run config holds; created so that only its owner reads it.
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        except OSError as error:
+            raise ConfigError(
+                f"Cannot open the broker's file {path}: {error.strerror}. Its directory must be "
+                "writable by every process that uses it."
+            ) from None
+        deadline = time.monotonic() + self._timeout
+        while True:
+            try:
+                self._create_tables()
+                break
+            except sa.exc.OperationalError:
+                # Several processes that open a fresh file at once may collide on the change to
+                # WAL mode, which does not wait for a lock as other statements do.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+        self._watch = sqlite3.connect(path, timeout=BUSY_SECONDS, check_same_thread=False)
+
+    def _create_tables(self) -> None:
+        engine = sa.create_engine(
+            self.url,
+            connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
+            poolclass=sa.pool.StaticPool,
+            **self._options,
+        )
+        sa.event.listen(engine, "connect", _set_up_sqlite)
+        sa.event.listen(engine, "begin", _begin)
+        self._engine = engine
+        with engine.begin() as connection:
+            for table in metadata.sorted_tables:
+                connection.execute(CreateTable(table, if_not_exists=True))
+                for index in sorted(table.indexes, key=lambda each: str(each.name)):
+                    connection.execute(CreateIndex(index, if_not_exists=True))
+
+    def _disconnect(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
+
+    def _in_transaction(self, work: Callable[[Connection], T], read_only: bool) -> T:
+        if self._engine is None:
+            raise RuntimeError(f"The connection to {self.shown} is not open.")
+        options = {READ_ONLY: read_only}
+        with self._engine.connect().execution_options(**options) as connection, connection.begin():
+            return work(connection)
+
+
+def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    # SQLAlchemy's documentation, "Serializable isolation / Savepoints / Transactional DDL": with
+    # the driver's own BEGIN off, ours (below) takes the write lock before the first read.
+    connection.isolation_level = None
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: Connection) -> None:
+    read_only = connection.get_execution_options().get(READ_ONLY, False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

@@ -1,0 +1,39 @@
+"""Every error this package raises, each named for what the reader can do about it."""
+
+from dagster import DagsterError
+
+
+class DagsterTaskiqError(DagsterError):
+    """Base of all errors raised here; a ``DagsterError``, so that Dagster shows it as its own."""
+
+
+class ConfigError(DagsterTaskiqError):
+    """A setting is wrong: an unknown URL scheme, a bad number, a missing variable. Change it."""
+
+
+class MissingExtraError(ConfigError):
+    """The URL is right, but the package that serves it is not installed. Run the pip line."""
+
+
+class BrokerUnreachableError(DagsterTaskiqError):
+    """The broker or backend does not answer. Start it, or mend the URL or the password."""
+
+
+class TaskRevokedError(DagsterTaskiqError):
+    """The task was cancelled, before it started or while it ran. Someone asked for that."""
+
+
+class ChildDiedError(DagsterTaskiqError):
+    """The process that ran the task ended under it: a signal, ``os._exit``, out of memory."""
+
+
+class WorkerLostError(DagsterTaskiqError):
+    """The worker that ran the task stopped beating and lost its lease."""
+
+
+class UnknownTaskError(DagsterTaskiqError):
+    """The worker has no task of that name. Start it with ``--include`` naming the module."""
+
+
+class TaskFailedError(DagsterTaskiqError):
+    """The task raised; the text is what its process reported."""

@@ -1,0 +1,742 @@
+"""One run's loop: ready steps out, step events in.
+
+What happened to a step is what Dagster's event log says. The loop tails it, and uses the mail of
+the run's channel only to know when to look; without mail it looks once a second. A task's own
+record is asked about one thing: whether there is still someone who will write the step's end.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from dagster import DagsterEvent, DagsterRunStatus
+from dagster._core.errors import DagsterSubprocessError
+from dagster._core.event_api import EventLogCursor
+from dagster._core.events import DagsterEventType, EngineEventData
+from dagster._core.execution.context.system import PlanOrchestrationContext
+from dagster._core.execution.plan.active import ActiveExecution
+from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
+from dagster._core.execution.plan.objects import StepRetryData
+from dagster._core.execution.plan.plan import ExecutionPlan
+from dagster._core.execution.plan.state import KnownExecutionState
+from dagster._core.execution.plan.step import ExecutionStep
+from dagster._core.instance import DagsterInstance
+from dagster._core.storage.dagster_run import DagsterRun
+from dagster._core.storage.tags import GLOBAL_CONCURRENCY_TAG
+from dagster._core.storage.tags import PRIORITY_TAG as DAGSTER_PRIORITY_TAG
+from dagster._grpc.types import ExecuteStepArgs
+from dagster._serdes import pack_value
+from dagster._utils.error import SerializableErrorInfo
+from dagster._utils.interrupts import check_captured_interrupt
+
+from dagster_taskiq import tags, tasks
+from dagster_taskiq.backends.base import FROM_START, Task, TaskState, Worker, run_channel
+from dagster_taskiq.client import SLICE_SECONDS, Client, Order, client_for
+from dagster_taskiq.errors import BrokerUnreachableError, ConfigError, TaskFailedError
+from dagster_taskiq.executor import TaskiqExecutor
+from dagster_taskiq.settings import OnWorkerLost, home_of, redact
+
+T = TypeVar("T")
+
+#: The longest the loop goes without looking at the event log, in seconds.
+TICK_SECONDS = 1.0
+#: How long a step waits in a queue that no worker serves before the event log says so, in
+#: seconds; and how long until it is said again, twice as long each time up to the last number.
+UNSERVED_SECONDS = 10.0
+UNSERVED_AGAIN_SECONDS = (30.0, 600.0)
+#: How long the loop goes on trying to reach a broker or backend that went away during the run.
+OUTAGE_SECONDS = 600.0
+#: How long the loop waits, once every step has ended, for tasks that still close hooks and logs.
+CLOSING_SECONDS = 300.0
+#: How long a stopped task may take beyond its worker's grace period, in seconds.
+STOPPING_SECONDS = 30.0
+#: How often ``worker_lost: retry`` runs a step again for a worker or child that died under it.
+LOST_RETRIES = 3
+#: How many events are read from the event log at a time.
+EVENTS_AT_ONCE = 1000
+
+
+@dataclass
+class Flight:
+    """A step that has been sent, until its task has ended."""
+
+    step: ExecutionStep
+    task_id: str
+    queue: str
+    since: float = field(default_factory=time.monotonic)
+    #: Whether the loop itself has written the step's failure or retry.
+    decided: bool = False
+    #: How often in a row the backend knew nothing of the task.
+    unknown: int = 0
+
+
+@dataclass
+class Complaint:
+    """When the event log is told next that nobody serves a queue, in ``time.monotonic()``."""
+
+    at: float
+    again_after: float = UNSERVED_AGAIN_SECONDS[0]
+
+
+@dataclass(frozen=True)
+class Tailed:
+    """An event of the run, as it stands in the log."""
+
+    event: DagsterEvent
+    timestamp: float
+
+
+class EventTail:
+    """Reads each event of a run once, in the order of the log."""
+
+    def __init__(self, instance: DagsterInstance, run_id: str) -> None:
+        self._instance = instance
+        self._run_id = run_id
+        self._cursor: str | None = None
+        self._seen: set[int] = set()
+        # Some databases hand out ids before the rows are visible; their storage says how far
+        # back a reader must look for stragglers.
+        self._overlap = instance.event_log_storage.default_run_scoped_event_tailer_offset()
+
+    def read(self) -> Iterator[Tailed]:
+        """Yield what has come since the last read."""
+        more = True
+        while more:
+            batch = self._instance.get_records_for_run(
+                self._run_id,
+                self._cursor,
+                of_type=set(DagsterEventType),
+                limit=EVENTS_AT_ONCE,
+            )
+            fresh = [record for record in batch.records if record.storage_id not in self._seen]
+            more = len(batch.records) >= EVENTS_AT_ONCE and bool(fresh)
+            self._move(batch.cursor, [record.storage_id for record in batch.records])
+            for record in fresh:
+                entry = record.event_log_entry
+                if entry.dagster_event is not None:
+                    yield Tailed(entry.dagster_event, entry.timestamp)
+
+    def _move(self, cursor: str, storage_ids: list[int]) -> None:
+        if not self._overlap:
+            self._cursor = cursor
+            return
+        self._seen.update(storage_ids)
+        if not storage_ids:
+            return
+        back = max(0, max(storage_ids) - self._overlap)
+        at = EventLogCursor.parse(self._cursor).storage_id() if self._cursor else 0
+        if len(storage_ids) >= EVENTS_AT_ONCE:
+            # The overlap alone fills a batch: move by at least half of it, or nothing moves.
+            back = max(back, sorted(storage_ids)[len(storage_ids) // 2])
+        self._cursor = EventLogCursor.from_storage_id(max(at, back)).to_string()
+        oldest = max(at, back)
+        self._seen = {storage_id for storage_id in self._seen if storage_id > oldest}
+
+
+class Pools(InstanceConcurrencyContext):
+    """Claims on Dagster's concurrency pools, which a resumed run first only plays back."""
+
+    replaying = False
+
+    def claim(self, concurrency_key: str, step_key: str, step_priority: int = 0) -> bool:
+        """Claim a slot of a pool; while replaying, let every step of the past have had its own."""
+        if self.replaying:
+            return True
+        return super().claim(concurrency_key, step_key, step_priority)
+
+
+class RunLoop:
+    """The execution of one plan."""
+
+    def __init__(
+        self, executor: TaskiqExecutor, context: PlanOrchestrationContext, plan: ExecutionPlan
+    ) -> None:
+        self._executor = executor
+        self._context = context
+        self._plan = plan
+        self._instance: DagsterInstance = context.instance
+        self._run: DagsterRun = context.dagster_run
+        self._settings = executor.settings.resolved(home_of(context.instance))
+        self._origin = context.reconstructable_job.get_python_origin()
+        self._executable = dict(context.reconstructable_job.to_dict())
+        self._wake_on_output = not executor.step_dependency_config.require_upstream_step_success
+        self._run_priority = tags.read_int_tag(context.dagster_run.tags, tags.RUN_PRIORITY_TAG)
+        self._tail = EventTail(self._instance, self._run.run_id)
+        self._channel = run_channel(self._run.run_id)
+        self._cursor = FROM_START
+        #: Events read and handled, to be yielded.
+        self._read: list[DagsterEvent] = []
+        #: Steps in flight, by key.
+        self._flights: dict[str, Flight] = {}
+        #: Tasks whose step has ended and which have not: hooks and logs are being closed.
+        self._closing: dict[str, Flight] = {}
+        #: Steps in flight that the broker, being away, has not taken yet.
+        self._unsent: dict[str, Flight] = {}
+        #: Steps of a resumed run that still need a slot of their pool.
+        self._unclaimed: dict[str, ExecutionStep] = {}
+        #: Which incarnation of a resumed run's step is sent next.
+        self._incarnations: dict[str, int] = {}
+        #: Tasks that are said to have ended.
+        self._ended: set[str] = set()
+        self._complaints: dict[str, Complaint] = {}
+        self._lost_count: dict[str, int] = {}
+        self._errors: list[SerializableErrorInfo] = []
+        self._checked_at = self._steady_since = time.monotonic()
+        self._away_since: float | None = None
+
+    def events(self) -> Iterator[DagsterEvent]:
+        """Execute the plan; yield the run's events as they are read from its log.
+
+        Raises:
+            BrokerUnreachableError: broker or backend does not answer.
+            ConfigError: a priority tag is no integer, or outputs are kept in memory.
+            DagsterSubprocessError: a step failed and the caller wants errors raised.
+        """
+        _check_priorities(self._plan)
+        _check_storage(self._plan)
+        self._client: Client = client_for(self._settings)
+        with ExitStack() as stack:
+            self._pools = stack.enter_context(Pools(self._instance, self._run))
+            self._active = stack.enter_context(
+                ActiveExecution(
+                    self._plan,
+                    retry_mode=self._executor.retries,
+                    sort_key_fn=lambda step: -self._priority_of(step),
+                    max_concurrent=self._executor.max_concurrent,
+                    tag_concurrency_limits=self._executor.tag_concurrency_limits,
+                    instance_concurrency_context=self._pools,
+                    step_dependency_config=self._executor.step_dependency_config,
+                )
+            )
+            try:
+                if self._context.resume_from_failure:
+                    self._resume()
+                yield from self._loop()
+            except BaseException:
+                self._stop_flights("the run's loop ended with an error")
+                raise
+        if self._errors and self._context.raise_on_error:
+            texts = "\n".join(error.to_string() for error in self._errors)
+            raise DagsterSubprocessError(
+                f"Steps failed in their workers:\n{texts}", subprocess_error_infos=self._errors
+            )
+
+    def _loop(self) -> Iterator[DagsterEvent]:
+        active = self._active
+        while True:
+            if active.check_for_interrupts():
+                yield from self._interrupt()
+                return
+            self._read_log()
+            self._settle_ended()
+            self._check_flights()
+            # What these two iterators make is in the log, and comes back from its tail.
+            for _ in active.plan_events_iterator(self._context):
+                pass
+            for _ in active.concurrency_event_iterator(self._context):
+                pass
+            yield from self._take_read()
+            # In this order: a step that has become ready counts as in flight before the plan is
+            # asked whether it is complete.
+            self._claim_for_resumed()
+            self._send_unsent()
+            for step in active.get_steps_to_execute():
+                self._launch(step)
+            if active.is_complete:
+                break
+            self._wait(self._pause())
+        yield from self._close()
+
+    # Events in.
+
+    def _read_log(self) -> None:
+        for tailed in self._tail.read():
+            self._read.append(tailed.event)
+            self._handle(tailed.event)
+
+    def _take_read(self) -> list[DagsterEvent]:
+        read, self._read = self._read, []
+        return read
+
+    def _handle(self, event: DagsterEvent) -> None:
+        key = event.step_key
+        # Skips are decided by ActiveExecution, which has handled them before they are logged.
+        if key is None or event.is_step_skipped:
+            return
+        if _ends_step(event) or event.is_resource_init_failure:
+            flight = self._flights.get(key)
+            if flight is None:
+                return  # the step's end is known: these are a lost worker's last words
+            if event.is_resource_init_failure:
+                error = event.engine_event_data.error
+                self._active.handle_event(event)
+                self._decide(flight, error or _error("A resource could not be set up."))
+                return
+            del self._flights[key]
+            self._unsent.pop(key, None)
+            self._closing[flight.task_id] = flight
+            if event.is_step_failure and event.step_failure_data.error is not None:
+                self._errors.append(event.step_failure_data.error)
+        self._active.handle_event(event)
+
+    def _settle_ended(self) -> None:
+        """Look after steps whose task has ended: each must have said how, or be told for."""
+        if not self._ended:
+            return
+        ended, self._ended = self._ended, set()
+        for task_id in ended:
+            self._closing.pop(task_id, None)
+        silent = [flight for flight in self._flights.values() if flight.task_id in ended]
+        if not silent:
+            return
+        known = self._reach(lambda: self._client.tasks([each.task_id for each in silent]))
+        if known is None:
+            self._ended |= ended
+            return
+        # A step's last event is written before its task ends, so it is in the log by now.
+        self._read_log()
+        for flight in silent:
+            task = known.get(flight.task_id)
+            if flight.step.key in self._flights and task is not None and task.state.is_final:
+                self._decide(flight, _error(_silent_end(flight, task)), lost=True)
+            self._closing.pop(flight.task_id, None)
+
+    def _decide(self, flight: Flight, error: SerializableErrorInfo, lost: bool = False) -> None:
+        """Write the failure, or the retry, of a step that cannot say for itself."""
+        if flight.decided:
+            return
+        flight.decided = True
+        context = self._context.for_step(flight.step)
+        key = flight.step.key
+        mode = self._executor.settings.worker_lost
+        if lost and mode is OnWorkerLost.RETRY and self._executor.retries.enabled:
+            self._lost_count[key] = self._lost_count.get(key, 0) + 1
+            if self._lost_count[key] <= LOST_RETRIES:
+                DagsterEvent.step_retry_event(
+                    context, StepRetryData(error=error, seconds_to_wait=None)
+                )
+                return
+        state = self._active.get_known_state()
+        self._executor.log_failure_or_retry_event_after_error(context, error, state)
+
+    # Steps out.
+
+    def _launch(self, step: ExecutionStep, incarnation: int = 0) -> None:
+        queue = tags.read_tag(step.tags, tags.QUEUE_TAG) or self._settings.queue
+        flight = Flight(step, self._task_id(step, incarnation), queue)
+        self._flights[step.key] = flight
+        DagsterEvent.step_worker_starting(
+            self._context.for_step(step),
+            f'Sent step "{step.key}" to queue "{queue}".',
+            metadata={
+                "queue": queue,
+                "priority": self._priority_of(step),
+                "task_id": flight.task_id,
+                "broker": redact(self._settings.broker),
+            },
+        )
+        self._send(flight)
+
+    def _send(self, flight: Flight) -> None:
+        step = flight.step
+        args = ExecuteStepArgs(
+            job_origin=self._origin,
+            run_id=self._run.run_id,
+            step_keys_to_execute=[step.key],
+            instance_ref=self._instance.get_ref(),
+            retry_mode=self._executor.retries.for_inner_plan(),
+            known_state=_state_for(step, self._active.get_known_state()),
+            print_serialized_events=False,
+        )
+        order = Order(
+            id=flight.task_id,
+            name=tasks.EXECUTE_PLAN,
+            kwargs={
+                "execute_step_args_packed": pack_value(args),
+                "executable_dict": self._executable,
+                "wake_on_output": self._wake_on_output,
+            },
+            queue=flight.queue,
+            priority=self._priority_of(step),
+            run_id=self._run.run_id,
+            step_key=step.key,
+        )
+        if self._reach(lambda: self._client.submit(order) or True) is None:
+            self._unsent[step.key] = flight
+        else:
+            self._unsent.pop(step.key, None)
+
+    def _send_unsent(self) -> None:
+        for flight in list(self._unsent.values()):
+            self._send(flight)
+            if self._away_since is not None:
+                return
+
+    def _task_id(self, step: ExecutionStep, incarnation: int = 0) -> str:
+        """Return the id of a step's task: the same one however often it is sent.
+
+        A resumed loop finds the task by it, and a message that is sent or delivered twice starts
+        once. A step that is run again, being dead when the run was resumed, is a new incarnation.
+        """
+        attempt = self._active.retry_state.get_attempt_count(step.key)
+        again = f".{incarnation}" if incarnation else ""
+        return f"{self._run.run_id}:{step.key}:{attempt}{again}"
+
+    def _priority_of(self, step: ExecutionStep) -> int:
+        return self._run_priority + _step_priority(step)
+
+    # The time between.
+
+    def _pause(self) -> float:
+        retry_in: float = self._active.sleep_interval()
+        return min(TICK_SECONDS, retry_in) if retry_in > 0 else TICK_SECONDS
+
+    def _wait(self, timeout: float) -> None:
+        if self._client.runs_in_process:
+            self._run_one_here(timeout)
+            return
+        mails = self._reach(
+            lambda: self._client.wait(
+                self._channel, self._cursor, timeout, interrupted=check_captured_interrupt
+            )
+        )
+        if mails is None:
+            _sleep(timeout)
+            return
+        for mail in mails:
+            self._cursor = mail.cursor
+            if "state" in mail.body:
+                self._ended.add(str(mail.body["task"]))
+
+    def _run_one_here(self, timeout: float) -> None:
+        claimed = self._client.claim_in_process()
+        if claimed is None:
+            _sleep(timeout)
+            return
+        message, task = claimed
+        with tasks.task_surroundings("in process", lambda: None):
+            result = tasks.perform(self._client.broker, message)
+        if result.error is not None:
+            result.error = TaskFailedError(tasks.describe_failure(result.error))
+        self._client.finish_in_process(task, result)
+        self._ended.add(task.id)
+
+    def _reach(self, call: Callable[[], T]) -> T | None:
+        """Make a call to broker or backend; ``None`` while they are away.
+
+        The run goes on: steps that are running write to the event log, and the log is read.
+
+        Raises:
+            BrokerUnreachableError: they have been away for ``OUTAGE_SECONDS``.
+        """
+        try:
+            answer = call()
+        except BrokerUnreachableError as error:
+            now = time.monotonic()
+            self._steady_since = now
+            if self._away_since is None:
+                self._away_since = now
+                self._say(f"{error} Running steps go on; trying again until it answers.")
+            elif now - self._away_since > OUTAGE_SECONDS:
+                raise
+            return None
+        if self._away_since is not None:
+            away = time.monotonic() - self._away_since
+            self._away_since = None
+            self._say(f"Broker and backend answer again, after {away:.0f} s.")
+        return answer
+
+    # Health.
+
+    def _check_flights(self) -> None:
+        """See, every few seconds, that every step in flight has somebody who works on it."""
+        now = time.monotonic()
+        since = now - self._checked_at
+        interval = self._settings.heartbeat_interval
+        if since < interval or self._client.runs_in_process:
+            return
+        self._checked_at = now
+        if since > 3 * interval:
+            # This process was frozen, and perhaps the whole machine: what looks silent may not
+            # have had the time to speak yet.
+            self._steady_since = now
+        flights = {flight.task_id: flight for flight in self._flights.values()}
+        ids = [*flights, *self._closing]
+        if not ids:
+            return
+        found = self._reach(lambda: (self._client.tasks(ids), self._client.workers()))
+        if found is None:
+            return
+        known, workers = found
+        by_id = {worker.id: worker for worker in workers}
+        for task_id, flight in {**flights, **self._closing}.items():
+            self._check_flight(flight, known.get(task_id), by_id)
+        self._complain_of_unserved(known, workers)
+
+    def _check_flight(
+        self, flight: Flight, task: Task | None, workers: Mapping[str, Worker]
+    ) -> None:
+        if task is None:
+            flight.unknown += 1
+            if flight.unknown > 1 and flight.step.key in self._flights:
+                # The server has lost its data. Sending again is safe: a task starts only once.
+                self._say(f'Sent step "{flight.step.key}" again: the broker has lost it.')
+                flight.unknown = 0
+                self._send(flight)
+            return
+        flight.unknown = 0
+        if task.state.is_final:
+            self._ended.add(task.id)
+        elif task.state is TaskState.STARTED:
+            silence = self._silence_of(workers.get(task.worker))
+            if silence and self._reach(lambda: self._client.lose(task, silence)):
+                self._ended.add(task.id)
+
+    def _silence_of(self, worker: Worker | None) -> str:
+        """Return why a worker counts as lost, or nothing while it does not."""
+        steady = time.monotonic() - self._steady_since
+        if worker is None:
+            # It may be about to beat for the first time since the backend lost its data.
+            if steady <= self._settings.lease:
+                return ""
+            return "The worker that ran it is not there any more."
+        if not worker.is_lost or steady <= 2 * self._settings.heartbeat_interval:
+            return ""
+        return (
+            f"Worker {worker.name} (host {worker.host}, pid {worker.pid}), which ran it, has been "
+            f"silent for {worker.age:.0f} s, longer than its lease of {worker.lease:.0f} s."
+        )
+
+    def _complain_of_unserved(self, known: Mapping[str, Task], workers: Sequence[Worker]) -> None:
+        """Say which queues hold steps of this run that no worker will ever take."""
+        alive = [worker for worker in workers if not worker.is_lost]
+        served = {queue for worker in alive for queue in worker.queues}
+        now = time.monotonic()
+        waiting: dict[str, list[Flight]] = {}
+        for flight in self._flights.values():
+            task = known.get(flight.task_id)
+            if task is not None and task.state is TaskState.WAITING and flight.queue not in served:
+                waiting.setdefault(flight.queue, []).append(flight)
+        for queue in [queue for queue in self._complaints if queue not in waiting]:
+            del self._complaints[queue]
+        for queue, flights in waiting.items():
+            longest = max(now - flight.since for flight in flights)
+            due = Complaint(at=now - longest + UNSERVED_SECONDS)
+            complaint = self._complaints.setdefault(queue, due)
+            if now < complaint.at:
+                continue
+            complaint.at = now + complaint.again_after
+            complaint.again_after = min(complaint.again_after * 2, UNSERVED_AGAIN_SECONDS[1])
+            there = "; ".join(f"{each.name} (queues {', '.join(each.queues)})" for each in alive)
+            self._say(
+                f'{len(flights)} step(s) have waited up to {longest:.0f} s in queue "{queue}", '
+                f"which no worker serves. Workers that are there: {there or 'none'}. Start one "
+                f"with: dagster-taskiq worker start -q {queue}"
+            )
+
+    # Ends.
+
+    def _interrupt(self) -> Iterator[DagsterEvent]:
+        """Stop the steps in flight, unless the run will be resumed and they with it."""
+        self._active.mark_interrupted()
+        run = self._instance.get_run_by_id(self._run.run_id)
+        wanted = run is None or run.status in _CANCELLED or run.is_finished
+        if not wanted and self._instance.run_will_resume(self._run.run_id):
+            self._say(
+                "The executor was interrupted. The steps in flight go on, since the run will be "
+                f"resumed: {', '.join(self._flights) or 'none'}."
+            )
+            return
+        DagsterEvent.engine_event(
+            self._context,
+            "The executor was interrupted: cancelling the steps that wait, and stopping those "
+            f"that run: {', '.join(self._flights) or 'none'}.",
+            EngineEventData.interrupted(list(self._flights)),
+        )
+        self._stop_flights("the run was interrupted")
+        deadline = time.monotonic() + STOPPING_SECONDS + self._settings.lease
+        while (self._flights or self._closing) and time.monotonic() < deadline:
+            self._wait(TICK_SECONDS)
+            self._read_log()
+            self._forget_ended()
+            self._check_flights()
+        if self._flights:
+            self._say(f"Still not stopped: {', '.join(self._flights)}.")
+        self._read_log()
+        yield from self._take_read()
+
+    def _forget_ended(self) -> None:
+        """Drop what has ended; of an interrupted run nobody asks any more how."""
+        for task_id in self._ended:
+            self._closing.pop(task_id, None)
+        for key in [key for key, each in self._flights.items() if each.task_id in self._ended]:
+            del self._flights[key]
+        self._ended.clear()
+
+    def _stop_flights(self, reason: str) -> None:
+        ids = [flight.task_id for flight in self._flights.values()]
+        if not ids:
+            return
+        try:
+            self._client.revoke(ids, reason)
+        except BrokerUnreachableError as error:
+            # What waits will find, before it starts, that its run has ended.
+            self._say(f"Could not stop the steps in flight: {error}")
+
+    def _close(self) -> Iterator[DagsterEvent]:
+        """Wait for tasks that still run hooks and close logs after their step's last event."""
+        deadline = time.monotonic() + CLOSING_SECONDS
+        while self._closing and time.monotonic() < deadline:
+            if self._active.check_for_interrupts():
+                self._client.revoke(list(self._closing), "the run was interrupted")
+                break
+            self._wait(TICK_SECONDS)
+            self._check_flights()
+            self._settle_ended()
+        self._read_log()
+        yield from self._take_read()
+
+    # Resuming.
+
+    def _resume(self) -> None:
+        """Rebuild the run from its events; go on with the steps that are alive."""
+        self._say("Resuming the run: rebuilding its state from the event log.")
+        past = list(self._tail.read())
+        flying = self._replay(past)
+        self._read += [tailed.event for tailed in past]
+        workers = {worker.id: worker for worker in self._client.workers()}
+        for step in flying.values():
+            if not self._adopt(step, workers):
+                self._unclaimed[step.key] = step
+
+    def _replay(self, past: Sequence[Tailed]) -> dict[str, ExecutionStep]:
+        """Play the events back; return the steps that were in flight at their end."""
+        active = self._active
+        skipped = {tailed.event.step_key for tailed in past if tailed.event.is_step_skipped}
+        flying: dict[str, ExecutionStep] = {}
+        self._pools.replaying = True
+
+        def catch_up() -> None:
+            while steps := active.get_steps_to_skip():
+                for step in steps:
+                    if step.key not in skipped:
+                        DagsterEvent.step_skipped_event(self._context.for_step(step))
+                    active.mark_skipped(step.key)
+            flying.update((step.key, step) for step in active.get_steps_to_execute())
+
+        catch_up()
+        for tailed in past:
+            event = tailed.event
+            key = event.step_key
+            if key is None or key not in flying or event.is_step_skipped:
+                continue
+            wait = event.step_retry_data.seconds_to_wait if event.is_step_up_for_retry else None
+            if wait:
+                # Its delay began when the event was written, not now.
+                active.mark_up_for_retry(key, tailed.timestamp + wait)
+            else:
+                active.handle_event(event)
+            if _ends_step(event):
+                del flying[key]
+            catch_up()
+        self._pools.replaying = False
+        return flying
+
+    def _adopt(self, step: ExecutionStep, workers: Mapping[str, Worker]) -> bool:
+        """Go on with a step's task if it waits or runs; ``False`` if the step must be sent."""
+        incarnation = 0
+        while task := self._client.tasks([self._task_id(step, incarnation)]).get(
+            self._task_id(step, incarnation)
+        ):
+            worker = workers.get(task.worker)
+            gone = task.state is TaskState.STARTED and worker is not None and worker.is_lost
+            if gone and self._client.lose(task, "its worker was lost before the run was resumed"):
+                self._say(f'Step "{step.key}" is run again: its worker was lost.', step)
+            elif not task.state.is_final and not gone:
+                self._flights[step.key] = Flight(step, task.id, task.queue)
+                self._say(f'Step "{step.key}" is {task.state.value}: going on with it.', step)
+                return True
+            incarnation += 1
+        self._incarnations[step.key] = incarnation
+        return False
+
+    def _claim_for_resumed(self) -> None:
+        """Send the steps that a resumed run has to run, as their pools have slots for them."""
+        for key, step in list(self._unclaimed.items()):
+            pool = step.pool or step.tags.get(GLOBAL_CONCURRENCY_TAG)
+            if pool is None or self._pools.claim(pool, key):
+                del self._unclaimed[key]
+                self._launch(step, self._incarnations.get(key, 0))
+
+    def _say(self, text: str, step: ExecutionStep | None = None) -> None:
+        context = self._context.for_step(step) if step is not None else self._context
+        DagsterEvent.engine_event(context, text, EngineEventData())
+
+
+#: A run that somebody asked to end.
+_CANCELLED = (DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED)
+
+
+def _ends_step(event: DagsterEvent) -> bool:
+    return event.is_step_success or event.is_step_failure or event.is_step_up_for_retry
+
+
+def _error(text: str) -> SerializableErrorInfo:
+    return SerializableErrorInfo(message=text, stack=[], cls_name=None)
+
+
+def _silent_end(flight: Flight, task: Task) -> str:
+    why = task.error or "Its task ended without a word of it."
+    return f'Step "{flight.step.key}" did not end by itself ({task.state.value}). {why}'
+
+
+def _sleep(seconds: float) -> None:
+    """Sleep, but not through an interrupt."""
+    deadline = time.monotonic() + seconds
+    while not check_captured_interrupt() and (left := deadline - time.monotonic()) > 0:
+        time.sleep(min(left, SLICE_SECONDS))
+
+
+def _step_priority(step: ExecutionStep) -> int:
+    """Return a step's own priority: our tag's, else Dagster's, which means the same."""
+    fallback = step.tags.get(DAGSTER_PRIORITY_TAG, "0")
+    default = int(fallback) if fallback.lstrip("+-").isdigit() else 0
+    return tags.read_int_tag(step.tags, tags.PRIORITY_TAG, default)
+
+
+def _check_priorities(plan: ExecutionPlan) -> None:
+    """Raise ConfigError, before anything is sent, for a priority that is no integer."""
+    for key in plan.step_keys_to_execute:
+        step = plan.get_step_by_key(key)
+        try:
+            tags.read_int_tag(step.tags or {}, tags.PRIORITY_TAG)
+        except ConfigError as error:
+            raise ConfigError(f'Step "{key}": {error}') from None
+
+
+def _check_storage(plan: ExecutionPlan) -> None:
+    if len(plan.step_keys_to_execute) > 1 and not plan.artifacts_persisted:
+        raise ConfigError(
+            "The job keeps step outputs in memory, where other processes do not see them. Use an "
+            "IO manager that stores them where every worker can read: FilesystemIOManager on a "
+            "shared path, S3, GCS, a database."
+        )
+
+
+def _state_for(step: ExecutionStep, state: KnownExecutionState) -> KnownExecutionState:
+    """Return the part of the run's state that one step needs: its size does not grow with others.
+
+    A step asks which of its own inputs have been produced, and how often it was tried itself.
+    """
+    inputs = {
+        handle
+        for step_input in step.step_inputs
+        for handle in step_input.get_step_output_handle_dependencies()
+    }
+    attempts = state.previous_retry_attempts
+    return state._replace(
+        ready_outputs=state.ready_outputs & inputs,
+        previous_retry_attempts={key: attempts[key] for key in (step.key,) if key in attempts},
+    )

@@ -1,0 +1,344 @@
+"""One typed ``Settings`` object: where work waits, what is known of it, and how long things take.
+
+It comes from Dagster config (an executor's or a launcher's), from a YAML file, or from the
+environment, always through the same schema, so a key means the same everywhere.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from enum import Enum
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+from dagster import DagsterInstance, Field, Noneable, Permissive, Shape, StringSource
+from dagster import Enum as DagsterEnum
+from dagster import EnumValue as DagsterEnumValue
+from dagster._config import process_config
+from dagster._core.execution.retries import get_retries_config
+from dagster._core.execution.step_dependency_config import get_step_dependency_config_field
+from dagster._core.execution.tags import get_tag_concurrency_limits_config
+
+from dagster_taskiq.errors import ConfigError
+
+#: Environment variables used where the configuration names no broker or backend.
+BROKER_ENV = "DAGSTER_TASKIQ_BROKER"
+BACKEND_ENV = "DAGSTER_TASKIQ_BACKEND"
+
+#: The broker when nothing is configured: a SQLite file under ``$DAGSTER_HOME``.
+EMBEDDED_URL = "embedded://"
+
+#: The file of the embedded broker, relative to ``$DAGSTER_HOME``.
+EMBEDDED_FILE = Path("dagster_taskiq") / "queue.db"
+
+#: Query arguments of a URL whose value is never shown.
+SECRET_ARGUMENTS = ("password", "passwd", "secret", "token", "key")
+
+
+class OnWorkerLost(str, Enum):
+    """What becomes of a step whose worker or child process died under it."""
+
+    #: The step fails; the op's own ``RetryPolicy`` decides whether it is tried again.
+    FAIL = "fail"
+    #: The step is tried again even where the op has no ``RetryPolicy`` (a few times at most).
+    RETRY = "retry"
+
+
+def redact(url: str) -> str:
+    """Return ``url`` with its password, and any secret-looking query argument, as ``***``.
+
+    Works on whatever is given: a text that is no URL comes back without its user part.
+    """
+    head, at, tail = url.rpartition("@")
+    if at:
+        scheme, slashes, user = head.partition("://")
+        name, colon, _ = user.partition(":") if slashes else (head, "", "")
+        head = f"{scheme}{slashes}{name}{':***' if colon else ''}" if slashes else "***"
+        url = f"{head}@{tail}"
+    base, mark, query = url.partition("?")
+    if mark:
+        arguments = []
+        for argument in query.split("&"):
+            name, equals, value = argument.partition("=")
+            secret = any(word in name.lower() for word in SECRET_ARGUMENTS)
+            arguments.append(f"{name}{equals}{'***' if secret else value}")
+        url = f"{base}?{'&'.join(arguments)}"
+    return url
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything the two ends of a queue must agree on. Durations are in seconds."""
+
+    #: URL of the broker, where work waits.
+    broker: str = EMBEDDED_URL
+    #: URL of the backend, where the state of tasks and workers is kept; the broker's when ``None``.
+    backend: str | None = None
+    #: The queue of a step or run that has no queue tag.
+    queue: str = "dagster"
+    #: Modules every child of a worker imports before its first task.
+    include: tuple[str, ...] = ()
+    #: Prefix of every key, queue and table on the server, so that others there are not disturbed.
+    prefix: str = "dagster-taskiq"
+    #: How often a worker says that it lives.
+    heartbeat_interval: float = 5.0
+    #: How long a worker may be silent before it is lost.
+    lease: float = 30.0
+    #: What becomes of a step whose worker or child died.
+    worker_lost: OnWorkerLost = OnWorkerLost.FAIL
+    #: How long a finished task's state and result are kept.
+    result_ttl: float = 86400.0
+    #: How long the first contact with broker and backend may take.
+    connect_timeout: float = 10.0
+    #: Passed through to the broker's connection (TLS files, timeouts, ...).
+    broker_options: Mapping[str, Any] = field(default_factory=dict)
+    #: Passed through to the backend's connection; the broker's where both are on one server.
+    backend_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("heartbeat_interval", "lease", "result_ttl", "connect_timeout"):
+            value = getattr(self, name)
+            if value <= 0:
+                raise ConfigError(f'"{name}" must be more than 0 seconds, but it is {value:g}.')
+        if self.lease < 2 * self.heartbeat_interval:
+            raise ConfigError(
+                f'"lease" ({self.lease:g} s) must be at least twice "heartbeat_interval" '
+                f"({self.heartbeat_interval:g} s), or one late heartbeat loses a worker."
+            )
+        for name in ("queue", "prefix"):
+            if not getattr(self, name).strip():
+                raise ConfigError(f'"{name}" must not be empty.')
+
+    def __repr__(self) -> str:
+        backend = redact(self.backend) if self.backend else None
+        return (
+            f"Settings(broker={redact(self.broker)!r}, backend={backend!r}, queue={self.queue!r})"
+        )
+
+    @property
+    def backend_url(self) -> str:
+        """The backend's URL, which is the broker's where none was given."""
+        return self.backend or self.broker
+
+    @property
+    def options_of_backend(self) -> Mapping[str, Any]:
+        """The backend's options; on the broker's own server the broker's, unless some are given."""
+        if self.backend in (None, self.broker) and not self.backend_options:
+            return self.broker_options
+        return self.backend_options
+
+    def resolved(self, home: str | None = None) -> "Settings":
+        """Return these settings with ``embedded://`` turned into the file it stands for.
+
+        Args:
+            home: the directory of the Dagster instance; ``$DAGSTER_HOME`` where ``None``.
+
+        Raises:
+            ConfigError: the embedded broker is wanted and there is no directory for its file.
+        """
+        broker = _embedded_file_url(self.broker, home)
+        backend = _embedded_file_url(self.backend, home) if self.backend else None
+        return replace(self, broker=broker, backend=backend)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data from which :meth:`from_dict` makes the same settings."""
+        return {**asdict(self), "include": list(self.include)}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> "Settings":
+        """Make settings from the plain data of :meth:`to_dict`, or from a processed config.
+
+        Keys that are no setting are ignored; ``None`` stands for the default. ``{"env": NAME}``
+        is resolved wherever it stands, also inside the options.
+
+        Raises:
+            ConfigError: a value is out of range, or names a variable that is not set.
+        """
+        known = {name: value[name] for name in cls.__dataclass_fields__ if name in value}
+        plain = {name: resolve_env(each) for name, each in known.items() if each is not None}
+        plain["include"] = tuple(plain.get("include", ()))
+        plain["worker_lost"] = OnWorkerLost(plain.get("worker_lost", OnWorkerLost.FAIL))
+        plain.setdefault("broker", os.environ.get(BROKER_ENV) or EMBEDDED_URL)
+        if "backend" not in plain and os.environ.get(BACKEND_ENV):
+            plain["backend"] = os.environ[BACKEND_ENV]
+        return cls(**plain)
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> "Settings":
+        """Read settings from a YAML file: the keys of the executor, bare or under
+        ``execution: config:`` as in a run config.
+
+        Raises:
+            ConfigError: no such file, not YAML, an unknown key, or a value of the wrong type.
+        """
+        source = Path(path)
+        try:
+            document = yaml.safe_load(source.read_text()) or {}
+        except OSError as error:
+            raise ConfigError(f"Cannot read the config file {source}: {error.strerror}.") from None
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{source} is not valid YAML: {error}") from None
+        if not isinstance(document, dict):
+            raise ConfigError(f"{source} must hold a mapping of settings, such as `broker: ...`.")
+        if "execution" in document:
+            document = (document["execution"] or {}).get("config") or {}
+        outcome = process_config(Shape(EXECUTOR_FIELDS), document)
+        if not outcome.success:
+            problems = "\n".join(f"  {each.message}" for each in outcome.errors or ())
+            raise ConfigError(
+                f"{source} is not a configuration of taskiq_executor (its keys stand bare or "
+                f"under `execution: config:`):\n{problems}"
+            )
+        return cls.from_dict(outcome.value or {})
+
+
+def home_of(instance: DagsterInstance) -> str | None:
+    """Return the directory whose embedded broker serves ``instance``.
+
+    ``$DAGSTER_HOME`` first, since that is where a worker looks; else the instance's own.
+    """
+    return os.environ.get("DAGSTER_HOME") or (
+        instance.root_directory if instance.is_persistent else None
+    )
+
+
+def resolve_env(value: Any) -> Any:
+    """Return ``value`` with every ``{"env": NAME}`` in it, at any depth, replaced by ``$NAME``.
+
+    Dagster does this for fields that are a ``StringSource``; options are free-form, and their
+    secrets come from the environment just as well.
+
+    Raises:
+        ConfigError: the variable is not set.
+    """
+    if isinstance(value, Mapping):
+        if set(value) == {"env"} and isinstance(value["env"], str):
+            try:
+                return os.environ[value["env"]]
+            except KeyError:
+                raise ConfigError(
+                    f"The configuration reads the environment variable {value['env']}, which is "
+                    "not set in this process."
+                ) from None
+        return {key: resolve_env(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [resolve_env(each) for each in value]
+    return value
+
+
+def _embedded_file_url(url: str, home: str | None) -> str:
+    if urlsplit(url).scheme != urlsplit(EMBEDDED_URL).scheme:
+        return url
+    home = home or os.environ.get("DAGSTER_HOME")
+    if not home:
+        raise ConfigError(
+            "The embedded broker keeps its file under $DAGSTER_HOME, which is not set. Set "
+            f"DAGSTER_HOME to an absolute path, or name a broker (`broker`, or {BROKER_ENV})."
+        )
+    return f"sqlite:///{(Path(home).expanduser() / EMBEDDED_FILE).absolute()}"
+
+
+_ON_WORKER_LOST = DagsterEnum(
+    "OnWorkerLost", [DagsterEnumValue(each.value, each.value) for each in OnWorkerLost]
+)
+
+_DEFAULT = Settings()
+
+#: Dagster schema of what executor, launcher and worker share.
+CONNECTION_FIELDS: dict[str, Field] = {
+    "broker": Field(
+        Noneable(StringSource),
+        is_required=False,
+        description=(
+            "URL of the broker: `embedded://` (a SQLite file under $DAGSTER_HOME), "
+            "`sqlite:///PATH`, `redis://`, `rediss://`, `unix://`, `redis+sentinel://`, or "
+            f"`memory://` (the whole job in this process). Default: ${BROKER_ENV}, else `embedded://`."
+        ),
+    ),
+    "backend": Field(
+        Noneable(StringSource),
+        is_required=False,
+        description=(
+            "URL of the backend, which keeps the state of tasks and workers. "
+            f"Default: ${BACKEND_ENV}, else the broker's server."
+        ),
+    ),
+    "queue": Field(
+        StringSource,
+        is_required=False,
+        default_value=_DEFAULT.queue,
+        description="The queue of whatever has no `dagster-taskiq/queue` tag.",
+    ),
+    "include": Field(
+        [str],
+        is_required=False,
+        description="Modules that every worker process imports before its first task.",
+    ),
+    "prefix": Field(
+        StringSource,
+        is_required=False,
+        default_value=_DEFAULT.prefix,
+        description="Prefix of every key and queue on the server.",
+    ),
+    "heartbeat_interval": Field(
+        float,
+        is_required=False,
+        default_value=_DEFAULT.heartbeat_interval,
+        description="Seconds between two signs of life of a worker.",
+    ),
+    "lease": Field(
+        float,
+        is_required=False,
+        default_value=_DEFAULT.lease,
+        description="Seconds a worker may be silent before it is lost, with what it runs.",
+    ),
+    "result_ttl": Field(
+        float,
+        is_required=False,
+        default_value=_DEFAULT.result_ttl,
+        description="Seconds that the state and result of a finished task are kept.",
+    ),
+    "connect_timeout": Field(
+        float,
+        is_required=False,
+        default_value=_DEFAULT.connect_timeout,
+        description="Seconds within which broker and backend must first answer.",
+    ),
+    "broker_options": Field(
+        Noneable(Permissive()),
+        is_required=False,
+        description=(
+            "Passed through to the broker's connection, e.g. `ssl_ca_certs` for `rediss://`. "
+            "`{env: NAME}` works at any depth."
+        ),
+    ),
+    "backend_options": Field(
+        Noneable(Permissive()),
+        is_required=False,
+        description="As `broker_options`, for the backend; the broker's on the same server.",
+    ),
+}
+
+#: Dagster schema of ``taskiq_executor``, and so of the YAML file of a worker.
+EXECUTOR_FIELDS: dict[str, Field] = {
+    **CONNECTION_FIELDS,
+    "worker_lost": Field(
+        _ON_WORKER_LOST,
+        is_required=False,
+        default_value=_DEFAULT.worker_lost.value,
+        description=(
+            "What becomes of a step whose worker or child process died: `fail` (the op's "
+            "RetryPolicy decides) or `retry` (tried again, at most three times)."
+        ),
+    ),
+    "retries": get_retries_config(),
+    "max_concurrent": Field(
+        Noneable(int),
+        is_required=False,
+        description="How many steps of one run may be in flight at once. Default: no limit.",
+    ),
+    "tag_concurrency_limits": get_tag_concurrency_limits_config(),
+    "step_dependency_config": get_step_dependency_config_field(),
+}

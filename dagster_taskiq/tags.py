@@ -1,0 +1,48 @@
+"""Tags that steer where and when a step or a run is executed, and how each is read.
+
+The names under ``dagster-celery/`` are read wherever the new ones are; the new one wins where
+both stand.
+"""
+
+from collections.abc import Mapping
+
+from dagster_taskiq.errors import ConfigError
+
+#: Step tag, and run tag for a launched run: the queue it waits in.
+QUEUE_TAG = "dagster-taskiq/queue"
+#: Step tag: an integer, higher runs first. Added to the run's priority.
+PRIORITY_TAG = "dagster-taskiq/priority"
+#: Run tag: an integer, added to the priority of every step of the run.
+RUN_PRIORITY_TAG = "dagster-taskiq/run_priority"
+
+#: The older name of each tag, as dagster-celery projects have them in their code.
+OLDER_NAMES: Mapping[str, str] = {
+    QUEUE_TAG: "dagster-celery/queue",
+    PRIORITY_TAG: "dagster-celery/priority",
+    RUN_PRIORITY_TAG: "dagster-celery/run_priority",
+}
+
+
+def read_tag(tags: Mapping[str, str], tag: str) -> str | None:
+    """Return the value of ``tag`` or of its older name in ``tags``; ``None`` where neither is."""
+    value = tags.get(tag)
+    return value if value is not None else tags.get(OLDER_NAMES[tag])
+
+
+def read_int_tag(tags: Mapping[str, str], tag: str, default: int = 0) -> int:
+    """Return the integer in ``tag`` (or its older name), or ``default`` where neither is set.
+
+    Raises:
+        ConfigError: the value is not an integer; the text names the tag and the value.
+    """
+    value = read_tag(tags, tag)
+    if value is None:
+        return default
+    try:
+        return int(value)
+    except ValueError:
+        name = tag if tag in tags else OLDER_NAMES[tag]
+        raise ConfigError(
+            f'The tag "{name}" must be an integer, but it is {value!r}. Higher runs first; '
+            "negative numbers are allowed."
+        ) from None

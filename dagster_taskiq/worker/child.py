@@ -1,0 +1,114 @@
+"""What runs inside a child process of a worker: one task after the other, on its main thread.
+
+A child imports Dagster and the user's code once and keeps them, with the instance and its
+connections, for the tasks that follow. It leads a process group of its own, so that whatever the
+user's code starts dies with it, and it kills itself when its worker has gone, or has lost its
+lease: from then on another worker may run what this child runs.
+"""
+
+import importlib
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from dagster._utils.interrupts import setup_interrupt_handlers
+from taskiq import TaskiqMessage, TaskiqResult
+
+from dagster_taskiq import app, tasks
+from dagster_taskiq.backends.base import dump_result
+from dagster_taskiq.errors import DagsterTaskiqError, TaskFailedError
+from dagster_taskiq.settings import Settings
+from dagster_taskiq.worker import frames
+
+
+def main(channel: socket.socket, lifeline: socket.socket) -> None:
+    """Serve the parent at the other end of ``channel`` until it closes it.
+
+    Args:
+        channel: carries frames both ways; the first is the set-up.
+        lifeline: carries deadlines; this process ends at the last one it was given, and when the
+            other end closes.
+    """
+    os.setpgrp()
+    setup_interrupt_handlers()
+    threading.Thread(target=_watch_lifeline, args=(lifeline,), daemon=True).start()
+    try:
+        _serve(channel)
+    except KeyboardInterrupt:
+        pass  # a cancel that arrived between two tasks: the parent replaces this child
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def _serve(channel: socket.socket) -> None:
+    setup = frames.receive(channel)
+    if setup is None:
+        return
+    worker_name = setup["worker_name"]
+    broker = app.use(Settings.from_dict(setup["settings"]))
+    problem = _import_modules(setup["include"])
+    channel.sendall(frames.pack({"ready": True, "problem": problem}))
+
+    def wake() -> None:
+        channel.sendall(frames.pack({"wake": True}))
+
+    while (frame := frames.receive(channel)) is not None:
+        message = TaskiqMessage.model_validate(frame["run"])
+        with tasks.task_surroundings(worker_name, wake):
+            result = tasks.perform(broker, message)
+        error = result.error
+        if error is not None and not isinstance(error, DagsterTaskiqError) and not frame["typed"]:
+            # The loop of a run wants to read what went wrong, not to catch it.
+            result.error = TaskFailedError(tasks.describe_failure(error))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        channel.sendall(frames.pack({"done": _text(result), "rss": _resident_bytes()}))
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            return
+
+
+def _text(result: TaskiqResult[Any]) -> str:
+    return dump_result(result).decode()
+
+
+def _import_modules(names: list[str]) -> str:
+    """Import what the operator listed; return what went wrong, for every task to say."""
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            return f"Cannot import {name}, which --include names: {tasks.describe_failure(error)}"
+    return ""
+
+
+def _watch_lifeline(lifeline: socket.socket) -> None:
+    deadline = time.monotonic() + 60.0  # until the first real one arrives
+    while True:
+        left = deadline - time.monotonic()
+        if left > 0:
+            ready, _, _ = select.select([lifeline], [], [], left)
+            if not ready:
+                continue
+            sent = lifeline.recv(frames.DEADLINE.size, socket.MSG_WAITALL)
+            if len(sent) == frames.DEADLINE.size:
+                (deadline,) = frames.DEADLINE.unpack(sent)
+                continue
+        # Nothing may be left behind of this child, nor may it write another event.
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+def _resident_bytes() -> int:
+    """Return the memory this process holds now; its peak where the system tells no more."""
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        return int(statm.read_text().split()[1]) * resource.getpagesize()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

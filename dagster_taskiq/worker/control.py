@@ -1,0 +1,82 @@
+"""What a worker can be told from outside: stop a task, drain, end.
+
+Commands are mail in the worker's own channel. A ``revoke`` that is lost is made up for by the
+next heartbeat, which reads the same fact from the task's record.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+from dagster_taskiq.backends.base import FROM_START, StateBackend, worker_channel
+from dagster_taskiq.worker.pool import Pool
+
+logger = logging.getLogger("dagster_taskiq.worker.control")
+
+#: How long one wait for mail lasts, in seconds.
+WAIT_SECONDS = 5.0
+#: The pause after a failed read, in seconds.
+RETRY_SECONDS = 1.0
+
+
+class Command(str, Enum):
+    """The commands, by their names on the wire."""
+
+    #: Stop one task.
+    REVOKE = "revoke"
+    #: Finish what runs, take nothing new, end.
+    DRAIN = "drain"
+    #: Stop what runs and end.
+    KILL = "kill"
+
+
+def command(name: Command, **arguments: Any) -> dict[str, Any]:
+    """Return a command as the body of a mail."""
+    return {"command": name.value, **arguments}
+
+
+class Control:
+    """Obeys the mail of one worker until it is cancelled."""
+
+    def __init__(
+        self,
+        backend: StateBackend,
+        worker_id: str,
+        pool: Pool,
+        drain: Callable[[], None],
+        kill: Callable[[], None],
+    ) -> None:
+        self._backend = backend
+        self._channel = worker_channel(worker_id)
+        self._pool = pool
+        self._drain = drain
+        self._kill = kill
+        self._cursor = FROM_START
+
+    async def run(self) -> None:
+        """Read and obey."""
+        while True:
+            try:
+                mails = await self._backend.collect(self._channel, self._cursor, WAIT_SECONDS)
+            except self._backend.connection_errors as error:
+                logger.debug("Cannot read commands: %s", error)
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            for mail in mails:
+                self._cursor = mail.cursor
+                self._obey(mail.body)
+
+    def _obey(self, body: dict[str, Any]) -> None:
+        name = body.get("command")
+        if name == Command.REVOKE.value:
+            self._pool.stop(str(body.get("task")), str(body.get("reason") or "it was revoked"))
+        elif name == Command.DRAIN.value:
+            logger.info("Told to drain.")
+            self._drain()
+        elif name == Command.KILL.value:
+            logger.info("Told to end.")
+            self._kill()
+        else:
+            logger.warning("Ignored a command this version does not know: %r.", name)

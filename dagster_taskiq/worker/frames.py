@@ -1,0 +1,50 @@
+"""How parent and child talk: JSON, each text after its length in four bytes."""
+
+import asyncio
+import json
+import socket
+import struct
+from typing import Any
+
+_LENGTH = struct.Struct("!I")
+#: A deadline on the lifeline: seconds of ``time.monotonic()``, which parent and child share.
+DEADLINE = struct.Struct("!d")
+
+
+def pack(frame: dict[str, Any]) -> bytes:
+    """Return a frame as bytes."""
+    body = json.dumps(frame).encode()
+    return _LENGTH.pack(len(body)) + body
+
+
+async def read(reader: asyncio.StreamReader) -> dict[str, Any] | None:
+    """Return the next frame; ``None`` when the other side has gone, even within a frame."""
+    try:
+        (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+        frame: dict[str, Any] = json.loads(await reader.readexactly(length))
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None
+    return frame
+
+
+def receive(channel: socket.socket) -> dict[str, Any] | None:
+    """As :func:`read`, blocking, for the child."""
+    head = _receive_exactly(channel, _LENGTH.size)
+    if head is None:
+        return None
+    body = _receive_exactly(channel, _LENGTH.unpack(head)[0])
+    if body is None:
+        return None
+    frame: dict[str, Any] = json.loads(body)
+    return frame
+
+
+def _receive_exactly(channel: socket.socket, size: int) -> bytes | None:
+    parts = []
+    while size:
+        part = channel.recv(min(size, 1 << 20))
+        if not part:
+            return None
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)

@@ -1,0 +1,74 @@
+"""The heartbeat of a worker, and what it learns from it.
+
+One record every few seconds, whatever the worker runs. A beat that succeeded lets the children
+live for one lease from the moment it was sent; with no beat for a lease they end by themselves,
+before anyone else may take what they run to be free.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from dagster_taskiq.backends.base import StateBackend, Worker
+from dagster_taskiq.worker.pool import Pool
+
+logger = logging.getLogger("dagster_taskiq.worker.liveness")
+
+#: The longest pause between two tries while the backend is away, in seconds.
+RETRY_SECONDS = 1.0
+#: How often a worker clears the backend of what has expired, in seconds.
+SWEEP_SECONDS = 600.0
+
+
+class Liveness:
+    """Beats until it is cancelled."""
+
+    def __init__(
+        self, backend: StateBackend, pool: Pool, describe: Callable[[], Worker], interval: float
+    ) -> None:
+        self._backend = backend
+        self._pool = pool
+        self._describe = describe
+        self._interval = interval
+        self._lease = backend.settings.lease
+        self._swept_at = 0.0
+        self._beat_at = time.monotonic()
+
+    async def beat(self) -> None:
+        """Beat once, and stop what the backend says must stop.
+
+        Raises:
+            the backend's ``connection_errors``: it is away.
+        """
+        sent = time.monotonic()
+        if sent - self._beat_at > self._lease:
+            # This process was frozen, or the backend away, for longer than the lease: what ran
+            # here may have been given up and started elsewhere.
+            logger.error("Silent for %.0f s, longer than the lease.", sent - self._beat_at)
+            self._pool.stop_all("the worker had lost its lease", at_once=True)
+        stop = await self._backend.beat(self._describe())
+        self._beat_at = sent
+        self._pool.renew(sent + self._lease)
+        for task_id in stop:
+            self._pool.stop(task_id, "it was revoked")
+        if sent - self._swept_at > SWEEP_SECONDS:
+            self._swept_at = sent
+            await self._backend.sweep()
+
+    async def run(self) -> None:
+        """Beat at every interval; sooner again while the backend is away."""
+        away = False
+        while True:
+            try:
+                await self.beat()
+            except self._backend.connection_errors as error:
+                if not away:
+                    logger.warning("Cannot beat: the backend does not answer (%s).", error)
+                away = True
+                await asyncio.sleep(min(RETRY_SECONDS, self._interval))
+                continue
+            if away:
+                logger.warning("The backend answers again.")
+                away = False
+            await asyncio.sleep(self._interval)

@@ -1,0 +1,418 @@
+"""The child processes of a worker, and the slots they stand for.
+
+Children start from a preloaded fork server, so that one is there in milliseconds, and stay warm
+between tasks. A task that is cancelled, or whose child dies, costs that one child and nothing else.
+"""
+
+import asyncio
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from taskiq import TaskiqMessage, TaskiqResult
+
+from dagster_taskiq.backends.base import RUN_LABEL, STEP_LABEL, Running
+from dagster_taskiq.errors import ChildDiedError, ConfigError, TaskRevokedError
+from dagster_taskiq.settings import Settings
+from dagster_taskiq.worker import frames
+from dagster_taskiq.worker.child import main as child_main
+
+logger = logging.getLogger("dagster_taskiq.worker.pool")
+
+#: What the fork server imports once, for all children: Dagster, and what runs a task.
+PRELOAD = ["dagster_taskiq.worker.child"]
+#: How long a new child may take to import what it needs, in seconds.
+CHILD_START_SECONDS = 120.0
+#: How long a slot is kept for a message that taskiq was handed and that never reaches a child,
+#: because a middleware raised, in seconds.
+EXPECT_SECONDS = 60.0
+#: Seconds between two tries to start a child when it does not come up.
+RESTART_SECONDS = 1.0
+
+#: Called when a child says that the loop of its task's run should look at the event log.
+OnWake = Callable[[TaskiqMessage], None]
+
+
+@dataclass(frozen=True)
+class PoolOptions:
+    """How children are kept."""
+
+    #: How many tasks run at once.
+    concurrency: int
+    #: Modules each child imports when it starts.
+    include: tuple[str, ...] = ()
+    #: A child is replaced after this many tasks; never when ``None``.
+    max_tasks_per_child: int | None = None
+    #: A child that holds more than this many bytes after a task is replaced.
+    max_memory_per_child: int | None = None
+    #: Seconds between SIGTERM and SIGKILL for a task that is stopped.
+    kill_grace: float = 10.0
+
+
+@dataclass
+class _Child:
+    """One process, as its parent sees it."""
+
+    process: Any
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    lifeline: socket.socket
+    tasks_done: int = 0
+    message: TaskiqMessage | None = None
+    since: float = 0.0
+    #: Why its task is being stopped; ``None`` while nobody asked for that.
+    stop_reason: str | None = None
+    timers: list[asyncio.TimerHandle] = field(default_factory=list)
+
+    @property
+    def pid(self) -> int:
+        return int(self.process.pid)
+
+    @property
+    def is_usable(self) -> bool:
+        return not self.reader.at_eof() and self.stop_reason is None
+
+    def signal_group(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+    def signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(self.pid, number)
+
+
+class Pool:
+    """``concurrency`` warm children, handed one task at a time; the gate of a listening broker."""
+
+    def __init__(
+        self, settings: Settings, options: PoolOptions, worker_name: str, on_wake: OnWake
+    ) -> None:
+        self.settings = settings
+        self.options = options
+        self.worker_name = worker_name
+        self._on_wake = on_wake
+        self._slots = asyncio.Semaphore(options.concurrency)
+        self._expected: dict[str, asyncio.TimerHandle] = {}
+        self._idle: list[_Child] = []
+        self._busy: dict[str, _Child] = {}
+        self._stopped_early: dict[str, str] = {}
+        self._waiting: dict[str, TaskiqMessage] = {}
+        self._came_idle = asyncio.Condition()
+        self._background: set[asyncio.Task[Any]] = set()
+        self._deadline = 0.0
+        self._closing = False
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(PRELOAD)
+
+    async def start(self) -> None:
+        """Start all children, side by side, and return when the first is ready.
+
+        Raises:
+            ConfigError: a module that ``include`` names cannot be imported.
+            ChildDiedError: a child does not come up.
+        """
+        self.renew(time.monotonic() + self.settings.lease)
+        first = await self._spawn()
+        self._idle.append(first)
+        for _ in range(self.options.concurrency - 1):
+            self._in_background(self._add_child())
+
+    async def close(self) -> None:
+        """End the children: at once where they are idle, by SIGKILL where they are not."""
+        self._closing = True
+        for task in list(self._background):
+            task.cancel()
+        children = [*self._idle, *self._busy.values()]
+        self._idle.clear()
+        await asyncio.gather(*(self._dispose(child) for child in children))
+
+    @property
+    def running(self) -> list[Running]:
+        """What runs now, or is about to, for the heartbeat."""
+        now = time.monotonic()
+        rows = [_running(message, 0, 0.0) for message in self._waiting.values()]
+        for child in self._busy.values():
+            if child.message is not None:
+                rows.append(_running(child.message, child.pid, now - child.since))
+        return rows
+
+    async def reserve(self) -> None:
+        """Wait for a free slot, and hold it."""
+        await self._slots.acquire()
+
+    def unreserve(self) -> None:
+        """Free a slot that was held for nothing."""
+        self._slots.release()
+
+    def expect(self, task_id: str) -> None:
+        """Keep the held slot for a task; free it when the task has not come in a minute."""
+
+        def forget() -> None:
+            if self._expected.pop(task_id, None) is not None:
+                logger.error(
+                    "Task %s was received and never started; a middleware may have raised.", task_id
+                )
+                self._slots.release()
+
+        late = self._expected.pop(task_id, None)
+        if late is not None:  # the same message twice: the first one's slot is free again
+            late.cancel()
+            self._slots.release()
+        loop = asyncio.get_running_loop()
+        self._expected[task_id] = loop.call_later(EXPECT_SECONDS, forget)
+
+    def forgo(self, task_id: str) -> None:
+        """Free the slot that is kept for a task which will not run here after all."""
+        timer = self._expected.pop(task_id, None)
+        if timer is not None:
+            timer.cancel()
+            self._slots.release()
+
+    def renew(self, deadline: float) -> None:
+        """Let the children live until ``deadline`` (of ``time.monotonic()``)."""
+        self._deadline = deadline
+        for child in [*self._idle, *self._busy.values()]:
+            _send_deadline(child.lifeline, deadline)
+
+    async def run(self, message: TaskiqMessage) -> TaskiqResult[Any]:
+        """Run one task in a child, in the slot kept for it, and return how it ended.
+
+        Raises:
+            TaskRevokedError: :meth:`stop` ended it.
+            ChildDiedError: its process died; the text has the signal or exit code.
+        """
+        task_id = message.task_id
+        timer = self._expected.pop(task_id, None)
+        if timer is not None:
+            timer.cancel()
+        else:
+            await self._slots.acquire()
+        self._waiting[task_id] = message
+        try:
+            child = await self._idle_child(task_id)
+            return await self._run_in(child, message)
+        finally:
+            self._waiting.pop(task_id, None)
+            self._stopped_early.pop(task_id, None)
+            self._slots.release()
+
+    def stop(self, task_id: str, reason: str, at_once: bool = False) -> bool:
+        """Stop a task: SIGTERM to its child, SIGKILL to all it started after the grace period.
+
+        Args:
+            task_id: the task.
+            reason: for the log and for whoever asks what became of the task.
+            at_once: SIGKILL now; the task must not do anything more.
+
+        Returns:
+            Whether the task was here to be stopped.
+        """
+        child = self._busy.get(task_id)
+        if child is None:
+            if task_id in self._waiting:
+                self._stopped_early[task_id] = reason
+                return True
+            return False
+        loop = asyncio.get_running_loop()
+        if child.stop_reason is None:
+            child.stop_reason = reason
+            logger.info("Stopping task %s in child %d: %s.", task_id, child.pid, reason)
+            if not at_once:
+                child.signal(signal.SIGTERM)
+                kill = (child.signal_group, signal.SIGKILL)
+                child.timers.append(loop.call_later(self.options.kill_grace, *kill))
+        if at_once:
+            child.signal_group(signal.SIGKILL)
+        return True
+
+    def stop_all(self, reason: str, at_once: bool = False) -> None:
+        """Stop every task that runs here."""
+        for task_id in [*self._busy, *self._waiting]:
+            self.stop(task_id, reason, at_once)
+
+    async def _run_in(self, child: _Child, message: TaskiqMessage) -> TaskiqResult[Any]:
+        task_id = message.task_id
+        child.message, child.since = message, time.monotonic()
+        self._busy[task_id] = child
+        self._waiting.pop(task_id, None)
+        reusable = False
+        try:
+            early = self._stopped_early.pop(task_id, None)
+            if early is not None:
+                reusable = True
+                raise TaskRevokedError(early)
+            # The outcome of a step is read by people, of any other task by the code that sent it.
+            typed = RUN_LABEL not in message.labels
+            body = {"run": message.model_dump(mode="json"), "typed": typed}
+            child.writer.write(frames.pack(body))
+            while (frame := await frames.read(child.reader)) is not None:
+                if "wake" in frame:
+                    self._on_wake(message)
+                    continue
+                child.tasks_done += 1
+                result = TaskiqResult[Any].model_validate_json(frame["done"])
+                reusable = self._is_reusable(child, int(frame["rss"])) and not isinstance(
+                    result.error, KeyboardInterrupt | SystemExit
+                )
+                if child.stop_reason is not None and result.is_err:
+                    raise TaskRevokedError(child.stop_reason)
+                return result
+            code = await self._exit_code(child)
+            if child.stop_reason is not None:
+                raise TaskRevokedError(child.stop_reason)
+            raise ChildDiedError(
+                f"The process that ran the task (pid {child.pid}, worker {self.worker_name}) "
+                f"{describe_exit(code)}."
+            )
+        finally:
+            self._busy.pop(task_id, None)
+            child.message = None
+            if reusable and child.is_usable and not self._closing:
+                await self._make_idle(child)
+            else:
+                self._in_background(self._replace(child))
+
+    def _is_reusable(self, child: _Child, resident: int) -> bool:
+        most_tasks, most_memory = (
+            self.options.max_tasks_per_child,
+            self.options.max_memory_per_child,
+        )
+        if most_tasks is not None and child.tasks_done >= most_tasks:
+            return False
+        return most_memory is None or resident <= most_memory
+
+    async def _idle_child(self, task_id: str) -> _Child:
+        while True:
+            async with self._came_idle:
+                while not self._idle:
+                    if task_id in self._stopped_early:
+                        raise TaskRevokedError(self._stopped_early.pop(task_id))
+                    await self._came_idle.wait()
+                child = self._idle.pop()
+            if child.is_usable:
+                return child
+            self._in_background(self._replace(child))
+
+    async def _make_idle(self, child: _Child) -> None:
+        async with self._came_idle:
+            self._idle.append(child)
+            self._came_idle.notify()
+
+    async def _replace(self, child: _Child) -> None:
+        new = self._in_background(self._add_child())
+        await self._dispose(child)
+        await asyncio.wait([new])
+
+    async def _add_child(self) -> None:
+        """Start a child, however often that takes."""
+        while not self._closing:
+            try:
+                child = await self._spawn()
+            except (ConfigError, ChildDiedError, OSError) as error:
+                logger.error("A child process does not start: %s", error)
+                await asyncio.sleep(RESTART_SECONDS)
+                continue
+            await self._make_idle(child)
+            return
+
+    async def _spawn(self) -> _Child:
+        ours, theirs = socket.socketpair()
+        our_lifeline, their_lifeline = socket.socketpair()
+        process = self._context.Process(
+            target=child_main,
+            args=(theirs, their_lifeline),
+            name=f"dagster-taskiq-{self.worker_name}",
+        )
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, process.start)
+        finally:
+            theirs.close()
+            their_lifeline.close()
+        our_lifeline.setblocking(False)
+        _send_deadline(our_lifeline, self._deadline)
+        reader, writer = await asyncio.open_connection(sock=ours)
+        child = _Child(process, reader, writer, our_lifeline)
+        setup = {
+            "worker_name": self.worker_name,
+            "settings": self.settings.to_dict(),
+            "include": list(self.options.include),
+        }
+        writer.write(frames.pack(setup))
+        try:
+            ready = await asyncio.wait_for(frames.read(reader), CHILD_START_SECONDS)
+        except (asyncio.TimeoutError, asyncio.CancelledError):
+            await self._dispose(child)
+            raise
+        if ready is None:
+            code = await self._exit_code(child)
+            await self._dispose(child)
+            raise ChildDiedError(f"A new child process (pid {child.pid}) {describe_exit(code)}.")
+        if ready["problem"]:
+            await self._dispose(child)
+            raise ConfigError(ready["problem"])
+        return child
+
+    async def _dispose(self, child: _Child) -> None:
+        for timer in child.timers:
+            timer.cancel()
+        child.signal_group(signal.SIGKILL)
+        child.signal(signal.SIGKILL)
+        await self._exit_code(child)
+        child.signal_group(signal.SIGKILL)  # what its code started, in the group it has left
+        child.writer.close()
+        child.lifeline.close()
+
+    async def _exit_code(self, child: _Child) -> int | None:
+        """Wait for the process to end; the fork server tells its exit code."""
+        await asyncio.get_running_loop().run_in_executor(None, child.process.join, 10.0)
+        code: int | None = child.process.exitcode
+        return code
+
+    def _in_background(self, work: Any) -> "asyncio.Task[Any]":
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+
+def describe_exit(code: int | None) -> str:
+    """Return what an exit code of a child means, to follow "the process"."""
+    if code is None:
+        return "closed its connection and does not end"
+    if code >= 0:
+        return f"ended with exit code {code} in the middle of it"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    hint = "; if nobody sent that, the machine was out of memory" if -code == signal.SIGKILL else ""
+    return f"was killed by {name} (signal {-code}{hint})"
+
+
+def included(modules: Sequence[str]) -> tuple[str, ...]:
+    """Return module names without repetition, in order."""
+    return tuple(dict.fromkeys(name for name in modules if name))
+
+
+def _running(message: TaskiqMessage, pid: int, seconds: float) -> Running:
+    return Running(
+        id=message.task_id,
+        name=message.task_name,
+        run_id=str(message.labels.get(RUN_LABEL, "")),
+        step_key=str(message.labels.get(STEP_LABEL, "")),
+        pid=pid,
+        seconds=round(seconds, 3),
+    )
+
+
+def _send_deadline(lifeline: socket.socket, deadline: float) -> None:
+    # A child that does not read is one that has ended, or will end by the deadline it has.
+    with contextlib.suppress(OSError):
+        lifeline.send(frames.DEADLINE.pack(deadline))

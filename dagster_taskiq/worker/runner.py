@@ -1,0 +1,140 @@
+"""The process of ``dagster-taskiq worker start``: signals, draining, and taskiq's ``Receiver``.
+
+The Receiver is listened to from here rather than by taskiq's own worker command because that
+process manager leaves a consuming orphan when it is killed, and its signal handler does not wake
+an idle loop.
+"""
+
+import asyncio
+import logging
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
+from taskiq.acks import AcknowledgeType
+from taskiq.receiver import Receiver
+
+from dagster_taskiq import app
+from dagster_taskiq.brokers.base import RECONNECT_SECONDS, QueueBroker
+from dagster_taskiq.errors import DagsterTaskiqError
+from dagster_taskiq.settings import Settings, redact
+from dagster_taskiq.worker.service import WorkerOptions, WorkerService
+
+logger = logging.getLogger("dagster_taskiq.worker")
+
+#: Messages that may be on their way through taskiq beyond those that hold a slot: they are about
+#: to be dropped, being revoked or delivered twice.
+SPARE_CALLBACKS = 16
+
+
+def run_worker(settings: Settings, options: WorkerOptions) -> int:
+    """Run a worker in this process until it is told to end.
+
+    The first SIGTERM or SIGINT lets what runs finish and takes nothing new; the second stops what
+    runs (SIGTERM, then SIGKILL after the grace period); the third kills it at once.
+
+    Returns:
+        The exit code: 0 after a drain, 1 when running tasks were stopped.
+
+    Raises:
+        ConfigError: the settings cannot work: a scheme nobody serves, a refused password, a module
+            that cannot be imported.
+    """
+    logging.getLogger("taskiq").addFilter(_in_one_sentence)
+    for name in ("taskiq.receiver.receiver", "taskiq.receiver"):
+        logging.getLogger(name).addFilter(_in_one_sentence)
+    return asyncio.run(_Runner(settings, options).run())
+
+
+class _Runner:
+    def __init__(self, settings: Settings, options: WorkerOptions) -> None:
+        self._options = options
+        self._finish = asyncio.Event()
+        self._signals = 0
+        self._stopped_tasks = False
+        self._broker: QueueBroker = app.use(settings)
+        self._service = WorkerService(
+            self._broker, options, on_drain=self._drain, on_kill=self._kill
+        )
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # The loop's own handler: a plain one does not wake a loop that waits.
+            loop.add_signal_handler(number, self._on_signal)
+        broker = self._broker
+        broker.is_worker_process = True
+        broker.make_service = lambda: self._service
+        await broker.connection.open()
+        try:
+            if not await self._reach_servers():
+                return 0
+            receiver = Receiver(
+                broker,
+                executor=ThreadPoolExecutor(1),
+                validate_params=False,
+                max_async_tasks=self._options.pool.concurrency + SPARE_CALLBACKS,
+                ack_type=AcknowledgeType.MANUAL,
+            )
+            await receiver.listen(self._finish)
+        finally:
+            await broker.shutdown()
+            await broker.connection.close()
+        logger.info("Worker %s has ended.", self._options.name)
+        return 1 if self._stopped_tasks else 0
+
+    async def _reach_servers(self) -> bool:
+        """Wait until the broker answers; ``False`` when told to end before it did."""
+        delay = RECONNECT_SECONDS[0]
+        while not self._finish.is_set():
+            try:
+                await self._broker.ping()
+            except self._broker.connection_errors as error:
+                shown = redact(self._broker.settings.broker)
+                logger.warning(
+                    "Cannot reach the broker %s (%s). Trying again in %.1f s.", shown, error, delay
+                )
+                try:
+                    await asyncio.wait_for(self._finish.wait(), delay)
+                except asyncio.TimeoutError:
+                    delay = min(delay * 2, RECONNECT_SECONDS[1])
+            else:
+                return True
+        return False
+
+    def _on_signal(self) -> None:
+        self._signals += 1
+        if self._signals == 1:
+            self._drain()
+        elif self._signals == 2:
+            logger.warning("Second signal: stopping what runs.")
+            self._kill()
+        else:
+            logger.warning("Third signal: killing what runs.")
+            self._service.pool.stop_all("the worker was killed", at_once=True)
+
+    def _drain(self) -> None:
+        if self._finish.is_set():
+            return
+        running = len(self._service.pool.running)
+        logger.info("Draining: %d tasks to finish, taking no more.", running)
+        self._service.draining = True
+        self._finish.set()
+        if self._options.drain_timeout is not None:
+            asyncio.get_running_loop().call_later(self._options.drain_timeout, self._kill)
+
+    def _kill(self) -> None:
+        self._drain()
+        if self._service.pool.running:
+            self._stopped_tasks = True
+            self._service.kill_tasks()
+
+
+def _in_one_sentence(record: logging.LogRecord) -> bool:
+    """Keep taskiq's log of a failed task to one line where the error is one of ours.
+
+    Its traceback would show this package's inside; the error itself says what happened.
+    """
+    error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+    if isinstance(error, DagsterTaskiqError):
+        record.msg, record.args, record.exc_info = "%s", (str(error),), None
+    return not (record.levelno == logging.WARNING and "skipped setting result" in str(record.msg))

@@ -1,0 +1,259 @@
+"""All that stands around a listening broker in a worker: children, heartbeat, commands.
+
+It starts and stops with the broker, so it is there however the broker is made to listen: by
+``dagster-taskiq worker start`` or by ``taskiq worker``.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from taskiq import Context, TaskiqDepends, TaskiqMessage, TaskiqMiddleware
+from taskiq.acks import AcknowledgeType
+from taskiq.decor import AsyncTaskiqDecoratedTask
+from taskiq.exceptions import NoResultError
+
+from dagster_taskiq.backends.base import (
+    RUN_LABEL,
+    STEP_LABEL,
+    WORKER_LABEL,
+    WRITE_RETRY_SECONDS,
+    StateBackend,
+    Task,
+    TaskState,
+    Worker,
+    run_channel,
+)
+from dagster_taskiq.brokers.base import QUEUE_LABEL, QueueBroker
+from dagster_taskiq.version import __version__
+from dagster_taskiq.worker.control import Control
+from dagster_taskiq.worker.liveness import Liveness
+from dagster_taskiq.worker.pool import Pool, PoolOptions, included
+
+logger = logging.getLogger("dagster_taskiq.worker")
+
+#: The name under which the function that hands every task to a child is registered.
+ANY_TASK = "dagster_taskiq:any"
+#: Label that keeps the task's own name meanwhile.
+TASK_LABEL = "dagster_taskiq_task"
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """What one worker is; the settings it shares with the senders are elsewhere."""
+
+    #: Shown in lists, logs and events.
+    name: str
+    #: The queues it serves.
+    queues: tuple[str, ...]
+    pool: PoolOptions
+    #: Seconds to finish what runs after the first signal, before it is stopped; ``None``: no limit.
+    drain_timeout: float | None = None
+
+
+def default_name() -> str:
+    """Return a worker's name where none was given: the host, and the process on it."""
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+class _HandOver(TaskiqMiddleware):
+    """Turns every message into one for :meth:`WorkerService.run_task`.
+
+    taskiq looks up a function's parameters by the name in the message, and knows only those of
+    this process; the task's own function is in the child. The task acknowledges by itself, at the
+    moment its start is on record.
+    """
+
+    def pre_execute(self, message: TaskiqMessage) -> TaskiqMessage:
+        message.labels["ack_type"] = AcknowledgeType.MANUAL.value
+        message.labels[TASK_LABEL] = message.task_name
+        message.task_name = ANY_TASK
+        return message
+
+
+@dataclass
+class WorkerService:
+    """The life of one worker in this process."""
+
+    broker: QueueBroker
+    options: WorkerOptions
+    #: Called when a command says to drain, or to end at once.
+    on_drain: Callable[[], None]
+    on_kill: Callable[[], None]
+    draining: bool = False
+    id: str = field(
+        default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    )
+
+    def __post_init__(self) -> None:
+        settings = self.broker.settings
+        backend = self.broker.result_backend
+        if not isinstance(backend, StateBackend):
+            raise TypeError(f"{backend!r} keeps no state of tasks and workers.")
+        self.backend: StateBackend = backend
+        user_modules = {task.original_func.__module__ for task in self._user_tasks()}
+        pool = replace(
+            self.options.pool,
+            include=included([*settings.include, *self.options.pool.include, *user_modules]),
+        )
+        self.pool = Pool(settings, pool, self.options.name, self._wake)
+        self._started_at = time.monotonic()
+        self._background: set[asyncio.Task[Any]] = set()
+        self.broker.queues = self.options.queues
+        self.broker.consumer = self.id
+        self.broker.gate = self.pool
+        self.broker.add_middlewares(_HandOver())
+        # Whatever the task, this process only hands it to a child; it needs to know no user code.
+        self._hand_over = self.broker.register_task(self._any_task(), task_name=ANY_TASK)
+        self.broker.find_task = self._find_task  # type: ignore[method-assign]
+
+    async def start(self) -> None:
+        """Start the children, beat once, and keep beating and obeying in the background.
+
+        Raises:
+            ConfigError: a module to include cannot be imported.
+        """
+        await self.pool.start()
+        liveness = Liveness(
+            self.backend, self.pool, self.describe, self.broker.settings.heartbeat_interval
+        )
+        control = Control(self.backend, self.id, self.pool, self.on_drain, self.on_kill)
+        for work in (liveness.run(), control.run()):
+            self._in_background(work)
+        logger.info(
+            "Worker %s is ready: %d slots, queues %s, broker %r.",
+            self.options.name,
+            self.options.pool.concurrency,
+            ", ".join(self.options.queues),
+            self.broker.settings,
+        )
+
+    async def stop(self) -> None:
+        """Stop beating, end the children, and sign off."""
+        for task in list(self._background):
+            task.cancel()
+        await self.pool.close()
+        try:
+            await self.backend.leave(self.id)
+        except self.backend.connection_errors as error:
+            logger.warning("Could not sign off: %s", error)
+
+    def describe(self) -> Worker:
+        """Return this worker as its next heartbeat shows it."""
+        return Worker(
+            id=self.id,
+            name=self.options.name,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            queues=self.options.queues,
+            concurrency=self.options.pool.concurrency,
+            version=__version__,
+            lease=self.broker.settings.lease,
+            running=tuple(self.pool.running),
+            uptime=round(time.monotonic() - self._started_at, 1),
+        )
+
+    async def run_task(self, context: Context) -> Any:
+        """Run whatever task the message names: record the start, acknowledge, hand to a child.
+
+        Raises:
+            NoResultError: it is not this worker's to run: delivered twice, revoked, given back.
+            TaskRevokedError: it was stopped.
+            ChildDiedError: its process died.
+        """
+        message = context.message
+        message.task_name = message.labels.pop(TASK_LABEL)
+        if self.draining:
+            self.pool.forgo(message.task_id)
+            await self.broker.give_back(message.task_id)
+            raise NoResultError
+        refused = await self._start(message)
+        if refused is not None:
+            self.pool.forgo(message.task_id)
+            logger.info("Dropped task %s: it is %s.", message.task_id, refused.value)
+            await context.ack()
+            raise NoResultError
+        message.labels[WORKER_LABEL] = self.id
+        try:
+            await context.ack()
+        except self.broker.connection_errors as error:
+            # It will be delivered again, and dropped then: the start is on record.
+            logger.warning("Could not acknowledge task %s: %s", message.task_id, error)
+        result = await self.pool.run(message)
+        if result.error is not None:
+            raise result.error
+        return result.return_value
+
+    def kill_tasks(self) -> None:
+        """Stop everything that runs, with the grace that a cancelled task has."""
+        self.pool.stop_all("the worker was shut down")
+
+    def _any_task(self) -> Callable[..., Any]:
+        depends: Any = TaskiqDepends()
+
+        async def any_task(
+            *_args: Any, dagster_taskiq_context: Context = depends, **_kwargs: Any
+        ) -> Any:
+            return await self.run_task(dagster_taskiq_context)
+
+        return any_task
+
+    async def _start(self, message: TaskiqMessage) -> TaskState | None:
+        """Record the start, waiting for the backend where it is away: no record, no start."""
+        task = Task(
+            id=message.task_id,
+            name=message.task_name,
+            queue=str(message.labels.get(QUEUE_LABEL) or self.broker.settings.queue),
+            run_id=str(message.labels.get(RUN_LABEL, "")),
+            step_key=str(message.labels.get(STEP_LABEL, "")),
+            worker=self.id,
+        )
+        delay = WRITE_RETRY_SECONDS[0]
+        while True:
+            try:
+                return await self.backend.start(task)
+            except self.backend.connection_errors as error:
+                logger.warning("Cannot record the start of task %s (%s).", task.id, error)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, WRITE_RETRY_SECONDS[1])
+                # The try that failed may have got through; then the start is ours already.
+                known = await self._known(task.id)
+                if known and (known.state, known.worker) == (TaskState.STARTED, self.id):
+                    return None
+
+    async def _known(self, task_id: str) -> Task | None:
+        try:
+            return (await self.backend.tasks([task_id])).get(task_id)
+        except self.backend.connection_errors:
+            return None
+
+    def _wake(self, message: TaskiqMessage) -> None:
+        run_id = message.labels.get(RUN_LABEL)
+        if run_id:
+            self._in_background(self._post_wake(str(run_id), message.task_id))
+
+    async def _post_wake(self, run_id: str, task_id: str) -> None:
+        try:
+            await self.backend.post(run_channel(run_id), {"task": task_id})
+        except self.backend.connection_errors as error:
+            logger.debug("Could not wake the loop of run %s: %s", run_id, error)
+
+    def _find_task(self, task_name: str) -> AsyncTaskiqDecoratedTask[Any, Any]:
+        del task_name
+        return self._hand_over
+
+    def _user_tasks(self) -> list[AsyncTaskiqDecoratedTask[Any, Any]]:
+        tasks = self.broker.get_all_tasks().values()
+        ours = __package__.partition(".")[0]
+        return [task for task in tasks if task.original_func.__module__.partition(".")[0] != ours]
+
+    def _in_background(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
