@@ -1,0 +1,80 @@
+"""Fixtures that every test may use: servers, a Dagster home, settings, workers."""
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from dagster import DagsterInstance
+
+from compat_tests.servers import any_redis
+from compat_tests.workers import WorkerProcess, running_worker
+from dagster_taskiq.settings import Settings
+
+#: The brokers that can be shared by processes. A new one is added here, and all contract tests
+#: run on it.
+BROKERS = ("embedded", "redis")
+
+StartWorker = Callable[..., WorkerProcess]
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    with any_redis() as url:
+        yield url
+
+
+@pytest.fixture(scope="session", params=BROKERS)
+def broker_kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def make_settings(kind: str, directory: Path, request: pytest.FixtureRequest) -> Settings:
+    """Return settings for a broker that nothing else uses: a file, or a prefix, of its own."""
+    if kind == "embedded":
+        url = f"sqlite:///{directory / 'queue.db'}"
+    else:
+        url = request.getfixturevalue(f"{kind}_url")
+    return Settings(
+        broker=url, prefix=f"test-{uuid.uuid4().hex[:12]}", heartbeat_interval=0.5, lease=4.0
+    )
+
+
+@pytest.fixture
+def settings(broker_kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Settings:
+    return make_settings(broker_kind, tmp_path, request)
+
+
+@pytest.fixture
+def dagster_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    return home
+
+
+@pytest.fixture
+def instance(dagster_home: Path) -> Iterator[DagsterInstance]:
+    with DagsterInstance.get() as instance:
+        yield instance
+
+
+@pytest.fixture
+def start_worker(
+    settings: Settings, dagster_home: Path, tmp_path: Path
+) -> Iterator[StartWorker]:
+    """Start workers of ``settings`` with more arguments; they are ended with the test."""
+    with ExitStack() as stack:
+        count = 0
+
+        def start(*arguments: str, name: str = "", **changes: object) -> WorkerProcess:
+            nonlocal count
+            count += 1
+            mine = replace(settings, **changes) if changes else settings
+            chosen = name or f"w{count}"
+            return stack.enter_context(running_worker(mine, tmp_path, *arguments, name=chosen))
+
+        yield start

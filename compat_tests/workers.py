@@ -1,0 +1,94 @@
+"""Workers as their users start them: subprocesses of the command line."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from dagster_taskiq.client import client_for
+from dagster_taskiq.settings import Settings
+
+#: The root of the checkout, from which workers import ``compat_tests``.
+ROOT = Path(__file__).parent.parent
+
+
+class WorkerProcess:
+    """One ``dagster-taskiq worker start``."""
+
+    def __init__(self, settings: Settings, directory: Path, name: str, *arguments: str) -> None:
+        self.settings = settings
+        self.name = name
+        self.log = directory / f"{name}.log"
+        config = directory / f"{name}.yaml"
+        config.write_text(yaml.safe_dump(executor_config(settings)))
+        command = [sys.executable, "-m", "dagster_taskiq", "worker", "start"]
+        command += ["-y", str(config), "-n", name, *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                command, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT, env=environment
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def wait_until_ready(self, timeout: float = 60) -> None:
+        client = client_for(self.settings)
+        deadline = time.monotonic() + timeout
+        while not any(each.name == self.name and not each.is_lost for each in client.workers()):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"Worker {self.name} did not come up:\n{self.output()}")
+            time.sleep(0.05)
+
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, timeout: float = 60) -> int:
+        return self.process.wait(timeout)
+
+    def end(self) -> None:
+        """End it the way that leaves nothing behind, however stuck it is."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(30)
+
+
+def executor_config(settings: Settings) -> dict[str, object]:
+    """Return settings as the executor's config, for a run config or a worker's YAML."""
+    return {
+        "broker": settings.broker,
+        "backend": settings.backend,
+        "queue": settings.queue,
+        "prefix": settings.prefix,
+        "heartbeat_interval": settings.heartbeat_interval,
+        "lease": settings.lease,
+        "worker_lost": settings.worker_lost.value,
+    }
+
+
+@contextmanager
+def running_worker(
+    settings: Settings, directory: Path, *arguments: str, name: str = "w1"
+) -> Iterator[WorkerProcess]:
+    """Start a worker, wait until it beats, and end it."""
+    worker = WorkerProcess(settings, directory, name, *arguments)
+    try:
+        worker.wait_until_ready()
+        yield worker
+    finally:
+        worker.end()
