@@ -76,9 +76,7 @@ def scratch(tmp_path: Path) -> Scratch:
 
 
 @pytest.fixture
-def own_house(
-    tmp_path: Path, instance: DagsterInstance
-) -> Iterator[Callable[[str], House]]:
+def own_house(tmp_path: Path, instance: DagsterInstance) -> Iterator[Callable[[str], House]]:
     """Make a house at a URL of the test's own, with a worker of two slots."""
     with ExitStack() as stack:
 

@@ -213,7 +213,7 @@ def held_number(context: OpExecutionContext, number: int) -> int:
     scratch = Scratch.of(context)
     scratch.note(f"fan-{number}")
     if number == 1:
-        scratch.wait_for("go")
+        scratch.wait_for("go-fan")
     scratch.note(f"fan-end-{number}")
     return number
 
@@ -222,7 +222,7 @@ def held_number(context: OpExecutionContext, number: int) -> int:
 def in_pool(context: OpExecutionContext) -> None:
     scratch = Scratch.of(context)
     scratch.note("pool-began", context.op_handle.name)
-    scratch.wait_for("go")
+    scratch.wait_for("go-pool")
     scratch.note("pool-ended", context.op_handle.name)
 
 

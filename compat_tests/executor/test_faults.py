@@ -36,9 +36,7 @@ def test_a_process_that_dies_fails_its_step_by_name_of_the_cause_and_no_other(
 
 @pytest.mark.oldest
 def test_where_lost_steps_are_retried_they_are_with_an_end(fleet: House, scratch: Scratch) -> None:
-    outcome = fleet.run(
-        fault_jobs.unprotected_deaths, scratch, executor={"worker_lost": "retry"}
-    )
+    outcome = fleet.run(fault_jobs.unprotected_deaths, scratch, executor={"worker_lost": "retry"})
     assert (outcome.failed, outcome.succeeded) == ({"always_dies"}, {"dies_first"})
     assert scratch.count("dies_first") == 2
     assert scratch.count("always_dies") == 4
