@@ -63,6 +63,13 @@ class RedisServer:
             self.process.wait(30)
             self.process = None
 
+    def kill(self) -> None:
+        """End it as a power cut does: nothing more is written."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(30)
+            self.process = None
+
     def _password(self) -> str | None:
         if "--requirepass" in self.arguments:
             return self.arguments[self.arguments.index("--requirepass") + 1]
