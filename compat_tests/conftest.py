@@ -63,9 +63,7 @@ def instance(dagster_home: Path) -> Iterator[DagsterInstance]:
 
 
 @pytest.fixture
-def start_worker(
-    settings: Settings, dagster_home: Path, tmp_path: Path
-) -> Iterator[StartWorker]:
+def start_worker(settings: Settings, dagster_home: Path, tmp_path: Path) -> Iterator[StartWorker]:
     """Start workers of ``settings`` with more arguments; they are ended with the test."""
     with ExitStack() as stack:
         count = 0

@@ -28,8 +28,8 @@ from dagster._core.storage.tags import GLOBAL_CONCURRENCY_TAG
 from dagster._core.storage.tags import PRIORITY_TAG as DAGSTER_PRIORITY_TAG
 from dagster._grpc.types import ExecuteStepArgs
 from dagster._serdes import pack_value
-from dagster._utils.error import SerializableErrorInfo
 from dagster._utils.interrupts import check_captured_interrupt
+from dagster_shared.error import SerializableErrorInfo
 
 from dagster_taskiq import tags, tasks
 from dagster_taskiq.backends.base import FROM_START, Task, TaskState, Worker, run_channel
@@ -363,7 +363,7 @@ class RunLoop:
             run_id=self._run.run_id,
             step_key=step.key,
         )
-        if self._reach(lambda: self._client.submit(order) or True) is None:
+        if self._reach(lambda: self._client.submit(order)) is None:
             self._unsent[step.key] = flight
         else:
             self._unsent.pop(step.key, None)
@@ -491,7 +491,10 @@ class RunLoop:
             self._ended.add(task.id)
         elif task.state is TaskState.STARTED:
             silence = self._silence_of(workers.get(task.worker))
-            if silence and self._reach(lambda: self._client.lose(task, silence)):
+            if silence:
+                # Recorded, it comes back as mail like any other end; unless the task ended by
+                # itself meanwhile, which is what counts then.
+                self._reach(lambda: self._client.lose(task, silence))
                 self._ended.add(task.id)
 
     def _silence_of(self, worker: Worker | None) -> str:
