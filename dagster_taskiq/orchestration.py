@@ -66,6 +66,8 @@ class Flight:
     task_id: str
     queue: str
     since: float = field(default_factory=time.monotonic)
+    #: Whether its task has ended, whatever the log says of the step so far.
+    landed: bool = False
     #: Whether the loop itself has written the step's failure or retry.
     decided: bool = False
     #: How often in a row the backend knew nothing of the task.
@@ -276,7 +278,8 @@ class RunLoop:
                 return
             del self._flights[key]
             self._unsent.pop(key, None)
-            self._closing[flight.task_id] = flight
+            if not flight.landed:
+                self._closing[flight.task_id] = flight
             if event.is_step_failure and event.step_failure_data.error is not None:
                 self._errors.append(event.step_failure_data.error)
         self._active.handle_event(event)
@@ -299,9 +302,12 @@ class RunLoop:
         self._read_log()
         for flight in silent:
             task = known.get(flight.task_id)
-            if flight.step.key in self._flights and task is not None and task.state.is_final:
-                self._decide(flight, _error(_silent_end(flight, task)), lost=True)
+            if task is None or not task.state.is_final:
+                continue
+            flight.landed = True
             self._closing.pop(flight.task_id, None)
+            if self._flights.get(flight.step.key) is flight:
+                self._decide(flight, _error(_silent_end(flight, task)), lost=True)
 
     def _decide(self, flight: Flight, error: SerializableErrorInfo, lost: bool = False) -> None:
         """Write the failure, or the retry, of a step that cannot say for itself."""
