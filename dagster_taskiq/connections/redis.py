@@ -45,8 +45,9 @@ class RedisConnection:
         self._options = {
             "socket_timeout": SOCKET_TIMEOUT_SECONDS,
             "socket_connect_timeout": min(timeout, SOCKET_TIMEOUT_SECONDS),
-            "socket_keepalive": True,
             "health_check_interval": HEALTH_CHECK_SECONDS,
+            # Without it, a peer that vanished behind a firewall is noticed only by a timeout.
+            **({} if urlsplit(url).scheme == "unix" else {"socket_keepalive": True}),
             **options,
         }
         self._users = 0
