@@ -1,4 +1,4 @@
-"""Real servers for the tests: found in the environment, started from a binary, or in a container."""
+"""Real servers for the tests: the environment's, our own from a binary, or a container's."""
 
 import os
 import shutil

@@ -11,7 +11,8 @@ from functools import partial
 from typing import Any
 
 from dagster_taskiq.backends import make_backend
-from dagster_taskiq.brokers import QueueBroker, make_broker
+from dagster_taskiq.brokers import make_broker
+from dagster_taskiq.brokers.base import QueueBroker
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings import Settings
 from dagster_taskiq.tasks import register_tasks

@@ -86,6 +86,11 @@ class Client:
         if not isinstance(backend, StateBackend):
             raise TypeError(f"{backend!r} keeps no state of tasks and workers.")
         self.backend: StateBackend = backend
+        self._away: tuple[type[BaseException], ...] = (
+            asyncio.TimeoutError,
+            *self.broker.connection_errors,
+            *self.backend.connection_errors,
+        )
 
     @property
     def runs_in_process(self) -> bool:
@@ -110,8 +115,8 @@ class Client:
         """Disconnect."""
         self._call(self.broker.shutdown)
 
-    def submit(self, order: Order) -> None:
-        """Send one task; when this returned, the broker has it."""
+    def submit(self, order: Order) -> str:
+        """Send one task, and return its id; when this returned, the broker has it."""
         task = Task(
             id=order.id,
             name=order.name,
@@ -126,6 +131,7 @@ class Client:
             await self.broker.kick(message)
 
         self._call(send)
+        return order.id
 
     def revoke(self, task_ids: Sequence[str], reason: str) -> None:
         """Cancel tasks: what waits is taken out of its queue, what runs is stopped."""
@@ -229,11 +235,7 @@ class Client:
 
         try:
             self._portal.call(within)
-        except (
-            asyncio.TimeoutError,
-            *self.broker.connection_errors,
-            *self.backend.connection_errors,
-        ) as error:
+        except self._away as error:
             self.close()
             raise self._unreachable(url, error) from None
 

@@ -28,8 +28,8 @@ from dagster._core.storage.tags import GLOBAL_CONCURRENCY_TAG
 from dagster._core.storage.tags import PRIORITY_TAG as DAGSTER_PRIORITY_TAG
 from dagster._grpc.types import ExecuteStepArgs
 from dagster._serdes import pack_value
-from dagster._utils.error import SerializableErrorInfo
 from dagster._utils.interrupts import check_captured_interrupt
+from dagster_shared.error import SerializableErrorInfo
 
 from dagster_taskiq import tags, tasks
 from dagster_taskiq.backends.base import FROM_START, Task, TaskState, Worker, run_channel
@@ -66,6 +66,8 @@ class Flight:
     task_id: str
     queue: str
     since: float = field(default_factory=time.monotonic)
+    #: Whether its task has ended, whatever the log says of the step so far.
+    landed: bool = False
     #: Whether the loop itself has written the step's failure or retry.
     decided: bool = False
     #: How often in a row the backend knew nothing of the task.
@@ -276,7 +278,8 @@ class RunLoop:
                 return
             del self._flights[key]
             self._unsent.pop(key, None)
-            self._closing[flight.task_id] = flight
+            if not flight.landed:
+                self._closing[flight.task_id] = flight
             if event.is_step_failure and event.step_failure_data.error is not None:
                 self._errors.append(event.step_failure_data.error)
         self._active.handle_event(event)
@@ -299,9 +302,12 @@ class RunLoop:
         self._read_log()
         for flight in silent:
             task = known.get(flight.task_id)
-            if flight.step.key in self._flights and task is not None and task.state.is_final:
-                self._decide(flight, _error(_silent_end(flight, task)), lost=True)
+            if task is None or not task.state.is_final:
+                continue
+            flight.landed = True
             self._closing.pop(flight.task_id, None)
+            if self._flights.get(flight.step.key) is flight:
+                self._decide(flight, _error(_silent_end(flight, task)), lost=True)
 
     def _decide(self, flight: Flight, error: SerializableErrorInfo, lost: bool = False) -> None:
         """Write the failure, or the retry, of a step that cannot say for itself."""
@@ -363,7 +369,7 @@ class RunLoop:
             run_id=self._run.run_id,
             step_key=step.key,
         )
-        if self._reach(lambda: self._client.submit(order) or True) is None:
+        if self._reach(lambda: self._client.submit(order)) is None:
             self._unsent[step.key] = flight
         else:
             self._unsent.pop(step.key, None)
@@ -491,7 +497,10 @@ class RunLoop:
             self._ended.add(task.id)
         elif task.state is TaskState.STARTED:
             silence = self._silence_of(workers.get(task.worker))
-            if silence and self._reach(lambda: self._client.lose(task, silence)):
+            if silence:
+                # Recorded, it comes back as mail like any other end; unless the task ended by
+                # itself meanwhile, which is what counts then.
+                self._reach(lambda: self._client.lose(task, silence))
                 self._ended.add(task.id)
 
     def _silence_of(self, worker: Worker | None) -> str:

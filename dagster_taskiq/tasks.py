@@ -203,7 +203,9 @@ def describe_failure(error: BaseException) -> str:
     """Return the text that tells the run's event log why a task failed."""
     if isinstance(error, DagsterTaskiqError):
         return str(error)
-    info = serializable_error_info_from_exc_info((type(error), error, error.__traceback__))
+    info = serializable_error_info_from_exc_info(
+        (type(error), error, error.__traceback__)  # type: ignore[arg-type] # may be None
+    )
     return info.to_string()
 
 

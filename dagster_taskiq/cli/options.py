@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from dagster_taskiq.brokers import QueueBroker
+from dagster_taskiq.brokers.base import QueueBroker
 from dagster_taskiq.client import Client, client_for
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings import BACKEND_ENV, BROKER_ENV, Settings
@@ -92,7 +92,9 @@ def _settings_of_app(app: str) -> Settings:
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
-        raise ConfigError(f"Cannot import the module {module_name} that -A names: {error}") from None
+        raise ConfigError(
+            f"Cannot import the module {module_name} that -A names: {error}"
+        ) from None
     for each in (name,) if name else APP_ATTRIBUTES:
         found = getattr(module, each, None)
         if isinstance(found, QueueBroker):

@@ -81,7 +81,7 @@ def worker() -> None:
     type=click.FloatRange(min=0),
     help="Seconds that running tasks get to finish after the first signal. Default: no limit.",
 )
-def start(  # noqa: PLR0917 - one parameter for each option
+def start(
     broker: str | None,
     backend: str | None,
     config_yaml: Path | None,
@@ -132,7 +132,11 @@ def start(  # noqa: PLR0917 - one parameter for each option
 @connection_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_workers(
-    broker: str | None, backend: str | None, config_yaml: Path | None, app: str | None, as_json: bool
+    broker: str | None,
+    backend: str | None,
+    config_yaml: Path | None,
+    app: str | None,
+    as_json: bool,
 ) -> None:
     """List the workers: where they are, what they serve, and what they run."""
     workers = open_client(settings_from(broker, backend, config_yaml, app)).workers()
@@ -257,5 +261,3 @@ def _without_urls(arguments: list[str]) -> list[str]:
         elif not argument.startswith(("--broker=", "--backend=")):
             kept.append(argument)
     return kept
-
-

@@ -25,7 +25,7 @@ from dagster_taskiq import app, tasks
 from dagster_taskiq.backends.base import dump_result
 from dagster_taskiq.errors import DagsterTaskiqError, TaskFailedError
 from dagster_taskiq.settings import Settings
-from dagster_taskiq.worker import frames
+from dagster_taskiq.worker import frames, logs
 
 
 def main(channel: socket.socket, lifeline: socket.socket) -> None:
@@ -59,6 +59,11 @@ def _serve(channel: socket.socket) -> None:
 
     def wake() -> None:
         channel.sendall(frames.pack({"wake": True}))
+
+    def mirror(path: str, stream: int) -> None:
+        channel.sendall(frames.pack({"mirror": path, "stream": stream}))
+
+    logs.install(mirror)
 
     while (frame := frames.receive(channel)) is not None:
         message = TaskiqMessage.model_validate(frame["run"])

@@ -23,6 +23,7 @@ from dagster_taskiq.errors import ChildDiedError, ConfigError, TaskRevokedError
 from dagster_taskiq.settings import Settings
 from dagster_taskiq.worker import frames
 from dagster_taskiq.worker.child import main as child_main
+from dagster_taskiq.worker.logs import Mirror
 
 logger = logging.getLogger("dagster_taskiq.worker.pool")
 
@@ -70,6 +71,8 @@ class _Child:
     #: Why its task is being stopped; ``None`` while nobody asked for that.
     stop_reason: str | None = None
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
+    #: Files into which its output is being captured.
+    captures: set[str] = field(default_factory=set)
 
     @property
     def pid(self) -> int:
@@ -108,6 +111,7 @@ class Pool:
         self._background: set[asyncio.Task[Any]] = set()
         self._deadline = 0.0
         self._closing = False
+        self._mirror = Mirror()
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(PRELOAD)
 
@@ -118,6 +122,7 @@ class Pool:
             ConfigError: a module that ``include`` names cannot be imported.
             ChildDiedError: a child does not come up.
         """
+        self._mirror.start()
         self.renew(time.monotonic() + self.settings.lease)
         first = await self._spawn()
         self._idle.append(first)
@@ -132,6 +137,7 @@ class Pool:
         children = [*self._idle, *self._busy.values()]
         self._idle.clear()
         await asyncio.gather(*(self._dispose(child) for child in children))
+        self._mirror.close()
 
     @property
     def running(self) -> list[Running]:
@@ -226,8 +232,9 @@ class Pool:
             logger.info("Stopping task %s in child %d: %s.", task_id, child.pid, reason)
             if not at_once:
                 child.signal(signal.SIGTERM)
-                kill = (child.signal_group, signal.SIGKILL)
-                child.timers.append(loop.call_later(self.options.kill_grace, *kill))
+                grace = self.options.kill_grace
+                kill = loop.call_later(grace, child.signal_group, signal.SIGKILL)
+                child.timers.append(kill)
         if at_once:
             child.signal_group(signal.SIGKILL)
         return True
@@ -256,6 +263,9 @@ class Pool:
                 if "wake" in frame:
                     self._on_wake(message)
                     continue
+                if "mirror" in frame:
+                    self._follow(child, frame["mirror"], frame["stream"])
+                    continue
                 child.tasks_done += 1
                 result = TaskiqResult[Any].model_validate_json(frame["done"])
                 reusable = self._is_reusable(child, int(frame["rss"])) and not isinstance(
@@ -278,6 +288,13 @@ class Pool:
                 await self._make_idle(child)
             else:
                 self._in_background(self._replace(child))
+
+    def _follow(self, child: _Child, path: str, stream: int) -> None:
+        self._mirror.report(path, stream)
+        if stream:
+            child.captures.add(path)
+        else:
+            child.captures.discard(path)
 
     def _is_reusable(self, child: _Child, resident: int) -> bool:
         most_tasks, most_memory = (
@@ -316,7 +333,7 @@ class Pool:
             try:
                 child = await self._spawn()
             except (ConfigError, ChildDiedError, OSError) as error:
-                logger.error("A child process does not start: %s", error)
+                logger.error("A child process does not start: %s", error)  # noqa: TRY400
                 await asyncio.sleep(RESTART_SECONDS)
                 continue
             await self._make_idle(child)
@@ -366,6 +383,8 @@ class Pool:
         child.signal(signal.SIGKILL)
         await self._exit_code(child)
         child.signal_group(signal.SIGKILL)  # what its code started, in the group it has left
+        for path in child.captures:
+            self._mirror.report(path, 0)
         child.writer.close()
         child.lifeline.close()
 
@@ -376,7 +395,7 @@ class Pool:
         return code
 
     def _in_background(self, work: Any) -> "asyncio.Task[Any]":
-        task = asyncio.ensure_future(work)
+        task: asyncio.Task[Any] = asyncio.ensure_future(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return task
