@@ -22,7 +22,7 @@ from dagster._utils.interrupts import setup_interrupt_handlers
 from taskiq import TaskiqMessage, TaskiqResult
 
 from dagster_taskiq import app, tasks
-from dagster_taskiq.backends.base import dump_result
+from dagster_taskiq.backends.base import as_json
 from dagster_taskiq.errors import DagsterTaskiqError, TaskFailedError
 from dagster_taskiq.settings import Settings
 from dagster_taskiq.worker import frames, logs
@@ -81,7 +81,7 @@ def _serve(channel: socket.socket) -> None:
 
 
 def _text(result: TaskiqResult[Any]) -> str:
-    return dump_result(result).decode()
+    return as_json(result)[1].decode()
 
 
 def _import_modules(names: list[str]) -> str:
