@@ -694,8 +694,8 @@ async def test_several_processes_may_open_a_fresh_embedded_file_at_the_same_mome
     tmp_path: Path,
 ) -> None:
     context = multiprocessing.get_context("spawn")
-    files = [Settings(broker=f"sqlite:///{tmp_path / f'{number}.db'}") for number in range(12)]
-    names = ["p0", "p1", "p2"]
+    files = [Settings(broker=f"sqlite:///{tmp_path / f'{number}.db'}") for number in range(20)]
+    names = ["p0", "p1"]
     start = context.Barrier(len(names))
     openers = [context.Process(target=_open_fresh, args=(files, name, start)) for name in names]
     for opener in openers:
