@@ -13,8 +13,7 @@ from typing import TypeVar
 
 from dagster import DagsterEvent, DagsterRunStatus
 from dagster._core.errors import DagsterSubprocessError
-from dagster._core.event_api import EventLogCursor
-from dagster._core.events import DagsterEventType, EngineEventData
+from dagster._core.events import EngineEventData
 from dagster._core.execution.context.system import PlanOrchestrationContext
 from dagster._core.execution.plan.active import ActiveExecution
 from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
@@ -35,6 +34,7 @@ from dagster_taskiq import tags, tasks
 from dagster_taskiq.backends.base import FROM_START, Task, TaskState, Worker, run_channel
 from dagster_taskiq.client import SLICE_SECONDS, Client, Order, client_for
 from dagster_taskiq.errors import BrokerUnreachableError, ConfigError, TaskFailedError
+from dagster_taskiq.event_log import EventTail, Tailed, kept_open
 from dagster_taskiq.executor import TaskiqExecutor
 from dagster_taskiq.settings import OnWorkerLost, home_of, redact
 
@@ -54,8 +54,6 @@ CLOSING_SECONDS = 300.0
 STOPPING_SECONDS = 30.0
 #: How often ``worker_lost: retry`` runs a step again for a worker or child that died under it.
 LOST_RETRIES = 3
-#: How many events are read from the event log at a time.
-EVENTS_AT_ONCE = 1000
 
 
 @dataclass
@@ -80,61 +78,6 @@ class Complaint:
 
     at: float
     again_after: float = UNSERVED_AGAIN_SECONDS[0]
-
-
-@dataclass(frozen=True)
-class Tailed:
-    """An event of the run, as it stands in the log."""
-
-    event: DagsterEvent
-    timestamp: float
-
-
-class EventTail:
-    """Reads each event of a run once, in the order of the log."""
-
-    def __init__(self, instance: DagsterInstance, run_id: str) -> None:
-        self._instance = instance
-        self._run_id = run_id
-        self._cursor: str | None = None
-        self._seen: set[int] = set()
-        # Some databases hand out ids before the rows are visible; their storage says how far
-        # back a reader must look for stragglers.
-        self._overlap = instance.event_log_storage.default_run_scoped_event_tailer_offset()
-
-    def read(self) -> Iterator[Tailed]:
-        """Yield what has come since the last read."""
-        more = True
-        while more:
-            batch = self._instance.get_records_for_run(
-                self._run_id,
-                self._cursor,
-                of_type=set(DagsterEventType),
-                limit=EVENTS_AT_ONCE,
-            )
-            fresh = [record for record in batch.records if record.storage_id not in self._seen]
-            more = len(batch.records) >= EVENTS_AT_ONCE and bool(fresh)
-            self._move(batch.cursor, [record.storage_id for record in batch.records])
-            for record in fresh:
-                entry = record.event_log_entry
-                if entry.dagster_event is not None:
-                    yield Tailed(entry.dagster_event, entry.timestamp)
-
-    def _move(self, cursor: str, storage_ids: list[int]) -> None:
-        if not self._overlap:
-            self._cursor = cursor
-            return
-        self._seen.update(storage_ids)
-        if not storage_ids:
-            return
-        back = max(0, max(storage_ids) - self._overlap)
-        at = EventLogCursor.parse(self._cursor).storage_id() if self._cursor else 0
-        if len(storage_ids) >= EVENTS_AT_ONCE:
-            # The overlap alone fills a batch: move by at least half of it, or nothing moves.
-            back = max(back, sorted(storage_ids)[len(storage_ids) // 2])
-        self._cursor = EventLogCursor.from_storage_id(max(at, back)).to_string()
-        oldest = max(at, back)
-        self._seen = {storage_id for storage_id in self._seen if storage_id > oldest}
 
 
 class Pools(InstanceConcurrencyContext):
@@ -200,6 +143,7 @@ class RunLoop:
         _check_storage(self._plan)
         self._client: Client = client_for(self._settings)
         with ExitStack() as stack:
+            stack.enter_context(kept_open(self._instance, self._run.run_id))
             self._pools = stack.enter_context(Pools(self._instance, self._run))
             self._active = stack.enter_context(
                 ActiveExecution(
