@@ -277,16 +277,6 @@ class RunLoop:
         queue = tags.read_tag(step.tags, tags.QUEUE_TAG) or self._settings.queue
         flight = Flight(step, self._task_id(step, incarnation), queue)
         self._flights[step.key] = flight
-        DagsterEvent.step_worker_starting(
-            self._context.for_step(step),
-            f'Sent step "{step.key}" to queue "{queue}".',
-            metadata={
-                "queue": queue,
-                "priority": self._priority_of(step),
-                "task_id": flight.task_id,
-                "broker": redact(self._settings.broker),
-            },
-        )
         self._send(flight)
 
     def _send(self, flight: Flight) -> None:
@@ -315,8 +305,19 @@ class RunLoop:
         )
         if self._reach(lambda: self._client.submit(order)) is None:
             self._unsent[step.key] = flight
-        else:
-            self._unsent.pop(step.key, None)
+            return
+        self._unsent.pop(step.key, None)
+        # Said after the fact: while this is being written, a worker already picks the task up.
+        DagsterEvent.step_worker_starting(
+            self._context.for_step(step),
+            f'Sent step "{step.key}" to queue "{flight.queue}".',
+            metadata={
+                "queue": flight.queue,
+                "priority": order.priority,
+                "task_id": flight.task_id,
+                "broker": redact(self._settings.broker),
+            },
+        )
 
     def _send_unsent(self) -> None:
         for flight in list(self._unsent.values()):

@@ -44,7 +44,6 @@ messages = sa.Table(
     sa.Column("queue", sa.String(200), nullable=False),
     sa.Column("priority", sa.Integer, nullable=False),
     sa.Column("task_id", sa.String(500), nullable=False),
-    sa.Column("body", sa.LargeBinary, nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
     # Set while a worker holds the message; a claim older than the lease counts for nothing.
     sa.Column("claimed_by", sa.String(200)),
@@ -52,6 +51,8 @@ messages = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
     # Why the message was set aside; one with a reason is never claimed.
     sa.Column("rejected", sa.Text),
+    # The last one: what stands behind a large value is slow to read.
+    sa.Column("body", sa.LargeBinary, nullable=False),
 )
 sa.Index("dagster_taskiq_messages_next", messages.c.queue, messages.c.priority, messages.c.id)
 sa.Index("dagster_taskiq_messages_task", messages.c.task_id)

@@ -180,15 +180,22 @@ class WorkerService:
             await context.ack()
             raise NoResultError
         message.labels[WORKER_LABEL] = self.id
+        # The start is on record: nothing waits for the acknowledgement any more.
+        acknowledged = asyncio.ensure_future(self._acknowledge(context))
         try:
-            await context.ack()
-        except self.broker.connection_errors as error:
-            # It will be delivered again, and dropped then: the start is on record.
-            logger.warning("Could not acknowledge task %s: %s", message.task_id, error)
-        result = await self.pool.run(message)
+            result = await self.pool.run(message)
+        finally:
+            await acknowledged
         if result.error is not None:
             raise result.error
         return result.return_value
+
+    async def _acknowledge(self, context: Context) -> None:
+        try:
+            await context.ack()
+        except self.broker.connection_errors as error:
+            # It will be delivered again, and dropped then, since its start is on record.
+            logger.warning("Could not acknowledge task %s: %s", context.message.task_id, error)
 
     def kill_tasks(self) -> None:
         """Stop everything that runs, with the grace that a cancelled task has."""
