@@ -13,7 +13,13 @@ import click
 
 from dagster_taskiq import app as app_module
 from dagster_taskiq.backends.base import Worker
-from dagster_taskiq.cli.options import connection_options, open_client, settings_from, split_commas
+from dagster_taskiq.cli.options import (
+    broker_from,
+    connection_options,
+    open_client,
+    settings_from,
+    split_commas,
+)
 from dagster_taskiq.cli.tables import duration, show
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings import BACKEND_ENV, BROKER_ENV, Settings
@@ -101,9 +107,8 @@ def start(
 
     The first signal lets running tasks finish, the second stops them, the third kills them.
     """
-    settings = settings_from(broker, backend, config_yaml, app)
     if background:
-        _start_in_background(settings, name)
+        _start_in_background(settings_from(broker, backend, config_yaml, app), name)
         return
     logging.basicConfig(
         level=loglevel.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
@@ -113,19 +118,21 @@ def start(
     from dagster_taskiq.worker.runner import run_worker  # noqa: PLC0415
     from dagster_taskiq.worker.service import WorkerOptions, default_name  # noqa: PLC0415
 
+    listened = broker_from(broker, backend, config_yaml, app)
     options = WorkerOptions(
         name=name or default_name(),
-        queues=split_commas(queues) or (settings.queue,),
+        queues=split_commas(queues) or (listened.settings.queue,),
         pool=PoolOptions(
             concurrency=concurrency or app_module.default_concurrency(),
             include=split_commas(include),
+            app=app,
             max_tasks_per_child=max_tasks_per_child,
             max_memory_per_child=max_memory_per_child * KIB if max_memory_per_child else None,
             kill_grace=kill_grace,
         ),
         drain_timeout=drain_timeout,
     )
-    sys.exit(run_worker(settings, options))
+    sys.exit(run_worker(listened, options))
 
 
 @worker.command("list")

@@ -23,7 +23,7 @@ from taskiq import TaskiqMessage, TaskiqResult
 
 from dagster_taskiq import app, tasks
 from dagster_taskiq.backends.base import as_json
-from dagster_taskiq.errors import DagsterTaskiqError, TaskFailedError
+from dagster_taskiq.errors import ConfigError, DagsterTaskiqError, TaskFailedError
 from dagster_taskiq.settings import Settings
 from dagster_taskiq.worker import frames, logs
 
@@ -54,7 +54,13 @@ def _serve(channel: socket.socket) -> None:
         return
     worker_name = setup["worker_name"]
     broker = app.use(Settings.from_dict(setup["settings"]))
-    problem = _import_modules(setup["include"])
+    problem = ""
+    try:
+        if setup["app"]:
+            broker = app.load(setup["app"])
+    except ConfigError as wrong_app:
+        problem = str(wrong_app)
+    problem = problem or _import_modules(setup["include"])
     channel.sendall(frames.pack({"ready": True, "problem": problem}))
 
     def wake() -> None:

@@ -49,6 +49,8 @@ class PoolOptions:
     concurrency: int
     #: Modules each child imports when it starts.
     include: tuple[str, ...] = ()
+    #: The project's own app, ``module`` or ``module:name``, whose broker has its tasks.
+    app: str | None = None
     #: A child is replaced after this many tasks; never when ``None``.
     max_tasks_per_child: int | None = None
     #: A child that holds more than this many bytes after a task is replaced.
@@ -360,6 +362,7 @@ class Pool:
             "worker_name": self.worker_name,
             "settings": self.settings.to_dict(),
             "include": list(self.options.include),
+            "app": self.options.app,
         }
         writer.write(frames.pack(setup))
         try:
