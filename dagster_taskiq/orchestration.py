@@ -42,6 +42,8 @@ T = TypeVar("T")
 
 #: The longest the loop goes without looking at the event log, in seconds.
 TICK_SECONDS = 1.0
+#: The longest between two looks at the health of what is in flight, in seconds.
+CHECK_SECONDS = 5.0
 #: How long a step waits in a queue that no worker serves before the event log says so, in
 #: seconds; and how long until it is said again, twice as long each time up to the last number.
 UNSERVED_SECONDS = 10.0
@@ -207,21 +209,19 @@ class RunLoop:
         return read
 
     def _handle(self, event: DagsterEvent) -> None:
-        key = event.step_key
         # Skips are decided by ActiveExecution, which has handled them before they are logged.
-        if key is None or event.is_step_skipped:
+        # An event of a step that is not in flight is a lost worker's: the step's end is known.
+        flight = None if event.is_step_skipped else self._flights.get(event.step_key or "")
+        if flight is None:
             return
-        if _ends_step(event) or event.is_resource_init_failure:
-            flight = self._flights.get(key)
-            if flight is None:
-                return  # the step's end is known: these are a lost worker's last words
-            if event.is_resource_init_failure:
-                error = event.engine_event_data.error
-                self._active.handle_event(event)
-                self._decide(flight, error or _error("A resource could not be set up."))
-                return
-            del self._flights[key]
-            self._unsent.pop(key, None)
+        if event.is_resource_init_failure:
+            error = event.engine_event_data.error
+            self._active.handle_event(event)
+            self._decide(flight, error or _error("A resource could not be set up."))
+            return
+        if _ends_step(event):
+            del self._flights[flight.step.key]
+            self._unsent.pop(flight.step.key, None)
             if not flight.landed:
                 self._closing[flight.task_id] = flight
             if event.is_step_failure and event.step_failure_data.error is not None:
@@ -405,7 +405,7 @@ class RunLoop:
         """See, every few seconds, that every step in flight has somebody who works on it."""
         now = time.monotonic()
         since = now - self._checked_at
-        interval = self._settings.heartbeat_interval
+        interval = min(self._settings.heartbeat_interval, CHECK_SECONDS)
         if since < interval or self._client.runs_in_process:
             return
         self._checked_at = now
@@ -423,7 +423,8 @@ class RunLoop:
         known, workers = found
         by_id = {worker.id: worker for worker in workers}
         for task_id, flight in {**flights, **self._closing}.items():
-            self._check_flight(flight, known.get(task_id), by_id)
+            if flight.step.key not in self._unsent:
+                self._check_flight(flight, known.get(task_id), by_id)
         self._complain_of_unserved(known, workers)
 
     def _check_flight(
