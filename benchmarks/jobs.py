@@ -1,8 +1,9 @@
 """The plans that the benchmarks run: no-op ops, so that all that is measured is the engine."""
 
 import os
+import time
 
-from dagster import In, Nothing, in_process_executor, job, op
+from dagster import OpExecutionContext, in_process_executor, job, op
 
 from dagster_taskiq import taskiq_executor
 
@@ -22,9 +23,14 @@ def alone() -> int:
     return 1
 
 
-@op(ins={"after": In(Nothing)})
+@op
 def die() -> None:
     os._exit(7)
+
+
+@op(config_schema={"seconds": float})
+def rest(context: OpExecutionContext) -> None:
+    time.sleep(context.op_config["seconds"])
 
 
 def _chain(length: int) -> None:
@@ -61,3 +67,8 @@ def fan_100_in_process() -> None:
 @job(executor_def=taskiq_executor)
 def crash() -> None:
     die()
+
+
+@job(executor_def=taskiq_executor)
+def waiting() -> None:
+    rest()

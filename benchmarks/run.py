@@ -60,9 +60,14 @@ class Figures:
 
 
 def execute(
-    instance: DagsterInstance, name: str, config: dict[str, Any] | None
+    instance: DagsterInstance,
+    name: str,
+    config: dict[str, Any] | None,
+    ops: dict[str, Any] | None = None,
 ) -> tuple[float, Any]:
-    run_config = {"execution": {"config": config}} if config is not None else {}
+    run_config: dict[str, Any] = {"ops": ops or {}}
+    if config is not None:
+        run_config["execution"] = {"config": config}
     started = time.perf_counter()
     result = execute_job(
         reconstructable(getattr(jobs, name)),
@@ -128,7 +133,12 @@ def measure(
                     figures.seconds[phase, place].append(milliseconds)
     seconds, _ = execute(instance, "crash", config)
     figures.seconds["crash", place].append(seconds)
-    time.sleep(1)
+    spent = []
+    for seconds in (0.0, IDLE_SECONDS):
+        before_run = time.process_time()
+        execute(instance, "waiting", config, {"rest": {"config": {"seconds": seconds}}})
+        spent.append(time.process_time() - before_run)
+    figures.seconds["waiting loop", place].append((spent[1] - spent[0]) / IDLE_SECONDS)
     before_idle = cpu_seconds(worker.pid)
     time.sleep(IDLE_SECONDS)
     idle = (cpu_seconds(worker.pid) - before_idle) / IDLE_SECONDS
@@ -157,8 +167,9 @@ def report(figures: Figures, places: list[str], rounds: int) -> None:
         print(f"  {phase:26}" + "".join(f"{cell:>24}" for cell in cells))
     cells = [f"{figures.median('crash', place):.2f} s" for place in places]
     print(f"{'run of one step that dies':28}" + "".join(f"{cell:>24}" for cell in cells))
-    cells = [f"{figures.median('idle worker', place):.2%} of a core" for place in places]
-    print(f"{'idle worker':28}" + "".join(f"{cell:>24}" for cell in cells))
+    for name in ("idle worker", "waiting loop"):
+        cells = [f"{figures.median(name, place):.2%} of a core" for place in places]
+        print(f"{name:28}" + "".join(f"{cell:>24}" for cell in cells))
 
 
 def main() -> None:

@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 #: How long one wait may block the calling thread before it looks for an interrupt, in seconds.
 #: An interrupt is only noticed between two waits.
-SLICE_SECONDS = 0.1
+SLICE_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class Client:
             channel: which one.
             after: a cursor, or ``FROM_START``.
             timeout: seconds.
-            interrupted: asked every tenth of a second; the wait ends when it says so.
+            interrupted: asked every quarter of a second; the wait ends when it says so.
         """
         future = self._portal.start_task_soon(self.backend.collect, channel, after, timeout)
         deadline = time.monotonic() + timeout + 1.0
