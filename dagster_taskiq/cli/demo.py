@@ -3,6 +3,7 @@
 import _thread
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,10 +17,10 @@ from typing import Any
 
 import click
 import yaml
-from dagster import DagsterExecutionInterruptedError, DagsterInstance, DagsterRun
+from dagster import DagsterInstance, DagsterRun
 from dagster._core.definitions.reconstruct import ReconstructableRepository
+from dagster._core.events import RunFailureReason
 from dagster._core.execution.api import execute_run_iterator
-from dagster._utils.interrupts import setup_interrupt_handlers
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -81,11 +82,14 @@ def demo(broker: str, keep: bool) -> None:
             "redis://localhost:6379/0, or none at all.",
             param_hint="--broker",
         )
-    setup_interrupt_handlers()  # SIGTERM ends the demo as Ctrl-C does: the worker first
+    # SIGTERM ends the demo as Ctrl-C does, the worker first; and so does the watchdog, also where
+    # a shell started the demo with SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     home = Path(tempfile.mkdtemp(prefix="dagster-taskiq-demo-"))
     try:
         succeeded = _run_demo(home, broker)
-    except (KeyboardInterrupt, DagsterExecutionInterruptedError):
+    except KeyboardInterrupt:
         click.echo("Interrupted.", err=True)
         sys.exit(130)
     finally:
@@ -200,7 +204,7 @@ def _watchdog(worker: "subprocess.Popen[bytes]", home: Path) -> Iterator[None]:
     threading.Thread(target=watch, daemon=True).start()
     try:
         yield
-    except (KeyboardInterrupt, DagsterExecutionInterruptedError):
+    except KeyboardInterrupt:
         if not problems:
             raise
     finally:
@@ -212,7 +216,11 @@ def _watchdog(worker: "subprocess.Popen[bytes]", home: Path) -> Iterator[None]:
 def _run_job(
     instance: DagsterInstance, name: str, config: Mapping[str, Any], tags: Mapping[str, str]
 ) -> str:
-    """Execute a job of the example project, showing how it goes; return the run's id."""
+    """Execute a job of the example project, showing how it goes; return the run's id.
+
+    Raises:
+        KeyboardInterrupt: this process was told to end.
+    """
     job = ReconstructableRepository.for_module(_module(), "defs").get_reconstructable_job(name)
     run = instance.create_run_for_job(
         job.get_definition(),
@@ -227,8 +235,11 @@ def _run_job(
     click.echo(f"\nRunning {name} ...")
     started = time.monotonic()
     with _progress(instance, run):
-        for _ in execute_run_iterator(job, run, instance):
-            pass
+        events = list(execute_run_iterator(job, run, instance))
+    for event in events:
+        failure = event.job_failure_data if event.is_run_failure else None
+        if failure and failure.failure_reason == RunFailureReason.UNEXPECTED_TERMINATION:
+            raise KeyboardInterrupt  # Dagster has taken it as the end of that run alone
     ended = instance.get_run_by_id(run.run_id)
     status = ended.status.value if ended is not None else "lost"
     click.echo(f"{name}: {status} after {time.monotonic() - started:.1f} s")
