@@ -79,7 +79,7 @@ class Complaint:
     """When the event log is told next that nobody serves a queue, in ``time.monotonic()``."""
 
     at: float
-    again_after: float = UNSERVED_AGAIN_SECONDS[0]
+    again_after: float = field(default_factory=lambda: UNSERVED_AGAIN_SECONDS[0])
 
 
 class Pools(InstanceConcurrencyContext):

@@ -1,0 +1,1 @@
+"""Whole Dagster jobs through real workers: what a run promises, on every broker."""

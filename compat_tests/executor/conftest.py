@@ -1,0 +1,75 @@
+"""Fixtures for whole runs: an instance and a warm worker for each broker, shared by most tests."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from dagster import DagsterInstance
+
+from compat_tests.conftest import BROKERS, make_settings
+from compat_tests.executor.runs import House
+from compat_tests.executor.scratch import Scratch
+from compat_tests.workers import running_worker
+from dagster_taskiq.settings import Settings
+
+#: The queue, beside the default one, that the shared worker serves.
+SIDE_QUEUE = "side"
+
+
+@pytest.fixture(scope="session")
+def house_of_kind(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Callable[[str], House]]:
+    """Make the house of a kind of broker when it is first wanted, and keep it for all tests."""
+    houses: dict[str, House] = {}
+    with ExitStack() as stack:
+
+        def find(kind: str) -> House:
+            if kind not in houses:
+                directory = tmp_path_factory.mktemp(f"house-{kind}")
+                if kind == "memory":
+                    settings = Settings(broker="memory://")
+                else:
+                    settings = make_settings(kind, directory, request)
+                houses[kind] = House(settings, stack.enter_context(make_instance(directory)))
+                if kind != "memory":
+                    queues = ("-q", f"{settings.queue},{SIDE_QUEUE}", "-c", "4")
+                    name = f"shared-{kind}"
+                    stack.enter_context(running_worker(settings, directory, *queues, name=name))
+            return houses[kind]
+
+        yield find
+
+
+def make_instance(directory: Path, extra: str = "") -> DagsterInstance:
+    home = directory / "dagster-home"
+    home.mkdir(exist_ok=True)
+    (home / "dagster.yaml").write_text(f"telemetry: {{enabled: false}}\n{extra}")
+    return DagsterInstance.from_config(str(home))
+
+
+@pytest.fixture(params=[*BROKERS, "memory"])
+def house(request: pytest.FixtureRequest, house_of_kind: Callable[[str], House]) -> House:
+    """A house of every kind, with its warm worker where the kind has workers."""
+    return house_of_kind(request.param)
+
+
+@pytest.fixture(params=BROKERS)
+def fleet(request: pytest.FixtureRequest, house_of_kind: Callable[[str], House]) -> House:
+    """A house whose steps run in a worker, which is warm and has four slots."""
+    return house_of_kind(request.param)
+
+
+@pytest.fixture
+def own(settings: Settings, instance: DagsterInstance) -> House:
+    """A house for one test, which starts, stops and kills the workers it needs."""
+    return House(replace(settings), instance)
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Scratch:
+    directory = tmp_path / "notes"
+    directory.mkdir()
+    return Scratch(directory)

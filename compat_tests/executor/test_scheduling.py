@@ -1,0 +1,205 @@
+"""How many steps run at once, in which order, and where."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus
+
+from compat_tests.conftest import StartWorker, make_settings
+from compat_tests.executor import jobs
+from compat_tests.executor.runs import House
+from compat_tests.executor.scratch import Scratch, eventually
+from compat_tests.workers import executor_config, running_worker
+from dagster_taskiq import orchestration
+from dagster_taskiq.client import client_for
+
+SUCCESS = DagsterRunStatus.SUCCESS
+
+
+def most_in(scratch: Scratch, room: str) -> int:
+    return max(int(line) for line in scratch.lines(f"seen-{room}"))
+
+
+@pytest.mark.oldest
+def test_max_concurrent_is_reached_and_never_passed(fleet: House, scratch: Scratch) -> None:
+    outcome = fleet.run(jobs.at_most_two, scratch, executor={"max_concurrent": 2})
+    assert outcome.status is SUCCESS
+    assert scratch.count("seen-any") == 5
+    assert most_in(scratch, "any") == 2
+
+
+@pytest.mark.oldest
+def test_a_limit_by_tag_holds_for_its_steps_and_leaves_the_others_alone(
+    fleet: House, scratch: Scratch
+) -> None:
+    limits = [{"key": "room", "value": "single", "limit": 1}]
+    outcome = fleet.run(jobs.limited_by_tag, scratch, executor={"tag_concurrency_limits": limits})
+    assert outcome.status is SUCCESS
+    assert (scratch.count("seen-single"), most_in(scratch, "single")) == (4, 1)
+    assert most_in(scratch, "any") == 2
+
+
+@pytest.fixture
+def bath(fleet: House) -> Iterator[None]:
+    fleet.instance.event_log_storage.set_concurrency_slots("bath", 1)
+    yield
+    fleet.instance.event_log_storage.delete_concurrency_limit("bath")
+
+
+@pytest.mark.oldest
+@pytest.mark.usefixtures("bath")
+def test_a_pool_lets_in_as_many_as_it_has_slots_and_the_log_says_who_waits(
+    fleet: House, scratch: Scratch
+) -> None:
+    outcome = fleet.run(jobs.pooled, scratch)
+    assert outcome.status is SUCCESS
+    assert (scratch.count("seen-bath"), most_in(scratch, "bath")) == (3, 1)
+    waited = {event.step_key for event in outcome.of(DagsterEventType.ENGINE_EVENT)}
+    assert waited == {"bather_1", "bather_2"}
+    assert outcome.says("blocked", "pool bath")
+    info = fleet.instance.event_log_storage.get_concurrency_info("bath")
+    assert (info.active_slot_count, info.pending_step_count) == (0, 0)
+
+
+@pytest.mark.oldest
+def test_a_step_may_start_before_its_upstream_step_has_ended_where_that_is_wanted(
+    fleet: House, scratch: Scratch
+) -> None:
+    early = {"step_dependency_config": {"require_upstream_step_success": False}}
+    outcome = fleet.run(jobs.overlapping, scratch, executor=early)
+    assert outcome.status is SUCCESS
+    assert outcome.succeeded == {"gives_early", "double", "at_the_end"}
+
+
+def test_each_queue_tag_routes_its_step_and_the_newer_name_wins(
+    own: House, start_worker: StartWorker, scratch: Scratch
+) -> None:
+    start_worker("-c", "1", name="default-worker")
+    start_worker("-c", "1", "-q", jobs.OTHER_QUEUE, name="other-worker")
+    outcome = own.run(jobs.routed, scratch)
+    assert outcome.status is SUCCESS
+    ran_on = {
+        str(event.step_key): event.engine_event_data.metadata["worker"].value
+        for event in outcome.of(DagsterEventType.STEP_WORKER_STARTED)
+    }
+    assert ran_on == {
+        "by_default": "default-worker",
+        "by_tag": "other-worker",
+        "by_older_tag": "other-worker",
+        "by_newer_of_both": "other-worker",
+    }
+
+
+def test_higher_priorities_run_first_and_equals_in_order_of_arrival(
+    own: House, start_worker: StartWorker, scratch: Scratch
+) -> None:
+    older_tag = {"dagster-celery/run_priority": "2"}
+    newer_wins = {"dagster-celery/run_priority": "-99", "dagster-taskiq/run_priority": "50"}
+    with own.started(jobs.prioritised, scratch, tags=older_tag) as first:
+        # Nobody works yet, so all that will ever be sent waits at the same time.
+        own.wait_until_queued(7)
+        with own.started(jobs.urgent, scratch, tags=newer_wins) as second:
+            own.wait_until_queued(8)
+            start_worker("-c", "1")
+            assert (first.wait().status, second.wait().status) == (SUCCESS, SUCCESS)
+    assert scratch.lines("order") == [
+        "urgent",  # 50 of its run, -1 of its own; 2 of the other run is added to all below
+        "above_ten",
+        "newer_of_both",
+        "older",
+        "of_dagster",
+        "plain_1",
+        "plain_2",
+        "below",
+    ]
+
+
+def test_in_process_higher_priorities_run_first_too(
+    house_of_kind: Callable[[str], House], scratch: Scratch
+) -> None:
+    house_of_kind("memory").run(jobs.prioritised, scratch)
+    assert scratch.lines("order")[:3] == ["above_ten", "newer_of_both", "older"]
+    assert scratch.lines("order")[-1] == "below"
+
+
+@pytest.mark.oldest
+def test_a_queue_that_nobody_serves_is_said_and_the_run_goes_on_when_somebody_comes(
+    own: House,
+    start_worker: StartWorker,
+    scratch: Scratch,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(orchestration, "UNSERVED_SECONDS", 0.5)
+    monkeypatch.setattr(orchestration, "UNSERVED_AGAIN_SECONDS", (0.5, 5.0))
+    start_worker("-c", "1", name="serves-another")
+    outcome = own.create(jobs.routed, scratch)
+
+    came: list[object] = []
+
+    def come_when_asked() -> None:
+        said = [text for text in outcome.engine_says if "no worker serves" in text]
+        if len(said) >= 2 and not came:
+            came.append(start_worker("-c", "1", "-q", jobs.OTHER_QUEUE, name="comes-late"))
+
+    own.execute(outcome, jobs.routed, meanwhile=come_when_asked)
+    assert outcome.status is SUCCESS
+    sentence = next(text for text in outcome.engine_says if "no worker serves" in text)
+    assert "3 step(s)" in sentence
+    assert f"serves-another (queues {own.settings.queue})" in sentence
+    assert f"dagster-taskiq worker start -q {jobs.OTHER_QUEUE}" in sentence
+
+
+def test_the_environment_is_read_where_the_config_says_so_at_any_depth(
+    redis_url: str,
+    instance: DagsterInstance,
+    tmp_path: Path,
+    scratch: Scratch,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    house = House(make_settings("redis", tmp_path, request), instance)
+    # Dagster resolves its own StringSources again where the step runs, so the worker has them too.
+    monkeypatch.setenv("TEST_BROKER_URL", house.settings.broker)
+    monkeypatch.setenv("TEST_PREFIX", house.settings.prefix)
+    monkeypatch.setenv("TEST_CLIENT_NAME", "named-by-the-environment")
+    executor = {
+        "broker": {"env": "TEST_BROKER_URL"},
+        "prefix": {"env": "TEST_PREFIX"},
+        "broker_options": {"client_name": {"env": "TEST_CLIENT_NAME"}},
+    }
+    with running_worker(house.settings, tmp_path, "-c", "1"):
+        outcome = house.run(jobs.urgent, scratch, executor=executor)
+    assert outcome.status is SUCCESS
+    clients = redis.Redis.from_url(redis_url).client_list()
+    assert "named-by-the-environment" in {client["name"] for client in clients}
+
+
+def test_broker_and_backend_of_the_environment_serve_where_the_config_names_none(
+    own: House, start_worker: StartWorker, scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_worker("-c", "1")
+    monkeypatch.setenv("DAGSTER_TASKIQ_BROKER", own.settings.broker)
+    monkeypatch.setenv("DAGSTER_TASKIQ_BACKEND", own.settings.broker)
+    outcome = own.run(jobs.urgent, scratch, executor={"broker": None, "backend": None})
+    assert outcome.status is SUCCESS
+
+
+def test_with_nothing_configured_the_embedded_broker_lies_under_dagster_home(
+    own: House, dagster_home: Path, start_worker: StartWorker, scratch: Scratch
+) -> None:
+    start_worker("-c", "1", broker="embedded://")
+    mine = own.changed(broker="embedded://")
+    assert executor_config(mine.settings)["broker"] == "embedded://"
+    outcome = mine.run(jobs.urgent, scratch)
+    assert outcome.status is SUCCESS
+    assert list(dagster_home.glob("dagster_taskiq/queue.db"))
+
+
+@pytest.mark.oldest
+def test_what_is_done_is_deleted_from_the_broker(fleet: House, scratch: Scratch) -> None:
+    fleet.run(jobs.values, scratch)
+    client = client_for(fleet.settings)
+    eventually(lambda: not any(row.waiting or row.claimed for row in client.depths()))
+    assert client.rejected() == 0
