@@ -38,6 +38,10 @@ def main(channel: socket.socket, lifeline: socket.socket) -> None:
     """
     os.setpgrp()
     setup_interrupt_handlers()
+    # What the user's code forks must not keep these open: the parent reads this process's death
+    # from the end of the channel.
+    os.register_at_fork(after_in_child=channel.close)
+    os.register_at_fork(after_in_child=lifeline.close)
     threading.Thread(target=_watch_lifeline, args=(lifeline,), daemon=True).start()
     try:
         _serve(channel)

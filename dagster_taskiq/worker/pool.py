@@ -59,7 +59,7 @@ class PoolOptions:
     kill_grace: float = 10.0
 
 
-@dataclass
+@dataclass(eq=False)
 class _Child:
     """One process, as its parent sees it."""
 
@@ -105,6 +105,7 @@ class Pool:
         self._on_wake = on_wake
         self._slots = asyncio.Semaphore(options.concurrency)
         self._expected: dict[str, asyncio.TimerHandle] = {}
+        self._starting: set[_Child] = set()
         self._idle: list[_Child] = []
         self._busy: dict[str, _Child] = {}
         self._stopped_early: dict[str, str] = {}
@@ -125,7 +126,8 @@ class Pool:
             ChildDiedError: a child does not come up.
         """
         self._mirror.start()
-        self.renew(time.monotonic() + self.settings.lease)
+        # Nothing runs here yet that could be lost; the first beat begins the lease.
+        self.renew(time.monotonic() + CHILD_START_SECONDS)
         first = await self._spawn()
         self._idle.append(first)
         for _ in range(self.options.concurrency - 1):
@@ -186,7 +188,7 @@ class Pool:
     def renew(self, deadline: float) -> None:
         """Let the children live until ``deadline`` (of ``time.monotonic()``)."""
         self._deadline = deadline
-        for child in [*self._idle, *self._busy.values()]:
+        for child in [*self._starting, *self._idle, *self._busy.values()]:
             _send_deadline(child.lifeline, deadline)
 
     async def run(self, message: TaskiqMessage) -> TaskiqResult[Any]:
@@ -365,11 +367,14 @@ class Pool:
             "app": self.options.app,
         }
         writer.write(frames.pack(setup))
+        self._starting.add(child)
         try:
             ready = await asyncio.wait_for(frames.read(reader), CHILD_START_SECONDS)
         except (asyncio.TimeoutError, asyncio.CancelledError):
             await self._dispose(child)
             raise
+        finally:
+            self._starting.discard(child)
         if ready is None:
             code = await self._exit_code(child)
             await self._dispose(child)
