@@ -25,7 +25,7 @@ from dagster_taskiq import app, tasks
 from dagster_taskiq.backends.base import as_json
 from dagster_taskiq.errors import ConfigError, DagsterTaskiqError, TaskFailedError
 from dagster_taskiq.settings import Settings
-from dagster_taskiq.worker import frames, logs
+from dagster_taskiq.worker import frames, logs, storage
 
 
 def main(channel: socket.socket, lifeline: socket.socket) -> None:
@@ -74,6 +74,7 @@ def _serve(channel: socket.socket) -> None:
         channel.sendall(frames.pack({"mirror": path, "stream": stream}))
 
     logs.install(mirror)
+    storage.install()
 
     while (frame := frames.receive(channel)) is not None:
         message = TaskiqMessage.model_validate(frame["run"])
