@@ -92,6 +92,20 @@ def kept_open(instance: DagsterInstance, run_id: str) -> Iterator[None]:
         yield
 
 
+def spare_setup(instance: DagsterInstance, run_id: str) -> None:
+    """Let this process write to the SQLite file of a run's events without setting it up first.
+
+    Each process checks the schema of each such file when it first writes to it, which takes
+    longer than a small step. Of a run that is executing, the file has been set up by whoever
+    started the run. Where Dagster's inside is not as expected, nothing is done.
+    """
+    storage = instance.event_log_storage
+    if isinstance(storage, SqliteEventLogStorage):
+        ready = getattr(storage, "_initialized_dbs", None)
+        if isinstance(ready, set) and Path(storage.path_for_shard(run_id)).exists():
+            ready.add(run_id)
+
+
 def _reader(path: Path) -> sqlite3.Connection:
     reader = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, check_same_thread=False)
     # Reading is what makes SQLite join the others who have the file open.
