@@ -17,7 +17,16 @@ from dagster_taskiq.settings import Settings
 #: run on it.
 BROKERS = ("embedded", "redis")
 
+#: All brokers, with the one that lives in a single process: for tests that need no second one.
+ALL_BROKERS = (*BROKERS, "memory")
+
 StartWorker = Callable[..., WorkerProcess]
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Async tests run on asyncio, which is what taskiq is written for."""
+    return "asyncio"
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +44,8 @@ def make_settings(kind: str, directory: Path, request: pytest.FixtureRequest) ->
     """Return settings for a broker that nothing else uses: a file, or a prefix, of its own."""
     if kind == "embedded":
         url = f"sqlite:///{directory / 'queue.db'}"
+    elif kind == "memory":
+        url = f"memory://{uuid.uuid4().hex}"
     else:
         url = request.getfixturevalue(f"{kind}_url")
     return Settings(
@@ -63,9 +74,7 @@ def instance(dagster_home: Path) -> Iterator[DagsterInstance]:
 
 
 @pytest.fixture
-def start_worker(
-    settings: Settings, dagster_home: Path, tmp_path: Path
-) -> Iterator[StartWorker]:
+def start_worker(settings: Settings, dagster_home: Path, tmp_path: Path) -> Iterator[StartWorker]:
     """Start workers of ``settings`` with more arguments; they are ended with the test."""
     with ExitStack() as stack:
         count = 0

@@ -1,4 +1,4 @@
-"""Real servers for the tests: found in the environment, started from a binary, or in a container."""
+"""Real servers for the tests: the environment's, our own from a binary, or a container's."""
 
 import os
 import shutil
@@ -60,6 +60,13 @@ class RedisServer:
     def stop(self) -> None:
         if self.process is not None:
             self.process.terminate()
+            self.process.wait(30)
+            self.process = None
+
+    def kill(self) -> None:
+        """End it as a power cut does: nothing more is written."""
+        if self.process is not None:
+            self.process.kill()
             self.process.wait(30)
             self.process = None
 

@@ -1,5 +1,8 @@
-"""The names of dagster-celery, on top of ``dagster_taskiq``."""
+"""The names of dagster-celery, on top of ``dagster_taskiq``.
 
-from dagster_taskiq.version import __version__
+Here so far: the tags, the version and the command line. Executor, launcher and app object follow.
+"""
+
+from dagster_celery.version import __version__
 
 __all__ = ["__version__"]

@@ -7,11 +7,15 @@ is said by the environment, or by whoever called :func:`use` before: a worker te
 
 import os
 import signal
+import sys
 from functools import partial
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from dagster_taskiq.backends import make_backend
-from dagster_taskiq.brokers import QueueBroker, make_broker
+from dagster_taskiq.brokers import make_broker
+from dagster_taskiq.brokers.base import QueueBroker
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings import Settings
 from dagster_taskiq.tasks import register_tasks
@@ -20,6 +24,9 @@ from dagster_taskiq.tasks import register_tasks
 CONCURRENCY_ENV = "DAGSTER_TASKIQ_CONCURRENCY"
 #: Queues of a worker that was started by ``taskiq worker``, with commas between.
 QUEUES_ENV = "DAGSTER_TASKIQ_QUEUES"
+
+#: The attributes of a module that may hold its broker, in the order they are looked for.
+APP_ATTRIBUTES = ("broker", "app")
 
 _current: QueueBroker | None = None
 
@@ -43,6 +50,34 @@ def use(settings: Settings) -> QueueBroker:
     global _current  # noqa: PLW0603 - it is what the attribute of this module reads
     _current = make(settings)
     return _current
+
+
+def load(app: str) -> QueueBroker:
+    """Return the broker of a project's own app, whose module is imported for it.
+
+    Args:
+        app: ``module``, which has it as ``broker`` or ``app``, or ``module:name``.
+
+    Raises:
+        ConfigError: there is no such module, or no broker of this package in it.
+    """
+    module_name, _, name = app.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = import_module(module_name)
+    except ImportError as error:
+        raise ConfigError(f"Cannot import the module {module_name} of the app: {error}") from None
+    names = (name,) if name else APP_ATTRIBUTES
+    for each in names:
+        found = getattr(module, each, None)
+        if isinstance(found, QueueBroker):
+            return found
+    raise ConfigError(
+        f"The module {module_name} has no broker of dagster_taskiq named {' or '.join(names)}. "
+        "Import dagster_taskiq.app.broker there, or make one with dagster_taskiq.app.make()."
+    )
 
 
 def __getattr__(name: str) -> Any:

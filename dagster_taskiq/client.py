@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 #: How long one wait may block the calling thread before it looks for an interrupt, in seconds.
 #: An interrupt is only noticed between two waits.
-SLICE_SECONDS = 0.1
+SLICE_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,11 @@ class Client:
         if not isinstance(backend, StateBackend):
             raise TypeError(f"{backend!r} keeps no state of tasks and workers.")
         self.backend: StateBackend = backend
+        self._away: tuple[type[BaseException], ...] = (
+            asyncio.TimeoutError,
+            *self.broker.connection_errors,
+            *self.backend.connection_errors,
+        )
 
     @property
     def runs_in_process(self) -> bool:
@@ -110,8 +115,8 @@ class Client:
         """Disconnect."""
         self._call(self.broker.shutdown)
 
-    def submit(self, order: Order) -> None:
-        """Send one task; when this returned, the broker has it."""
+    def submit(self, order: Order) -> str:
+        """Send one task, and return its id; when this returned, the broker has it."""
         task = Task(
             id=order.id,
             name=order.name,
@@ -126,6 +131,7 @@ class Client:
             await self.broker.kick(message)
 
         self._call(send)
+        return order.id
 
     def revoke(self, task_ids: Sequence[str], reason: str) -> None:
         """Cancel tasks: what waits is taken out of its queue, what runs is stopped."""
@@ -172,7 +178,7 @@ class Client:
             channel: which one.
             after: a cursor, or ``FROM_START``.
             timeout: seconds.
-            interrupted: asked every tenth of a second; the wait ends when it says so.
+            interrupted: asked every quarter of a second; the wait ends when it says so.
         """
         future = self._portal.start_task_soon(self.backend.collect, channel, after, timeout)
         deadline = time.monotonic() + timeout + 1.0
@@ -229,11 +235,7 @@ class Client:
 
         try:
             self._portal.call(within)
-        except (
-            asyncio.TimeoutError,
-            *self.broker.connection_errors,
-            *self.backend.connection_errors,
-        ) as error:
+        except self._away as error:
             self.close()
             raise self._unreachable(url, error) from None
 

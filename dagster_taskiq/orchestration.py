@@ -13,8 +13,7 @@ from typing import TypeVar
 
 from dagster import DagsterEvent, DagsterRunStatus
 from dagster._core.errors import DagsterSubprocessError
-from dagster._core.event_api import EventLogCursor
-from dagster._core.events import DagsterEventType, EngineEventData
+from dagster._core.events import EngineEventData
 from dagster._core.execution.context.system import PlanOrchestrationContext
 from dagster._core.execution.plan.active import ActiveExecution
 from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
@@ -28,13 +27,14 @@ from dagster._core.storage.tags import GLOBAL_CONCURRENCY_TAG
 from dagster._core.storage.tags import PRIORITY_TAG as DAGSTER_PRIORITY_TAG
 from dagster._grpc.types import ExecuteStepArgs
 from dagster._serdes import pack_value
-from dagster._utils.error import SerializableErrorInfo
 from dagster._utils.interrupts import check_captured_interrupt
+from dagster_shared.error import SerializableErrorInfo
 
 from dagster_taskiq import tags, tasks
 from dagster_taskiq.backends.base import FROM_START, Task, TaskState, Worker, run_channel
 from dagster_taskiq.client import SLICE_SECONDS, Client, Order, client_for
 from dagster_taskiq.errors import BrokerUnreachableError, ConfigError, TaskFailedError
+from dagster_taskiq.event_log import EventTail, Tailed, kept_open
 from dagster_taskiq.executor import TaskiqExecutor
 from dagster_taskiq.settings import OnWorkerLost, home_of, redact
 
@@ -42,6 +42,8 @@ T = TypeVar("T")
 
 #: The longest the loop goes without looking at the event log, in seconds.
 TICK_SECONDS = 1.0
+#: The longest between two looks at the health of what is in flight, in seconds.
+CHECK_SECONDS = 5.0
 #: How long a step waits in a queue that no worker serves before the event log says so, in
 #: seconds; and how long until it is said again, twice as long each time up to the last number.
 UNSERVED_SECONDS = 10.0
@@ -54,8 +56,6 @@ CLOSING_SECONDS = 300.0
 STOPPING_SECONDS = 30.0
 #: How often ``worker_lost: retry`` runs a step again for a worker or child that died under it.
 LOST_RETRIES = 3
-#: How many events are read from the event log at a time.
-EVENTS_AT_ONCE = 1000
 
 
 @dataclass
@@ -66,6 +66,8 @@ class Flight:
     task_id: str
     queue: str
     since: float = field(default_factory=time.monotonic)
+    #: Whether its task has ended, whatever the log says of the step so far.
+    landed: bool = False
     #: Whether the loop itself has written the step's failure or retry.
     decided: bool = False
     #: How often in a row the backend knew nothing of the task.
@@ -78,61 +80,6 @@ class Complaint:
 
     at: float
     again_after: float = field(default_factory=lambda: UNSERVED_AGAIN_SECONDS[0])
-
-
-@dataclass(frozen=True)
-class Tailed:
-    """An event of the run, as it stands in the log."""
-
-    event: DagsterEvent
-    timestamp: float
-
-
-class EventTail:
-    """Reads each event of a run once, in the order of the log."""
-
-    def __init__(self, instance: DagsterInstance, run_id: str) -> None:
-        self._instance = instance
-        self._run_id = run_id
-        self._cursor: str | None = None
-        self._seen: set[int] = set()
-        # Some databases hand out ids before the rows are visible; their storage says how far
-        # back a reader must look for stragglers.
-        self._overlap = instance.event_log_storage.default_run_scoped_event_tailer_offset()
-
-    def read(self) -> Iterator[Tailed]:
-        """Yield what has come since the last read."""
-        more = True
-        while more:
-            batch = self._instance.get_records_for_run(
-                self._run_id,
-                self._cursor,
-                of_type=set(DagsterEventType),
-                limit=EVENTS_AT_ONCE,
-            )
-            fresh = [record for record in batch.records if record.storage_id not in self._seen]
-            more = len(batch.records) >= EVENTS_AT_ONCE and bool(fresh)
-            self._move(batch.cursor, [record.storage_id for record in batch.records])
-            for record in fresh:
-                entry = record.event_log_entry
-                if entry.dagster_event is not None:
-                    yield Tailed(entry.dagster_event, entry.timestamp)
-
-    def _move(self, cursor: str, storage_ids: list[int]) -> None:
-        if not self._overlap:
-            self._cursor = cursor
-            return
-        self._seen.update(storage_ids)
-        if not storage_ids:
-            return
-        back = max(0, max(storage_ids) - self._overlap)
-        at = EventLogCursor.parse(self._cursor).storage_id() if self._cursor else 0
-        if len(storage_ids) >= EVENTS_AT_ONCE:
-            # The overlap alone fills a batch: move by at least half of it, or nothing moves.
-            back = max(back, sorted(storage_ids)[len(storage_ids) // 2])
-        self._cursor = EventLogCursor.from_storage_id(max(at, back)).to_string()
-        oldest = max(at, back)
-        self._seen = {storage_id for storage_id in self._seen if storage_id > oldest}
 
 
 class Pools(InstanceConcurrencyContext):
@@ -200,6 +147,7 @@ class RunLoop:
         _check_storage(self._plan)
         self._client: Client = client_for(self._settings)
         with ExitStack() as stack:
+            stack.enter_context(kept_open(self._instance, self._run.run_id))
             self._pools = stack.enter_context(Pools(self._instance, self._run))
             self._active = stack.enter_context(
                 ActiveExecution(
@@ -263,22 +211,21 @@ class RunLoop:
         return read
 
     def _handle(self, event: DagsterEvent) -> None:
-        key = event.step_key
         # Skips are decided by ActiveExecution, which has handled them before they are logged.
-        if key is None or event.is_step_skipped:
+        # An event of a step that is not in flight is a lost worker's: the step's end is known.
+        flight = None if event.is_step_skipped else self._flights.get(event.step_key or "")
+        if flight is None:
             return
-        if _ends_step(event) or event.is_resource_init_failure:
-            flight = self._flights.get(key)
-            if flight is None:
-                return  # the step's end is known: these are a lost worker's last words
-            if event.is_resource_init_failure:
-                error = event.engine_event_data.error
-                self._active.handle_event(event)
-                self._decide(flight, error or _error("A resource could not be set up."))
-                return
-            del self._flights[key]
-            self._unsent.pop(key, None)
-            self._closing[flight.task_id] = flight
+        if event.is_resource_init_failure:
+            error = event.engine_event_data.error
+            self._active.handle_event(event)
+            self._decide(flight, error or _error("A resource could not be set up."))
+            return
+        if _ends_step(event):
+            del self._flights[flight.step.key]
+            self._unsent.pop(flight.step.key, None)
+            if not flight.landed:
+                self._closing[flight.task_id] = flight
             if event.is_step_failure and event.step_failure_data.error is not None:
                 self._errors.append(event.step_failure_data.error)
         self._active.handle_event(event)
@@ -301,9 +248,12 @@ class RunLoop:
         self._read_log()
         for flight in silent:
             task = known.get(flight.task_id)
-            if flight.step.key in self._flights and task is not None and task.state.is_final:
-                self._decide(flight, _error(_silent_end(flight, task)), lost=True)
+            if task is None or not task.state.is_final:
+                continue
+            flight.landed = True
             self._closing.pop(flight.task_id, None)
+            if self._flights.get(flight.step.key) is flight:
+                self._decide(flight, _error(_silent_end(flight, task)), lost=True)
 
     def _decide(self, flight: Flight, error: SerializableErrorInfo, lost: bool = False) -> None:
         """Write the failure, or the retry, of a step that cannot say for itself."""
@@ -329,16 +279,6 @@ class RunLoop:
         queue = tags.read_tag(step.tags, tags.QUEUE_TAG) or self._settings.queue
         flight = Flight(step, self._task_id(step, incarnation), queue)
         self._flights[step.key] = flight
-        DagsterEvent.step_worker_starting(
-            self._context.for_step(step),
-            f'Sent step "{step.key}" to queue "{queue}".',
-            metadata={
-                "queue": queue,
-                "priority": self._priority_of(step),
-                "task_id": flight.task_id,
-                "broker": redact(self._settings.broker),
-            },
-        )
         self._send(flight)
 
     def _send(self, flight: Flight) -> None:
@@ -365,10 +305,21 @@ class RunLoop:
             run_id=self._run.run_id,
             step_key=step.key,
         )
-        if self._reach(lambda: self._client.submit(order) or True) is None:
+        if self._reach(lambda: self._client.submit(order)) is None:
             self._unsent[step.key] = flight
-        else:
-            self._unsent.pop(step.key, None)
+            return
+        self._unsent.pop(step.key, None)
+        # Said after the fact: while this is being written, a worker already picks the task up.
+        DagsterEvent.step_worker_starting(
+            self._context.for_step(step),
+            f'Sent step "{step.key}" to queue "{flight.queue}".',
+            metadata={
+                "queue": flight.queue,
+                "priority": order.priority,
+                "task_id": flight.task_id,
+                "broker": redact(self._settings.broker),
+            },
+        )
 
     def _send_unsent(self) -> None:
         for flight in list(self._unsent.values()):
@@ -456,7 +407,7 @@ class RunLoop:
         """See, every few seconds, that every step in flight has somebody who works on it."""
         now = time.monotonic()
         since = now - self._checked_at
-        interval = self._settings.heartbeat_interval
+        interval = min(self._settings.heartbeat_interval, CHECK_SECONDS)
         if since < interval or self._client.runs_in_process:
             return
         self._checked_at = now
@@ -474,7 +425,8 @@ class RunLoop:
         known, workers = found
         by_id = {worker.id: worker for worker in workers}
         for task_id, flight in {**flights, **self._closing}.items():
-            self._check_flight(flight, known.get(task_id), by_id)
+            if flight.step.key not in self._unsent:
+                self._check_flight(flight, known.get(task_id), by_id)
         self._complain_of_unserved(known, workers)
 
     def _check_flight(
@@ -493,7 +445,10 @@ class RunLoop:
             self._ended.add(task.id)
         elif task.state is TaskState.STARTED:
             silence = self._silence_of(workers.get(task.worker))
-            if silence and self._reach(lambda: self._client.lose(task, silence)):
+            if silence:
+                # Recorded, it comes back as mail like any other end; unless the task ended by
+                # itself meanwhile, which is what counts then.
+                self._reach(lambda: self._client.lose(task, silence))
                 self._ended.add(task.id)
 
     def _silence_of(self, worker: Worker | None) -> str:

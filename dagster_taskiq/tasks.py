@@ -36,6 +36,7 @@ from dagster_taskiq.errors import (
     TaskRevokedError,
     UnknownTaskError,
 )
+from dagster_taskiq.event_log import spare_setup
 
 #: Name of the task that executes one step.
 EXECUTE_PLAN = "execute_plan"
@@ -104,6 +105,7 @@ def execute_plan(
             f"Run {args.run_id} is not in the worker's Dagster instance. Worker and run must use "
             "the same run storage; see `storage` in dagster.yaml."
         )
+    spare_setup(instance, run.run_id)
     if run.is_finished or run.status == DagsterRunStatus.CANCELING:
         instance.report_engine_event(
             f"Dropped step {step_key} before it started: the run is {run.status.value}.",
@@ -203,7 +205,9 @@ def describe_failure(error: BaseException) -> str:
     """Return the text that tells the run's event log why a task failed."""
     if isinstance(error, DagsterTaskiqError):
         return str(error)
-    info = serializable_error_info_from_exc_info((type(error), error, error.__traceback__))
+    info = serializable_error_info_from_exc_info(
+        (type(error), error, error.__traceback__)  # type: ignore[arg-type] # may be None
+    )
     return info.to_string()
 
 

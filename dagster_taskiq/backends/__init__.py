@@ -36,8 +36,8 @@ def make_backend(settings: Settings, beside: QueueBroker | None = None) -> State
         ConfigError: nothing serves the URL; the text lists what is served.
         MissingExtraError: what serves it is not installed; the text has the pip line.
     """
-    backend = BACKENDS.find(settings.backend_url)
+    make = BACKENDS.find(settings.backend_url)
     same = settings.backend_url == settings.broker
-    if beside is None or not same or settings.options_of_backend != settings.broker_options:
-        return backend(settings)
-    return backend(settings, beside.connection)
+    shares = same and settings.options_of_backend == settings.broker_options
+    backend: StateBackend = make(settings, beside.connection if beside and shares else None)
+    return backend

@@ -28,6 +28,8 @@ RUN_LABEL = "run_id"
 #: Label of a message: the step it executes.
 STEP_LABEL = "step_key"
 
+#: About how many mails a channel keeps. Mail is a hint; what it hints at is recorded elsewhere.
+MAIL_LENGTH = 1000
 #: Seconds between two tries to write what must not be lost: the first, and the longest.
 WRITE_RETRY_SECONDS = (0.1, 5.0)
 
@@ -123,7 +125,11 @@ class Worker:
         """Make it from what :meth:`dumps` wrote; unknown fields of a newer version are ignored."""
         plain = json.loads(text)
         plain = {name: plain[name] for name in cls.__dataclass_fields__ if name in plain}
-        running = tuple(Running(**each) for each in plain.pop("running"))
+        known = Running.__dataclass_fields__
+        running = tuple(
+            Running(**{name: each[name] for name in known if name in each})
+            for each in plain.pop("running")
+        )
         return cls(**{**plain, "queues": tuple(plain["queues"]), "running": running, "age": age})
 
 
@@ -176,10 +182,14 @@ class StateBackend(AsyncResultBackend[Any]):
         """
 
     @abstractmethod
-    async def finish(
-        self, task: Task, state: TaskState, error: str, result: TaskiqResult[Any] | None
-    ) -> bool:
+    async def finish(self, task: Task, state: TaskState, error: str, result: bytes | None) -> bool:
         """Record the end of a task that ``task.worker`` started, and post it to the run's channel.
+
+        Args:
+            task: which one, and whose.
+            state: a final one.
+            error: why, in one sentence; empty for a success.
+            result: what :meth:`load_result` shall return, from now on and not before.
 
         Returns:
             ``False``, and nothing is recorded, when the task is not STARTED by that worker.
@@ -247,10 +257,10 @@ class StateBackend(AsyncResultBackend[Any]):
             step_key=str(labels.get(STEP_LABEL, "")),
             worker=str(labels.get(WORKER_LABEL, "")),
         )
+        stored: bytes | None = None
+        if not task.run_id:  # a step's outcome is in the event log; only its state is wanted here
+            result, stored = as_json(result)
         state, error = _end_of(result)
-        stored: TaskiqResult[Any] | None = result
-        if task.run_id:  # a step's outcome is in the event log; only the state is wanted here
-            stored = None
         delay = WRITE_RETRY_SECONDS[0]
         while True:
             try:
@@ -305,14 +315,14 @@ class StateBackend(AsyncResultBackend[Any]):
 WORKER_LABEL = "dagster_taskiq_worker"
 
 
-def dump_result(result: TaskiqResult[Any]) -> bytes:
-    """Return a result as JSON; a value that JSON cannot hold becomes an error that says so."""
+def as_json(result: TaskiqResult[Any]) -> tuple[TaskiqResult[Any], bytes]:
+    """Return a result with its JSON; where JSON cannot hold the value, an error that says so."""
     try:
-        return json.dumps(result.model_dump(mode="json")).encode()
+        return result, json.dumps(result.model_dump(mode="json")).encode()
     except (TypeError, ValueError) as error:
         problem = TypeError(f"The task's return value is not JSON: {error}")
         failed = replace_result(result, problem)
-        return json.dumps(failed.model_dump(mode="json")).encode()
+        return failed, json.dumps(failed.model_dump(mode="json")).encode()
 
 
 def replace_result(result: TaskiqResult[Any], error: BaseException) -> TaskiqResult[Any]:

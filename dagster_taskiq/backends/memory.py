@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from taskiq import TaskiqResult
-
 from dagster_taskiq.backends.base import (
     FROM_START,
     Mail,
@@ -14,7 +12,6 @@ from dagster_taskiq.backends.base import (
     Task,
     TaskState,
     Worker,
-    dump_result,
     end_mail,
     run_channel,
 )
@@ -47,15 +44,13 @@ class MemoryBackend(StateBackend):
         self._set(replace(known, state=TaskState.STARTED, worker=task.worker, started_at=now))
         return None
 
-    async def finish(
-        self, task: Task, state: TaskState, error: str, result: TaskiqResult[Any] | None
-    ) -> bool:
+    async def finish(self, task: Task, state: TaskState, error: str, result: bytes | None) -> bool:
         """Change STARTED to a final state."""
         known = self.connection.tasks.get(task.id)
         if known is None or (known.state, known.worker) != (TaskState.STARTED, task.worker):
             return False
         if result is not None:
-            self.connection.results[task.id] = dump_result(result)
+            self.connection.results[task.id] = result
         self._set(replace(known, state=state, error=error, finished_at=time.time()))
         return True
 

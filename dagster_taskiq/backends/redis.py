@@ -10,16 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from taskiq import TaskiqResult
-
 from dagster_taskiq.backends.base import (
     FROM_START,
+    MAIL_LENGTH,
     Mail,
     StateBackend,
     Task,
     TaskState,
     Worker,
-    dump_result,
     end_mail,
     run_channel,
 )
@@ -32,8 +30,6 @@ _LUA = Path(__file__).with_name("lua")
 UNFINISHED_SECONDS = 30 * 86400
 #: How long mail and silent workers are kept, in seconds.
 KEEP_SECONDS = 86400
-#: About how many mails a channel keeps. Mail is a hint; what it hints at is recorded elsewhere.
-MAIL_LENGTH = 1000
 #: How many tasks one script call handles; more would hold up the server's other clients.
 CHUNK = 500
 
@@ -82,19 +78,26 @@ class RedisBackend(StateBackend):
         state = await self._script("start", [self._task_key(task.id)], args)
         return TaskState(state.decode()) if state else None
 
-    async def finish(
-        self, task: Task, state: TaskState, error: str, result: TaskiqResult[Any] | None
-    ) -> bool:
-        """Store the result, if it is wanted, and then run the finish script."""
+    async def finish(self, task: Task, state: TaskState, error: str, result: bytes | None) -> bool:
+        """Run the finish script."""
         keep = max(1, int(self.settings.result_ttl))
-        if result is not None:
-            await self.connection.client.set(
-                self._key("result", task.id), dump_result(result), keep
-            )
-        channel = self._mail_key(run_channel(task.run_id)) if task.run_id else ""
+        keys = [
+            self._task_key(task.id),
+            self._mail_key(run_channel(task.run_id)) if task.run_id else "",
+            self._key("result", task.id) if result is not None else "",
+        ]
         mail = json.dumps(end_mail(task, state))
-        args = [task.worker, state.value, error, keep, mail, KEEP_SECONDS, MAIL_LENGTH]
-        return bool(await self._script("finish", [self._task_key(task.id), channel], args))
+        args = [
+            task.worker,
+            state.value,
+            error,
+            keep,
+            mail,
+            KEEP_SECONDS,
+            MAIL_LENGTH,
+            result or b"",
+        ]
+        return bool(await self._script("finish", keys, args))
 
     async def revoke(self, task_ids: Sequence[str], reason: str) -> dict[str, str]:
         """Run the revoke script for each."""

@@ -7,16 +7,15 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
-from taskiq import TaskiqResult
 
 from dagster_taskiq.backends.base import (
     FROM_START,
+    MAIL_LENGTH,
     Mail,
     StateBackend,
     Task,
     TaskState,
     Worker,
-    dump_result,
     end_mail,
     run_channel,
 )
@@ -26,6 +25,8 @@ from dagster_taskiq.settings import Settings
 
 #: How long mail and lost workers are kept, in seconds.
 KEEP_SECONDS = 86400.0
+#: A channel is cut to its length at every so many mails on the server.
+TRIM_EVERY = 100
 #: How many ids stand in one statement; SQLite allows 32,766 variables, older builds 999.
 CHUNK = 500
 
@@ -82,16 +83,14 @@ class SqlBackend(StateBackend):
 
         return await self.connection.write(work)
 
-    async def finish(
-        self, task: Task, state: TaskState, error: str, result: TaskiqResult[Any] | None
-    ) -> bool:
+    async def finish(self, task: Task, state: TaskState, error: str, result: bytes | None) -> bool:
         """Update the row, and add the mail, in one transaction."""
         now = time.time()
         ended = {
             "state": state.value,
             "finished_at": now,
             "error": error,
-            "result": dump_result(result) if result is not None else None,
+            "result": result,
         }
 
         def work(connection: Connection) -> bool:
@@ -267,4 +266,15 @@ def _update(connection: Connection, task_id: str, values: dict[str, Any]) -> Non
 
 def _post(connection: Connection, channel: str, body: dict[str, Any], now: float) -> None:
     row = {"channel": channel, "body": json.dumps(body), "created_at": now}
-    connection.execute(sql.mail.insert(), row)
+    (number,) = connection.execute(sql.mail.insert(), row).inserted_primary_key or (0,)
+    if number % TRIM_EVERY == 0:
+        last = (
+            sa.select(sql.mail.c.id)
+            .where(sql.mail.c.channel == channel)
+            .order_by(sql.mail.c.id.desc())
+            .offset(MAIL_LENGTH)
+            .limit(1)
+            .scalar_subquery()
+        )
+        old = sql.mail.delete().where(sql.mail.c.channel == channel, sql.mail.c.id <= last)
+        connection.execute(old)

@@ -30,4 +30,5 @@ def make_broker(settings: Settings) -> QueueBroker:
         ConfigError: nothing serves the URL; the text lists what is served.
         MissingExtraError: what serves it is not installed; the text has the pip line.
     """
-    return BROKERS.find(settings.broker)(settings)
+    broker: QueueBroker = BROKERS.find(settings.broker)(settings)
+    return broker

@@ -139,6 +139,7 @@ class QueueBroker(AsyncBroker):
         if self.service is not None:
             await self.service.stop()
             self.service = None
+        await self._give_back_all()
         await super().shutdown()
         await self.connection.close()
 
@@ -195,7 +196,9 @@ class QueueBroker(AsyncBroker):
         priority = message.labels.get(PRIORITY_LABEL) or 0
         try:
             level = int(priority)
-        except (TypeError, ValueError):
+            if level != float(priority):
+                raise ValueError(priority)
+        except (TypeError, ValueError, OverflowError):
             raise ConfigError(
                 f'The label "{PRIORITY_LABEL}" of task {message.task_name} must be an integer, '
                 f"but it is {priority!r}."
@@ -227,6 +230,14 @@ class QueueBroker(AsyncBroker):
         delivery = self._claimed.pop(task_id, None)
         if delivery is not None:
             await self.release(delivery)
+
+    async def _give_back_all(self) -> None:
+        """Release what was handed on and never started, so that nobody waits for the lease."""
+        for task_id in list(self._claimed):
+            try:
+                await self.give_back(task_id)
+            except self.connection_errors as error:
+                logger.warning("Could not give back task %s: %s", task_id, error)
 
     async def _ack(self, delivery: Delivery) -> None:
         self._claimed.pop(delivery.task_id, None)
@@ -270,7 +281,7 @@ class QueueBroker(AsyncBroker):
     async def _readable(self, delivery: Delivery) -> bool:
         """Whether to hand the message on; one that nobody can read is set aside."""
         try:
-            self.formatter.loads(delivery.body)
+            self.formatter.loads(delivery.body).parse_labels()
         except Exception as error:  # whatever a formatter raises: the message is what is wrong
             reason = f"it cannot be read: {_first_line(error)}"
         else:

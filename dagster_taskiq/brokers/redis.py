@@ -44,13 +44,14 @@ class RedisBroker(QueueBroker):
             self._key("queue", queue, str(priority)),
             self._key("places"),
             self._key("bell", queue),
+            self._key("clock"),
         ]
         await self._script("put", keys, [queue, priority, task_id, body])
 
     async def claim(self) -> Delivery | None:
         """Run the claim script."""
-        stale = int(self.settings.lease * 1000)
-        found = await self._script("claim", [], [self.consumer, stale, *self.queues], prefixed=True)
+        args = [self.consumer, self._stale, *self.queues]
+        found = await self._script("claim", [], args, prefixed=True)
         if not found:
             return None
         queue, level, message_id, task_id, body, attempt = found
@@ -69,30 +70,19 @@ class RedisBroker(QueueBroker):
 
     async def acknowledge(self, delivery: Delivery) -> None:
         """Delete the message."""
-        await self._delete([delivery], "")
+        await self._delete([delivery])
 
     async def release(self, delivery: Delivery) -> None:
         """Make the claim look stale, so that the next one to look takes the message first."""
-        queue, level, message_id = json.loads(delivery.handle)
-        stream = self._key("queue", queue, level)
-        await self.connection.client.xclaim(
-            stream,
-            "workers",
-            "given-back",
-            0,
-            [message_id],
-            idle=int(self.settings.lease * 1000) + 1,
-            retrycount=0,
-            justid=True,
-        )
-        await self.connection.client.xadd(self._key("bell", queue), {"level": level}, maxlen=1)
+        args = [self.consumer, *json.loads(delivery.handle)]
+        await self._script("release", [], args, prefixed=True)
 
     async def reject(self, delivery: Delivery, reason: str) -> None:
         """Move the message to the stream of rejected ones, which keeps the last thousand."""
-        await self._delete([delivery], reason)
+        await self._delete([delivery], reason=reason)
 
     async def discard(self, task_ids: Sequence[str]) -> int:
-        """Look up where the messages are, and delete them."""
+        """Look up where the messages are, and delete those that nobody has claimed."""
         if not task_ids:
             return 0
         places = await cast(Any, self.connection.client.hmget(self._key("places"), list(task_ids)))
@@ -102,11 +92,11 @@ class RedisBroker(QueueBroker):
                 queue, level, message_id = json.loads(place)
                 handle = json.dumps([queue, level, message_id])
                 found.append(Delivery(handle, task_id, queue, b"", 0))
-        return await self._delete(found, "") if found else 0
+        return await self._delete(found, spare=str(self._stale)) if found else 0
 
     async def depths(self) -> list[QueueDepth]:
         """Count by script."""
-        found = await self._script("depths", [], [], prefixed=True)
+        found = await self._script("depths", [], [self._stale], prefixed=True)
         now = time.time()
         rows = []
         for queue, messages, claimed, oldest in found:
@@ -118,8 +108,15 @@ class RedisBroker(QueueBroker):
         """Measure the stream of rejected ones."""
         return int(await self.connection.client.xlen(self._key("rejected")))
 
-    async def _delete(self, deliveries: Sequence[Delivery], reason: str) -> int:
-        args: list[Any] = [reason]
+    @property
+    def _stale(self) -> int:
+        """Milliseconds after which a claim counts for nothing."""
+        return int(self.settings.lease * 1000)
+
+    async def _delete(
+        self, deliveries: Sequence[Delivery], reason: str = "", spare: str = ""
+    ) -> int:
+        args: list[Any] = [reason, spare]
         for each in deliveries:
             args += [*json.loads(each.handle), each.task_id]
         return int(await self._script("delete", [], args, prefixed=True))

@@ -112,7 +112,7 @@ class SqlBroker(QueueBroker):
             .select_from(messages)
             .where(messages.c.prefix == self.settings.prefix, messages.c.rejected.is_not(None))
         )
-        return int(await self.connection.read(lambda connection: connection.scalar(query)) or 0)
+        return await self.connection.read(lambda connection: connection.execute(query).scalar_one())
 
     def _is_free(self, now: float) -> "sa.ColumnElement[bool]":
         stale = messages.c.claimed_at < now - self.settings.lease

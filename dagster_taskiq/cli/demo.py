@@ -1,8 +1,343 @@
-"""``dagster-taskiq demo``."""
+"""``dagster-taskiq demo``: an example project, a worker, and a look at what the event log says."""
+
+import _thread
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
 
 import click
+import yaml
+from dagster import DagsterInstance, DagsterRun
+from dagster._core.definitions.reconstruct import ReconstructableRepository
+from dagster._core.events import RunFailureReason
+from dagster._core.execution.api import execute_run_iterator
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from dagster_taskiq.cli.options import open_client
+from dagster_taskiq.cli.tables import show
+from dagster_taskiq.cli.worker import show_workers
+from dagster_taskiq.client import Client
+from dagster_taskiq.demo import project
+from dagster_taskiq.demo.facts import facts_of
+from dagster_taskiq.demo.story import Outcome, RunStory, StepStory
+from dagster_taskiq.settings import BACKEND_ENV, BROKER_ENV, EMBEDDED_URL, Settings, redact
+
+#: How long the worker may take to come up, in seconds.
+WORKER_START_SECONDS = 60.0
+#: How long it may take to leave, having nothing to do, before it is killed, in seconds.
+WORKER_STOP_SECONDS = 20.0
+#: How long all runs together may take before the demo gives up, in seconds.
+RUNS_SECONDS = 300.0
+#: How often the event log is read to show what is new, in seconds.
+POLL_SECONDS = 0.2
+#: How much of the worker's log is shown when it did not come up, in lines.
+LOG_LINES = 20
+
+WORKER_NAME = "demo-worker"
+SLOTS = 2
+#: The partition for which the assets are made.
+PARTITION = "north"
+
+_COLUMNS = ("step", "state", "attempts", "seconds", "why again")
+_STYLES = {
+    Outcome.WAITING: "dim",
+    Outcome.RUNNING: "cyan",
+    Outcome.RETRYING: "yellow",
+    Outcome.SUCCEEDED: "green",
+    Outcome.FAILED: "bold red",
+    Outcome.SKIPPED: "blue",
+}
 
 
 @click.command()
-def demo() -> None:
-    """Run an example project."""
+@click.option(
+    "--broker",
+    "-b",
+    default=EMBEDDED_URL,
+    help="URL of the broker to run it on. Default: the embedded one, with nothing to install.",
+)
+@click.option("--keep", is_flag=True, help="Keep the demo's directory, and print where it is.")
+def demo(broker: str, keep: bool) -> None:
+    """Run an example project on a worker, in a directory of its own.
+
+    The exit code is 0 when everything went as it should: the retries, the killed process and the
+    skipped step included.
+    """
+    if broker.startswith("memory:"):
+        raise click.BadParameter(
+            "a broker in memory has no workers. Name one that processes share, such as "
+            "redis://localhost:6379/0, or none at all.",
+            param_hint="--broker",
+        )
+    # SIGTERM ends the demo as Ctrl-C does, the worker first; and so does the watchdog, also where
+    # a shell started the demo with SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    home = Path(tempfile.mkdtemp(prefix="dagster-taskiq-demo-"))
+    try:
+        succeeded = _run_demo(home, broker)
+    except KeyboardInterrupt:
+        click.echo("Interrupted.", err=True)
+        sys.exit(130)
+    finally:
+        if keep:
+            click.echo(f"Kept: {home}")
+            click.echo(f"  worker's log:       {_worker_log(home)}")
+            click.echo(f"  runs, in Dagster:   DAGSTER_HOME={home} dagster dev -m {_module()}")
+        else:
+            shutil.rmtree(home, ignore_errors=True)
+    sys.exit(0 if succeeded else 1)
+
+
+def _run_demo(home: Path, broker: str) -> bool:
+    """Run the demo in ``home``; return whether all facts hold."""
+    config = _prepare(home, broker)
+    settings = Settings.from_dict(config).resolved()
+    client = open_client(settings)
+    click.echo(f"Example project {_module()} on {redact(settings.broker)}\n")
+    with DagsterInstance.get() as instance:
+        with _worker(home, client) as worker, _watchdog(worker, home):
+            show_workers(client.workers())
+            runs = []
+            for job, tags in (
+                ("shop_assets", {"dagster/partition": PARTITION}),
+                ("ship_parcels", {}),
+            ):
+                runs.append(_run_job(instance, job, config, tags))
+        stories = [RunStory.from_event_log(instance, run_id) for run_id in runs]
+    for story in stories:
+        if story.error:
+            click.echo(f"\n{story.error}", err=True)
+    click.echo()
+    return _summarize(stories)
+
+
+def _prepare(home: Path, broker: str) -> dict[str, Any]:
+    """Make ``home`` a Dagster home and this process one of its users.
+
+    Returns:
+        The executor's config: names of its own, so that the demo disturbs nobody on the server.
+    """
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    # The broker's URL, which may hold a password, goes by way of the environment: neither into a
+    # run's config nor onto the worker's command line.
+    os.environ.update({"DAGSTER_HOME": str(home), BROKER_ENV: broker})
+    os.environ.pop(BACKEND_ENV, None)
+    config = {"prefix": f"dagster-taskiq-demo-{uuid.uuid4().hex[:8]}", "result_ttl": RUNS_SECONDS}
+    _worker_config(home).write_text(yaml.safe_dump(config))
+    return config
+
+
+@contextmanager
+def _worker(home: Path, client: Client) -> Iterator["subprocess.Popen[bytes]"]:
+    """Start a worker, wait until it beats, and end it with the context.
+
+    Raises:
+        click.ClickException: it does not come up, or does not leave as it should.
+    """
+    command = [sys.executable, "-m", "dagster_taskiq", "worker", "start"]
+    command += ["-n", WORKER_NAME, "-c", str(SLOTS), "-y", str(_worker_config(home))]
+    click.echo(f"Starting a worker with {SLOTS} slots ...")
+    with _worker_log(home).open("ab") as log:
+        # In a session of its own: Ctrl-C is for the demo, which then ends the worker.
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + WORKER_START_SECONDS
+        while not any(each.name == WORKER_NAME for each in client.workers()):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise click.ClickException(f"The worker did not come up.\n{_log_end(home)}")
+            time.sleep(0.05)
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(WORKER_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    if process.returncode != 0:
+        raise click.ClickException(
+            f"The worker ended with exit code {process.returncode}.\n{_log_end(home)}"
+        )
+
+
+@contextmanager
+def _watchdog(worker: "subprocess.Popen[bytes]", home: Path) -> Iterator[None]:
+    """Interrupt the runs when their worker has gone or they take too long.
+
+    Raises:
+        click.ClickException: that happened.
+    """
+    done = threading.Event()
+    problems: list[str] = []
+
+    def watch() -> None:
+        deadline = time.monotonic() + RUNS_SECONDS
+        while not done.wait(0.5):
+            if worker.poll() is not None:
+                problems.append(f"The worker ended in the middle of it.\n{_log_end(home)}")
+            elif time.monotonic() > deadline:
+                problems.append(f"The runs have not ended after {RUNS_SECONDS:.0f} s.")
+            if problems:
+                _thread.interrupt_main()
+                return
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not problems:
+            raise
+    finally:
+        done.set()
+    if problems:
+        raise click.ClickException(problems[0])
+
+
+def _run_job(
+    instance: DagsterInstance, name: str, config: Mapping[str, Any], tags: Mapping[str, str]
+) -> str:
+    """Execute a job of the example project, showing how it goes; return the run's id.
+
+    Raises:
+        KeyboardInterrupt: this process was told to end.
+    """
+    job = ReconstructableRepository.for_module(_module(), "defs").get_reconstructable_job(name)
+    run = instance.create_run_for_job(
+        job.get_definition(),
+        run_config={
+            "execution": {"config": dict(config)},
+            # What the console logger would print is shown in a shorter way.
+            "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+        },
+        tags=tags,
+        job_code_origin=job.get_python_origin(),
+    )
+    click.echo(f"\nRunning {name} ...")
+    started = time.monotonic()
+    with _progress(instance, run):
+        events = list(execute_run_iterator(job, run, instance))
+    for event in events:
+        failure = event.job_failure_data if event.is_run_failure else None
+        if failure and failure.failure_reason == RunFailureReason.UNEXPECTED_TERMINATION:
+            raise KeyboardInterrupt  # Dagster has taken it as the end of that run alone
+    ended = instance.get_run_by_id(run.run_id)
+    status = ended.status.value if ended is not None else "lost"
+    click.echo(f"{name}: {status} after {time.monotonic() - started:.1f} s")
+    return run.run_id
+
+
+@contextmanager
+def _progress(instance: DagsterInstance, run: DagsterRun) -> Iterator[None]:
+    """Show a run as it goes: a table that changes on a terminal, a line for each event elsewhere.
+
+    Both read the event log by themselves, since a run's loop looks at it when a step has ended,
+    and here one wants to see them start.
+    """
+    console = Console()
+    story = RunStory()
+    done = threading.Event()
+
+    def follow() -> None:
+        cursor, started, more = None, time.time(), True
+        while more:
+            more = not done.wait(POLL_SECONDS)
+            batch = instance.get_records_for_run(run.run_id, cursor)
+            cursor = batch.cursor
+            for entry in (record.event_log_entry for record in batch.records):
+                event = entry.dagster_event
+                sentence = event and story.tell(event, entry.timestamp)
+                if event and sentence and not console.is_terminal:
+                    at = entry.timestamp - started
+                    click.echo(f"{at:6.1f} s  {event.step_key}: {sentence}")
+
+    with ExitStack() as stack:
+        if console.is_terminal:
+            view = Live(
+                get_renderable=lambda: _table(run.job_name, list(story.steps.values())),
+                console=console,
+                refresh_per_second=8,
+                transient=True,
+            )
+            stack.enter_context(view)
+        follower = threading.Thread(target=follow, daemon=True)
+        follower.start()
+        try:
+            yield
+        finally:
+            done.set()
+            follower.join()
+
+
+def _table(title: str, steps: Sequence[StepStory]) -> Table:
+    """Return the steps of a run, as they are now, for a terminal."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in _COLUMNS[:-1]:
+        table.add_column(column, no_wrap=True)
+    table.add_column(_COLUMNS[-1], overflow="fold")
+    for step in steps:
+        key, outcome, *rest = map(Text, _cells(step))
+        outcome.stylize(_STYLES[step.outcome])
+        table.add_row(key, outcome, *rest)
+    return table
+
+
+def _cells(step: StepStory) -> tuple[str, ...]:
+    seconds = f"{step.seconds(time.time()):.1f}"
+    return step.key, step.outcome.value, str(step.attempts), seconds, "; ".join(step.reasons)
+
+
+def _summarize(stories: Sequence[RunStory]) -> bool:
+    """Print what became of each step and which facts hold; return whether all do."""
+    steps = [step for story in stories for step in story.steps.values()]
+    console = Console()
+    if console.is_terminal:
+        console.print(_table("Steps", steps))
+    else:
+        show("Steps", _COLUMNS, [_cells(step) for step in steps])
+    click.echo()
+    facts = facts_of(stories[0], stories[1], PARTITION)
+    for fact in facts:
+        mark = click.style("ok ", fg="green") if fact.holds else click.style("NOT", fg="red")
+        click.echo(f"  {mark}  {fact.statement}")
+    succeeded = all(fact.holds for fact in facts)
+    click.echo(
+        f"\n{sum(fact.holds for fact in facts)} of {len(facts)} facts hold, by Dagster's event log."
+    )
+    return succeeded
+
+
+def _module() -> str:
+    return project.__name__
+
+
+def _worker_config(home: Path) -> Path:
+    return home / "worker.yaml"
+
+
+def _worker_log(home: Path) -> Path:
+    return home / "worker.log"
+
+
+def _log_end(home: Path) -> str:
+    lines = _worker_log(home).read_text(errors="replace").splitlines()
+    return "\n".join(["The last lines of its log:", *(f"  {line}" for line in lines[-LOG_LINES:])])

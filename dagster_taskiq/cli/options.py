@@ -1,7 +1,5 @@
 """Options that several commands share, and the settings they make."""
 
-import importlib
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,15 +7,13 @@ from typing import Any, TypeVar
 
 import click
 
-from dagster_taskiq.brokers import QueueBroker
+from dagster_taskiq.app import load, use
+from dagster_taskiq.brokers.base import QueueBroker
 from dagster_taskiq.client import Client, client_for
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings import BACKEND_ENV, BROKER_ENV, Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-#: The attributes of a module that may hold a broker, in the order they are looked for.
-APP_ATTRIBUTES = ("broker", "app")
 
 
 def connection_options(function: F) -> F:
@@ -57,17 +53,40 @@ def settings_from(
     if config_yaml is not None:
         settings = Settings.from_yaml(config_yaml)
     elif app is not None:
-        settings = _settings_of_app(app)
+        settings = load(app).settings
     else:
         settings = Settings.from_dict({})
-    if app is not None:
-        settings = replace(settings, include=(*settings.include, app.partition(":")[0]))
     if broker is not None:
         # Another server: what the file says of the backend belongs to the one it names.
         settings = replace(settings, broker=broker, backend=None if backend else settings.backend)
     if backend is not None:
         settings = replace(settings, backend=backend)
     return settings.resolved()
+
+
+def broker_from(
+    broker: str | None, backend: str | None, config_yaml: Path | None, app: str | None
+) -> QueueBroker:
+    """Return the broker a worker listens to, with the middlewares and tasks of ``app`` on it.
+
+    Raises:
+        ConfigError: as :func:`settings_from`; or the module's own broker is another one than the
+            other options ask for.
+    """
+    if app is None:
+        return use(settings_from(broker, backend, config_yaml, None))
+    if broker is None and backend is None and config_yaml is None:
+        return load(app)
+    # Made before the module is imported, so that it is what the module imports from here.
+    current = use(settings_from(broker, backend, config_yaml, None))
+    found = load(app)
+    if found is not current:
+        raise ConfigError(
+            f"{app} makes a broker with settings of its own ({found.settings!r}), which --broker, "
+            "--backend and --config-yaml cannot change. Leave them out, or let the module use "
+            "dagster_taskiq.app.broker."
+        )
+    return current
 
 
 def open_client(settings: Settings) -> Client:
@@ -83,21 +102,3 @@ def split_commas(values: Sequence[str]) -> tuple[str, ...]:
     """Return the parts of repeated options that may hold comma lists, in order, each once."""
     parts = [part.strip() for value in values for part in value.split(",")]
     return tuple(dict.fromkeys(part for part in parts if part))
-
-
-def _settings_of_app(app: str) -> Settings:
-    module_name, _, name = app.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ConfigError(f"Cannot import the module {module_name} that -A names: {error}") from None
-    for each in (name,) if name else APP_ATTRIBUTES:
-        found = getattr(module, each, None)
-        if isinstance(found, QueueBroker):
-            return found.settings
-    raise ConfigError(
-        f"The module {module_name} that -A names has no broker of dagster_taskiq as "
-        f"{name or ' or '.join(APP_ATTRIBUTES)}. Make one with dagster_taskiq.app.make(settings)."
-    )

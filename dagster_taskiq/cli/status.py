@@ -45,6 +45,8 @@ def status(
         show("Queues", ("queue", "waiting", "starting", "oldest"), rows)
         show_workers(workers)
         if rejected:
-            click.echo(f"{rejected} message(s) were set aside as unreadable; see the workers' logs.")
+            click.echo(
+                f"{rejected} message(s) were set aside as unreadable; see the workers' logs."
+            )
     alive = [each for each in workers if not each.is_lost and name in (None, each.name)]
     sys.exit(0 if alive else 1)

@@ -13,7 +13,13 @@ import click
 
 from dagster_taskiq import app as app_module
 from dagster_taskiq.backends.base import Worker
-from dagster_taskiq.cli.options import connection_options, open_client, settings_from, split_commas
+from dagster_taskiq.cli.options import (
+    broker_from,
+    connection_options,
+    open_client,
+    settings_from,
+    split_commas,
+)
 from dagster_taskiq.cli.tables import duration, show
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings import BACKEND_ENV, BROKER_ENV, Settings
@@ -81,7 +87,7 @@ def worker() -> None:
     type=click.FloatRange(min=0),
     help="Seconds that running tasks get to finish after the first signal. Default: no limit.",
 )
-def start(  # noqa: PLR0917 - one parameter for each option
+def start(
     broker: str | None,
     backend: str | None,
     config_yaml: Path | None,
@@ -101,9 +107,8 @@ def start(  # noqa: PLR0917 - one parameter for each option
 
     The first signal lets running tasks finish, the second stops them, the third kills them.
     """
-    settings = settings_from(broker, backend, config_yaml, app)
     if background:
-        _start_in_background(settings, name)
+        _start_in_background(settings_from(broker, backend, config_yaml, app), name)
         return
     logging.basicConfig(
         level=loglevel.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
@@ -113,26 +118,32 @@ def start(  # noqa: PLR0917 - one parameter for each option
     from dagster_taskiq.worker.runner import run_worker  # noqa: PLC0415
     from dagster_taskiq.worker.service import WorkerOptions, default_name  # noqa: PLC0415
 
+    listened = broker_from(broker, backend, config_yaml, app)
     options = WorkerOptions(
         name=name or default_name(),
-        queues=split_commas(queues) or (settings.queue,),
+        queues=split_commas(queues) or (listened.settings.queue,),
         pool=PoolOptions(
             concurrency=concurrency or app_module.default_concurrency(),
             include=split_commas(include),
+            app=app,
             max_tasks_per_child=max_tasks_per_child,
             max_memory_per_child=max_memory_per_child * KIB if max_memory_per_child else None,
             kill_grace=kill_grace,
         ),
         drain_timeout=drain_timeout,
     )
-    sys.exit(run_worker(settings, options))
+    sys.exit(run_worker(listened, options))
 
 
 @worker.command("list")
 @connection_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_workers(
-    broker: str | None, backend: str | None, config_yaml: Path | None, app: str | None, as_json: bool
+    broker: str | None,
+    backend: str | None,
+    config_yaml: Path | None,
+    app: str | None,
+    as_json: bool,
 ) -> None:
     """List the workers: where they are, what they serve, and what they run."""
     workers = open_client(settings_from(broker, backend, config_yaml, app)).workers()
@@ -257,5 +268,3 @@ def _without_urls(arguments: list[str]) -> list[str]:
         elif not argument.startswith(("--broker=", "--backend=")):
             kept.append(argument)
     return kept
-
-

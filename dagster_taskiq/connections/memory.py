@@ -2,11 +2,11 @@
 
 import asyncio
 import itertools
-from collections import defaultdict
+from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from dagster_taskiq.backends.base import Mail, Task, Worker
+from dagster_taskiq.backends.base import MAIL_LENGTH, Mail, Task, Worker
 
 
 @dataclass
@@ -34,7 +34,9 @@ class MemoryServer:
     results: dict[str, bytes] = field(default_factory=dict)
     #: Each worker, with the time of its last heartbeat.
     workers: dict[str, tuple[Worker, float]] = field(default_factory=dict)
-    mail: defaultdict[str, list[Mail]] = field(default_factory=lambda: defaultdict(list))
+    mail: defaultdict[str, deque[Mail]] = field(
+        default_factory=lambda: defaultdict(lambda: deque(maxlen=MAIL_LENGTH))
+    )
     numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
     _changes: int = 0
     _waiters: list["asyncio.Future[None]"] = field(default_factory=list)

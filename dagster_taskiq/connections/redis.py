@@ -45,8 +45,9 @@ class RedisConnection:
         self._options = {
             "socket_timeout": SOCKET_TIMEOUT_SECONDS,
             "socket_connect_timeout": min(timeout, SOCKET_TIMEOUT_SECONDS),
-            "socket_keepalive": True,
             "health_check_interval": HEALTH_CHECK_SECONDS,
+            # Without it, a peer that vanished behind a firewall is noticed only by a timeout.
+            **({} if urlsplit(url).scheme == "unix" else {"socket_keepalive": True}),
             **options,
         }
         self._users = 0
@@ -115,7 +116,8 @@ class RedisConnection:
         """Run a Lua script that stands in a file; the server keeps it after the first time."""
         script = self._scripts.get(path)
         if script is None:
-            script = self._scripts[path] = self.client.register_script(path.read_text())
+            text = path.read_text()  # noqa: ASYNC240 - a few lines, read once
+            script = self._scripts[path] = self.client.register_script(text)
         return await script(keys=keys, args=args)
 
     def _refused(self, error: BaseException) -> ConfigError:
@@ -128,7 +130,7 @@ class RedisConnection:
         # to wait (a worker does) or to say so (a submit does).
         retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=1)
         if "+sentinel" not in urlsplit(self.url).scheme:
-            return cast("Redis", Redis.from_url(self.url, retry=retry, **self._options))
+            return Redis.from_url(self.url, retry=retry, **self._options)
         return self._sentinel_master(retry)
 
     def _sentinel_master(self, retry: Retry) -> "Redis":

@@ -44,7 +44,6 @@ messages = sa.Table(
     sa.Column("queue", sa.String(200), nullable=False),
     sa.Column("priority", sa.Integer, nullable=False),
     sa.Column("task_id", sa.String(500), nullable=False),
-    sa.Column("body", sa.LargeBinary, nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
     # Set while a worker holds the message; a claim older than the lease counts for nothing.
     sa.Column("claimed_by", sa.String(200)),
@@ -52,6 +51,8 @@ messages = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
     # Why the message was set aside; one with a reason is never claimed.
     sa.Column("rejected", sa.Text),
+    # The last one: what stands behind a large value is slow to read.
+    sa.Column("body", sa.LargeBinary, nullable=False),
 )
 sa.Index("dagster_taskiq_messages_next", messages.c.queue, messages.c.priority, messages.c.id)
 sa.Index("dagster_taskiq_messages_task", messages.c.task_id)
@@ -116,6 +117,8 @@ class SqlConnection:
         self._version = 0
         self._generation = 0
         self._changed_at = 0.0
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._looking: asyncio.Task[None] | None = None
         if not self.url.database or self.url.database == ":memory:":
             raise ConfigError(
                 f"{self.shown} names no file that processes could share. Write "
@@ -145,6 +148,9 @@ class SqlConnection:
         # Not on the thread: at the exit of an interpreter it takes no more work.
         self._thread.shutdown()
         self._thread = None
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
         self._disconnect()
 
     async def write(self, work: Callable[[Connection], T]) -> T:
@@ -167,14 +173,28 @@ class SqlConnection:
 
     async def wait_beyond(self, mark: int, timeout: float) -> None:
         """Return when anyone has committed since ``mark`` was taken, or after ``timeout`` s."""
-        deadline = time.monotonic() + timeout
-        while self.mark() == mark:
-            now = time.monotonic()
-            if now >= deadline:
-                return
-            quiet = now - self._changed_at
-            pause = POLL_SECONDS[0] if quiet < FAST_SECONDS else POLL_SECONDS[1]
-            await asyncio.sleep(min(pause, deadline - now))
+        if self.mark() != mark:
+            return
+        changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.add(changed)
+        # However many wait, one looks.
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.ensure_future(self._look(self._generation))
+        try:
+            await asyncio.wait([changed], timeout=timeout)
+        finally:
+            self._waiters.discard(changed)
+
+    async def _look(self, generation: int) -> None:
+        while self._waiters:
+            if self.mark() != generation:
+                generation = self._generation
+                waiters, self._waiters = self._waiters, set()
+                for waiter in waiters:
+                    if not waiter.done():
+                        waiter.set_result(None)
+            quiet = time.monotonic() - self._changed_at
+            await asyncio.sleep(POLL_SECONDS[0] if quiet < FAST_SECONDS else POLL_SECONDS[1])
 
     async def _on_thread(self, work: Callable[..., T], *args: Any) -> T:
         if self._thread is None:

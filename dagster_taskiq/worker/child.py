@@ -22,10 +22,10 @@ from dagster._utils.interrupts import setup_interrupt_handlers
 from taskiq import TaskiqMessage, TaskiqResult
 
 from dagster_taskiq import app, tasks
-from dagster_taskiq.backends.base import dump_result
-from dagster_taskiq.errors import DagsterTaskiqError, TaskFailedError
+from dagster_taskiq.backends.base import as_json
+from dagster_taskiq.errors import ConfigError, DagsterTaskiqError, TaskFailedError
 from dagster_taskiq.settings import Settings
-from dagster_taskiq.worker import frames
+from dagster_taskiq.worker import frames, logs, storage
 
 
 def main(channel: socket.socket, lifeline: socket.socket) -> None:
@@ -38,6 +38,10 @@ def main(channel: socket.socket, lifeline: socket.socket) -> None:
     """
     os.setpgrp()
     setup_interrupt_handlers()
+    # What the user's code forks must not keep these open: the parent reads this process's death
+    # from the end of the channel.
+    os.register_at_fork(after_in_child=channel.close)
+    os.register_at_fork(after_in_child=lifeline.close)
     threading.Thread(target=_watch_lifeline, args=(lifeline,), daemon=True).start()
     try:
         _serve(channel)
@@ -54,11 +58,23 @@ def _serve(channel: socket.socket) -> None:
         return
     worker_name = setup["worker_name"]
     broker = app.use(Settings.from_dict(setup["settings"]))
-    problem = _import_modules(setup["include"])
+    problem = ""
+    try:
+        if setup["app"]:
+            broker = app.load(setup["app"])
+    except ConfigError as wrong_app:
+        problem = str(wrong_app)
+    problem = problem or _import_modules(setup["include"])
     channel.sendall(frames.pack({"ready": True, "problem": problem}))
 
     def wake() -> None:
         channel.sendall(frames.pack({"wake": True}))
+
+    def mirror(path: str, stream: int) -> None:
+        channel.sendall(frames.pack({"mirror": path, "stream": stream}))
+
+    logs.install(mirror)
+    storage.install()
 
     while (frame := frames.receive(channel)) is not None:
         message = TaskiqMessage.model_validate(frame["run"])
@@ -76,7 +92,7 @@ def _serve(channel: socket.socket) -> None:
 
 
 def _text(result: TaskiqResult[Any]) -> str:
-    return dump_result(result).decode()
+    return as_json(result)[1].decode()
 
 
 def _import_modules(names: list[str]) -> str:

@@ -23,6 +23,7 @@ from dagster_taskiq.errors import ChildDiedError, ConfigError, TaskRevokedError
 from dagster_taskiq.settings import Settings
 from dagster_taskiq.worker import frames
 from dagster_taskiq.worker.child import main as child_main
+from dagster_taskiq.worker.logs import Mirror
 
 logger = logging.getLogger("dagster_taskiq.worker.pool")
 
@@ -48,6 +49,8 @@ class PoolOptions:
     concurrency: int
     #: Modules each child imports when it starts.
     include: tuple[str, ...] = ()
+    #: The project's own app, ``module`` or ``module:name``, whose broker has its tasks.
+    app: str | None = None
     #: A child is replaced after this many tasks; never when ``None``.
     max_tasks_per_child: int | None = None
     #: A child that holds more than this many bytes after a task is replaced.
@@ -56,7 +59,7 @@ class PoolOptions:
     kill_grace: float = 10.0
 
 
-@dataclass
+@dataclass(eq=False)
 class _Child:
     """One process, as its parent sees it."""
 
@@ -70,6 +73,8 @@ class _Child:
     #: Why its task is being stopped; ``None`` while nobody asked for that.
     stop_reason: str | None = None
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
+    #: Files into which its output is being captured.
+    captures: set[str] = field(default_factory=set)
 
     @property
     def pid(self) -> int:
@@ -100,6 +105,7 @@ class Pool:
         self._on_wake = on_wake
         self._slots = asyncio.Semaphore(options.concurrency)
         self._expected: dict[str, asyncio.TimerHandle] = {}
+        self._starting: set[_Child] = set()
         self._idle: list[_Child] = []
         self._busy: dict[str, _Child] = {}
         self._stopped_early: dict[str, str] = {}
@@ -108,6 +114,7 @@ class Pool:
         self._background: set[asyncio.Task[Any]] = set()
         self._deadline = 0.0
         self._closing = False
+        self._mirror = Mirror()
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(PRELOAD)
 
@@ -118,7 +125,9 @@ class Pool:
             ConfigError: a module that ``include`` names cannot be imported.
             ChildDiedError: a child does not come up.
         """
-        self.renew(time.monotonic() + self.settings.lease)
+        self._mirror.start()
+        # Nothing runs here yet that could be lost; the first beat begins the lease.
+        self.renew(time.monotonic() + CHILD_START_SECONDS)
         first = await self._spawn()
         self._idle.append(first)
         for _ in range(self.options.concurrency - 1):
@@ -132,6 +141,7 @@ class Pool:
         children = [*self._idle, *self._busy.values()]
         self._idle.clear()
         await asyncio.gather(*(self._dispose(child) for child in children))
+        self._mirror.close()
 
     @property
     def running(self) -> list[Running]:
@@ -178,7 +188,7 @@ class Pool:
     def renew(self, deadline: float) -> None:
         """Let the children live until ``deadline`` (of ``time.monotonic()``)."""
         self._deadline = deadline
-        for child in [*self._idle, *self._busy.values()]:
+        for child in [*self._starting, *self._idle, *self._busy.values()]:
             _send_deadline(child.lifeline, deadline)
 
     async def run(self, message: TaskiqMessage) -> TaskiqResult[Any]:
@@ -226,8 +236,9 @@ class Pool:
             logger.info("Stopping task %s in child %d: %s.", task_id, child.pid, reason)
             if not at_once:
                 child.signal(signal.SIGTERM)
-                kill = (child.signal_group, signal.SIGKILL)
-                child.timers.append(loop.call_later(self.options.kill_grace, *kill))
+                grace = self.options.kill_grace
+                kill = loop.call_later(grace, child.signal_group, signal.SIGKILL)
+                child.timers.append(kill)
         if at_once:
             child.signal_group(signal.SIGKILL)
         return True
@@ -256,6 +267,9 @@ class Pool:
                 if "wake" in frame:
                     self._on_wake(message)
                     continue
+                if "mirror" in frame:
+                    self._follow(child, frame["mirror"], frame["stream"])
+                    continue
                 child.tasks_done += 1
                 result = TaskiqResult[Any].model_validate_json(frame["done"])
                 reusable = self._is_reusable(child, int(frame["rss"])) and not isinstance(
@@ -278,6 +292,13 @@ class Pool:
                 await self._make_idle(child)
             else:
                 self._in_background(self._replace(child))
+
+    def _follow(self, child: _Child, path: str, stream: int) -> None:
+        self._mirror.report(path, stream)
+        if stream:
+            child.captures.add(path)
+        else:
+            child.captures.discard(path)
 
     def _is_reusable(self, child: _Child, resident: int) -> bool:
         most_tasks, most_memory = (
@@ -316,7 +337,7 @@ class Pool:
             try:
                 child = await self._spawn()
             except (ConfigError, ChildDiedError, OSError) as error:
-                logger.error("A child process does not start: %s", error)
+                logger.error("A child process does not start: %s", error)  # noqa: TRY400
                 await asyncio.sleep(RESTART_SECONDS)
                 continue
             await self._make_idle(child)
@@ -343,13 +364,17 @@ class Pool:
             "worker_name": self.worker_name,
             "settings": self.settings.to_dict(),
             "include": list(self.options.include),
+            "app": self.options.app,
         }
         writer.write(frames.pack(setup))
+        self._starting.add(child)
         try:
             ready = await asyncio.wait_for(frames.read(reader), CHILD_START_SECONDS)
         except (asyncio.TimeoutError, asyncio.CancelledError):
             await self._dispose(child)
             raise
+        finally:
+            self._starting.discard(child)
         if ready is None:
             code = await self._exit_code(child)
             await self._dispose(child)
@@ -366,6 +391,8 @@ class Pool:
         child.signal(signal.SIGKILL)
         await self._exit_code(child)
         child.signal_group(signal.SIGKILL)  # what its code started, in the group it has left
+        for path in child.captures:
+            self._mirror.report(path, 0)
         child.writer.close()
         child.lifeline.close()
 
@@ -376,7 +403,7 @@ class Pool:
         return code
 
     def _in_background(self, work: Any) -> "asyncio.Task[Any]":
-        task = asyncio.ensure_future(work)
+        task: asyncio.Task[Any] = asyncio.ensure_future(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         return task

@@ -9,14 +9,14 @@ import asyncio
 import logging
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
-from taskiq.acks import AcknowledgeType
+from taskiq.acks import AckableMessage, AcknowledgeType
 from taskiq.receiver import Receiver
 
-from dagster_taskiq import app
 from dagster_taskiq.brokers.base import RECONNECT_SECONDS, QueueBroker
 from dagster_taskiq.errors import DagsterTaskiqError
-from dagster_taskiq.settings import Settings, redact
+from dagster_taskiq.settings import redact
 from dagster_taskiq.worker.service import WorkerOptions, WorkerService
 
 logger = logging.getLogger("dagster_taskiq.worker")
@@ -26,8 +26,8 @@ logger = logging.getLogger("dagster_taskiq.worker")
 SPARE_CALLBACKS = 16
 
 
-def run_worker(settings: Settings, options: WorkerOptions) -> int:
-    """Run a worker in this process until it is told to end.
+def run_worker(broker: QueueBroker, options: WorkerOptions) -> int:
+    """Run a worker of ``broker`` in this process until it is told to end.
 
     The first SIGTERM or SIGINT lets what runs finish and takes nothing new; the second stops what
     runs (SIGTERM, then SIGKILL after the grace period); the third kills it at once.
@@ -42,16 +42,37 @@ def run_worker(settings: Settings, options: WorkerOptions) -> int:
     logging.getLogger("taskiq").addFilter(_in_one_sentence)
     for name in ("taskiq.receiver.receiver", "taskiq.receiver"):
         logging.getLogger(name).addFilter(_in_one_sentence)
-    return asyncio.run(_Runner(settings, options).run())
+    return asyncio.run(_Runner(broker, options).run())
+
+
+class WorkerReceiver(Receiver):
+    """taskiq's receiver, with an end for messages whose middleware raises.
+
+    There, taskiq leaves neither a result nor an acknowledgement: the slot would stay taken, and
+    the message would come again, for ever.
+    """
+
+    def __init__(self, service: WorkerService, **options: Any) -> None:
+        self._service = service
+        super().__init__(service.broker, **options)
+
+    async def callback(self, message: bytes | AckableMessage, raise_err: bool = False) -> None:
+        """Process one message (taskiq's own hook)."""
+        try:
+            await super().callback(message, raise_err)
+        except Exception as error:
+            logger.exception("A middleware raised.")
+            if isinstance(message, AckableMessage):
+                await self._service.fail(message, error)
 
 
 class _Runner:
-    def __init__(self, settings: Settings, options: WorkerOptions) -> None:
+    def __init__(self, broker: QueueBroker, options: WorkerOptions) -> None:
         self._options = options
         self._finish = asyncio.Event()
         self._signals = 0
         self._stopped_tasks = False
-        self._broker: QueueBroker = app.use(settings)
+        self._broker = broker
         self._service = WorkerService(
             self._broker, options, on_drain=self._drain, on_kill=self._kill
         )
@@ -68,8 +89,8 @@ class _Runner:
         try:
             if not await self._reach_servers():
                 return 0
-            receiver = Receiver(
-                broker,
+            receiver = WorkerReceiver(
+                self._service,
                 executor=ThreadPoolExecutor(1),
                 validate_params=False,
                 max_async_tasks=self._options.pool.concurrency + SPARE_CALLBACKS,

@@ -14,10 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from taskiq import Context, TaskiqDepends, TaskiqMessage, TaskiqMiddleware
-from taskiq.acks import AcknowledgeType
+from taskiq import Context, TaskiqDepends, TaskiqMessage, TaskiqMiddleware, TaskiqResult
+from taskiq.acks import AckableMessage, AcknowledgeType
 from taskiq.decor import AsyncTaskiqDecoratedTask
 from taskiq.exceptions import NoResultError
+from taskiq.utils import maybe_awaitable
 
 from dagster_taskiq.backends.base import (
     RUN_LABEL,
@@ -31,6 +32,7 @@ from dagster_taskiq.backends.base import (
     run_channel,
 )
 from dagster_taskiq.brokers.base import QUEUE_LABEL, QueueBroker
+from dagster_taskiq.errors import TaskFailedError
 from dagster_taskiq.version import __version__
 from dagster_taskiq.worker.control import Control
 from dagster_taskiq.worker.liveness import Liveness
@@ -180,15 +182,39 @@ class WorkerService:
             await context.ack()
             raise NoResultError
         message.labels[WORKER_LABEL] = self.id
+        # The start is on record: nothing waits for the acknowledgement any more.
+        acknowledged = asyncio.ensure_future(self._acknowledge(context))
         try:
-            await context.ack()
-        except self.broker.connection_errors as error:
-            # It will be delivered again, and dropped then: the start is on record.
-            logger.warning("Could not acknowledge task %s: %s", message.task_id, error)
-        result = await self.pool.run(message)
+            result = await self.pool.run(message)
+        finally:
+            await acknowledged
         if result.error is not None:
             raise result.error
         return result.return_value
+
+    async def fail(self, delivered: AckableMessage, error: Exception) -> None:
+        """Record that a task cannot run here, or cannot end here, because a middleware raised."""
+        message = self.broker.formatter.loads(delivered.data)
+        message.parse_labels()
+        await self._start(message)  # if it had not been; set_result decides whose it is
+        text = f"A middleware of the worker raised {type(error).__name__}: {error}"
+        result: TaskiqResult[Any] = TaskiqResult(
+            is_err=True,
+            return_value=None,
+            execution_time=0.0,
+            labels={**message.labels, WORKER_LABEL: self.id},
+            error=TaskFailedError(text),
+        )
+        await self.backend.set_result(message.task_id, result)
+        self.pool.forgo(message.task_id)
+        await maybe_awaitable(delivered.ack())
+
+    async def _acknowledge(self, context: Context) -> None:
+        try:
+            await context.ack()
+        except self.broker.connection_errors as error:
+            # It will be delivered again, and dropped then, since its start is on record.
+            logger.warning("Could not acknowledge task %s: %s", context.message.task_id, error)
 
     def kill_tasks(self) -> None:
         """Stop everything that runs, with the grace that a cancelled task has."""

@@ -11,47 +11,77 @@ local function older(a, b)
   return tonumber(a_n) < tonumber(b_n)
 end
 
-local places = {}
-for i = 4, #ARGV do
-  local levels = prefix .. ':levels:' .. ARGV[i]
-  for _, level in ipairs(redis.call('ZREVRANGE', levels, 0, -1)) do
-    local stream = prefix .. ':queue:' .. ARGV[i] .. ':' .. level
-    local head = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)
-    if head[1] then
-      places[#places + 1] = {queue = ARGV[i], level = level, stream = stream, head = head[1][1]}
-    else
-      -- Nothing is left at this level; its name comes back with the next message.
-      redis.call('DEL', stream)
-      redis.call('ZREM', levels, level)
+-- Return the id of the first message of a stream that is free, and whether it was claimed before.
+-- What was claimed and never started, or given back, is older than all that follows. XPENDING
+-- looks at every claim; XAUTOCLAIM would give up after ten that are still good.
+local function first_free(stream)
+  local again = redis.pcall('XPENDING', stream, 'workers', 'IDLE', stale, '-', '+', 1)
+  if again.err then
+    -- The stream outlived its group (a partial restore): read it from the start.
+    redis.call('XGROUP', 'CREATE', stream, 'workers', '0')
+  elseif again[1] then
+    return again[1][1], true
+  end
+  for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+    local about = {}
+    for i = 1, #group, 2 do about[group[i]] = group[i + 1] end
+    if about['name'] == 'workers' then
+      local after = '(' .. about['last-delivered-id']
+      local fresh = redis.call('XRANGE', stream, after, '+', 'COUNT', 1)
+      if fresh[1] then return fresh[1][1], false end
     end
   end
 end
-table.sort(places, function(a, b)
-  if a.level ~= b.level then return tonumber(a.level) > tonumber(b.level) end
-  return older(a.head, b.head)
-end)
 
-for _, place in ipairs(places) do
-  local entry
-  -- First what was claimed and never started, or given back: it is older than what follows.
-  local again = redis.pcall('XAUTOCLAIM', place.stream, 'workers', consumer, stale, '0-0', 'COUNT', 1)
-  if again.err then
-    -- The stream outlived its group (a partial restore): read it from the start.
-    redis.pcall('XGROUP', 'CREATE', place.stream, 'workers', '0')
-  elseif again[2] and again[2][1] and again[2][1][2] then
-    entry = again[2][1]
-  end
-  if not entry then
+local function take(place)
+  if not place.again then
     local fresh = redis.call('XREADGROUP', 'GROUP', 'workers', consumer, 'COUNT', 1,
                              'STREAMS', place.stream, '>')
-    if fresh then entry = fresh[1][2][1] end
+    return fresh and fresh[1][2][1]
   end
-  if entry then
-    local fields = {}
-    for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
-    local pending = redis.call('XPENDING', place.stream, 'workers', entry[1], entry[1], 1)
-    local times = pending[1] and pending[1][4] or 1
-    return {place.queue, place.level, entry[1], fields['task'] or '', fields['body'] or '', times}
+  local entry = redis.call('XCLAIM', place.stream, 'workers', consumer, 0, place.id)[1]
+  if entry and entry[2] then return entry end
+  -- Claimed, and deleted by someone else since: there is nothing behind the claim.
+  redis.call('XACK', place.stream, 'workers', place.id)
+end
+
+local levels = {}
+for i = 4, #ARGV do
+  local known = prefix .. ':levels:' .. ARGV[i]
+  for _, level in ipairs(redis.call('ZREVRANGE', known, 0, -1)) do
+    local stream = prefix .. ':queue:' .. ARGV[i] .. ':' .. level
+    if redis.call('EXISTS', stream) == 1 then
+      levels[#levels + 1] = {queue = ARGV[i], level = level, stream = stream}
+    else
+      -- Nothing is left at this level; its name comes back with the next message.
+      redis.call('ZREM', known, level)
+    end
+  end
+end
+table.sort(levels, function(a, b) return tonumber(a.level) > tonumber(b.level) end)
+
+local at = 1
+while levels[at] do
+  -- Of the streams of one level, the one whose first free message came first.
+  local best
+  local past = at
+  while levels[past] and levels[past].level == levels[at].level do
+    local place = levels[past]
+    place.id, place.again = first_free(place.stream)
+    if place.id and (not best or older(place.id, best.id)) then best = place end
+    past = past + 1
+  end
+  if not best then
+    at = past
+  else
+    local entry = take(best)
+    if entry then
+      local fields = {}
+      for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
+      local claims = redis.call('XPENDING', best.stream, 'workers', entry[1], entry[1], 1)
+      local times = claims[1] and claims[1][4] or 1
+      return {best.queue, best.level, entry[1], fields['task'] or '', fields['body'] or '', times}
+    end
   end
 end
 return false

@@ -1,0 +1,57 @@
+# What people and CI run. Everything happens in virtual environments beside this file, which are
+# made anew when pyproject.toml changes.
+
+VENV := .venv
+# The oldest supported Dagster, with the code of today.
+OLDEST_VENV := .venv-oldest
+OLDEST := dagster==1.13.0
+
+.PHONY: help demo test lint types tests tests-oldest servers bench clean
+
+help:
+	@echo "make demo    an example project, run on a worker on this machine"
+	@echo "make test    everything that is checked, servers included"
+	@echo "make lint    style and types alone"
+	@echo "make bench   how long steps take, compared with running in process"
+	@echo "make clean   remove what the others have made"
+
+demo: $(VENV)/.installed
+	$(VENV)/bin/dagster-taskiq demo
+
+test: servers lint tests tests-oldest
+
+lint: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+# One test, or some: make tests ARGS='-k redis -x'
+tests: servers $(VENV)/.installed-dev
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+# pytest fails when it finds no test with this marker, so this can not fall silent.
+tests-oldest: servers $(OLDEST_VENV)/.installed-dev
+	$(OLDEST_VENV)/bin/python -m pytest -m oldest $(ARGS)
+
+servers:
+	scripts/install-servers
+
+bench: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m benchmarks.run $(ARGS)
+
+clean:
+	rm -rf $(VENV) $(OLDEST_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+# The stamps are younger than what they were made from, and are not there after a failure.
+
+$(VENV)/.installed: pyproject.toml scripts/make-venv
+	scripts/make-venv $(VENV) --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	scripts/make-venv --into $(VENV) --editable '.[dev]'
+	@touch $@
+
+$(OLDEST_VENV)/.installed-dev: pyproject.toml scripts/make-venv
+	scripts/make-venv $(OLDEST_VENV) --editable '.[dev]' '$(OLDEST)'
+	@touch $@

@@ -1,0 +1,32 @@
+"""A project's own middlewares run in the worker, and one that raises costs its task only."""
+
+import time
+from pathlib import Path
+
+from compat_tests.conftest import StartWorker
+from dagster_taskiq.backends.base import TaskState
+from dagster_taskiq.client import Order, client_for
+from dagster_taskiq.settings import Settings
+
+
+def test_a_middleware_that_raises_fails_its_task_and_frees_its_slot(
+    settings: Settings, dagster_home: Path, start_worker: StartWorker
+) -> None:
+    client = client_for(settings)
+    names = ["raises_before", "raises_after", "is_left_alone"]
+    for name in names:  # one slot: each needs the one that the last has freed
+        client.submit(Order(id=name, name=name, kwargs={}, queue="dagster"))
+    start_worker("-A", "compat_tests.broken_app", "-c", "1")
+    deadline = time.monotonic() + 60
+    while not all(task.state.is_final for task in client.tasks(names).values()):
+        assert time.monotonic() < deadline, client.tasks(names)
+        time.sleep(0.05)
+    ended = client.tasks(names)
+    assert [ended[name].state for name in names] == [
+        TaskState.FAILURE,
+        TaskState.FAILURE,
+        TaskState.SUCCESS,
+    ]
+    assert "not this one" in ended["raises_before"].error
+    assert "not that one" in ended["raises_after"].error
+    assert client.depths() == []

@@ -1,0 +1,157 @@
+"""Every form of URL that reaches a Redis, on real servers: plain, TLS, unix socket, sentinel."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import trustme
+
+from compat_tests.servers import RedisServer, free_port, own_redis, redis_binary
+from dagster_taskiq.client import Client, Order, client_for
+from dagster_taskiq.errors import BrokerUnreachableError, ConfigError
+from dagster_taskiq.settings import Settings
+
+MASTER = "the-master"
+
+
+def settings_for(url: str, options: dict[str, Any] | None = None) -> Settings:
+    return Settings(broker=url, broker_options=options or {}, connect_timeout=5.0)
+
+
+def round_trip(client: Client) -> None:
+    """Send a task, see it wait, and take it back."""
+    client.submit(Order(id="one", name="some_task", kwargs={}, queue="queue"))
+    assert [(each.queue, each.waiting) for each in client.depths()] == [("queue", 1)]
+    client.revoke(["one"], "the test is over")
+    assert client.depths() == []
+
+
+def test_a_password_in_the_url_lets_us_in_and_a_wrong_one_is_named_as_the_problem() -> None:
+    with own_redis("--requirepass", "s3cret") as server:
+        right = server.url.replace("://", "://:s3cret@")
+        round_trip(client_for(settings_for(right)))
+        for wrong in (server.url, server.url.replace("://", "://:wr0ng@")):
+            with pytest.raises(ConfigError, match="user and password") as caught:
+                client_for(settings_for(wrong))
+            assert "wr0ng" not in str(caught.value)
+
+
+def test_a_unix_socket_serves(tmp_path: Path) -> None:
+    socket = tmp_path / "redis.sock"
+    with own_redis("--unixsocket", str(socket)):
+        round_trip(client_for(settings_for(f"unix://{socket}?db=1")))
+
+
+def test_a_unix_socket_that_is_not_there_is_unreachable(tmp_path: Path) -> None:
+    with pytest.raises(BrokerUnreachableError, match="does not answer"):
+        client_for(settings_for(f"unix://{tmp_path / 'nowhere.sock'}"))
+
+
+@pytest.fixture
+def tls_files(tmp_path: Path) -> dict[str, str]:
+    authority = trustme.CA()
+    server = authority.issue_cert("localhost", "127.0.0.1")
+    files = {name: tmp_path / f"{name}.pem" for name in ("ca", "certificate", "key")}
+    authority.cert_pem.write_to_path(files["ca"])
+    server.private_key_pem.write_to_path(files["key"])
+    server.cert_chain_pems[0].write_to_path(files["certificate"])
+    return {name: str(path) for name, path in files.items()}
+
+
+@pytest.fixture
+def tls_port(tls_files: dict[str, str]) -> Iterator[int]:
+    port = free_port()
+    arguments = ["--tls-port", str(port), "--tls-ca-cert-file", tls_files["ca"]]
+    arguments += ["--tls-cert-file", tls_files["certificate"], "--tls-key-file", tls_files["key"]]
+    with own_redis(*arguments):
+        yield port
+
+
+def test_tls_with_an_authority_and_a_client_certificate(
+    tls_port: int, tls_files: dict[str, str]
+) -> None:
+    options = {
+        "ssl_ca_certs": tls_files["ca"],
+        "ssl_certfile": tls_files["certificate"],
+        "ssl_keyfile": tls_files["key"],
+    }
+    round_trip(client_for(settings_for(f"rediss://localhost:{tls_port}/0", options)))
+
+
+def test_tls_with_an_unknown_authority_is_refused(tls_port: int) -> None:
+    with pytest.raises(BrokerUnreachableError, match="certificate"):
+        client_for(settings_for(f"rediss://localhost:{tls_port}/0"))
+
+
+def test_an_unknown_option_is_named() -> None:
+    with own_redis() as server, pytest.raises(ConfigError, match="no_such_option"):
+        client_for(settings_for(server.url, {"no_such_option": 1}))
+
+
+class Sentinel:
+    """A sentinel that watches one master, and changes over to the replica when told to."""
+
+    def __init__(self, directory: Path, master: RedisServer) -> None:
+        self.port = free_port()
+        config = directory / "sentinel.conf"
+        config.write_text(
+            f"port {self.port}\nbind 127.0.0.1\ndir {directory}\n"
+            f"sentinel monitor {MASTER} 127.0.0.1 {master.port} 1\n"
+            f"sentinel down-after-milliseconds {MASTER} 1000\n"
+            f"sentinel failover-timeout {MASTER} 5000\n"
+        )
+        binary = redis_binary()
+        assert binary is not None
+        command = [binary, str(config), "--sentinel"]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        self.client = redis.Redis(port=self.port, decode_responses=True)
+
+    def wait_for(self, what: Any, timeout: float = 30) -> None:
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                if what(self.client):
+                    return
+            except redis.exceptions.RedisError:
+                pass
+            assert time.monotonic() < deadline, "the sentinel does not get there"
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(30)
+
+
+def test_a_sentinel_leads_to_the_master_and_to_the_next_one_after_a_change(tmp_path: Path) -> None:
+    with own_redis() as master, own_redis("--replicaof", "127.0.0.1", str(master.port)) as replica:
+        sentinel = Sentinel(tmp_path, master)
+        try:
+            sentinel.wait_for(
+                lambda client: (
+                    client.sentinel_master(MASTER)["num-slaves"] == 1
+                    and "online"
+                    in redis.Redis(port=master.port).execute_command("INFO replication").__repr__()
+                )
+            )
+            url = f"redis+sentinel://127.0.0.1:{sentinel.port}/{MASTER}/0"
+            client = client_for(settings_for(url))
+            round_trip(client)
+            master.stop()
+            sentinel.wait_for(
+                lambda client: client.sentinel_get_master_addr_by_name(MASTER)[1] == replica.port
+            )
+            sentinel.wait_for(lambda _: redis.Redis(port=replica.port).role()[0] == b"master")
+            round_trip(client_for(replace(settings_for(url), prefix="after-the-change")))
+            round_trip(client)
+        finally:
+            sentinel.stop()
+
+
+def test_a_sentinel_url_without_a_master_says_how_it_is_written() -> None:
+    with pytest.raises(ConfigError, match="redis\\+sentinel://HOST:PORT"):
+        client_for(settings_for("redis+sentinel://127.0.0.1:1"))

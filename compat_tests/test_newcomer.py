@@ -1,0 +1,213 @@
+"""What someone meets first: the demo, the README, and the package as it is installed."""
+
+import ast
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import requires
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+from dagster import DagsterInstance, DagsterRunStatus
+
+from compat_tests.workers import ROOT
+from dagster_taskiq.cli import cli
+from dagster_taskiq.cli.worker import start
+from dagster_taskiq.demo.story import Outcome, RunStory
+from dagster_taskiq.settings import EXECUTOR_FIELDS
+
+README = (ROOT / "README.md").read_text()
+#: How long a command may take on a machine that has other things to do, in seconds.
+PATIENCE = 150
+
+
+def run_demo(directory: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "dagster_taskiq", "demo", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(directory)}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, stdout=pipe, stderr=pipe, text=True, cwd=directory, env=environment
+    ) as process:
+        try:
+            output, errors = process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.terminate()  # and not kill: it has a worker to end
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
+
+
+@pytest.mark.oldest
+def test_the_demo_says_what_happened_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    done = run_demo(tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for line in (
+        r"weigh_parcel\[bells\]: to retry: the step asked for it",
+        r"weigh_parcel\[drums\]: to retry: .*SIGKILL",
+        r"weigh_parcel\[drums\]: started again, attempt 2",
+        r"sail: skipped",
+        r"demo-worker\tidle",
+        r"ship_parcels: SUCCESS",
+        r"drive\tsucceeded\t1",
+        r"(\d) of \1 facts hold",
+    ):
+        assert re.search(line, done.stdout), f"{line}\n{done.stdout}"
+    assert "Traceback" not in done.stdout + done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_demo_runs_on_another_broker_and_can_be_looked_at(
+    tmp_path: Path, redis_url: str
+) -> None:
+    done = run_demo(tmp_path, "--broker", redis_url, "--keep")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (home,) = tmp_path.iterdir()
+    assert f"Kept: {home}" in done.stdout
+    with DagsterInstance.from_config(str(home)) as instance:
+        story = RunStory.from_event_log(instance, instance.get_runs()[0].run_id)
+    assert story.steps["sail"].outcome is Outcome.SKIPPED
+    assert redis_url not in (home / "worker.yaml").read_text()
+
+
+def test_the_demo_refuses_a_broker_without_workers() -> None:
+    done = CliRunner().invoke(cli, ["demo", "--broker", "memory://"])
+    assert done.exit_code == 2
+    assert "has no workers" in done.output
+
+
+def test_the_worked_example_of_the_readme_works(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "shop.py").write_text(example)
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DAGSTER_HOME": str(home)}
+    (line,) = re.findall(r"^dagster-taskiq (worker start .*)$", README, re.MULTILINE)
+    log = tmp_path / "worker.log"
+    with log.open("wb") as output:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "dagster_taskiq", *shlex.split(line)],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=tmp_path,
+            env=environment,
+        )
+    try:
+        (line,) = re.findall(r"^dagster (job execute .*)$", README, re.MULTILINE)
+        done = subprocess.run(
+            [sys.executable, "-m", "dagster", *shlex.split(line)],
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=PATIENCE,
+            cwd=tmp_path,
+            env=environment,
+        )
+        assert done.returncode == 0, done.stderr + log.read_text()
+    finally:
+        worker.terminate()
+        assert worker.wait(30) == 0, log.read_text()
+    with DagsterInstance.from_config(str(home)) as instance:
+        (run,) = instance.get_runs()
+        assert run.status is DagsterRunStatus.SUCCESS
+        assert set(RunStory.from_event_log(instance, run.run_id).steps) == {
+            "orders",
+            "revenue",
+            "send_report",
+        }
+    assert "We made 112." in log.read_text()
+
+
+def table(name: str) -> dict[str, str]:
+    """Return the first column of a table of the README, without ticks, and the rest of each row."""
+    rows = README.partition(f"<!-- table: {name} -->\n")[2].partition("\n\n")[0].splitlines()[2:]
+    cells = [row.strip("| ").partition(" | ") for row in rows]
+    return {first.replace("`", ""): rest for first, _, rest in cells}
+
+
+def test_the_readme_has_every_field_of_the_executor_and_no_other() -> None:
+    assert set(table("executor")) == set(EXECUTOR_FIELDS)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, each in EXECUTOR_FIELDS.items() if each.default_provided]
+)
+def test_the_readme_has_the_default_of_a_field(name: str) -> None:
+    default = EXECUTOR_FIELDS[name].default_value
+    if isinstance(default, dict):  # Dagster's own choice of one: {"enabled": {}}
+        default = next(iter(default))
+    if isinstance(default, float):
+        default = f"{default:g}"
+    assert table("executor")[name].split(" | ")[1] == f"`{default}`"
+
+
+def test_the_readme_has_every_option_of_a_worker_and_no_other() -> None:
+    options = {
+        name
+        for parameter in start.params
+        if isinstance(parameter, click.Option)
+        for name in parameter.opts
+    }
+    documented = [name for row in table("worker start") for name in row.split(", ")]
+    assert sorted(documented) == sorted(options)
+
+
+def test_the_readme_has_a_reason_for_every_dependency() -> None:
+    needed = {
+        re.split(r"[^\w-]", requirement)[0]
+        for requirement in requires("dagster-taskiq") or ()
+        if "extra ==" not in requirement
+    }
+    dependencies = README.partition("## Dependencies")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `([\w-]+)` \| \w", dependencies, re.MULTILINE)) == needed
+
+
+def test_the_engine_has_never_heard_of_celery() -> None:
+    for path in (ROOT / "dagster_taskiq").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            for name in names:
+                assert name.partition(".")[0] not in ("dagster_celery", "celery", "kombu"), path
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """The wheel of this checkout, built from a copy, since a build leaves things behind."""
+    source = tmp_path_factory.mktemp("source")
+    for name in ("dagster_taskiq", "dagster_celery"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, source / name, ignore=ignored)
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, source)
+    code = "from setuptools import build_meta; build_meta.build_wheel('.')"
+    subprocess.run([sys.executable, "-c", code], cwd=source, check=True, capture_output=True)
+    (path,) = source.glob("*.whl")
+    return zipfile.ZipFile(path)
+
+
+def test_the_wheel_has_every_file_of_both_packages(wheel: zipfile.ZipFile) -> None:
+    here = {
+        str(path.relative_to(ROOT))
+        for name in ("dagster_taskiq", "dagster_celery")
+        for path in (ROOT / name).rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
+    assert {name for name in wheel.namelist() if ".dist-info/" not in name} == here
+    assert {"dagster_taskiq/py.typed", "dagster_celery/py.typed"} <= here
+    assert any(name.endswith(".lua") for name in here)
+
+
+def test_the_wheel_declares_both_scripts(wheel: zipfile.ZipFile) -> None:
+    (name,) = (each for each in wheel.namelist() if each.endswith("entry_points.txt"))
+    declared = wheel.read(name).decode()
+    assert "dagster-taskiq = dagster_taskiq.cli:main" in declared
+    assert "dagster-celery = dagster_celery.cli:main" in declared

@@ -1,0 +1,113 @@
+"""Dagster's event log, as the loop of a run reads it."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from dagster import DagsterEvent
+from dagster._core.event_api import EventLogCursor
+from dagster._core.events import DagsterEventType
+from dagster._core.instance import DagsterInstance
+from dagster._core.storage.event_log import SqliteEventLogStorage
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
+
+#: How many events are read from the event log at a time.
+EVENTS_AT_ONCE = 1000
+
+
+@dataclass(frozen=True)
+class Tailed:
+    """An event of the run, as it stands in the log."""
+
+    event: DagsterEvent
+    timestamp: float
+
+
+class EventTail:
+    """Reads each event of a run once, in the order of the log."""
+
+    def __init__(self, instance: DagsterInstance, run_id: str) -> None:
+        self._instance = instance
+        self._run_id = run_id
+        self._cursor: str | None = None
+        self._seen: set[int] = set()
+        # Some databases hand out ids before the rows are visible; their storage says how far
+        # back a reader must look for stragglers.
+        self._overlap = instance.event_log_storage.default_run_scoped_event_tailer_offset()
+
+    def read(self) -> Iterator[Tailed]:
+        """Yield what has come since the last read."""
+        more = True
+        while more:
+            batch = self._instance.get_records_for_run(
+                self._run_id,
+                self._cursor,
+                of_type=set(DagsterEventType),
+                limit=EVENTS_AT_ONCE,
+            )
+            fresh = [record for record in batch.records if record.storage_id not in self._seen]
+            more = len(batch.records) >= EVENTS_AT_ONCE and bool(fresh)
+            self._move(batch.cursor, [record.storage_id for record in batch.records])
+            for record in fresh:
+                entry = record.event_log_entry
+                if entry.dagster_event is not None:
+                    yield Tailed(entry.dagster_event, entry.timestamp)
+
+    def _move(self, cursor: str, storage_ids: list[int]) -> None:
+        if not self._overlap:
+            self._cursor = cursor
+            return
+        self._seen.update(storage_ids)
+        if not storage_ids:
+            return
+        back = max(0, max(storage_ids) - self._overlap)
+        at = EventLogCursor.parse(self._cursor).storage_id() if self._cursor else 0
+        if len(storage_ids) >= EVENTS_AT_ONCE:
+            # The overlap alone fills a batch: move by at least half of it, or nothing moves.
+            back = max(back, sorted(storage_ids)[len(storage_ids) // 2])
+        self._cursor = EventLogCursor.from_storage_id(max(at, back)).to_string()
+        oldest = max(at, back)
+        self._seen = {storage_id for storage_id in self._seen if storage_id > oldest}
+
+
+@contextmanager
+def kept_open(instance: DagsterInstance, run_id: str) -> Iterator[None]:
+    """Keep the SQLite files of a run's events open for as long as the run executes.
+
+    Dagster's SQLite storage opens and closes the file for each event, and whoever is the last to
+    close a file in WAL mode writes the log back into it and deletes the log. With one reader that
+    stays, nobody is the last: an event costs half as much, in every process that writes any.
+    Other storages have pools of their own, and nothing is done.
+    """
+    storage = instance.event_log_storage
+    with ExitStack() as stack:
+        if isinstance(storage, SqliteEventLogStorage):
+            for shard in (run_id, INDEX_SHARD_NAME):
+                path = Path(storage.path_for_shard(shard))
+                if path.exists():
+                    stack.enter_context(closing(_reader(path)))
+        yield
+
+
+def spare_setup(instance: DagsterInstance, run_id: str) -> None:
+    """Let this process write to the SQLite file of a run's events without setting it up first.
+
+    Each process checks the schema of each such file when it first writes to it, which takes
+    longer than a small step. Of a run that is executing, the file has been set up by whoever
+    started the run. Where Dagster's inside is not as expected, nothing is done.
+    """
+    storage = instance.event_log_storage
+    if isinstance(storage, SqliteEventLogStorage):
+        ready = getattr(storage, "_initialized_dbs", None)
+        if isinstance(ready, set) and Path(storage.path_for_shard(run_id)).exists():
+            ready.add(run_id)
+
+
+def _reader(path: Path) -> sqlite3.Connection:
+    reader = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, check_same_thread=False)
+    # Reading is what makes SQLite join the others who have the file open.
+    reader.execute("SELECT name FROM sqlite_master LIMIT 1").fetchall()
+    return reader

@@ -1,0 +1,136 @@
+"""Mirroring what steps print to the worker's own output, for all children in one place.
+
+While Dagster captures the output of a step into files, it also shows it on the process's own
+stdout and stderr; by itself it starts, for each step, two ``tail -F`` and two interpreters that
+watch them, which costs more than a small step does. Here a child only tells its parent which files
+are being written, and one thread of the parent copies them: every byte that is captured is still
+mirrored, also the last words of a child that crashed, since the files outlive it.
+"""
+
+import contextlib
+import inspect
+import logging
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+from dagster._core.storage import local_compute_log_manager
+
+logger = logging.getLogger("dagster_taskiq.worker.logs")
+
+#: How often a file that is being written is copied from, in seconds.
+COPY_SECONDS = 0.25
+#: How much is copied at a time, in bytes.
+CHUNK_BYTES = 1 << 16
+#: How long the end of a worker waits for output that nobody reads, in seconds.
+CLOSE_SECONDS = 5.0
+
+#: The name, in Dagster's module, of what is replaced; the cloud log managers capture through it.
+_NAME = "mirror_stream_to_file"
+
+#: Tells the parent that a file begins or ends to be written: its path, and 1 or 2 for the stream
+#: it belongs to; 0 at the end.
+Report = Callable[[str, int], None]
+
+
+def install(report: Report) -> bool:
+    """Let this child's captures be mirrored by its parent, from now on.
+
+    Returns:
+        Whether that was possible. Where Dagster's inside is not as expected, nothing is changed,
+        and Dagster mirrors by itself as it always has.
+    """
+    theirs = getattr(local_compute_log_manager, _NAME, None)
+    redirect, ensure = _dagster_parts()
+    if theirs is None or redirect is None or ensure is None:
+        return False
+    if list(inspect.signature(theirs).parameters) != ["stream", "filepath"]:
+        return False
+
+    @contextmanager
+    def mirror_stream_to_file(stream: IO[str], filepath: str) -> Iterator[tuple[None, None]]:
+        ensure(filepath)
+        report(filepath, 2 if stream is sys.stderr else 1)
+        try:
+            with redirect(stream, filepath):
+                yield (None, None)
+        finally:
+            report(filepath, 0)
+
+    setattr(local_compute_log_manager, _NAME, mirror_stream_to_file)
+    return True
+
+
+def _dagster_parts() -> tuple[Any, Any]:
+    try:
+        from dagster._core.execution.compute_logs import redirect_to_file  # noqa: PLC0415
+        from dagster._utils import ensure_file  # noqa: PLC0415
+    except ImportError:
+        return None, None
+    return redirect_to_file, ensure_file
+
+
+class Mirror:
+    """The thread that copies, in the parent."""
+
+    def __init__(self) -> None:
+        self._orders: queue.SimpleQueue[tuple[str, int] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="dagster-taskiq-mirror", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def report(self, path: str, stream: int) -> None:
+        """Begin to copy a file to stdout (1) or stderr (2); 0 copies the rest of it and ends."""
+        self._orders.put((path, stream))
+
+    def close(self) -> None:
+        """Copy what is left, and end."""
+        self._orders.put(None)
+        self._thread.join(CLOSE_SECONDS)
+
+    def _run(self) -> None:
+        files: dict[str, tuple[int, int]] = {}
+        open_for_business = True
+        while open_for_business:
+            # Copying is paced by the clock, not by the orders: many steps cost no more looks.
+            next_copy = time.monotonic() + COPY_SECONDS
+            ended: list[str] = []
+            while True:
+                left = next_copy - time.monotonic()
+                try:
+                    order = (
+                        self._orders.get(timeout=max(0.0, left)) if files else self._orders.get()
+                    )
+                except queue.Empty:
+                    break
+                if order is None:
+                    open_for_business = False
+                    break
+                path, stream = order
+                if stream:
+                    with contextlib.suppress(OSError):
+                        files[path] = (os.open(path, os.O_RDONLY), stream)
+                elif path in files:
+                    ended.append(path)
+                    break
+            for source, target in files.values():
+                _copy(source, target)
+            for path in ended if open_for_business else list(files):
+                os.close(files.pop(path)[0])
+
+
+def _copy(source: int, target: int) -> None:
+    try:
+        while part := os.read(source, CHUNK_BYTES):
+            while part:
+                part = part[os.write(target, part) :]
+    except OSError as error:
+        # The worker's output is closed or full; what was captured is in the files.
+        logger.debug("Could not mirror: %s", error)
