@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from dagster import DagsterEventType, DagsterRunStatus
@@ -166,12 +167,11 @@ def test_a_step_that_ignores_the_request_to_end_is_killed_with_what_it_started(
 def is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+        # One that nobody has waited for yet is dead all the same.
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (ProcessLookupError, FileNotFoundError):
         return False
-    # One that nobody has waited for yet is dead all the same.
-    status = f"/proc/{pid}/stat"
-    with open(status) as file:
-        return file.read().rpartition(")")[2].split()[0] != "Z"
+    return state != "Z"
 
 
 def test_a_step_whose_run_has_ended_while_it_waited_is_dropped_by_the_worker(
