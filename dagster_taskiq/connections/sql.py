@@ -103,7 +103,11 @@ class SqlConnection:
     """One database, opened once however many share it."""
 
     #: What a lost or locked database raises; worth trying again.
-    errors: tuple[type[BaseException], ...] = (sa.exc.OperationalError, sa.exc.InterfaceError)
+    errors: tuple[type[BaseException], ...] = (
+        sa.exc.OperationalError,
+        sa.exc.InterfaceError,
+        sqlite3.OperationalError,
+    )
 
     def __init__(self, url: str, options: Mapping[str, Any], timeout: float) -> None:
         self.url: URL = make_url(url)
@@ -170,6 +174,17 @@ class SqlConnection:
                 self._generation += 1
                 self._changed_at = time.monotonic()
         return self._generation
+
+    def exists(self, query: str, *parameters: Any) -> bool:
+        """Return whether ``query`` finds a row.
+
+        Runs at once, on the connection that looks for changes: of the many looks that follow a
+        change most find nothing, and must cost next to nothing. A reader in WAL mode waits for
+        nobody.
+        """
+        if self._watch is None:
+            raise RuntimeError(f"The connection to {self.shown} is not open.")
+        return self._watch.execute(query, parameters).fetchone() is not None
 
     async def wait_beyond(self, mark: int, timeout: float) -> None:
         """Return when anyone has committed since ``mark`` was taken, or after ``timeout`` s."""
