@@ -171,7 +171,13 @@ class Settings:
         known = {name: value[name] for name in cls.__dataclass_fields__ if name in value}
         plain = {name: resolve_env(each) for name, each in known.items() if each is not None}
         plain["include"] = tuple(plain.get("include", ()))
-        plain["worker_lost"] = OnWorkerLost(plain.get("worker_lost", OnWorkerLost.FAIL))
+        try:
+            plain["worker_lost"] = OnWorkerLost(plain.get("worker_lost", OnWorkerLost.FAIL))
+        except ValueError:
+            names = ", ".join(each.value for each in OnWorkerLost)
+            raise ConfigError(
+                f'"worker_lost" must be one of {names}, but it is {plain["worker_lost"]!r}.'
+            ) from None
         plain.setdefault("broker", os.environ.get(BROKER_ENV) or EMBEDDED_URL)
         if "backend" not in plain and os.environ.get(BACKEND_ENV):
             plain["backend"] = os.environ[BACKEND_ENV]
