@@ -1,0 +1,84 @@
+"""What steps print: captured for Dagster's UI, and mirrored to the worker's own output."""
+
+from pathlib import Path
+
+import pytest
+from dagster import DagsterInstance, DagsterRun, execute_job, reconstructable
+from dagster._core.storage import local_compute_log_manager
+from dagster._core.storage.compute_log_manager import ComputeIOType
+from dagster._core.storage.event_log.sqlite import sqlite_event_log
+from dagster._core.storage.runs.sqlite import sqlite_run_storage
+
+from compat_tests.conftest import StartWorker
+from compat_tests.waiting import eventually
+from compat_tests.worker import printing
+from compat_tests.workers import executor_config
+from dagster_taskiq.settings import Settings
+from dagster_taskiq.worker import logs, storage
+
+
+def captured(instance: DagsterInstance, run: DagsterRun, stream: ComputeIOType) -> str:
+    """Return all that was captured of a run's steps."""
+    texts = []
+    for log in instance.all_logs(run.run_id):
+        event = log.dagster_event
+        if event is not None and event.event_type_value == "LOGS_CAPTURED":
+            key = [run.run_id, "compute_logs", event.logs_captured_data.file_key]
+            data = instance.compute_log_manager.get_log_data_for_type(key, stream, 0, None)[0]
+            texts.append((data or b"").decode())
+    return "".join(texts)
+
+
+@pytest.mark.oldest
+@pytest.mark.parametrize("broker_kind", ["embedded"], indirect=True)
+def test_all_that_a_step_prints_is_captured_and_mirrored_also_the_last_words_of_a_crash(
+    settings: Settings, instance: DagsterInstance, start_worker: StartWorker
+) -> None:
+    worker = start_worker("-c", "1")
+    config = {"execution": {"config": executor_config(settings)}}
+    result = execute_job(reconstructable(printing.printing), instance, run_config=config)
+    assert result.success
+    out = captured(instance, result.dagster_run, ComputeIOType.STDOUT)
+    err = captured(instance, result.dagster_run, ComputeIOType.STDERR)
+    spoken = ["plain stdout", "by the descriptor", "from a shell"]
+    spoken += [f"line {number} of many" for number in range(printing.MANY_LINES)]
+    complaints = ["plain stderr", "its complaint"]
+    assert sorted(out.splitlines()) == sorted(spoken)
+    for complaint in complaints:
+        assert complaint in err.splitlines()
+
+    result = execute_job(reconstructable(printing.dying), instance, run_config=config)
+    assert not result.success
+    assert "last words" in captured(instance, result.dagster_run, ComputeIOType.STDOUT)
+
+    last = ["last words", "and a last complaint"]
+    eventually(lambda: all(line in worker.output().splitlines() for line in last))
+    mirrored = worker.output().splitlines()
+    for line in (*spoken, *complaints, *last):
+        assert mirrored.count(line) == 1, line
+
+
+@pytest.mark.oldest
+def test_dagsters_inside_is_as_the_mirror_and_the_kept_engines_expect(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Both fall back to Dagster's own way where it is not, so nothing else would tell.
+    for module, name in (
+        (local_compute_log_manager, "mirror_stream_to_file"),
+        (sqlite_event_log, "create_engine"),
+        (sqlite_run_storage, "create_engine"),
+    ):
+        monkeypatch.setattr(module, name, getattr(module, name))  # put back after the test
+    assert logs.install(lambda path, stream: None)
+    assert storage.install() == 2
+
+
+def test_where_dagsters_inside_is_otherwise_it_mirrors_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def mirror_stream_to_file(stream: object, path: Path, extra: object) -> None:
+        del stream, path, extra
+
+    monkeypatch.setattr(local_compute_log_manager, "mirror_stream_to_file", mirror_stream_to_file)
+    assert not logs.install(lambda path, stream: None)
+    assert local_compute_log_manager.mirror_stream_to_file is mirror_stream_to_file
