@@ -90,6 +90,8 @@ class Pools(InstanceConcurrencyContext):
     def claim(self, concurrency_key: str, step_key: str, step_priority: int = 0) -> bool:
         """Claim a slot of a pool; while replaying, let every step of the past have had its own."""
         if self.replaying:
+            # What the dead process claimed is still claimed, and this one has to free it.
+            self._claims.add(step_key)
             return True
         return super().claim(concurrency_key, step_key, step_priority)
 

@@ -73,3 +73,16 @@ def scratch(tmp_path: Path) -> Scratch:
     directory = tmp_path / "notes"
     directory.mkdir()
     return Scratch(directory)
+
+
+@pytest.fixture
+def own_house(tmp_path: Path, instance: DagsterInstance) -> Iterator[Callable[[str], House]]:
+    """Make a house at a URL of the test's own, with a worker of two slots."""
+    with ExitStack() as stack:
+
+        def build(url: str) -> House:
+            settings = Settings(broker=url, heartbeat_interval=0.5, lease=4.0)
+            stack.enter_context(running_worker(settings, tmp_path, "-c", "2"))
+            return House(settings, instance)
+
+        yield build

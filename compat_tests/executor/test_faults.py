@@ -1,0 +1,193 @@
+"""Steps, workers and servers that die in the middle: what is said, repeated, and never repeated."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from dagster import DagsterEventType, DagsterRunStatus
+
+from compat_tests.conftest import StartWorker
+from compat_tests.executor import fault_jobs
+from compat_tests.executor.runs import House
+from compat_tests.executor.scratch import Scratch, eventually
+from compat_tests.servers import own_redis
+from dagster_taskiq.client import client_for
+
+SUCCESS, FAILURE = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE
+
+
+@pytest.mark.oldest
+def test_a_process_that_dies_fails_its_step_by_name_of_the_cause_and_no_other(
+    fleet: House, scratch: Scratch
+) -> None:
+    outcome = fleet.run(fault_jobs.deaths, scratch)
+    assert outcome.status is FAILURE
+    assert outcome.failed == {"exits", "is_killed", "crashes"}
+    assert "exit code 3" in outcome.failure("exits")
+    assert "SIGKILL" in outcome.failure("is_killed")
+    assert "SIGSEGV" in outcome.failure("crashes")
+    assert outcome.succeeded == {"dies_once", "lives"}
+    # Each of the three once, for they have no policy; the one that has is tried again.
+    assert scratch.count("dies") == 3
+    assert scratch.lines("dies_once") == ["0", "1"]
+    assert scratch.count("below") == 0
+
+
+@pytest.mark.oldest
+def test_where_lost_steps_are_retried_they_are_with_an_end(fleet: House, scratch: Scratch) -> None:
+    outcome = fleet.run(fault_jobs.unprotected_deaths, scratch, executor={"worker_lost": "retry"})
+    assert (outcome.failed, outcome.succeeded) == ({"always_dies"}, {"dies_first"})
+    assert scratch.count("dies_first") == 2
+    assert scratch.count("always_dies") == 4
+
+
+def test_where_retries_are_disabled_a_lost_step_is_not_retried(
+    fleet: House, scratch: Scratch
+) -> None:
+    executor = {"worker_lost": "retry", "retries": {"disabled": {}}}
+    outcome = fleet.run(fault_jobs.unprotected_deaths, scratch, executor=executor)
+    assert outcome.failed == {"always_dies", "dies_first"}
+    assert (scratch.count("dies_first"), scratch.count("always_dies")) == (1, 1)
+
+
+@pytest.mark.parametrize("mode", ["fail", "retry"])
+def test_a_worker_that_is_killed_loses_what_it_ran_and_nothing_that_waited(
+    own: House, start_worker: StartWorker, scratch: Scratch, mode: str
+) -> None:
+    doomed = start_worker("-c", "2", name="doomed")
+    executor = {"worker_lost": mode}
+    outcome = own.create(fault_jobs.two_held_and_more, scratch, executor=executor)
+    deeds: list[str] = []
+
+    def kill_then_replace() -> None:
+        if deeds or not (scratch.count("held-began") and scratch.count("policy-began")):
+            return
+        deeds.append("killed")
+        doomed.signal(signal.SIGKILL)
+        start_worker("-c", "2", name="successor")
+        scratch.note("go")
+
+    own.execute(outcome, fault_jobs.two_held_and_more, meanwhile=kill_then_replace)
+    again = mode == "retry"
+    assert outcome.status is (SUCCESS if again else FAILURE)
+    assert outcome.failed == (set() if again else {"held"})
+    if not again:
+        assert "doomed" in outcome.failure("held")
+        assert "silent" in outcome.failure("held")
+    # What began under the dead worker never came to its end there: its processes died with it.
+    assert (scratch.count("held-began"), scratch.count("held-ended")) == (
+        (2, 1) if again else (1, 0)
+    )
+    assert (scratch.count("policy-began"), scratch.count("policy-ended")) == (2, 1)
+    assert sorted(scratch.lines("quick")) == [f"quick_{number}" for number in range(6)]
+
+
+def test_a_restarted_redis_delays_a_run_and_loses_nothing_of_it(
+    own_house: Callable[[str], House], scratch: Scratch
+) -> None:
+    with own_redis() as server:
+        house = own_house(server.url)
+        outcome = house.create(fault_jobs.two_held_and_more, scratch)
+        deeds: list[str] = []
+
+        def restart() -> None:
+            if not deeds and scratch.count("held-began") and scratch.count("policy-began"):
+                deeds.append("stopped")
+                server.stop()
+                # It stays away until the run has noticed.
+                eventually(lambda: outcome.says("does not answer"), "the outage is said")
+                server.start()
+                scratch.note("go")
+
+        house.execute(outcome, fault_jobs.two_held_and_more, meanwhile=restart)
+    assert outcome.status is SUCCESS
+    assert outcome.says("answer again")
+    assert (scratch.count("held-began"), scratch.count("policy-began")) == (1, 1)
+    assert sorted(scratch.lines("quick")) == [f"quick_{number}" for number in range(6)]
+
+
+def test_what_ran_when_its_run_was_terminated_is_stopped_and_cleans_up(
+    fleet: House, scratch: Scratch
+) -> None:
+    with fleet.started(fault_jobs.cleans_up_job, scratch) as process:
+        scratch.wait_for("working")
+        process.terminate_run()
+        outcome = process.wait()
+    assert outcome.status is DagsterRunStatus.CANCELED
+    assert scratch.count("cleaned-up") == 1
+    outcome.assert_sound()
+
+
+@pytest.mark.parametrize("asked_for", [True, False])
+def test_an_interrupted_run_stops_what_runs_and_what_waits_never_runs(
+    own: House, start_worker: StartWorker, scratch: Scratch, asked_for: bool
+) -> None:
+    worker = start_worker("-c", "1")
+    with own.started(fault_jobs.held_before_fifty, scratch) as process:
+        scratch.wait_for("held-began")
+        eventually(lambda: own.waiting() == 50)
+        if asked_for:
+            process.terminate_run()
+        else:
+            process.signal(signal.SIGTERM)
+        outcome = process.wait()
+    # Nobody asked for the end of the run in the second case, so to Dagster it has failed.
+    ended = DagsterRunStatus.CANCELED if asked_for else FAILURE
+    assert outcome.status is ended
+    assert own.waiting() == 0
+    scratch.note("go")
+    # The worker is free again, also after a restart, and takes other work; nothing of this run.
+    check = own.run(fault_jobs.held_once, scratch)
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 0
+    start_worker("-c", "1")
+    own.run(fault_jobs.held_once, scratch)
+    assert check.status is SUCCESS
+    assert scratch.count("held-ended") == 2  # of the two runs after it
+    assert scratch.count("quick") == 0
+    outcome.assert_sound()
+
+
+def test_a_step_that_ignores_the_request_to_end_is_killed_with_what_it_started(
+    own: House, start_worker: StartWorker, scratch: Scratch
+) -> None:
+    start_worker("-c", "1", "--kill-grace", "0.5")
+    with own.started(fault_jobs.deaf_job, scratch) as process:
+        scratch.wait_for("deaf")
+        process.terminate_run()
+        outcome = process.wait()
+    assert outcome.status is DagsterRunStatus.CANCELED
+    for pid in map(int, scratch.lines("deaf")[0].split()):
+        eventually(lambda pid=pid: not is_running(pid), f"{pid} is gone")
+    outcome.assert_sound()
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        # One that nobody has waited for yet is dead all the same.
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+    return state != "Z"
+
+
+def test_a_step_whose_run_has_ended_while_it_waited_is_dropped_by_the_worker(
+    own: House, start_worker: StartWorker, scratch: Scratch
+) -> None:
+    # The process of the run dies without a word, and then somebody marks the run as canceled:
+    # nobody is left to take its steps back, yet they must not run.
+    with own.started(fault_jobs.held_before_fifty, scratch) as process:
+        own.wait_until_queued(51)
+        process.kill()
+    outcome = process.outcome
+    own.instance.report_run_canceled(outcome.run)
+    start_worker("-c", "2")
+    eventually(lambda: own.waiting() == 0, "the queue is empty")
+    client = client_for(own.settings)
+    eventually(lambda: not any(each.running for each in client.workers()))
+    assert (scratch.count("held-began"), scratch.count("quick")) == (0, 0)
+    assert outcome.says("Dropped step quick_0", "CANCELED")
+    assert outcome.of(DagsterEventType.STEP_START) == []
