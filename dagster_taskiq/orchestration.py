@@ -5,6 +5,7 @@ the run's channel only to know when to look; without mail it looks once a second
 record is asked about one thing: whether there is still someone who will write the step's end.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -564,9 +565,14 @@ class RunLoop:
         flying = self._replay(past)
         self._read += [tailed.event for tailed in past]
         workers = {worker.id: worker for worker in self._client.workers()}
-        for step in flying.values():
-            if not self._adopt(step, workers):
-                self._unclaimed[step.key] = step
+        ended = [task_id for step in flying.values() if (task_id := self._adopt(step, workers))]
+        # Steps go on while this looks at them. What has ended between the look at the log and the
+        # look at its task has its end in the log by now; what has not died without a word.
+        self._read_log()
+        self._ended.update(ended)
+        for flight in [each for each in self._flights.values() if each.task_id in ended]:
+            del self._flights[flight.step.key]
+            self._unclaimed[flight.step.key] = flight.step
 
     def _replay(self, past: Sequence[Tailed]) -> dict[str, ExecutionStep]:
         """Play the events back; return the steps that were in flight at their end."""
@@ -601,23 +607,34 @@ class RunLoop:
         self._pools.replaying = False
         return flying
 
-    def _adopt(self, step: ExecutionStep, workers: Mapping[str, Worker]) -> bool:
-        """Go on with a step's task if it waits or runs; ``False`` if the step must be sent."""
-        incarnation = 0
-        while task := self._client.tasks([self._task_id(step, incarnation)]).get(
-            self._task_id(step, incarnation)
-        ):
-            worker = workers.get(task.worker)
-            gone = task.state is TaskState.STARTED and worker is not None and worker.is_lost
-            if gone and self._client.lose(task, "its worker was lost before the run was resumed"):
-                self._say(f'Step "{step.key}" is run again: its worker was lost.', step)
-            elif not task.state.is_final and not gone:
-                self._flights[step.key] = Flight(step, task.id, task.queue)
-                self._say(f'Step "{step.key}" is {task.state.value}: going on with it.', step)
-                return True
-            incarnation += 1
-        self._incarnations[step.key] = incarnation
-        return False
+    def _adopt(self, step: ExecutionStep, workers: Mapping[str, Worker]) -> str | None:
+        """Go on with a step's last task as if this loop had sent it; send the step without one.
+
+        Returns:
+            The task's id when it has ended, which may be in the log meanwhile.
+        """
+        task: Task | None = None
+        for incarnation in itertools.count():
+            task_id = self._task_id(step, incarnation)
+            known = self._client.tasks([task_id]).get(task_id)
+            if known is None:
+                self._incarnations[step.key] = incarnation
+                break
+            task = known
+        if task is None:
+            self._unclaimed[step.key] = step
+            return None
+        worker = workers.get(task.worker)
+        gone = task.state is TaskState.STARTED and worker is not None and worker.is_lost
+        if gone and self._client.lose(task, "its worker was lost before the run was resumed"):
+            self._say(f'Step "{step.key}" is run again: its worker was lost.', step)
+            self._unclaimed[step.key] = step
+            return None
+        self._flights[step.key] = Flight(step, task.id, task.queue)
+        if gone or task.state.is_final:
+            return task.id
+        self._say(f'Step "{step.key}" is {task.state.value}: going on with it.', step)
+        return None
 
     def _claim_for_resumed(self) -> None:
         """Send the steps that a resumed run has to run, as their pools have slots for them."""

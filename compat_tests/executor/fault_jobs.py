@@ -203,7 +203,7 @@ def waits_long_for_its_retry(context: OpExecutionContext) -> int:
     scratch = Scratch.of(context)
     scratch.note("long_wait")
     if scratch.count("long_wait") < 2:
-        raise RetryRequested(max_retries=1, seconds_to_wait=8)
+        raise RetryRequested(max_retries=1, seconds_to_wait=5)
     return 1
 
 
