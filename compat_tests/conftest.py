@@ -6,12 +6,17 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+import hypothesis
 import pytest
 from dagster import DagsterInstance
 
 from compat_tests.servers import any_redis
 from compat_tests.workers import WorkerProcess, running_worker
 from dagster_taskiq.settings import Settings
+
+# The same examples in every run, however slow the machine is.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("repeatable")
 
 #: The brokers that can be shared by processes. A new one is added here, and all contract tests
 #: run on it.

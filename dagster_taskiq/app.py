@@ -65,10 +65,17 @@ def load(app: str) -> QueueBroker:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
+    if not module_name:
+        raise ConfigError(f"The app {app!r} names no module. Write MODULE, or MODULE:NAME.")
     try:
         module = import_module(module_name)
-    except ImportError as error:
-        raise ConfigError(f"Cannot import the module {module_name} of the app: {error}") from None
+    except ConfigError:
+        raise
+    except Exception as error:
+        problem = f"{type(error).__name__}: {error}"
+        raise ConfigError(
+            f"Cannot import the module {module_name} of the app: {problem}"
+        ) from error
     names = (name,) if name else APP_ATTRIBUTES
     for each in names:
         found = getattr(module, each, None)

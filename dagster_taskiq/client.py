@@ -240,7 +240,7 @@ class Client:
             raise self._unreachable(url, error) from None
 
     def _unreachable(self, url: str, error: BaseException) -> BrokerUnreachableError:
-        problem = str(error) or type(error).__name__
+        problem = (str(error) or type(error).__name__).rstrip(".")
         return BrokerUnreachableError(
             f"{redact(url)} does not answer: {problem}. Check that the server runs and that this "
             "machine may reach it."

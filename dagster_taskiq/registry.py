@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Generic, TypeVar, cast
-from urllib.parse import urlsplit
 
 from dagster_taskiq.errors import ConfigError, MissingExtraError
-from dagster_taskiq.settings import redact
+from dagster_taskiq.settings import redact, scheme_of
 
 T = TypeVar("T")
 
@@ -35,7 +34,7 @@ class Registry(Generic[T]):
             ConfigError: the URL has no scheme, or one that nothing serves.
             MissingExtraError: its module cannot be imported.
         """
-        scheme = urlsplit(url).scheme.lower()
+        scheme = scheme_of(url)
         entry = self.entries.get(scheme)
         if entry is None:
             problem = (

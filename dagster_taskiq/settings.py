@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import yaml
 from dagster import DagsterInstance, Field, Noneable, Permissive, Shape, StringSource
@@ -46,16 +45,29 @@ class OnWorkerLost(str, Enum):
     RETRY = "retry"
 
 
+def scheme_of(url: str) -> str:
+    """Return what stands before the first colon, in lower case, whatever the rest is like."""
+    scheme, colon, _ = url.partition(":")
+    return scheme.lower() if colon else ""
+
+
 def redact(url: str) -> str:
     """Return ``url`` with its password, and any secret-looking query argument, as ``***``.
 
-    Works on whatever is given: a text that is no URL comes back without its user part.
+    Works on whatever is given: a text that is no URL comes back without its user part. Where it
+    cannot be told whether an ``@`` ends a password or is part of one, nothing after the scheme is
+    shown.
     """
     head, at, tail = url.rpartition("@")
     if at:
         scheme, slashes, user = head.partition("://")
-        name, colon, _ = user.partition(":") if slashes else (head, "", "")
-        head = f"{scheme}{slashes}{name}{':***' if colon else ''}" if slashes else "***"
+        if not slashes:
+            head = "***"
+        elif "?" in user:
+            return f"{scheme}{slashes}***"
+        else:
+            name, colon, _ = user.partition(":")
+            head = f"{scheme}{slashes}{name}{':***' if colon else ''}"
         url = f"{head}@{tail}"
     base, mark, query = url.partition("?")
     if mark:
@@ -159,7 +171,13 @@ class Settings:
         known = {name: value[name] for name in cls.__dataclass_fields__ if name in value}
         plain = {name: resolve_env(each) for name, each in known.items() if each is not None}
         plain["include"] = tuple(plain.get("include", ()))
-        plain["worker_lost"] = OnWorkerLost(plain.get("worker_lost", OnWorkerLost.FAIL))
+        try:
+            plain["worker_lost"] = OnWorkerLost(plain.get("worker_lost", OnWorkerLost.FAIL))
+        except ValueError:
+            names = ", ".join(each.value for each in OnWorkerLost)
+            raise ConfigError(
+                f'"worker_lost" must be one of {names}, but it is {plain["worker_lost"]!r}.'
+            ) from None
         plain.setdefault("broker", os.environ.get(BROKER_ENV) or EMBEDDED_URL)
         if "backend" not in plain and os.environ.get(BACKEND_ENV):
             plain["backend"] = os.environ[BACKEND_ENV]
@@ -183,8 +201,9 @@ class Settings:
         if not isinstance(document, dict):
             raise ConfigError(f"{source} must hold a mapping of settings, such as `broker: ...`.")
         if "execution" in document:
-            document = (document["execution"] or {}).get("config") or {}
-        outcome = process_config(Shape(EXECUTOR_FIELDS), document)
+            execution = document["execution"] or {}
+            document = execution.get("config") if isinstance(execution, dict) else execution
+        outcome = process_config(Shape(EXECUTOR_FIELDS), document or {})
         if not outcome.success:
             problems = "\n".join(f"  {each.message}" for each in outcome.errors or ())
             raise ConfigError(
@@ -229,7 +248,7 @@ def resolve_env(value: Any) -> Any:
 
 
 def _embedded_file_url(url: str, home: str | None) -> str:
-    if urlsplit(url).scheme != urlsplit(EMBEDDED_URL).scheme:
+    if scheme_of(url) != scheme_of(EMBEDDED_URL):
         return url
     home = home or os.environ.get("DAGSTER_HOME")
     if not home:

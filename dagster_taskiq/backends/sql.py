@@ -178,13 +178,16 @@ class SqlBackend(StateBackend):
             .where(sql.mail.c.channel == channel, sql.mail.c.id > cursor)
             .order_by(sql.mail.c.id)
         )
+        new = f"SELECT 1 FROM {sql.mail.name} WHERE channel = ? AND id > ? LIMIT 1"
         deadline = time.monotonic() + timeout
         while True:
             mark = self.connection.mark()
-            rows = await self.connection.read(lambda connection: connection.execute(query).all())
-            left = deadline - time.monotonic()
-            if rows or left <= 0:
+            if self.connection.exists(new, channel, cursor):
+                rows = await self.connection.read(lambda each: each.execute(query).all())
                 return [Mail(str(row.id), json.loads(row.body)) for row in rows]
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return []
             await self.connection.wait_beyond(mark, left)
 
     async def load_result(self, task_id: str) -> bytes | None:

@@ -42,7 +42,15 @@ class SqlBroker(QueueBroker):
         """Mark the first free row as this consumer's."""
         self._mark = self.connection.mark()
         # Most looks find nothing; they must not take the write lock from those who have work.
-        if not await self.connection.read(lambda connection: connection.scalar(self._first())):
+        marks = ", ".join("?" * len(self.queues))
+        stale = time.time() - self.settings.lease
+        if not self.connection.exists(
+            f"SELECT 1 FROM {messages.name} WHERE queue IN ({marks}) AND prefix = ? "
+            "AND rejected IS NULL AND (claimed_at IS NULL OR claimed_at < ?) LIMIT 1",
+            *self.queues,
+            self.settings.prefix,
+            stale,
+        ):
             return None
         return await self.connection.write(self._claim)
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 #: Each number of seconds from which a duration is shown in the next larger unit.
 _UNITS = ((86400, "d"), (3600, "h"), (60, "m"))
@@ -22,7 +23,8 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> N
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        # A step key may hold brackets, which rich would read as markup.
+        table.add_row(*(Text(cell) for cell in row))
     if not rows:
         table.add_row(*["-"] * len(columns))
     console.print(table)

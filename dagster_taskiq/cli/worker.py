@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from dagster_taskiq import app as app_module
 from dagster_taskiq.backends.base import Worker
@@ -22,7 +24,6 @@ from dagster_taskiq.cli.options import (
 )
 from dagster_taskiq.cli.tables import duration, show
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.settings import BACKEND_ENV, BROKER_ENV, Settings
 from dagster_taskiq.worker.control import Command, command
 
 #: Where the output of background workers goes, under ``$DAGSTER_HOME``.
@@ -31,6 +32,12 @@ LOG_DIRECTORY = Path("dagster_taskiq") / "logs"
 KIB = 1024
 #: How long ``worker terminate`` waits for workers to leave, in seconds.
 TERMINATE_SECONDS = 600.0
+
+#: How the URLs on the command line of a background worker reach it.
+URL_VARIABLES = {
+    "broker": "DAGSTER_TASKIQ_WORKER_BROKER",
+    "backend": "DAGSTER_TASKIQ_WORKER_BACKEND",
+}
 
 LEVELS = ["debug", "info", "warning", "error", "critical"]
 
@@ -108,8 +115,11 @@ def start(
     The first signal lets running tasks finish, the second stops them, the third kills them.
     """
     if background:
-        _start_in_background(settings_from(broker, backend, config_yaml, app), name)
+        _start_in_background(click.get_current_context())
         return
+    # Taken out, so that no command of a task finds them.
+    broker = os.environ.pop(URL_VARIABLES["broker"], broker)
+    backend = os.environ.pop(URL_VARIABLES["backend"], backend)
     logging.basicConfig(
         level=loglevel.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     )
@@ -232,22 +242,36 @@ def describe(each: Worker) -> dict[str, Any]:
     return {**json.loads(each.dumps()), "age": round(each.age, 1), "lost": each.is_lost}
 
 
-def _start_in_background(settings: Settings, name: str | None) -> None:
+def _start_in_background(context: click.Context) -> None:
     """Start this very command again, detached, with its output in a file."""
+    given = {
+        name: value
+        for name, value in context.params.items()
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
+    # The command itself would say so only in its log.
+    settings_from(*(context.params[name] for name in ("broker", "backend", "config_yaml", "app")))
     home = os.environ.get("DAGSTER_HOME")
     if not home:
         raise ConfigError("A background worker logs under $DAGSTER_HOME, which is not set.")
     directory = Path(home).expanduser() / LOG_DIRECTORY
     directory.mkdir(parents=True, exist_ok=True)
-    log = directory / f"worker-{name or time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
-    arguments = _without_urls([each for each in sys.argv[1:] if each not in ("-d", "--background")])
-    # A URL may hold a password, and everyone on this machine may read a command line.
-    environment = {**os.environ, BROKER_ENV: settings.broker}
-    if settings.backend:
-        environment[BACKEND_ENV] = settings.backend
+    name = re.sub(r"[^\w.@-]", "_", given.get("name") or time.strftime("%Y%m%d-%H%M%S"))
+    log = directory / f"worker-{name}-{os.getpid()}.log"
+    arguments = []
+    environment = dict(os.environ)
+    for parameter in context.command.params:
+        value = given.get(str(parameter.name))
+        if parameter.name in URL_VARIABLES:
+            # A URL may hold a password, and everyone on this machine may read a command line.
+            if value is not None:
+                environment[URL_VARIABLES[parameter.name]] = value
+        elif value is not None and parameter.name != "background":
+            for each in value if isinstance(value, tuple) else (value,):
+                arguments += [parameter.opts[-1], str(each)]
     with os.fdopen(os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600), "ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "dagster_taskiq", *arguments],
+            [sys.executable, "-m", "dagster_taskiq", "worker", "start", *arguments],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -255,16 +279,3 @@ def _start_in_background(settings: Settings, name: str | None) -> None:
             start_new_session=True,
         )
     click.echo(f"Started worker in the background: pid {process.pid}, log {log}")
-
-
-def _without_urls(arguments: list[str]) -> list[str]:
-    kept = []
-    skip = False
-    for argument in arguments:
-        if skip:
-            skip = False
-        elif argument in ("--broker", "-b", "--backend"):
-            skip = True
-        elif not argument.startswith(("--broker=", "--backend=")):
-            kept.append(argument)
-    return kept

@@ -18,7 +18,7 @@ from redis.exceptions import (
 )
 
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.settings import redact
+from dagster_taskiq.settings import redact, scheme_of
 
 #: How long one command may take; longer than any wait that a command asks the server for.
 SOCKET_TIMEOUT_SECONDS = 8.0
@@ -31,6 +31,11 @@ HEALTH_CHECK_SECONDS = 30
 
 #: What the server says to a client that it does not let in.
 REFUSALS = (AuthenticationError, AuthorizationError, NoPermissionError)
+
+_UNREADABLE = (
+    "its host or port cannot be read. In a user name or password, special characters have to be "
+    "percent-encoded, such as %2F for a slash"
+)
 
 
 class RedisConnection:
@@ -47,7 +52,7 @@ class RedisConnection:
             "socket_connect_timeout": min(timeout, SOCKET_TIMEOUT_SECONDS),
             "health_check_interval": HEALTH_CHECK_SECONDS,
             # Without it, a peer that vanished behind a firewall is noticed only by a timeout.
-            **({} if urlsplit(url).scheme == "unix" else {"socket_keepalive": True}),
+            **({} if scheme_of(url) == "unix" else {"socket_keepalive": True}),
             **options,
         }
         self._users = 0
@@ -129,12 +134,27 @@ class RedisConnection:
         # One quick second try inside the client; longer outages are for those who know whether
         # to wait (a worker does) or to say so (a submit does).
         retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=1)
-        if "+sentinel" not in urlsplit(self.url).scheme:
+        if "+sentinel" not in scheme_of(self.url):
+            self._check_url()
             return Redis.from_url(self.url, retry=retry, **self._options)
         return self._sentinel_master(retry)
 
+    def _check_url(self) -> None:
+        """Refuse what cannot be read without quoting it: it may be a part of a password."""
+        try:
+            parts = urlsplit(self.url)
+            _ = parts.port
+            readable = parts.scheme == "unix" or "@" not in parts.path
+        except ValueError:
+            readable = False
+        if not readable:
+            raise ValueError(_UNREADABLE)
+
     def _sentinel_master(self, retry: Retry) -> "Redis":
-        parts = urlsplit(self.url)
+        try:
+            parts = urlsplit(self.url)
+        except ValueError:
+            raise ValueError(_UNREADABLE) from None
         path = [unquote(each) for each in parts.path.split("/") if each]
         if not path:
             raise ValueError(
@@ -145,6 +165,8 @@ class RedisConnection:
         sentinels = []
         for each in hosts.split(","):
             host, _, port = each.partition(":")
+            if port and not port.isdigit():
+                raise ValueError(_UNREADABLE)
             sentinels.append((host, int(port or SENTINEL_PORT)))
         query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         options: dict[str, Any] = {

@@ -103,11 +103,15 @@ class SqlConnection:
     """One database, opened once however many share it."""
 
     #: What a lost or locked database raises; worth trying again.
-    errors: tuple[type[BaseException], ...] = (sa.exc.OperationalError, sa.exc.InterfaceError)
+    errors: tuple[type[BaseException], ...] = (
+        sa.exc.OperationalError,
+        sa.exc.InterfaceError,
+        sqlite3.OperationalError,
+    )
 
     def __init__(self, url: str, options: Mapping[str, Any], timeout: float) -> None:
-        self.url: URL = make_url(url)
         self.shown = redact(url)
+        self.url: URL = self._parsed(url)
         self._options = dict(options)
         self._timeout = timeout
         self._users = 0
@@ -119,12 +123,6 @@ class SqlConnection:
         self._changed_at = 0.0
         self._waiters: set[asyncio.Future[None]] = set()
         self._looking: asyncio.Task[None] | None = None
-        if not self.url.database or self.url.database == ":memory:":
-            raise ConfigError(
-                f"{self.shown} names no file that processes could share. Write "
-                "sqlite:///relative/path or sqlite:////absolute/path, or memory:// to run a whole "
-                "job in one process."
-            )
 
     async def open(self) -> None:
         """Connect, and create the tables that are missing. May be called by each who shares it."""
@@ -171,6 +169,17 @@ class SqlConnection:
                 self._changed_at = time.monotonic()
         return self._generation
 
+    def exists(self, query: str, *parameters: Any) -> bool:
+        """Return whether ``query`` finds a row.
+
+        Runs at once, on the connection that looks for changes: of the many looks that follow a
+        change most find nothing, and must cost next to nothing. A reader in WAL mode waits for
+        nobody.
+        """
+        if self._watch is None:
+            raise RuntimeError(f"The connection to {self.shown} is not open.")
+        return self._watch.execute(query, parameters).fetchone() is not None
+
     async def wait_beyond(self, mark: int, timeout: float) -> None:
         """Return when anyone has committed since ``mark`` was taken, or after ``timeout`` s."""
         if self.mark() != mark:
@@ -195,6 +204,19 @@ class SqlConnection:
                         waiter.set_result(None)
             quiet = time.monotonic() - self._changed_at
             await asyncio.sleep(POLL_SECONDS[0] if quiet < FAST_SECONDS else POLL_SECONDS[1])
+
+    def _parsed(self, url: str) -> URL:
+        try:
+            parsed = make_url(url)
+        except (sa.exc.ArgumentError, ValueError):
+            parsed = None
+        if parsed is None or not parsed.database or parsed.database == ":memory:":
+            raise ConfigError(
+                f"{self.shown} names no file that processes could share. Write "
+                "sqlite:///relative/path or sqlite:////absolute/path, or memory:// to run a whole "
+                "job in one process."
+            )
+        return parsed
 
     async def _on_thread(self, work: Callable[..., T], *args: Any) -> T:
         if self._thread is None:
@@ -223,6 +245,8 @@ class SqlConnection:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)
+            except sa.exc.DatabaseError as error:
+                raise ConfigError(f"Cannot use the broker's file {path}: {error.orig}.") from None
         self._watch = sqlite3.connect(path, timeout=BUSY_SECONDS, check_same_thread=False)
 
     def _create_tables(self) -> None:

@@ -1,0 +1,617 @@
+"""What a worker promises, tried on real ones: processes started by the command line.
+
+What concerns only a worker and its children is tried on one broker, the rest on each.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+import redis
+from taskiq import TaskiqMessage
+
+from compat_tests.conftest import StartWorker, make_settings
+from compat_tests.sending import USER_TASKS, Sender, open_sender
+from compat_tests.servers import RedisServer, own_redis, redis_binary
+from compat_tests.waiting import eventually
+from compat_tests.workers import ROOT, WorkerProcess, running_worker
+from dagster_taskiq.backends.base import Task, TaskState
+from dagster_taskiq.client import Client, client_for
+from dagster_taskiq.errors import (
+    ChildDiedError,
+    TaskRevokedError,
+    UnknownTaskError,
+    WorkerLostError,
+)
+from dagster_taskiq.settings import Settings
+
+INCLUDE = ("-i", USER_TASKS)
+
+#: For tests of a worker and its children, which no broker has a part in.
+one_broker = pytest.mark.parametrize("broker_kind", ["embedded"], indirect=True)
+
+
+class Place:
+    """Files through which a test and its tasks tell each other things."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def path(self, name: str) -> str:
+        return str(self.directory / name)
+
+    def lines(self, name: str) -> list[str]:
+        path = self.directory / name
+        return path.read_text().splitlines() if path.exists() else []
+
+    def said(self, name: str, count: int = 1) -> list[str]:
+        """Wait for so many lines of a file."""
+        return eventually(lambda: found if len(found := self.lines(name)) >= count else None) or []
+
+    def pid(self, name: str) -> int:
+        """Wait for the process id that a task writes when it has started."""
+        return int(self.said(name)[0])
+
+    def write(self, name: str) -> None:
+        (self.directory / name).touch()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    directory = tmp_path / "place"
+    directory.mkdir()
+    return Place(directory)
+
+
+@pytest.fixture(scope="module")
+def shared(
+    broker_kind: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[tuple[Settings, WorkerProcess]]:
+    """A worker with two slots that tests share, so they leave it as it was."""
+    directory = tmp_path_factory.mktemp(f"shared-{broker_kind}")
+    settings = replace(make_settings(broker_kind, directory, request), lease=60.0)
+    with running_worker(settings, directory, *INCLUDE, "-c", "2", "--kill-grace", "1") as worker:
+        yield settings, worker
+
+
+@pytest.fixture
+def sender(shared: tuple[Settings, WorkerProcess]) -> Iterator[Sender]:
+    with open_sender(shared[0]) as sender:
+        yield sender
+
+
+@pytest.fixture
+def client(shared: tuple[Settings, WorkerProcess]) -> Client:
+    return client_for(shared[0])
+
+
+@pytest.fixture
+def own_sender(settings: Settings) -> Iterator[Sender]:
+    """Sends to the workers that the test itself starts."""
+    with open_sender(settings) as sender:
+        yield sender
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended; a zombie has, and waits for its parent only."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def task(client: Client, task_id: str) -> Task | None:
+    return client.tasks([task_id]).get(task_id)
+
+
+def ends_as(client: Client, task_id: str, state: TaskState) -> Task:
+    """Wait until a task has ended, and see that it ended so."""
+
+    def ended() -> Task | None:
+        known = task(client, task_id)
+        return known if known and known.state.is_final else None
+
+    known = eventually(ended)
+    assert known is not None
+    assert known.state is state, known
+    return known
+
+
+def waiting(client: Client) -> tuple[int, int]:
+    """Return how many messages wait, and how many are claimed and have not started."""
+    depths = client.depths()
+    return sum(each.waiting for each in depths), sum(each.claimed for each in depths)
+
+
+# -- a user's own tasks ----------------------------------------------------------------------
+
+
+def test_a_users_functions_run_sync_async_and_with_dependencies(sender: Sender) -> None:
+    assert sender.value(sender.send("add", 1, 2)) == 3
+    assert sender.value(sender.send("add_async", 3, 4)) == 7
+    task_id = sender.send("multiply", 5)
+    assert sender.value(task_id) == [15, task_id]
+
+
+def test_a_users_function_may_run_an_event_loop_of_its_own(sender: Sender) -> None:
+    assert sender.value(sender.send("run_a_loop_of_its_own")) == 3
+
+
+def test_ten_megabytes_go_to_a_task_and_come_back(sender: Sender) -> None:
+    text = "ü" * 5_000_000
+    assert sender.value(sender.send("echo", text)) == text
+
+
+def test_what_a_task_raises_is_raised_where_its_result_is_read(sender: Sender) -> None:
+    error = sender.error(sender.send("fail", "nothing under that name"))
+    assert isinstance(error, LookupError)
+    assert error.args == ("nothing under that name",)
+
+
+def test_wrong_arguments_are_an_error_of_the_task(sender: Sender) -> None:
+    assert isinstance(sender.error(sender.send("add", 1)), TypeError)
+
+
+def test_a_value_that_is_not_json_is_an_error_that_says_so(sender: Sender) -> None:
+    error = sender.error(sender.send("return_an_object"))
+    assert "The task's return value is not JSON" in str(error)
+
+
+def test_a_task_that_the_worker_does_not_have_is_an_error_that_says_what_to_do(
+    sender: Sender,
+) -> None:
+    error = sender.error(sender.send("elsewhere:gone"))
+    assert isinstance(error, UnknownTaskError)
+    assert "no task named 'elsewhere:gone'" in str(error)
+    assert "--include" in str(error)
+    assert f"{USER_TASKS}:add" in str(error)
+
+
+def test_a_task_may_send_another(sender: Sender) -> None:
+    second = sender.value(sender.send("send_another", 20, 22))
+    assert sender.value(second) == 42
+
+
+def test_a_message_that_is_delivered_twice_runs_once(
+    sender: Sender, client: Client, place: Place
+) -> None:
+    notes, name = place.path("notes"), f"{USER_TASKS}:note"
+    plain = TaskiqMessage(task_id="twin", task_name=name, labels={}, args=[notes], kwargs={})
+    message = sender.broker.formatter.dumps(plain)
+    for _ in range(3):  # at once: there are two slots
+        sender.put(message)
+    sender.value("twin")
+    sender.put(message)  # and again, long after it has ended
+    eventually(lambda: waiting(client) == (0, 0))
+    # Both slots have taken something else since: nothing of it is still on its way.
+    for _ in range(4):
+        sender.value(sender.send("add", 1, 1))
+    assert len(place.lines("notes")) == 1
+
+
+# -- children --------------------------------------------------------------------------------
+
+
+@one_broker
+@pytest.mark.parametrize(
+    ("name", "argument", "said"),
+    [
+        ("be_killed", int(signal.SIGKILL), "was killed by SIGKILL (signal 9"),
+        ("be_killed", int(signal.SIGSEGV), "was killed by SIGSEGV (signal 11)"),
+        ("leave", 7, "ended with exit code 7"),
+        ("leave", 0, "ended with exit code 0"),
+    ],
+)
+def test_a_child_that_dies_fails_its_task_with_the_cause_and_nothing_else(
+    sender: Sender, client: Client, place: Place, name: str, argument: int, said: str
+) -> None:
+    beside = sender.send("hold", place.path("started"), place.path("go"))
+    place.pid("started")
+    dying = sender.send(name, argument)
+    error = sender.error(dying)
+    assert isinstance(error, ChildDiedError)
+    assert said in str(error)
+    assert said in ends_as(client, dying, TaskState.FAILURE).error
+    # The other slot goes on, and the one whose child died takes work again.
+    assert sender.value(sender.send("add", 2, 2)) == 4
+    place.write("go")
+    assert sender.value(beside) == "held"
+
+
+@one_broker
+def test_a_child_that_dies_is_noticed_although_a_process_of_its_own_outlives_it(
+    sender: Sender, place: Place
+) -> None:
+    error = sender.error(sender.send("fork_and_leave", place.path("started"), 9))
+    assert "ended with exit code 9" in str(error)
+    eventually(lambda: is_gone(place.pid("started")))
+
+
+def test_a_revoked_task_is_stopped_and_may_clean_up(
+    sender: Sender, client: Client, place: Place
+) -> None:
+    task_id = sender.send("hold", place.path("started"), place.path("never"), place.path("ended"))
+    place.pid("started")
+    client.revoke([task_id], "nobody wants it")
+    error = sender.error(task_id)
+    assert isinstance(error, TaskRevokedError)
+    assert "nobody wants it" in str(error)
+    assert place.lines("ended") == ["ended"]
+    ends_as(client, task_id, TaskState.REVOKED)
+
+
+@one_broker
+def test_a_revoked_task_that_does_not_listen_is_killed_after_the_grace_period(
+    sender: Sender, client: Client, place: Place
+) -> None:
+    never, ended = place.path("never"), place.path("ended")
+    task_id = sender.send("hold", place.path("started"), never, ended, True)
+    pid = place.pid("started")
+    client.revoke([task_id], "nobody wants it")
+    ends_as(client, task_id, TaskState.REVOKED)
+    assert is_gone(pid)
+    assert place.lines("ended") == []
+
+
+@one_broker
+def test_what_a_task_started_dies_with_it(sender: Sender, client: Client, place: Place) -> None:
+    task_id = sender.send("start_a_process", place.path("started"), place.path("never"))
+    pid = place.pid("started")
+    assert not is_gone(pid)
+    client.revoke([task_id], "enough")
+    ends_as(client, task_id, TaskState.REVOKED)
+    eventually(lambda: is_gone(pid))
+
+
+def test_a_revoked_task_that_waits_never_runs(sender: Sender, client: Client, place: Place) -> None:
+    go = place.path("go")
+    holds = [sender.send("hold", place.path("started"), go) for _ in range(2)]
+    place.said("started", 2)
+    waits = sender.send("note", place.path("notes"))
+    client.revoke([waits], "no longer wanted")
+    ends_as(client, waits, TaskState.REVOKED)
+    assert waiting(client) == (0, 0)
+    place.write("go")
+    assert [sender.value(each) for each in holds] == ["held", "held"]
+    assert isinstance(sender.error(waits), TaskRevokedError)
+    sender.value(sender.send("note", place.path("after")))
+    assert place.lines("notes") == []
+
+
+@one_broker
+def test_a_task_over_its_timeout_is_stopped(sender: Sender, place: Place) -> None:
+    # taskiq's own label, which without a process around the task "does not work well" there.
+    never = place.path("never")
+    task_id = sender.send("hold", place.path("started"), never, "", True, timeout=0.5)
+    assert isinstance(sender.error(task_id), TimeoutError)
+    eventually(lambda: is_gone(place.pid("started")))
+
+
+@one_broker
+def test_a_child_is_replaced_after_so_many_tasks(
+    start_worker: StartWorker, own_sender: Sender, place: Place
+) -> None:
+    start_worker(*INCLUDE, "-c", "1", "--max-tasks-per-child", "2")
+    notes = place.path("notes")
+    pids = [own_sender.value(own_sender.send("note", notes)) for _ in range(5)]
+    assert pids[0] == pids[1] != pids[2] == pids[3] != pids[4]
+    eventually(lambda: is_gone(pids[0]))
+
+
+@one_broker
+def test_a_child_that_has_grown_too_large_is_replaced(
+    start_worker: StartWorker, own_sender: Sender, place: Place
+) -> None:
+    start_worker(*INCLUDE, "-c", "1", "--max-memory-per-child", str(500 * 1024))
+    pids = [own_sender.value(own_sender.send("note", place.path("notes"))) for _ in range(2)]
+    assert pids[0] == pids[1]
+    assert own_sender.value(own_sender.send("grow", 450)) == pids[0]
+    assert own_sender.value(own_sender.send("note", place.path("notes"))) != pids[0]
+    eventually(lambda: is_gone(pids[0]))
+
+
+@one_broker
+def test_a_child_may_take_longer_than_the_lease_to_import_the_users_code(
+    start_worker: StartWorker, own_sender: Sender, place: Place
+) -> None:
+    slow = ("-i", "compat_tests.slow_module", "-c", "1", "--max-tasks-per-child", "1")
+    start_worker(*INCLUDE, *slow, lease=2.0, heartbeat_interval=0.25)
+    pids = {own_sender.value(own_sender.send("note", place.path("notes"))) for _ in range(2)}
+    assert len(pids) == 2
+
+
+# -- slots and signals -----------------------------------------------------------------------
+
+
+def test_workers_take_no_more_than_they_have_slots_and_a_drained_one_takes_nothing(
+    start_worker: StartWorker, settings: Settings, own_sender: Sender, place: Place
+) -> None:
+    client = client_for(settings)
+    first = start_worker(*INCLUDE, "-c", "1")
+    running = own_sender.send("hold", place.path("started-1"), place.path("go-1"))
+    place.pid("started-1")
+    behind = own_sender.send("hold", place.path("started-2"), place.path("go-2"))
+    last = own_sender.send("note", place.path("notes"))
+    # One works, and nothing is held back for later: another worker would find both.
+    assert waiting(client) == (2, 0)
+    first.signal(signal.SIGTERM)
+    eventually(lambda: "Draining: 1 tasks to finish" in first.output())
+    second = start_worker(*INCLUDE, "-c", "1")
+    place.pid("started-2")
+    assert waiting(client) == (1, 0)
+    place.write("go-1")
+    assert own_sender.value(running) == "held"
+    assert first.wait() == 0
+    place.write("go-2")
+    assert own_sender.value(behind) == "held"
+    own_sender.value(last)
+    assert [each.name for each in client.workers()] == [second.name]
+    # And an idle one leaves.
+    second.signal(signal.SIGINT)
+    assert second.wait() == 0
+    assert client.workers() == []
+
+
+def test_the_second_signal_stops_what_runs(
+    start_worker: StartWorker, settings: Settings, own_sender: Sender, place: Place
+) -> None:
+    worker = start_worker(*INCLUDE, "-c", "2", "--kill-grace", "1")
+    ended, never = place.path("ended"), place.path("never")
+    polite = own_sender.send("hold", place.path("started"), never, ended)
+    deaf = own_sender.send("hold", place.path("started"), never, ended, True)
+    place.said("started", 2)
+    worker.signal(signal.SIGTERM)
+    eventually(lambda: "Draining: 2 tasks" in worker.output())
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 1
+    assert place.lines("ended") == ["ended"]
+    for task_id in (polite, deaf):
+        error = own_sender.error(task_id)
+        assert isinstance(error, TaskRevokedError)
+        assert "the worker was shut down" in str(error)
+    assert client_for(settings).workers() == []
+
+
+@one_broker
+def test_what_does_not_finish_within_the_drain_timeout_is_stopped(
+    start_worker: StartWorker, own_sender: Sender, place: Place
+) -> None:
+    worker = start_worker(*INCLUDE, "-c", "1", "--drain-timeout", "0.5")
+    task_id = own_sender.send("hold", place.path("started"), place.path("never"))
+    place.pid("started")
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 1
+    assert isinstance(own_sender.error(task_id), TaskRevokedError)
+
+
+# -- the death of a worker -------------------------------------------------------------------
+
+
+@one_broker
+def test_of_a_killed_worker_nothing_is_left(
+    start_worker: StartWorker, settings: Settings, own_sender: Sender, place: Place
+) -> None:
+    worker = start_worker(*INCLUDE, "-c", "2")
+    own_sender.send("start_a_process", place.path("started"), place.path("never"))
+    deaf = own_sender.send("hold", place.path("started"), place.path("never"), "", True)
+    place.said("started", 2)
+    tree = psutil.Process(worker.pid).children(recursive=True)
+    assert len(tree) >= 4  # the fork server, two children, and what one of them started
+    worker.signal(signal.SIGKILL)
+    eventually(lambda: all(is_gone(each.pid) for each in tree))
+    client = client_for(settings)
+    eventually(lambda: all(each.is_lost for each in client.workers()))
+    known = task(client, deaf)
+    assert known is not None
+    assert client.lose(known, "its worker was killed")
+    assert isinstance(own_sender.error(deaf), WorkerLostError)
+
+
+def test_a_worker_that_was_frozen_for_longer_than_its_lease_does_not_run_on(
+    start_worker: StartWorker, settings: Settings, own_sender: Sender, place: Place
+) -> None:
+    client = client_for(settings)
+    worker = start_worker(*INCLUDE, "-c", "1")
+    task_id = own_sender.send("hold", place.path("started"), place.path("go"), "", True)
+    pid = place.pid("started")
+    worker.signal(signal.SIGSTOP)
+    eventually(lambda: client.workers()[0].is_lost)
+    # From here on another worker may run it. The child has ended by itself by then: its parent
+    # is frozen, and the task does not listen.
+    eventually(lambda: is_gone(pid))
+    known = task(client, task_id)
+    assert known is not None
+    assert client.lose(known, "silent")
+    place.write("go")
+    worker.signal(signal.SIGCONT)
+    eventually(lambda: f"Dropped the result of task {task_id}" in worker.output())
+    ends_as(client, task_id, TaskState.LOST)
+    assert isinstance(own_sender.error(task_id), WorkerLostError)
+    # It lives on, and works.
+    assert own_sender.value(own_sender.send("add", 1, 2)) == 3
+    assert not client.workers()[0].is_lost
+
+
+# -- bad beginnings --------------------------------------------------------------------------
+
+
+@one_broker
+@pytest.mark.parametrize("module", ["no_such_module_anywhere", "compat_tests.broken_module"])
+def test_a_module_that_cannot_be_imported_ends_the_worker_with_a_sentence(
+    settings: Settings, tmp_path: Path, module: str
+) -> None:
+    worker = WorkerProcess(settings, tmp_path, "w1", "-i", module)
+    assert worker.wait() == 2
+    said = worker.output()
+    assert f"Error: Cannot import {module}, which --include names: " in said
+    assert "asyncio" not in said
+    assert client_for(settings).workers() == []
+
+
+@pytest.fixture
+def secret_redis() -> Iterator[RedisServer]:
+    with own_redis("--requirepass", "s3cr3t-w0rd") as server:
+        yield server
+
+
+def settings_of(server: RedisServer, password: str = "") -> Settings:
+    url = server.url.replace("://", f"://:{password}@") if password else server.url
+    return Settings(broker=url, heartbeat_interval=0.5, lease=10.0)
+
+
+@pytest.mark.parametrize("password", ["", "wr0ng-w0rd"])
+def test_a_refused_password_ends_the_worker_with_one_sentence(
+    secret_redis: RedisServer, tmp_path: Path, password: str
+) -> None:
+    worker = WorkerProcess(settings_of(secret_redis, password), tmp_path, "w1")
+    assert worker.wait() == 2
+    (sentence,) = worker.output().splitlines()
+    assert sentence.startswith("Error: redis://")
+    assert "does not let us in" in sentence
+    assert "wr0ng-w0rd" not in sentence
+
+
+def test_a_worker_never_says_the_password_and_takes_it_from_no_command_line(
+    secret_redis: RedisServer, tmp_path: Path, place: Place
+) -> None:
+    settings = settings_of(secret_redis, "s3cr3t-w0rd")
+    with (
+        running_worker(settings, tmp_path, *INCLUDE, "-c", "1", "-l", "debug") as worker,
+        open_sender(settings) as sender,
+    ):
+        assert sender.value(sender.send("add", 1, 2)) == 3
+        sender.error(sender.send("elsewhere:gone"))
+        sender.error(sender.send("leave", 3))
+        process = psutil.Process(worker.pid)
+        family = [process, *process.children(recursive=True)]
+        commands = [word for each in family for word in each.cmdline()]
+        secret_redis.stop()
+        eventually(lambda: "Cannot beat" in worker.output())
+    assert not any("s3cr3t-w0rd" in word for word in commands)
+    assert "s3cr3t-w0rd" not in worker.output()
+
+
+def test_a_worker_that_comes_before_its_redis_waits_for_it_and_says_so(tmp_path: Path) -> None:
+    binary = redis_binary()
+    assert binary is not None
+    (tmp_path / "data").mkdir()
+    server = RedisServer(binary, tmp_path / "data")
+    settings = settings_of(server)
+    worker = WorkerProcess(settings, tmp_path, "w1", *INCLUDE, "-c", "1")
+    try:
+        eventually(lambda: f"Cannot reach the broker {server.url}" in worker.output())
+        server.start()
+        with open_sender(settings) as sender:
+            assert sender.value(sender.send("add", 1, 2)) == 3
+    finally:
+        worker.end()
+        server.stop()
+    assert "Traceback" not in worker.output()
+
+
+def test_a_worker_that_waits_for_its_redis_leaves_when_it_is_told_to(tmp_path: Path) -> None:
+    binary = redis_binary()
+    assert binary is not None
+    settings = settings_of(RedisServer(binary, tmp_path))
+    worker = WorkerProcess(settings, tmp_path, "w1")
+    eventually(lambda: "Cannot reach the broker" in worker.output())
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 0
+    assert "Traceback" not in worker.output()
+
+
+# -- the server comes and goes ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loses_data", [False, True])
+def test_a_worker_outlives_a_restart_of_redis_with_what_it_runs(
+    tmp_path: Path, place: Place, loses_data: bool
+) -> None:
+    with own_redis() as server:
+        settings = settings_of(server)
+        with (
+            running_worker(settings, tmp_path, *INCLUDE, "-c", "1") as worker,
+            open_sender(settings) as sender,
+        ):
+            held = sender.send("hold", place.path("started"), place.path("go"))
+            pid = place.pid("started")
+            if loses_data:
+                redis.Redis.from_url(server.url).flushall()
+                eventually(lambda: task(client_for(settings), held))
+            server.stop()
+            eventually(lambda: "Cannot beat" in worker.output())
+            place.write("go")
+            server.start()
+            assert sender.value(held) == "held"
+            notes = place.path("notes")
+            assert sender.value(sender.send("note", notes)) == pid
+        assert "Traceback" not in worker.output()
+
+
+# -- taskiq's own worker command -------------------------------------------------------------
+
+
+def _taskiq_worker(settings: Settings, log: Path, home: Path) -> "subprocess.Popen[bytes]":
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "DAGSTER_HOME": str(home),
+        "DAGSTER_TASKIQ_BROKER": settings.broker,
+        "DAGSTER_TASKIQ_QUEUES": "dagster, special",
+        "DAGSTER_TASKIQ_CONCURRENCY": "1",
+    }
+    command = [sys.executable, "-m", "taskiq", "worker", "--workers", "1"]
+    command += ["dagster_taskiq.app:broker", USER_TASKS]
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT, env=environment
+        )
+
+
+@pytest.fixture(params=["embedded", "redis"])
+def standard_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Settings]:
+    """Settings that differ from the standard ones by the broker only, all that taskiq's worker
+    is told."""
+    if request.param == "embedded":
+        yield Settings(broker=f"sqlite:///{tmp_path / 'queue.db'}")
+        return
+    with own_redis() as server:
+        yield Settings(broker=server.url)
+
+
+def test_taskiqs_own_worker_command_serves_the_same_queues(
+    standard_settings: Settings, tmp_path: Path, dagster_home: Path, place: Place
+) -> None:
+    log = tmp_path / "taskiq.log"
+    process = _taskiq_worker(standard_settings, log, dagster_home)
+    try:
+        with open_sender(standard_settings) as sender:
+            client = client_for(standard_settings)
+            assert sender.value(sender.send("add", 1, 2)) == 3
+            (worker,) = client.workers()
+            assert worker.queues == ("dagster", "special")
+            assert sender.value(sender.send("add_async", 3, 4, queue_name="special")) == 7
+            assert isinstance(sender.error(sender.send("leave", 3)), ChildDiedError)
+            held = sender.send("hold", place.path("started"), place.path("never"))
+            pid = place.pid("started")
+            assert pid not in (process.pid, worker.pid)
+            client.revoke([held], "enough")
+            ends_as(client, held, TaskState.REVOKED)
+            tree = psutil.Process(process.pid).children(recursive=True)
+            process.terminate()
+            process.wait(60)
+            eventually(lambda: all(is_gone(each.pid) for each in tree))
+            assert client.workers() == []
+    except BaseException:
+        print(log.read_text())  # what a failure is about
+        raise
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait(30)

@@ -1,0 +1,577 @@
+"""The command line as its users see it: what it prints, and with which exit code it ends."""
+
+import asyncio
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from compat_tests.conftest import StartWorker, make_settings
+from compat_tests.sending import USER_TASKS, Sender, open_sender
+from compat_tests.servers import RedisServer, free_port, own_redis
+from compat_tests.waiting import eventually
+from compat_tests.workers import ROOT, WorkerProcess, executor_config, running_worker
+from dagster_taskiq.backends import make_backend
+from dagster_taskiq.backends.base import TaskState, Worker
+from dagster_taskiq.cli import main
+from dagster_taskiq.client import client_for
+from dagster_taskiq.settings import Settings
+from dagster_taskiq.version import __version__
+
+INCLUDE = ("-i", USER_TASKS)
+
+one_broker = pytest.mark.parametrize("broker_kind", ["embedded"], indirect=True)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    error: str
+
+    @property
+    def sentence(self) -> str:
+        """What it said went wrong, and nothing else."""
+        assert (self.code, self.out) == (2, "")
+        (line,) = self.error.splitlines()
+        assert line.startswith("Error: ")
+        return line
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command line in this process, which has imported Dagster already."""
+    for name in ("DAGSTER_TASKIQ_BROKER", "DAGSTER_TASKIQ_BACKEND"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["dagster-taskiq", *arguments])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1 if end.code else 0
+        said = capsys.readouterr()
+        return Outcome(code, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture
+def config(settings: Settings, tmp_path: Path) -> tuple[str, str]:
+    return config_for(settings, tmp_path)
+
+
+def config_for(settings: Settings, directory: Path) -> tuple[str, str]:
+    """Return the option that names a file with these settings."""
+    path = directory / "cli.yaml"
+    path.write_text(json.dumps(executor_config(settings)))  # JSON is YAML
+    return ("-y", str(path))
+
+
+def beat_of(settings: Settings, name: str, lease: float) -> None:
+    """Leave a worker's sign of life, as one that died since has left it."""
+
+    async def work() -> None:
+        backend = make_backend(settings)
+        await backend.startup()
+        await backend.beat(Worker(name, name, "far-away", 99, ("q",), 3, "0.0", lease))
+        await backend.shutdown()
+
+    asyncio.run(work())
+
+
+# -- a worker that runs something ------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Busy:
+    """A worker with one of its two slots taken, and two tasks that nobody serves."""
+
+    settings: Settings
+    worker: WorkerProcess
+    config: tuple[str, str]
+    #: The process that runs the task.
+    pid: int
+
+
+@pytest.fixture(scope="module")
+def busy(
+    broker_kind: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Busy]:
+    directory = tmp_path_factory.mktemp(f"cli-{broker_kind}")
+    settings = replace(make_settings(broker_kind, directory, request), lease=60.0)
+    arguments = (*INCLUDE, "-q", "a", "-q", "b,c", "-c", "2")
+    with (
+        running_worker(settings, directory, *arguments, name="busy") as worker,
+        open_sender(settings) as sender,
+    ):
+        started, go = directory / "started", directory / "go"
+        held = sender.send("hold", str(started), str(go), queue_name="c")
+        eventually(started.exists)
+        for _ in range(2):
+            sender.send("add", 1, 2, queue_name="gpu")
+        client = client_for(settings)
+        eventually(lambda: any(each.running for each in client.workers()))
+        eventually(lambda: all(task.pid for each in client.workers() for task in each.running))
+        pid = int(started.read_text())
+        yield Busy(settings, worker, config_for(settings, directory), pid)
+        go.touch()
+        sender.value(held)
+
+
+def test_worker_list_shows_workers_and_what_they_run(run: Run, busy: Busy) -> None:
+    outcome = run("worker", "list", *busy.config)
+    assert outcome.code == 0
+    lines = [line.split("\t") for line in outcome.out.splitlines()]
+    assert lines[:2] == [
+        ["# Workers"],
+        ["worker", "state", "host", "pid", "queues", "slots", "seen", "version"],
+    ]
+    name, state, _, pid, queues, slots, seen, version = lines[2]
+    assert (name, state, pid) == ("busy", "busy", str(busy.worker.pid))
+    assert (queues, slots, version) == ("a,b,c", "1/2", __version__)
+    assert re.fullmatch(r"\d+s ago", seen)
+    assert lines[3:5] == [["# Running"], ["worker", "pid", "run", "step", "since"]]
+    assert lines[5][:4] == ["busy", str(busy.pid), "-", f"{USER_TASKS}:hold"]
+
+
+def test_worker_list_as_json_has_all_that_is_known(run: Run, busy: Busy) -> None:
+    outcome = run("worker", "list", "--json", *busy.config)
+    assert outcome.code == 0
+    (worker,) = json.loads(outcome.out)
+    assert (worker["name"], worker["pid"]) == ("busy", busy.worker.pid)
+    assert worker["queues"] == ["a", "b", "c"]
+    assert (worker["concurrency"], worker["version"]) == (2, __version__)
+    assert (worker["lost"], worker["lease"]) == (False, 60.0)
+    assert worker["host"]
+    assert worker["age"] >= 0
+    (running,) = worker["running"]
+    assert (running["name"], running["pid"]) == (f"{USER_TASKS}:hold", busy.pid)
+    assert running["seconds"] >= 0
+
+
+def test_status_shows_queues_and_workers_and_is_content(run: Run, busy: Busy) -> None:
+    outcome = run("status", *busy.config)
+    assert outcome.code == 0
+    lines = [line.split("\t") for line in outcome.out.splitlines()]
+    assert lines[:2] == [["# Queues"], ["queue", "waiting", "starting", "oldest"]]
+    assert lines[2][:3] == ["gpu", "2", "0"]
+    assert ["# Workers"] in lines
+    assert "busy" in outcome.out
+
+
+def test_status_as_json_has_queues_workers_and_what_was_set_aside(run: Run, busy: Busy) -> None:
+    outcome = run("status", "--json", *busy.config)
+    document = json.loads(outcome.out)
+    (queue,) = document["queues"]
+    assert (queue["queue"], queue["waiting"], queue["claimed"]) == ("gpu", 2, 0)
+    assert queue["oldest_age"] >= 0
+    assert [each["name"] for each in document["workers"]] == ["busy"]
+    assert document["rejected"] == 0
+
+
+def test_status_of_one_worker_is_content_with_that_one_only(run: Run, busy: Busy) -> None:
+    assert run("status", "--worker", "busy", *busy.config).code == 0
+    assert run("status", "--worker", "another", *busy.config).code == 1
+
+
+@one_broker
+def test_on_a_terminal_lists_are_tables(
+    run: Run, busy: Busy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "160")
+    shown = run("status", *busy.config).out
+    for word in ("Queues", "Workers", "Running", "gpu", "busy", "a,b,c", "│"):
+        assert word in shown
+
+
+@one_broker
+def test_terminating_an_unknown_worker_names_those_there_are(run: Run, busy: Busy) -> None:
+    outcome = run("worker", "terminate", "busy", "nobody", *busy.config)
+    assert outcome.sentence == "Error: No such worker: nobody. There are: busy."
+    # Nothing was done by halves.
+    assert [each.name for each in client_for(busy.settings).workers()] == ["busy"]
+
+
+@one_broker
+@pytest.mark.parametrize("arguments", [(), ("busy", "--all")])
+def test_terminate_wants_names_or_all(run: Run, busy: Busy, arguments: tuple[str, ...]) -> None:
+    outcome = run("worker", "terminate", *arguments, *busy.config)
+    assert outcome.code == 2
+    assert "Name the workers to end, or give --all." in outcome.error
+
+
+# -- without a worker ------------------------------------------------------------------------
+
+
+def test_status_without_a_worker_is_not_content(run: Run, config: tuple[str, str]) -> None:
+    outcome = run("status", *config)
+    assert (outcome.code, outcome.error) == (1, "")
+    assert outcome.out.splitlines()[0] == "# Queues"
+    assert json.loads(run("worker", "list", "--json", *config).out) == []
+
+
+def test_status_with_a_lost_worker_is_not_content(
+    run: Run, settings: Settings, config: tuple[str, str]
+) -> None:
+    beat_of(settings, "dead", lease=0.01)
+    eventually(lambda: run("status", *config).code == 1)
+    (worker,) = json.loads(run("worker", "list", "--json", *config).out)
+    assert worker["lost"]
+    assert run("worker", "list", *config).out.splitlines()[2].split("\t")[:2] == ["dead", "lost"]
+    assert "There are: none." in run("worker", "terminate", "dead", *config).sentence
+
+
+def test_status_tells_of_messages_that_were_set_aside(
+    run: Run, settings: Settings, config: tuple[str, str]
+) -> None:
+    async def work(sender: Sender) -> None:
+        await sender.broker.put("t", "dagster", 0, b"garbage")
+        delivery = await sender.broker.claim()
+        assert delivery is not None
+        await sender.broker.reject(delivery, "nobody understands it")
+
+    with open_sender(settings) as sender:
+        sender.call(work, sender)
+    assert "1 message(s) were set aside as unreadable" in run("status", *config).out
+    assert json.loads(run("status", "--json", *config).out)["rejected"] == 1
+
+
+# -- ending workers --------------------------------------------------------------------------
+
+
+@one_broker
+def test_terminate_ends_workers_gently_or_now(
+    run: Run,
+    settings: Settings,
+    config: tuple[str, str],
+    start_worker: StartWorker,
+    tmp_path: Path,
+) -> None:
+    client = client_for(settings)
+    first = start_worker(*INCLUDE, "-c", "1", "-q", "first", name="first")
+    second = start_worker(*INCLUDE, "-c", "1", "-q", "second", name="second")
+    with open_sender(settings) as sender:
+        held = {}
+        for name in ("first", "second"):
+            paths = [str(tmp_path / f"{name}-{each}") for each in ("started", "go")]
+            held[name] = sender.send("hold", *paths, queue_name=name)
+            eventually(Path(paths[0]).exists)
+        assert run("worker", "terminate", "--no-wait", "first", *config).out == (
+            "Told 1 worker(s) to end.\n"
+        )
+        eventually(lambda: "Draining: 1 tasks" in first.output())
+        (tmp_path / "first-go").touch()
+        assert sender.value(held["first"]) == "held"
+        assert first.wait() == 0
+        assert [each.name for each in client.workers()] == ["second"]
+        outcome = run("worker", "terminate", "--all", "--now", *config)
+        assert outcome.out == "Told 1 worker(s) to end.\nsecond has gone.\n"
+        assert second.wait() == 1
+        assert client.tasks([held["second"]])[held["second"]].state is TaskState.REVOKED
+    assert run("worker", "terminate", "--all", *config).out == "Told 0 worker(s) to end.\n"
+
+
+# -- settings that cannot be used ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("kafka://host", "nothing serves the scheme 'kafka'"),
+        ("just-a-word", "it has no scheme, such as redis://"),
+        ("", "it has no scheme, such as redis://"),
+    ],
+)
+def test_a_url_that_nothing_serves_is_named_with_all_that_are(
+    run: Run, url: str, problem: str
+) -> None:
+    said = run("status", "--broker", url).sentence
+    assert said.startswith(f"Error: Cannot use {url!r} as broker: {problem}. Served are: ")
+    for served in ("embedded://", "sqlite://", "redis://", "rediss://", "memory://"):
+        assert served in said
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:s3cr3t@host:not-a-port/0",
+        "redis://:s3cr3t/w0rd@host:6379/0",
+        "redis://:s3cr3t@[::1/0",
+        "redis+sentinel://:s3cr3t@host:not-a-port/master",
+        "redis+sentinel://:s3cr3t@host",
+        "sqlite://:s3cr3t@",
+        "sqlite:///:memory:?password=s3cr3t",
+        "sqlite:s3cr3t@host:word:word",
+        "kafka://:s3cr3t@host",
+    ],
+)
+def test_a_malformed_url_is_an_error_of_one_sentence_without_its_password(
+    run: Run, url: str
+) -> None:
+    said = run("status", "--broker", url).sentence
+    assert "s3cr3t" not in said
+    assert "w0rd" not in said
+
+
+def test_a_redis_that_does_not_answer_is_an_error_of_one_sentence(run: Run) -> None:
+    url = f"redis://:s3cr3t@127.0.0.1:{free_port()}/0"
+    for command in (("status",), ("worker", "list"), ("worker", "terminate", "--all")):
+        said = run(*command, "--broker", url).sentence
+        assert "does not answer" in said
+        assert "s3cr3t" not in said
+
+
+def test_a_file_that_cannot_be_opened_is_an_error_of_one_sentence(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    said = run("status", "--broker", f"sqlite:///{tmp_path}/file/queue.db").sentence
+    assert "Cannot open the broker's file" in said
+    (tmp_path / "other").write_text("this is no database, however long one looks at it")
+    assert run("status", "--broker", f"sqlite:///{tmp_path}/other").sentence
+
+
+def test_without_dagster_home_the_embedded_broker_says_what_to_set(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    for command in (
+        ("status",),
+        ("worker", "list"),
+        ("worker", "start"),
+        ("worker", "start", "-d"),
+    ):
+        said = run(*command).sentence
+        assert "$DAGSTER_HOME, which is not set" in said
+        assert "DAGSTER_TASKIQ_BROKER" in said
+
+
+def test_the_environment_says_where_the_broker_is(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    monkeypatch.setenv("DAGSTER_TASKIQ_BROKER", f"sqlite:///{tmp_path}/from-environment.db")
+    assert run("status").code == 1
+    assert (tmp_path / "from-environment.db").exists()
+
+
+def test_the_embedded_broker_is_a_file_under_dagster_home(run: Run, dagster_home: Path) -> None:
+    assert run("status").code == 1
+    assert (dagster_home / "dagster_taskiq" / "queue.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("load_from:\n  - python_file: repo.py\n", "load_from"),
+        ("brokr: redis://host\n", "brokr"),
+        ("execution:\n  config:\n    brokr: redis://host\n", "brokr"),
+        ("lease: soon\n", "lease"),
+        ("heartbeat_interval: 20.0\n", "at least twice"),
+        ("queue: ''\n", '"queue" must not be empty'),
+        ("broker: {env: NOT_SET_ANYWHERE}\n", "NOT_SET_ANYWHERE"),
+        ("broker_options: {a: [{b: {env: NOT_SET_ANYWHERE}}]}\n", "NOT_SET_ANYWHERE"),
+        ("just text\n", "must hold a mapping"),
+        ("a: [1\n", "is not valid YAML"),
+        ("execution: [1]\n", "config.yaml"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_refused_by_name(
+    run: Run, tmp_path: Path, text: str, problem: str
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    for command in (("status",), ("worker", "start"), ("worker", "start", "-d")):
+        outcome = run(*command, "-y", str(path))
+        assert outcome.code == 2
+        assert outcome.error.startswith("Error: ")
+        assert problem in outcome.error
+        assert "Traceback" not in outcome.error
+
+
+def test_a_file_that_is_not_there_is_an_error_of_one_sentence(run: Run, tmp_path: Path) -> None:
+    said = run("status", "-y", str(tmp_path / "gone.yaml")).sentence
+    assert "gone.yaml: No such file or directory" in said
+
+
+def test_a_file_may_hold_a_whole_run_config(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    url = f"sqlite:///{tmp_path}/from-file.db"
+    path.write_text(json.dumps({"execution": {"config": {"broker": url}}, "ops": {}}))
+    assert run("status", "-y", str(path)).code == 1
+    assert (tmp_path / "from-file.db").exists()
+
+
+def test_options_win_over_the_file(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("broker: kafka://nowhere\n")
+    assert run("status", "-y", str(path), "-b", f"sqlite:///{tmp_path}/option.db").code == 1
+    assert (tmp_path / "option.db").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [("-c", "0"), ("-l", "loud"), ("--max-tasks-per-child", "0"), ("--no-such",)]
+)
+def test_a_wrong_option_is_a_usage_error(run: Run, arguments: tuple[str, ...]) -> None:
+    outcome = run("worker", "start", *arguments)
+    assert outcome.code == 2
+    assert "Usage: " in outcome.error
+
+
+def test_a_wrong_number_of_slots_in_the_environment_is_named(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DAGSTER_TASKIQ_CONCURRENCY", "many")
+    said = run("worker", "start", "-b", f"sqlite:///{tmp_path}/queue.db").sentence
+    assert "DAGSTER_TASKIQ_CONCURRENCY" in said
+    assert "'many'" in said
+
+
+def test_as_a_process_an_error_is_one_sentence_too() -> None:
+    command = [sys.executable, "-m", "dagster_taskiq", "status", "--broker", "kafka://host"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert len(ended.stderr.splitlines()) == 1
+
+
+# -- a project's own app ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with a module that makes a broker, as the current one."""
+    url = f"sqlite:///{tmp_path}/project.db"
+    (tmp_path / "own_project_app.py").write_text(
+        "from dagster_taskiq import app\n"
+        "from dagster_taskiq.settings import Settings\n"
+        f"mine = app.make(Settings(broker={url!r}, queue='project'))\n"
+        "nothing = 3\n"
+    )
+    (tmp_path / "failing_project_app.py").write_text("raise RuntimeError('not today')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    return tmp_path
+
+
+def test_an_app_is_named_by_module_and_attribute(run: Run, project: Path) -> None:
+    assert run("status", "-A", "own_project_app:mine").code == 1
+    assert (project / "project.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("app", "problem"),
+    [
+        ("no_such_project_app", "Cannot import the module no_such_project_app"),
+        ("failing_project_app", "not today"),
+        ("own_project_app:nothing", "no broker of dagster_taskiq named nothing"),
+        ("own_project_app:gone", "no broker of dagster_taskiq named gone"),
+        ("own_project_app", "no broker of dagster_taskiq named broker or app"),
+        (":broker", "names no module"),
+        ("", "names no module"),
+    ],
+)
+def test_an_app_that_is_not_there_is_an_error_of_one_sentence(
+    run: Run, project: Path, app: str, problem: str
+) -> None:
+    assert problem in run("status", "-A", app).sentence
+
+
+# -- in the background -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def secret_redis() -> Iterator[RedisServer]:
+    with own_redis("--requirepass", "s3cr3t-w0rd") as server:
+        yield server
+
+
+def started_in_background(outcome: Outcome) -> tuple[psutil.Process, Path]:
+    assert outcome.code == 0, outcome
+    found = re.fullmatch(r"Started worker in the background: pid (\d+), log (\S+)\n", outcome.out)
+    assert found, outcome
+    return psutil.Process(int(found[1])), Path(found[2])
+
+
+@pytest.fixture
+def ending() -> Iterator[list[psutil.Process]]:
+    """Processes that a test leaves running; they are ended after it."""
+    processes: list[psutil.Process] = []
+    yield processes
+    for process in processes:
+        if process.is_running():
+            process.kill()
+            process.wait(30)
+
+
+@pytest.mark.parametrize("form", ["--broker URL", "-bURL"])
+def test_a_background_worker_serves_logs_to_a_file_and_shows_no_password(
+    run: Run,
+    secret_redis: RedisServer,
+    dagster_home: Path,
+    ending: list[psutil.Process],
+    monkeypatch: pytest.MonkeyPatch,
+    form: str,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    url = secret_redis.url.replace("://", "://:s3cr3t-w0rd@")
+    settings = Settings(broker=url)
+    # The file names another broker: what the command line says must win, also in the background.
+    elsewhere = config_for(Settings(broker="redis://127.0.0.1:1/0"), tmp_path)
+    options = [*elsewhere, *form.replace("URL", url).split(" ")]
+    arguments = ("-n", "of/the night", "-q", "a", "-q", "b,c", *INCLUDE, "-dc", "1")
+    process, log = started_in_background(run("worker", "start", *options, *arguments))
+    ending.append(process)
+    client = client_for(settings)
+    eventually(lambda: client.workers() or not process.is_running())
+    (worker,) = client.workers()
+    assert (worker.name, worker.pid) == ("of/the night", process.pid)
+    assert (worker.queues, worker.concurrency) == (("a", "b", "c"), 1)
+    with open_sender(settings) as sender:
+        assert sender.value(sender.send("add", 1, 2, queue_name="b")) == 3
+    words = [word for each in _family(process) for word in each.cmdline()]
+    assert not any("s3cr3t-w0rd" in word for word in words)
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+    assert log.parent == dagster_home / "dagster_taskiq" / "logs"
+    assert "is ready" in log.read_text()
+    assert "s3cr3t-w0rd" not in log.read_text()
+    outcome = run("worker", "terminate", "of/the night", "--broker", url)
+    assert outcome.out == "Told 1 worker(s) to end.\nof/the night has gone.\n"
+    eventually(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
+
+
+def _family(process: psutil.Process) -> list[psutil.Process]:
+    return [process, *process.children(recursive=True)]
+
+
+def test_a_background_worker_without_dagster_home_says_what_to_set(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    said = run("worker", "start", "-d", "-b", f"sqlite:///{tmp_path}/queue.db").sentence
+    assert "logs under $DAGSTER_HOME, which is not set" in said
+
+
+def test_the_version_is_told(run: Run) -> None:
+    assert run("--version").out == f"dagster-taskiq, version {__version__}\n"
+
+
+def test_every_command_has_help(run: Run) -> None:
+    for command in ((), ("worker",), ("worker", "start"), ("worker", "list"), ("status",)):
+        outcome = run(*command, "-h")
+        assert (outcome.code, outcome.error) == (0, "")
+        assert "Usage: " in outcome.out
+    assert os.environ.get("DAGSTER_TASKIQ_BROKER") is None

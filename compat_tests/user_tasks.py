@@ -1,0 +1,134 @@
+"""Tasks as a user writes them, for workers started with ``--include compat_tests.user_tasks``.
+
+Tests see what a task does by the files it writes, and let it go on by a file they write.
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+from taskiq import Context, TaskiqDepends
+
+from dagster_taskiq.app import broker
+
+#: What tasks keep between each other, since a child is used again.
+kept: list[bytearray] = []
+
+
+def settings_of_the_project() -> dict[str, int]:
+    return {"factor": 3}
+
+
+def say(path: str, text: object) -> None:
+    """Add one line to a file, in one write, so that lines of several processes never mix."""
+    with Path(path).open("a") as file:
+        file.write(f"{text}\n")
+
+
+@broker.task
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+@broker.task
+async def add_async(a: int, b: int) -> int:
+    await asyncio.sleep(0)
+    return a + b
+
+
+@broker.task
+async def multiply(
+    a: int,
+    settings: Annotated[dict[str, int], TaskiqDepends(settings_of_the_project)],
+    context: Annotated[Context, TaskiqDepends()],
+) -> list[object]:
+    return [a * settings["factor"], context.message.task_id]
+
+
+@broker.task
+def echo(value: object) -> object:
+    return value
+
+
+@broker.task
+def fail(text: str) -> None:
+    raise LookupError(text)
+
+
+@broker.task
+def return_an_object() -> object:
+    return object()
+
+
+@broker.task
+async def send_another(a: int, b: int) -> str:
+    sent = await add.kiq(a, b)
+    return sent.task_id
+
+
+@broker.task
+def run_a_loop_of_its_own() -> int:
+    return asyncio.run(add_async.original_func(1, 2))
+
+
+@broker.task
+def note(path: str) -> int:
+    say(path, os.getpid())
+    return os.getpid()
+
+
+@broker.task
+def hold(started: str, go: str, ended: str = "", deaf: bool = False) -> str:
+    """Say the process id, and wait for a file; when stopped, say so, unless ``deaf``."""
+    if deaf:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    say(started, os.getpid())
+    try:
+        while not Path(go).exists():
+            time.sleep(0.02)
+    finally:
+        if ended:
+            say(ended, "ended")
+    return "held"
+
+
+@broker.task
+def be_killed(number: int) -> None:
+    os.kill(os.getpid(), number)
+    time.sleep(60)
+
+
+@broker.task
+def leave(code: int) -> None:
+    os._exit(code)
+
+
+@broker.task
+def start_a_process(started: str, go: str) -> None:
+    """Start a process that does nothing, say its id, and wait."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    say(started, process.pid)
+    while not Path(go).exists():
+        time.sleep(0.02)
+
+
+@broker.task
+def fork_and_leave(started: str, code: int) -> None:
+    """Leave behind a process that has everything this one had open."""
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(600)
+        os._exit(0)
+    say(started, pid)
+    os._exit(code)
+
+
+@broker.task
+def grow(megabytes: int) -> int:
+    kept.append(bytearray(os.urandom(1)) * (megabytes << 20))
+    return os.getpid()
