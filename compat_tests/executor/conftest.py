@@ -16,6 +16,8 @@ from dagster_taskiq.settings import Settings
 
 #: The queue, beside the default one, that the shared worker serves.
 SIDE_QUEUE = "side"
+#: How many steps the shared worker runs at once.
+SLOTS = 4
 
 
 @pytest.fixture(scope="session")
@@ -35,9 +37,11 @@ def house_of_kind(
                     settings = make_settings(kind, directory, request)
                 houses[kind] = House(settings, stack.enter_context(make_instance(directory)))
                 if kind != "memory":
-                    queues = ("-q", f"{settings.queue},{SIDE_QUEUE}", "-c", "4")
+                    queues = ("-q", f"{settings.queue},{SIDE_QUEUE}")
+                    slots = ("-c", str(SLOTS), "--kill-grace", "3")
                     name = f"shared-{kind}"
-                    stack.enter_context(running_worker(settings, directory, *queues, name=name))
+                    worker = running_worker(settings, directory, *queues, *slots, name=name)
+                    stack.enter_context(worker)
             return houses[kind]
 
         yield find
@@ -58,7 +62,7 @@ def house(request: pytest.FixtureRequest, house_of_kind: Callable[[str], House])
 
 @pytest.fixture(params=BROKERS)
 def fleet(request: pytest.FixtureRequest, house_of_kind: Callable[[str], House]) -> House:
-    """A house whose steps run in a worker, which is warm and has four slots."""
+    """A house whose steps run in a worker, which is warm and has ``SLOTS`` slots."""
     return house_of_kind(request.param)
 
 

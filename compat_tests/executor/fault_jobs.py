@@ -19,6 +19,7 @@ from dagster import (
     op,
 )
 
+from compat_tests.executor.conftest import SLOTS
 from compat_tests.executor.jobs import total
 from compat_tests.executor.scratch import Scratch
 from dagster_taskiq import taskiq_executor
@@ -126,6 +127,14 @@ def two_held_and_more() -> None:
     held.tag({"dagster-taskiq/priority": "1"})()
     held_with_policy.alias("protected").tag({"dagster-taskiq/priority": "1"})()
     for number in range(6):
+        quick.alias(f"quick_{number}")()
+
+
+@job(executor_def=taskiq_executor)
+def all_slots_held() -> None:
+    for number in range(SLOTS):
+        held.alias(f"held_{number}").tag({"dagster-taskiq/priority": "1"})()
+    for number in range(20):
         quick.alias(f"quick_{number}")()
 
 

@@ -32,7 +32,6 @@ def nowhere(instance: DagsterInstance) -> House:
     return House(Settings(broker="memory://", connect_timeout=2.0), instance)
 
 
-@pytest.mark.oldest
 def test_an_unknown_scheme_fails_the_run_with_what_is_served(
     nowhere: House, scratch: Scratch
 ) -> None:
@@ -46,7 +45,6 @@ def test_an_unknown_scheme_fails_the_run_with_what_is_served(
     assert_nowhere(outcome.events, "hush")
 
 
-@pytest.mark.oldest
 def test_a_broker_that_does_not_answer_fails_the_run_with_its_address(
     nowhere: House, scratch: Scratch
 ) -> None:
@@ -84,7 +82,6 @@ def test_outputs_kept_in_memory_are_refused_with_what_to_use_instead(
     assert scratch.count("two") == 0
 
 
-@pytest.mark.oldest
 @pytest.mark.parametrize("tag", ["dagster-taskiq/run_priority", "dagster-celery/run_priority"])
 def test_a_run_priority_that_is_no_integer_fails_the_run_by_the_tags_own_name(
     house: House, scratch: Scratch, tag: str
@@ -95,7 +92,6 @@ def test_a_run_priority_that_is_no_integer_fails_the_run_by_the_tags_own_name(
     assert "'urgent'" in outcome.run_failure()
 
 
-@pytest.mark.oldest
 def test_a_step_priority_that_is_no_integer_fails_the_run_before_anything_runs(
     house: House, scratch: Scratch
 ) -> None:
@@ -106,7 +102,6 @@ def test_a_step_priority_that_is_no_integer_fails_the_run_before_anything_runs(
     assert scratch.count("two") == 0
 
 
-@pytest.mark.oldest
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
@@ -183,7 +178,6 @@ def test_what_cannot_be_stored_and_an_op_that_exits_fail_their_steps_and_no_othe
     assert outcome.succeeded == {"two"}
 
 
-@pytest.mark.oldest
 def test_configs_outputs_events_and_errors_of_ten_megabytes_pass(
     house: House, scratch: Scratch
 ) -> None:

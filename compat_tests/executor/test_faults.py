@@ -52,13 +52,11 @@ def test_where_retries_are_disabled_a_lost_step_is_not_retried(
     assert (scratch.count("dies_first"), scratch.count("always_dies")) == (1, 1)
 
 
-@pytest.mark.parametrize("mode", ["fail", "retry"])
 def test_a_worker_that_is_killed_loses_what_it_ran_and_nothing_that_waited(
-    own: House, start_worker: StartWorker, scratch: Scratch, mode: str
+    own: House, start_worker: StartWorker, scratch: Scratch
 ) -> None:
     doomed = start_worker("-c", "2", name="doomed")
-    executor = {"worker_lost": mode}
-    outcome = own.create(fault_jobs.two_held_and_more, scratch, executor=executor)
+    outcome = own.create(fault_jobs.two_held_and_more, scratch)
     deeds: list[str] = []
 
     def kill_then_replace() -> None:
@@ -70,16 +68,11 @@ def test_a_worker_that_is_killed_loses_what_it_ran_and_nothing_that_waited(
         scratch.note("go")
 
     own.execute(outcome, fault_jobs.two_held_and_more, meanwhile=kill_then_replace)
-    again = mode == "retry"
-    assert outcome.status is (SUCCESS if again else FAILURE)
-    assert outcome.failed == (set() if again else {"held"})
-    if not again:
-        assert "doomed" in outcome.failure("held")
-        assert "silent" in outcome.failure("held")
+    assert (outcome.status, outcome.failed) == (FAILURE, {"held"})
+    assert "doomed" in outcome.failure("held")
+    assert "silent" in outcome.failure("held")
     # What began under the dead worker never came to its end there: its processes died with it.
-    assert (scratch.count("held-began"), scratch.count("held-ended")) == (
-        (2, 1) if again else (1, 0)
-    )
+    assert (scratch.count("held-began"), scratch.count("held-ended")) == (1, 0)
     assert (scratch.count("policy-began"), scratch.count("policy-ended")) == (2, 1)
     assert sorted(scratch.lines("quick")) == [f"quick_{number}" for number in range(6)]
 
@@ -148,10 +141,9 @@ def test_a_terminated_run_stops_what_runs_and_what_waits_never_runs(
 
 
 def test_a_step_that_ignores_the_request_to_end_is_killed_with_what_it_started(
-    own: House, start_worker: StartWorker, scratch: Scratch
+    fleet: House, scratch: Scratch
 ) -> None:
-    start_worker("-c", "1", "--kill-grace", "0.5")
-    with own.started(fault_jobs.deaf_job, scratch) as process:
+    with fleet.started(fault_jobs.deaf_job, scratch) as process:
         scratch.wait_for("deaf")
         process.terminate_run()
         outcome = process.wait()

@@ -9,19 +9,23 @@ from dagster import DagsterEventType, DagsterRunStatus
 
 from compat_tests.conftest import StartWorker
 from compat_tests.executor import fault_jobs
-from compat_tests.executor.conftest import make_instance
+from compat_tests.executor.conftest import SLOTS, make_instance
 from compat_tests.executor.runs import House, Outcome
 from compat_tests.executor.scratch import Scratch, eventually
 from dagster_taskiq.client import client_for
-from dagster_taskiq.settings import Settings
 
 SUCCESS = DagsterRunStatus.SUCCESS
 POOL = "gate"
 
 
 @pytest.fixture
-def gate(own: House) -> None:
-    own.instance.event_log_storage.set_concurrency_slots(POOL, 1)
+def gate(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A pool with one slot, in the house of the test."""
+    name = "fleet" if "fleet" in request.fixturenames else "own"
+    storage = request.getfixturevalue(name).instance.event_log_storage
+    storage.set_concurrency_slots(POOL, 1)
+    yield
+    storage.delete_concurrency_limit(POOL)
 
 
 def reach_the_middle(house: House, scratch: Scratch) -> Outcome:
@@ -61,14 +65,13 @@ def assert_nothing_was_repeated(
 
 @pytest.mark.usefixtures("gate")
 def test_steps_that_ran_on_without_their_run_are_adopted_and_none_is_repeated(
-    own: House, start_worker: StartWorker, scratch: Scratch
+    fleet: House, scratch: Scratch
 ) -> None:
-    start_worker("-c", "3")
-    outcome = reach_the_middle(own, scratch)
+    outcome = reach_the_middle(fleet, scratch)
     # One of the held steps comes to its end while nobody looks, the other under the new process.
     scratch.note("go-fan")
     eventually(lambda: "held_number[m1]" in outcome.succeeded)
-    with own.resumed(outcome) as process:
+    with fleet.resumed(outcome) as process:
         eventually(lambda: outcome.says("pool_a", "going on with it"), "pool_a is adopted")
         scratch.note("go-pool")
         process.wait()
@@ -85,7 +88,7 @@ def test_steps_that_died_with_their_worker_are_run_again_and_no_others(
     doomed.signal(signal.SIGKILL)
     client = client_for(own.settings)
     eventually(lambda: all(each.is_lost for each in client.workers()), "the lease has run out")
-    start_worker("-c", "3", name="successor")
+    start_worker("-c", "2", name="successor")
     scratch.note("go-fan")
     scratch.note("go-pool")
     with own.resumed(outcome) as process:
@@ -96,32 +99,32 @@ def test_steps_that_died_with_their_worker_are_run_again_and_no_others(
 
 
 @pytest.fixture
-def resuming(settings: Settings, tmp_path: Path) -> Iterator[House]:
-    """A house whose runs Dagster resumes."""
+def resuming(fleet: House, tmp_path: Path) -> Iterator[House]:
+    """A house whose runs Dagster resumes; its steps go to the shared worker."""
     extra = """
 run_launcher: {module: compat_tests.executor.launchers, class: ResumingLauncher}
 run_monitoring: {enabled: true, max_resume_run_attempts: 3}
 """
     with make_instance(tmp_path, extra) as instance:
-        yield House(settings, instance)
+        yield House(fleet.settings, instance)
 
 
 def test_an_interrupt_of_a_run_that_will_be_resumed_leaves_its_steps_alone(
-    resuming: House, start_worker: StartWorker, scratch: Scratch
+    resuming: House, scratch: Scratch
 ) -> None:
-    start_worker("-c", "1")
-    with resuming.started(fault_jobs.held_before_fifty, scratch) as process:
-        scratch.wait_for("held-began")
-        resuming.wait_until_queued(50)
+    with resuming.started(fault_jobs.all_slots_held, scratch) as process:
+        scratch.wait_for("held-began", SLOTS)
+        resuming.wait_until_queued(20)
         # As when the machine of the run's process is drained: nobody wants the run to end.
         process.signal(signal.SIGTERM)
         outcome = process.wait()
     assert outcome.status is DagsterRunStatus.STARTED
-    assert resuming.waiting() == 50
+    assert resuming.waiting() == 20
+    # From here on steps end all the time, also while the new process takes stock of them.
     scratch.note("go")
     with resuming.resumed(outcome) as process:
         process.wait()
     assert outcome.status is SUCCESS
-    assert (scratch.count("held-began"), scratch.count("held-ended")) == (1, 1)
-    assert sorted(scratch.lines("quick")) == sorted(f"quick_{number}" for number in range(50))
+    assert (scratch.count("held-began"), scratch.count("held-ended")) == (SLOTS, SLOTS)
+    assert sorted(scratch.lines("quick")) == sorted(f"quick_{number}" for number in range(20))
     outcome.assert_sound()

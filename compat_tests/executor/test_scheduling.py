@@ -1,6 +1,7 @@
 """How many steps run at once, in which order, and where."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ from compat_tests.conftest import StartWorker, make_settings
 from compat_tests.executor import jobs
 from compat_tests.executor.runs import House
 from compat_tests.executor.scratch import Scratch, eventually
-from compat_tests.workers import executor_config, running_worker
+from compat_tests.workers import running_worker
 from dagster_taskiq import orchestration
 from dagster_taskiq.client import client_for
+from dagster_taskiq.settings import Settings
 
 SUCCESS = DagsterRunStatus.SUCCESS
 
@@ -74,18 +76,18 @@ def test_a_step_may_start_before_its_upstream_step_has_ended_where_that_is_wante
 
 
 def test_each_queue_tag_routes_its_step_and_the_newer_name_wins(
-    own: House, start_worker: StartWorker, scratch: Scratch
+    fleet: House, scratch: Scratch, tmp_path: Path
 ) -> None:
-    start_worker("-c", "1", name="default-worker")
-    start_worker("-c", "1", "-q", jobs.OTHER_QUEUE, name="other-worker")
-    outcome = own.run(jobs.routed, scratch)
+    only_other = ("-c", "1", "-q", jobs.OTHER_QUEUE)
+    with running_worker(fleet.settings, tmp_path, *only_other, name="other-worker"):
+        outcome = fleet.run(jobs.routed, scratch)
     assert outcome.status is SUCCESS
     ran_on = {
         str(event.step_key): event.engine_event_data.metadata["worker"].value
         for event in outcome.of(DagsterEventType.STEP_WORKER_STARTED)
     }
+    assert str(ran_on.pop("by_default")).startswith("shared-")
     assert ran_on == {
-        "by_default": "default-worker",
         "by_tag": "other-worker",
         "by_older_tag": "other-worker",
         "by_newer_of_both": "other-worker",
@@ -97,13 +99,18 @@ def test_higher_priorities_run_first_and_equals_in_order_of_arrival(
 ) -> None:
     older_tag = {"dagster-celery/run_priority": "2"}
     newer_wins = {"dagster-celery/run_priority": "-99", "dagster-taskiq/run_priority": "50"}
-    with own.started(jobs.prioritised, scratch, tags=older_tag) as first:
-        # Nobody works yet, so all that will ever be sent waits at the same time.
-        own.wait_until_queued(7)
-        with own.started(jobs.urgent, scratch, tags=newer_wins) as second:
-            own.wait_until_queued(8)
-            start_worker("-c", "1")
-            assert (first.wait().status, second.wait().status) == (SUCCESS, SUCCESS)
+    with own.started(jobs.urgent, scratch, tags=newer_wins) as urgent:
+        own.wait_until_queued(1)
+        outcome = own.create(jobs.prioritised, scratch, tags=older_tag)
+        came: list[object] = []
+
+        def come_when_all_wait() -> None:
+            # Nobody works before, so all that will ever be sent waits at the same time.
+            if not came and own.waiting() == 8:
+                came.append(start_worker("-c", "1"))
+
+        own.execute(outcome, jobs.prioritised, meanwhile=come_when_all_wait)
+        assert (urgent.wait().status, outcome.status) == (SUCCESS, SUCCESS)
     assert scratch.lines("order") == [
         "urgent",  # 50 of its run, -1 of its own; 2 of the other run is added to all below
         "above_ten",
@@ -126,28 +133,27 @@ def test_in_process_higher_priorities_run_first_too(
 
 @pytest.mark.oldest
 def test_a_queue_that_nobody_serves_is_said_and_the_run_goes_on_when_somebody_comes(
-    own: House,
-    start_worker: StartWorker,
-    scratch: Scratch,
-    monkeypatch: pytest.MonkeyPatch,
+    fleet: House, scratch: Scratch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(orchestration, "UNSERVED_SECONDS", 0.5)
     monkeypatch.setattr(orchestration, "UNSERVED_AGAIN_SECONDS", (0.5, 5.0))
-    start_worker("-c", "1", name="serves-another")
-    outcome = own.create(jobs.routed, scratch)
+    outcome = fleet.create(jobs.routed, scratch)
+    with ExitStack() as stack:
+        came: list[object] = []
 
-    came: list[object] = []
+        def come_when_asked_twice() -> None:
+            said = [text for text in outcome.engine_says if "no worker serves" in text]
+            if len(said) >= 2 and not came:
+                late = ("-c", "1", "-q", jobs.OTHER_QUEUE)
+                worker = running_worker(fleet.settings, tmp_path, *late, name="comes-late")
+                came.append(stack.enter_context(worker))
 
-    def come_when_asked() -> None:
-        said = [text for text in outcome.engine_says if "no worker serves" in text]
-        if len(said) >= 2 and not came:
-            came.append(start_worker("-c", "1", "-q", jobs.OTHER_QUEUE, name="comes-late"))
-
-    own.execute(outcome, jobs.routed, meanwhile=come_when_asked)
+        fleet.execute(outcome, jobs.routed, meanwhile=come_when_asked_twice)
     assert outcome.status is SUCCESS
     sentence = next(text for text in outcome.engine_says if "no worker serves" in text)
     assert "3 step(s)" in sentence
-    assert f"serves-another (queues {own.settings.queue})" in sentence
+    assert f"(queues {fleet.settings.queue}, side)" in sentence
+    assert "shared-" in sentence
     assert f"dagster-taskiq worker start -q {jobs.OTHER_QUEUE}" in sentence
 
 
@@ -177,22 +183,20 @@ def test_the_environment_is_read_where_the_config_says_so_at_any_depth(
 
 
 def test_broker_and_backend_of_the_environment_serve_where_the_config_names_none(
-    own: House, start_worker: StartWorker, scratch: Scratch, monkeypatch: pytest.MonkeyPatch
+    fleet: House, scratch: Scratch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start_worker("-c", "1")
-    monkeypatch.setenv("DAGSTER_TASKIQ_BROKER", own.settings.broker)
-    monkeypatch.setenv("DAGSTER_TASKIQ_BACKEND", own.settings.broker)
-    outcome = own.run(jobs.urgent, scratch, executor={"broker": None, "backend": None})
+    monkeypatch.setenv("DAGSTER_TASKIQ_BROKER", fleet.settings.broker)
+    monkeypatch.setenv("DAGSTER_TASKIQ_BACKEND", fleet.settings.broker)
+    outcome = fleet.run(jobs.urgent, scratch, executor={"broker": None, "backend": None})
     assert outcome.status is SUCCESS
 
 
 def test_with_nothing_configured_the_embedded_broker_lies_under_dagster_home(
-    own: House, dagster_home: Path, start_worker: StartWorker, scratch: Scratch
+    dagster_home: Path, instance: DagsterInstance, scratch: Scratch
 ) -> None:
-    start_worker("-c", "1", broker="embedded://")
-    mine = own.changed(broker="embedded://")
-    assert executor_config(mine.settings)["broker"] == "embedded://"
-    outcome = mine.run(jobs.urgent, scratch)
+    house = House(Settings(heartbeat_interval=0.5, lease=4.0), instance)
+    with running_worker(house.settings, scratch.directory, "-c", "1"):
+        outcome = house.run(jobs.urgent, scratch, executor={"broker": None})
     assert outcome.status is SUCCESS
     assert list(dagster_home.glob("dagster_taskiq/queue.db"))
 
