@@ -235,3 +235,13 @@ def rich_past() -> None:
     counts.alias("after_long")(waits_long_for_its_retry())
     in_pool.alias("pool_a")()
     in_pool.alias("pool_b")()
+
+
+@op
+def marks_its_run_as_canceled(context: OpExecutionContext) -> None:
+    context.instance.report_run_canceled(context.run)
+
+
+@job(executor_def=taskiq_executor)
+def canceled_from_within() -> None:
+    below(marks_its_run_as_canceled())

@@ -23,6 +23,7 @@ from dagster import (
     execute_job,
     reconstructable,
 )
+from dagster._core.definitions.reconstruct import ReconstructableJob
 from dagster._core.execution.api import execute_run
 from dagster._grpc.types import ExecuteRunArgs, ResumeRunArgs
 from dagster._serdes import serialize_value
@@ -215,7 +216,7 @@ class House:
             options = ReexecutionOptions.from_failure(again.run_id, self.instance)
             arguments["reexecution_options"] = options
         with execute_job(
-            reconstructable(job),
+            job if isinstance(job, ReconstructableJob) else reconstructable(job),
             self.instance,
             run_config=self.run_config(config, executor),
             tags={SCRATCH_TAG: str(scratch.directory), **(tags or {})},

@@ -108,44 +108,41 @@ def test_a_restarted_redis_delays_a_run_and_loses_nothing_of_it(
     assert sorted(scratch.lines("quick")) == [f"quick_{number}" for number in range(6)]
 
 
-def test_what_ran_when_its_run_was_terminated_is_stopped_and_cleans_up(
-    fleet: House, scratch: Scratch
+@pytest.mark.parametrize("asked_for", [True, False], ids=["terminated", "interrupted"])
+def test_what_runs_when_its_run_is_stopped_is_stopped_and_cleans_up(
+    fleet: House, scratch: Scratch, asked_for: bool
 ) -> None:
     with fleet.started(fault_jobs.cleans_up_job, scratch) as process:
         scratch.wait_for("working")
-        process.terminate_run()
-        outcome = process.wait()
-    assert outcome.status is DagsterRunStatus.CANCELED
-    assert scratch.count("cleaned-up") == 1
-    outcome.assert_sound()
-
-
-@pytest.mark.parametrize("asked_for", [True, False])
-def test_an_interrupted_run_stops_what_runs_and_what_waits_never_runs(
-    own: House, start_worker: StartWorker, scratch: Scratch, asked_for: bool
-) -> None:
-    worker = start_worker("-c", "1")
-    with own.started(fault_jobs.held_before_fifty, scratch) as process:
-        scratch.wait_for("held-began")
-        eventually(lambda: own.waiting() == 50)
         if asked_for:
             process.terminate_run()
         else:
             process.signal(signal.SIGTERM)
         outcome = process.wait()
     # Nobody asked for the end of the run in the second case, so to Dagster it has failed.
-    ended = DagsterRunStatus.CANCELED if asked_for else FAILURE
-    assert outcome.status is ended
+    assert outcome.status is (DagsterRunStatus.CANCELED if asked_for else FAILURE)
+    assert scratch.count("cleaned-up") == 1
+    outcome.assert_sound()
+
+
+def test_a_terminated_run_stops_what_runs_and_what_waits_never_runs(
+    own: House, start_worker: StartWorker, scratch: Scratch
+) -> None:
+    worker = start_worker("-c", "1")
+    with own.started(fault_jobs.held_before_fifty, scratch) as process:
+        scratch.wait_for("held-began")
+        eventually(lambda: own.waiting() == 50)
+        process.terminate_run()
+        outcome = process.wait()
+    assert outcome.status is DagsterRunStatus.CANCELED
     assert own.waiting() == 0
-    scratch.note("go")
-    # The worker is free again, also after a restart, and takes other work; nothing of this run.
-    check = own.run(fault_jobs.held_once, scratch)
+    # The worker is free again, and after a restart it takes other work; nothing of this run.
     worker.signal(signal.SIGTERM)
     assert worker.wait() == 0
+    scratch.note("go")
     start_worker("-c", "1")
-    own.run(fault_jobs.held_once, scratch)
-    assert check.status is SUCCESS
-    assert scratch.count("held-ended") == 2  # of the two runs after it
+    assert own.run(fault_jobs.held_once, scratch).status is SUCCESS
+    assert scratch.count("held-ended") == 1
     assert scratch.count("quick") == 0
     outcome.assert_sound()
 
@@ -191,3 +188,14 @@ def test_a_step_whose_run_has_ended_while_it_waited_is_dropped_by_the_worker(
     assert (scratch.count("held-began"), scratch.count("quick")) == (0, 0)
     assert outcome.says("Dropped step quick_0", "CANCELED")
     assert outcome.of(DagsterEventType.STEP_START) == []
+
+
+@pytest.mark.oldest
+def test_a_run_that_is_marked_as_canceled_meanwhile_starts_no_more_steps_and_ends(
+    house: House, scratch: Scratch
+) -> None:
+    # Dagster's "force termination" only marks the run, and leaves its process as it is.
+    outcome = house.run(fault_jobs.canceled_from_within, scratch, sound=False)
+    assert outcome.run.is_finished
+    assert scratch.count("below") == 0
+    assert outcome.says("Dropped step below", "CANCELED")
