@@ -12,7 +12,7 @@ from compat_tests.executor import jobs
 from compat_tests.executor.runs import House
 from compat_tests.executor.scratch import Scratch, eventually
 from compat_tests.workers import executor_config, running_worker
-from dagster_taskiq import orchestration
+from dagster_taskiq import unserved
 from dagster_taskiq.client import client_for
 
 SUCCESS = DagsterRunStatus.SUCCESS
@@ -131,8 +131,8 @@ def test_a_queue_that_nobody_serves_is_said_and_the_run_goes_on_when_somebody_co
     scratch: Scratch,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(orchestration, "UNSERVED_SECONDS", 0.5)
-    monkeypatch.setattr(orchestration, "UNSERVED_AGAIN_SECONDS", (0.5, 5.0))
+    monkeypatch.setattr(unserved, "UNSERVED_SECONDS", 0.5)
+    monkeypatch.setattr(unserved, "UNSERVED_AGAIN_SECONDS", (0.5, 5.0))
     start_worker("-c", "1", name="serves-another")
     outcome = own.create(jobs.routed, scratch)
 
