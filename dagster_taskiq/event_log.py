@@ -73,6 +73,11 @@ class EventTail:
         self._seen = {storage_id for storage_id in self._seen if storage_id > oldest}
 
 
+def ends_step(event: DagsterEvent) -> bool:
+    """Return whether an event ends one attempt at a step."""
+    return event.is_step_success or event.is_step_failure or event.is_step_up_for_retry
+
+
 @contextmanager
 def kept_open(instance: DagsterInstance, run_id: str) -> Iterator[None]:
     """Keep the SQLite files of a run's events open for as long as the run executes.

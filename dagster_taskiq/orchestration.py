@@ -17,27 +17,25 @@ from dagster._core.errors import DagsterSubprocessError
 from dagster._core.events import EngineEventData
 from dagster._core.execution.context.system import PlanOrchestrationContext
 from dagster._core.execution.plan.active import ActiveExecution
-from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
 from dagster._core.execution.plan.objects import StepRetryData
 from dagster._core.execution.plan.plan import ExecutionPlan
-from dagster._core.execution.plan.state import KnownExecutionState
 from dagster._core.execution.plan.step import ExecutionStep
 from dagster._core.instance import DagsterInstance
 from dagster._core.storage.dagster_run import DagsterRun
 from dagster._core.storage.tags import GLOBAL_CONCURRENCY_TAG
-from dagster._core.storage.tags import PRIORITY_TAG as DAGSTER_PRIORITY_TAG
-from dagster._grpc.types import ExecuteStepArgs
-from dagster._serdes import pack_value
 from dagster._utils.interrupts import check_captured_interrupt
 from dagster_shared.error import SerializableErrorInfo
 
-from dagster_taskiq import tags, tasks
+from dagster_taskiq import tasks
 from dagster_taskiq.backends.base import FROM_START, Task, TaskState, Worker, run_channel
-from dagster_taskiq.client import SLICE_SECONDS, Client, Order, client_for
-from dagster_taskiq.errors import BrokerUnreachableError, ConfigError, TaskFailedError
-from dagster_taskiq.event_log import EventTail, Tailed, kept_open
+from dagster_taskiq.client import SLICE_SECONDS, Client, client_for
+from dagster_taskiq.errors import BrokerUnreachableError, TaskFailedError
+from dagster_taskiq.event_log import EventTail, ends_step, kept_open
 from dagster_taskiq.executor import TaskiqExecutor
+from dagster_taskiq.resumption import Pools, replay
 from dagster_taskiq.settings import OnWorkerLost, home_of, redact
+from dagster_taskiq.step_orders import StepOrders
+from dagster_taskiq.unserved import UnservedQueues
 
 T = TypeVar("T")
 
@@ -45,10 +43,6 @@ T = TypeVar("T")
 TICK_SECONDS = 1.0
 #: The longest between two looks at the health of what is in flight, in seconds.
 CHECK_SECONDS = 5.0
-#: How long a step waits in a queue that no worker serves before the event log says so, in
-#: seconds; and how long until it is said again, twice as long each time up to the last number.
-UNSERVED_SECONDS = 10.0
-UNSERVED_AGAIN_SECONDS = (30.0, 600.0)
 #: How long the loop goes on trying to reach a broker or backend that went away during the run.
 OUTAGE_SECONDS = 600.0
 #: How long the loop waits, once every step has ended, for tasks that still close hooks and logs.
@@ -75,28 +69,6 @@ class Flight:
     unknown: int = 0
 
 
-@dataclass
-class Complaint:
-    """When the event log is told next that nobody serves a queue, in ``time.monotonic()``."""
-
-    at: float
-    again_after: float = field(default_factory=lambda: UNSERVED_AGAIN_SECONDS[0])
-
-
-class Pools(InstanceConcurrencyContext):
-    """Claims on Dagster's concurrency pools, which a resumed run first only plays back."""
-
-    replaying = False
-
-    def claim(self, concurrency_key: str, step_key: str, step_priority: int = 0) -> bool:
-        """Claim a slot of a pool; while replaying, let every step of the past have had its own."""
-        if self.replaying:
-            # What the dead process claimed is still claimed, and this one has to free it.
-            self._claims.add(step_key)
-            return True
-        return super().claim(concurrency_key, step_key, step_priority)
-
-
 class RunLoop:
     """The execution of one plan."""
 
@@ -109,10 +81,7 @@ class RunLoop:
         self._instance: DagsterInstance = context.instance
         self._run: DagsterRun = context.dagster_run
         self._settings = executor.settings.resolved(home_of(context.instance))
-        self._origin = context.reconstructable_job.get_python_origin()
-        self._executable = dict(context.reconstructable_job.to_dict())
-        self._wake_on_output = not executor.step_dependency_config.require_upstream_step_success
-        self._run_priority = tags.read_int_tag(context.dagster_run.tags, tags.RUN_PRIORITY_TAG)
+        self._orders = StepOrders(executor, context, plan, self._settings)
         self._tail = EventTail(self._instance, self._run.run_id)
         self._channel = run_channel(self._run.run_id)
         self._cursor = FROM_START
@@ -130,7 +99,7 @@ class RunLoop:
         self._incarnations: dict[str, int] = {}
         #: Tasks that are said to have ended.
         self._ended: set[str] = set()
-        self._complaints: dict[str, Complaint] = {}
+        self._unserved = UnservedQueues()
         self._lost_count: dict[str, int] = {}
         self._errors: list[SerializableErrorInfo] = []
         self._checked_at = self._steady_since = time.monotonic()
@@ -141,11 +110,8 @@ class RunLoop:
 
         Raises:
             BrokerUnreachableError: broker or backend does not answer.
-            ConfigError: a priority tag is no integer, or outputs are kept in memory.
             DagsterSubprocessError: a step failed and the caller wants errors raised.
         """
-        _check_priorities(self._plan)
-        _check_storage(self._plan)
         self._client: Client = client_for(self._settings)
         with ExitStack() as stack:
             stack.enter_context(kept_open(self._instance, self._run.run_id))
@@ -154,7 +120,7 @@ class RunLoop:
                 ActiveExecution(
                     self._plan,
                     retry_mode=self._executor.retries,
-                    sort_key_fn=lambda step: -self._priority_of(step),
+                    sort_key_fn=lambda step: -self._orders.priority_of(step),
                     max_concurrent=self._executor.max_concurrent,
                     tag_concurrency_limits=self._executor.tag_concurrency_limits,
                     instance_concurrency_context=self._pools,
@@ -222,7 +188,7 @@ class RunLoop:
             self._active.handle_event(event)
             self._decide(flight, error or _error("A resource could not be set up."))
             return
-        if _ends_step(event):
+        if ends_step(event):
             del self._flights[flight.step.key]
             self._unsent.pop(flight.step.key, None)
             if not flight.landed:
@@ -277,35 +243,13 @@ class RunLoop:
     # Steps out.
 
     def _launch(self, step: ExecutionStep, incarnation: int = 0) -> None:
-        queue = tags.read_tag(step.tags, tags.QUEUE_TAG) or self._settings.queue
-        flight = Flight(step, self._task_id(step, incarnation), queue)
+        flight = Flight(step, self._task_id(step, incarnation), self._orders.queue_of(step))
         self._flights[step.key] = flight
         self._send(flight)
 
     def _send(self, flight: Flight) -> None:
         step = flight.step
-        args = ExecuteStepArgs(
-            job_origin=self._origin,
-            run_id=self._run.run_id,
-            step_keys_to_execute=[step.key],
-            instance_ref=self._instance.get_ref(),
-            retry_mode=self._executor.retries.for_inner_plan(),
-            known_state=_state_for(step, self._active.get_known_state()),
-            print_serialized_events=False,
-        )
-        order = Order(
-            id=flight.task_id,
-            name=tasks.EXECUTE_PLAN,
-            kwargs={
-                "execute_step_args_packed": pack_value(args),
-                "executable_dict": self._executable,
-                "wake_on_output": self._wake_on_output,
-            },
-            queue=flight.queue,
-            priority=self._priority_of(step),
-            run_id=self._run.run_id,
-            step_key=step.key,
-        )
+        order = self._orders.order(step, flight.task_id, self._active.get_known_state())
         if self._reach(lambda: self._client.submit(order)) is None:
             self._unsent[step.key] = flight
             return
@@ -328,18 +272,9 @@ class RunLoop:
             if self._away_since is not None:
                 return
 
-    def _task_id(self, step: ExecutionStep, incarnation: int = 0) -> str:
-        """Return the id of a step's task: the same one however often it is sent.
-
-        A resumed loop finds the task by it, and a message that is sent or delivered twice starts
-        once. A step that is run again, being dead when the run was resumed, is a new incarnation.
-        """
+    def _task_id(self, step: ExecutionStep, incarnation: int) -> str:
         attempt = self._active.retry_state.get_attempt_count(step.key)
-        again = f".{incarnation}" if incarnation else ""
-        return f"{self._run.run_id}:{step.key}:{attempt}{again}"
-
-    def _priority_of(self, step: ExecutionStep) -> int:
-        return self._run_priority + _step_priority(step)
+        return self._orders.task_id(step, attempt, incarnation)
 
     # The time between.
 
@@ -469,30 +404,13 @@ class RunLoop:
 
     def _complain_of_unserved(self, known: Mapping[str, Task], workers: Sequence[Worker]) -> None:
         """Say which queues hold steps of this run that no worker will ever take."""
-        alive = [worker for worker in workers if not worker.is_lost]
-        served = {queue for worker in alive for queue in worker.queues}
-        now = time.monotonic()
-        waiting: dict[str, list[Flight]] = {}
+        waiting: dict[str, list[float]] = {}
         for flight in self._flights.values():
             task = known.get(flight.task_id)
-            if task is not None and task.state is TaskState.WAITING and flight.queue not in served:
-                waiting.setdefault(flight.queue, []).append(flight)
-        for queue in [queue for queue in self._complaints if queue not in waiting]:
-            del self._complaints[queue]
-        for queue, flights in waiting.items():
-            longest = max(now - flight.since for flight in flights)
-            due = Complaint(at=now - longest + UNSERVED_SECONDS)
-            complaint = self._complaints.setdefault(queue, due)
-            if now < complaint.at:
-                continue
-            complaint.at = now + complaint.again_after
-            complaint.again_after = min(complaint.again_after * 2, UNSERVED_AGAIN_SECONDS[1])
-            there = "; ".join(f"{each.name} (queues {', '.join(each.queues)})" for each in alive)
-            self._say(
-                f'{len(flights)} step(s) have waited up to {longest:.0f} s in queue "{queue}", '
-                f"which no worker serves. Workers that are there: {there or 'none'}. Start one "
-                f"with: dagster-taskiq worker start -q {queue}"
-            )
+            if task is not None and task.state is TaskState.WAITING:
+                waiting.setdefault(flight.queue, []).append(flight.since)
+        for complaint in self._unserved.complaints(waiting, workers):
+            self._say(complaint)
 
     # Ends.
 
@@ -562,7 +480,7 @@ class RunLoop:
         """Rebuild the run from its events; go on with the steps that are alive."""
         self._say("Resuming the run: rebuilding its state from the event log.")
         past = list(self._tail.read())
-        flying = self._replay(past)
+        flying = replay(past, self._context, self._active, self._pools)
         self._read += [tailed.event for tailed in past]
         workers = {worker.id: worker for worker in self._client.workers()}
         ended = [task_id for step in flying.values() if (task_id := self._adopt(step, workers))]
@@ -573,39 +491,6 @@ class RunLoop:
         for flight in [each for each in self._flights.values() if each.task_id in ended]:
             del self._flights[flight.step.key]
             self._unclaimed[flight.step.key] = flight.step
-
-    def _replay(self, past: Sequence[Tailed]) -> dict[str, ExecutionStep]:
-        """Play the events back; return the steps that were in flight at their end."""
-        active = self._active
-        skipped = {tailed.event.step_key for tailed in past if tailed.event.is_step_skipped}
-        flying: dict[str, ExecutionStep] = {}
-        self._pools.replaying = True
-
-        def catch_up() -> None:
-            while steps := active.get_steps_to_skip():
-                for step in steps:
-                    if step.key not in skipped:
-                        DagsterEvent.step_skipped_event(self._context.for_step(step))
-                    active.mark_skipped(step.key)
-            flying.update((step.key, step) for step in active.get_steps_to_execute())
-
-        catch_up()
-        for tailed in past:
-            event = tailed.event
-            key = event.step_key
-            if key is None or key not in flying or event.is_step_skipped:
-                continue
-            wait = event.step_retry_data.seconds_to_wait if event.is_step_up_for_retry else None
-            if wait:
-                # Its delay began when the event was written, not now.
-                active.mark_up_for_retry(key, tailed.timestamp + wait)
-            else:
-                active.handle_event(event)
-            if _ends_step(event):
-                del flying[key]
-            catch_up()
-        self._pools.replaying = False
-        return flying
 
     def _adopt(self, step: ExecutionStep, workers: Mapping[str, Worker]) -> str | None:
         """Go on with a step's last task as if this loop had sent it; send the step without one.
@@ -653,10 +538,6 @@ class RunLoop:
 _CANCELLED = (DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED)
 
 
-def _ends_step(event: DagsterEvent) -> bool:
-    return event.is_step_success or event.is_step_failure or event.is_step_up_for_retry
-
-
 def _error(text: str) -> SerializableErrorInfo:
     return SerializableErrorInfo(message=text, stack=[], cls_name=None)
 
@@ -671,46 +552,3 @@ def _sleep(seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not check_captured_interrupt() and (left := deadline - time.monotonic()) > 0:
         time.sleep(min(left, SLICE_SECONDS))
-
-
-def _step_priority(step: ExecutionStep) -> int:
-    """Return a step's own priority: our tag's, else Dagster's, which means the same."""
-    fallback = step.tags.get(DAGSTER_PRIORITY_TAG, "0")
-    default = int(fallback) if fallback.lstrip("+-").isdigit() else 0
-    return tags.read_int_tag(step.tags, tags.PRIORITY_TAG, default)
-
-
-def _check_priorities(plan: ExecutionPlan) -> None:
-    """Raise ConfigError, before anything is sent, for a priority that is no integer."""
-    for key in plan.step_keys_to_execute:
-        step = plan.get_step_by_key(key)
-        try:
-            tags.read_int_tag(step.tags or {}, tags.PRIORITY_TAG)
-        except ConfigError as error:
-            raise ConfigError(f'Step "{key}": {error}') from None
-
-
-def _check_storage(plan: ExecutionPlan) -> None:
-    if len(plan.step_keys_to_execute) > 1 and not plan.artifacts_persisted:
-        raise ConfigError(
-            "The job keeps step outputs in memory, where other processes do not see them. Use an "
-            "IO manager that stores them where every worker can read: FilesystemIOManager on a "
-            "shared path, S3, GCS, a database."
-        )
-
-
-def _state_for(step: ExecutionStep, state: KnownExecutionState) -> KnownExecutionState:
-    """Return the part of the run's state that one step needs: its size does not grow with others.
-
-    A step asks which of its own inputs have been produced, and how often it was tried itself.
-    """
-    inputs = {
-        handle
-        for step_input in step.step_inputs
-        for handle in step_input.get_step_output_handle_dependencies()
-    }
-    attempts = state.previous_retry_attempts
-    return state._replace(
-        ready_outputs=state.ready_outputs & inputs,
-        previous_retry_attempts={key: attempts[key] for key in (step.key,) if key in attempts},
-    )

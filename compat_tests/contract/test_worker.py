@@ -22,8 +22,9 @@ from compat_tests.servers import RedisServer, own_redis, redis_binary
 from compat_tests.waiting import eventually
 from compat_tests.workers import ROOT, WorkerProcess, running_worker
 from dagster_taskiq.backends.base import Task, TaskState
-from dagster_taskiq.client import Client, client_for
+from dagster_taskiq.client import Client, Order, client_for
 from dagster_taskiq.errors import (
+    BrokerUnreachableError,
     ChildDiedError,
     TaskRevokedError,
     UnknownTaskError,
@@ -358,6 +359,7 @@ def test_workers_take_no_more_than_they_have_slots_and_a_drained_one_takes_nothi
     assert client.workers() == []
 
 
+@one_broker
 def test_the_second_signal_stops_what_runs(
     start_worker: StartWorker, settings: Settings, own_sender: Sender, place: Place
 ) -> None:
@@ -413,6 +415,7 @@ def test_of_a_killed_worker_nothing_is_left(
     assert isinstance(own_sender.error(deaf), WorkerLostError)
 
 
+@one_broker
 def test_a_worker_that_was_frozen_for_longer_than_its_lease_does_not_run_on(
     start_worker: StartWorker, settings: Settings, own_sender: Sender, place: Place
 ) -> None:
@@ -552,6 +555,61 @@ def test_a_worker_outlives_a_restart_of_redis_with_what_it_runs(
             notes = place.path("notes")
             assert sender.value(sender.send("note", notes)) == pid
         assert "Traceback" not in worker.output()
+
+
+@pytest.mark.parametrize(
+    ("refuse", "accept"),
+    [
+        (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0")),
+        (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE")),
+    ],
+    ids=["out of memory", "read only"],
+)
+def test_a_worker_outlives_a_redis_that_takes_no_writes_for_a_while(
+    tmp_path: Path, place: Place, refuse: tuple[str, ...], accept: tuple[str, ...]
+) -> None:
+    with own_redis() as server:
+        settings = settings_of(server)
+        admin = redis.Redis.from_url(server.url)
+        with (
+            running_worker(settings, tmp_path, *INCLUDE, "-c", "2") as worker,
+            open_sender(settings) as sender,
+        ):
+            held = sender.send("hold", place.path("started"), place.path("go"))
+            place.pid("started")
+            admin.execute_command(*refuse)
+            eventually(lambda: "Cannot beat" in worker.output())
+            with pytest.raises(BrokerUnreachableError):
+                client_for(settings).submit(Order("refused", "t", {}, "dagster"))
+            place.write("go")
+            eventually(lambda: f"Cannot store the end of task {held}" in worker.output())
+            admin.execute_command(*accept)
+            assert sender.value(held) == "held"
+            assert sender.value(sender.send("add", 1, 2)) == 3
+            beating = client_for(settings).workers()
+            assert [each.is_lost for each in beating] == [False]
+        assert "Traceback" not in worker.output()
+
+
+def test_a_heartbeat_and_an_ear_for_commands_outlive_whatever_the_server_answers(
+    tmp_path: Path,
+) -> None:
+    with own_redis() as server:
+        settings = settings_of(server)
+        admin = redis.Redis.from_url(server.url)
+        with running_worker(settings, tmp_path, *INCLUDE, "-c", "1") as worker:
+            client = client_for(settings)
+            (me,) = client.workers()
+            names = [f"dagster-taskiq:{name}" for name in ("workers", f"mail:worker:{me.id}")]
+            for name in names:  # someone's mistake: these are not lists
+                admin.delete(name)
+                admin.rpush(name, "not what it should be")
+            eventually(lambda: "Cannot beat" in worker.output())
+            eventually(lambda: "Cannot read commands" in worker.output())
+            admin.delete(*names)
+            eventually(client.workers)
+            client.tell(me.id, {"command": "drain"})
+            assert worker.wait() == 0
 
 
 # -- taskiq's own worker command -------------------------------------------------------------

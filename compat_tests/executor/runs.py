@@ -215,15 +215,17 @@ class House:
         if again is not None:
             options = ReexecutionOptions.from_failure(again.run_id, self.instance)
             arguments["reexecution_options"] = options
-        with execute_job(
+        result = execute_job(
             job if isinstance(job, ReconstructableJob) else reconstructable(job),
             self.instance,
             run_config=self.run_config(config, executor),
             tags={SCRATCH_TAG: str(scratch.directory), **(tags or {})},
             **arguments,
-        ) as result:
-            outcome = Outcome(self.instance, result.run_id, scratch)
-            outcome.outputs = {name: result.output_for_node(name) for name in outputs}
+        )
+        outcome = Outcome(self.instance, result.run_id, scratch)
+        if outputs:
+            with result:  # entering it sets up the resources once more
+                outcome.outputs = {name: result.output_for_node(name) for name in outputs}
         if sound:
             outcome.assert_sound()
         return outcome

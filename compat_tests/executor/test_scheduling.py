@@ -13,7 +13,7 @@ from compat_tests.executor import jobs
 from compat_tests.executor.runs import House
 from compat_tests.executor.scratch import Scratch, eventually
 from compat_tests.workers import running_worker
-from dagster_taskiq import orchestration
+from dagster_taskiq import unserved
 from dagster_taskiq.client import client_for
 from dagster_taskiq.settings import Settings
 
@@ -135,8 +135,8 @@ def test_in_process_higher_priorities_run_first_too(
 def test_a_queue_that_nobody_serves_is_said_and_the_run_goes_on_when_somebody_comes(
     fleet: House, scratch: Scratch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(orchestration, "UNSERVED_SECONDS", 0.5)
-    monkeypatch.setattr(orchestration, "UNSERVED_AGAIN_SECONDS", (0.5, 5.0))
+    monkeypatch.setattr(unserved, "UNSERVED_SECONDS", 0.5)
+    monkeypatch.setattr(unserved, "UNSERVED_AGAIN_SECONDS", (0.5, 5.0))
     outcome = fleet.create(jobs.routed, scratch)
     with ExitStack() as stack:
         came: list[object] = []

@@ -21,7 +21,7 @@ from dagster_taskiq.backends.base import (
     end_mail,
     run_channel,
 )
-from dagster_taskiq.connections.redis import BLOCK_SECONDS, RedisConnection, stream_pairs
+from dagster_taskiq.connections.redis import RedisConnection, as_away
 from dagster_taskiq.settings import Settings
 
 _LUA = Path(__file__).with_name("lua")
@@ -164,17 +164,15 @@ class RedisBackend(StateBackend):
         async with self.connection.client.pipeline(transaction=False) as pipeline:
             pipeline.xadd(key, {"body": json.dumps(body)}, maxlen=MAIL_LENGTH, approximate=True)
             pipeline.expire(key, KEEP_SECONDS)
-            await pipeline.execute()
+            with as_away():
+                await pipeline.execute()
 
     async def collect(self, channel: str, after: str, timeout: float) -> list[Mail]:
         """Read the stream of the channel, blocking where nothing is new."""
         cursor = after if after != FROM_START else "0-0"
-        block = int(min(timeout, BLOCK_SECONDS) * 1000)
-        reply = await self.connection.client.xread(
-            {self._mail_key(channel): cursor}, block=block if block > 0 else None
-        )
+        streams = await self.connection.read_streams({self._mail_key(channel): cursor}, timeout)
         found = []
-        for _, entries in stream_pairs(reply):
+        for _, entries in streams:
             for entry_id, fields in entries:
                 found.append(Mail(entry_id.decode(), json.loads(fields[b"body"])))
         return found

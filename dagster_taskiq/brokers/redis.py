@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from dagster_taskiq.brokers.base import Delivery, QueueBroker, QueueDepth
-from dagster_taskiq.connections.redis import BLOCK_SECONDS, RedisConnection, stream_pairs
+from dagster_taskiq.connections.redis import RedisConnection
 from dagster_taskiq.settings import Settings
 
 _LUA = Path(__file__).with_name("lua")
@@ -62,10 +62,7 @@ class RedisBroker(QueueBroker):
         """Block until a bell rings."""
         streams = {self._key("bell", queue): "0-0" for queue in self.queues}
         heard = {bell: self._bells.get(bell, first) for bell, first in streams.items()}
-        rung = await self.connection.client.xread(
-            cast(Any, heard), block=int(min(timeout, BLOCK_SECONDS) * 1000)
-        )
-        for bell, entries in stream_pairs(rung):
+        for bell, entries in await self.connection.read_streams(heard, timeout):
             self._bells[bell.decode()] = entries[-1][0]
 
     async def acknowledge(self, delivery: Delivery) -> None:

@@ -1,6 +1,8 @@
 """The connection to Redis or Valkey: URL, TLS options, pool, and the scripts that run there."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -11,10 +13,14 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
+    ClusterDownError,
     ConnectionError,
     NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
     ResponseError,
     TimeoutError,
+    TryAgainError,
 )
 
 from dagster_taskiq.errors import ConfigError
@@ -29,6 +35,11 @@ SENTINEL_PORT = 26379
 #: Idle connections are tried before use when they are older than this, in seconds.
 HEALTH_CHECK_SECONDS = 30
 
+#: How an answer begins that means "not now": the disk or the memory is full, a failover is under
+#: way (which also ends a read that blocks), a long script runs. redis-py has classes for some of
+#: them; from inside a script, older servers put the word somewhere in the text.
+NOT_NOW = re.compile(r"\b(OOM|READONLY|MISCONF|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|BUSY|UNBLOCKED)\b")
+
 #: What the server says to a client that it does not let in.
 REFUSALS = (AuthenticationError, AuthorizationError, NoPermissionError)
 
@@ -41,8 +52,16 @@ _UNREADABLE = (
 class RedisConnection:
     """One server (or a sentinel's master), connected once however many share it."""
 
-    #: What a lost, frozen or restarting server raises; worth trying again.
-    errors: tuple[type[BaseException], ...] = (ConnectionError, TimeoutError, OSError)
+    #: What a lost, frozen, full or restarting server raises; worth trying again.
+    errors: tuple[type[BaseException], ...] = (
+        ConnectionError,
+        TimeoutError,
+        OSError,
+        OutOfMemoryError,
+        ReadOnlyError,
+        ClusterDownError,
+        TryAgainError,
+    )
 
     def __init__(self, url: str, options: Mapping[str, Any], timeout: float) -> None:
         self.url = url
@@ -123,7 +142,22 @@ class RedisConnection:
         if script is None:
             text = path.read_text()  # noqa: ASYNC240 - a few lines, read once
             script = self._scripts[path] = self.client.register_script(text)
-        return await script(keys=keys, args=args)
+        with as_away():
+            return await script(keys=keys, args=args)
+
+    async def read_streams(
+        self, after: Mapping[str, str | bytes], seconds: float
+    ) -> list[tuple[bytes, list[Any]]]:
+        """Return name and entries of each stream that has any after an id; wait for the first.
+
+        Args:
+            after: that id for each stream, by name.
+            seconds: how long to wait; not at all for 0, and never longer than ``BLOCK_SECONDS``.
+        """
+        block = int(min(seconds, BLOCK_SECONDS) * 1000)
+        with as_away():
+            reply = await self.client.xread(cast(Any, after), block=block if block > 0 else None)
+        return stream_pairs(reply)
 
     def _refused(self, error: BaseException) -> ConfigError:
         return ConfigError(
@@ -193,6 +227,19 @@ class RedisConnection:
             **options,
         )
         return cast("Redis", sentinel.master_for(path[0]))
+
+
+@contextmanager
+def as_away() -> Iterator[None]:
+    """Raise what a server answers that cannot serve now as one of a connection's ``errors``."""
+    try:
+        yield
+    except RedisConnection.errors:
+        raise
+    except ResponseError as error:
+        if NOT_NOW.search(str(error)):
+            raise ConnectionError(str(error)) from error
+        raise
 
 
 def stream_pairs(reply: Any) -> list[tuple[bytes, list[Any]]]:

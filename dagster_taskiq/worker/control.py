@@ -64,6 +64,11 @@ class Control:
                 logger.debug("Cannot read commands: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
+            except Exception:
+                # Nobody waits for this coroutine; without it, the worker would be deaf.
+                logger.exception("Cannot read commands.")
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
             for mail in mails:
                 self._cursor = mail.cursor
                 self._obey(mail.body)

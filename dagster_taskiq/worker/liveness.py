@@ -68,6 +68,12 @@ class Liveness:
                 away = True
                 await asyncio.sleep(min(RETRY_SECONDS, self._interval))
                 continue
+            except Exception:
+                # Nobody waits for this coroutine: if it ended, the worker would look alive to
+                # itself only. What is wrong with the server may be mended while it runs.
+                logger.exception("Cannot beat.")
+                await asyncio.sleep(self._interval)
+                continue
             if away:
                 logger.warning("The backend answers again.")
                 away = False

@@ -1,0 +1,123 @@
+"""What is sent to a worker for a step: its arguments, its queue and its priority."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from dagster._core.execution.context.system import PlanOrchestrationContext
+from dagster._core.execution.plan.plan import ExecutionPlan
+from dagster._core.execution.plan.state import KnownExecutionState
+from dagster._core.execution.plan.step import ExecutionStep
+from dagster._core.storage.tags import PRIORITY_TAG as DAGSTER_PRIORITY_TAG
+from dagster._grpc.types import ExecuteStepArgs
+from dagster._serdes import pack_value
+
+from dagster_taskiq import tags, tasks
+from dagster_taskiq.client import Order
+from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.executor import TaskiqExecutor
+from dagster_taskiq.settings import Settings
+
+
+class StepOrders:
+    """Makes the orders of one run; what they have in common is looked up once."""
+
+    def __init__(
+        self,
+        executor: TaskiqExecutor,
+        context: PlanOrchestrationContext,
+        plan: ExecutionPlan,
+        settings: Settings,
+    ) -> None:
+        """Look at the whole plan, before anything of it is sent.
+
+        Raises:
+            ConfigError: a priority tag is no integer, or outputs are kept in memory.
+        """
+        _check_priorities(plan)
+        _check_storage(plan)
+        job = context.reconstructable_job
+        self._run_id = context.run_id
+        self._run_priority = tags.read_int_tag(context.dagster_run.tags, tags.RUN_PRIORITY_TAG)
+        self._queue = settings.queue
+        self._origin = job.get_python_origin()
+        self._instance_ref = context.instance.get_ref()
+        self._retries = executor.retries.for_inner_plan()
+        self._common: Mapping[str, Any] = {
+            "executable_dict": dict(job.to_dict()),
+            "wake_on_output": not executor.step_dependency_config.require_upstream_step_success,
+        }
+
+    def queue_of(self, step: ExecutionStep) -> str:
+        """Return the queue that the step's tags name, else the configured one."""
+        return tags.read_tag(step.tags, tags.QUEUE_TAG) or self._queue
+
+    def priority_of(self, step: ExecutionStep) -> int:
+        """Return the run's priority plus the step's: our tag's, else Dagster's own."""
+        fallback = step.tags.get(DAGSTER_PRIORITY_TAG, "0")
+        default = int(fallback) if fallback.lstrip("+-").isdigit() else 0
+        return self._run_priority + tags.read_int_tag(step.tags, tags.PRIORITY_TAG, default)
+
+    def task_id(self, step: ExecutionStep, attempt: int, incarnation: int = 0) -> str:
+        """Return the id of a step's task: the same one however often it is sent.
+
+        A resumed loop finds the task by it, and a message that is sent or delivered twice starts
+        once. A step that is run again, being dead when the run was resumed, is a new incarnation.
+        """
+        again = f".{incarnation}" if incarnation else ""
+        return f"{self._run_id}:{step.key}:{attempt}{again}"
+
+    def order(self, step: ExecutionStep, task_id: str, state: KnownExecutionState) -> Order:
+        """Return the order to execute ``step``, the run being in ``state``."""
+        args = ExecuteStepArgs(
+            job_origin=self._origin,
+            run_id=self._run_id,
+            step_keys_to_execute=[step.key],
+            instance_ref=self._instance_ref,
+            retry_mode=self._retries,
+            known_state=_state_for(step, state),
+            print_serialized_events=False,
+        )
+        return Order(
+            id=task_id,
+            name=tasks.EXECUTE_PLAN,
+            kwargs={"execute_step_args_packed": pack_value(args), **self._common},
+            queue=self.queue_of(step),
+            priority=self.priority_of(step),
+            run_id=self._run_id,
+            step_key=step.key,
+        )
+
+
+def _check_priorities(plan: ExecutionPlan) -> None:
+    for key in plan.step_keys_to_execute:
+        step = plan.get_step_by_key(key)
+        try:
+            tags.read_int_tag(step.tags or {}, tags.PRIORITY_TAG)
+        except ConfigError as error:
+            raise ConfigError(f'Step "{key}": {error}') from None
+
+
+def _check_storage(plan: ExecutionPlan) -> None:
+    if len(plan.step_keys_to_execute) > 1 and not plan.artifacts_persisted:
+        raise ConfigError(
+            "The job keeps step outputs in memory, where other processes do not see them. Use an "
+            "IO manager that stores them where every worker can read: FilesystemIOManager on a "
+            "shared path, S3, GCS, a database."
+        )
+
+
+def _state_for(step: ExecutionStep, state: KnownExecutionState) -> KnownExecutionState:
+    """Return the part of the run's state that one step needs: its size does not grow with others.
+
+    A step asks which of its own inputs have been produced, and how often it was tried itself.
+    """
+    inputs = {
+        handle
+        for step_input in step.step_inputs
+        for handle in step_input.get_step_output_handle_dependencies()
+    }
+    attempts = state.previous_retry_attempts
+    return state._replace(
+        ready_outputs=state.ready_outputs & inputs,
+        previous_retry_attempts={key: attempts[key] for key in (step.key,) if key in attempts},
+    )
