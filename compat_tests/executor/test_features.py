@@ -268,12 +268,12 @@ def order_of(outcome: Outcome, step: str) -> list[DagsterEventType]:
 
 @pytest.mark.oldest
 def test_what_a_step_and_its_subprocesses_print_is_kept_for_that_step(
-    house: House, scratch: Scratch, capfd: pytest.CaptureFixture[str]
+    house: House, scratch: Scratch
 ) -> None:
-    # pytest's own capture gives sys.stdout a file that is not descriptor 1, which no process has
-    # outside of tests and which would keep what a subprocess prints from an in-process run.
-    with capfd.disabled():
-        outcome = house.run(jobs.talkative, scratch)
+    # In a process of its own: pytest's capture gives sys.stdout a file that is not descriptor 1, so
+    # that what a subprocess prints would go elsewhere in an in-process run.
+    with house.started(jobs.talkative, scratch) as process:
+        outcome = process.wait()
     for step in ("talks", "talks_too"):
         out, err = logs_of(outcome, step)
         assert out.splitlines() == ["printed by python", "printed by sh"]
