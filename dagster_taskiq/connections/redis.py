@@ -1,7 +1,8 @@
 """The connection to Redis or Valkey: URL, TLS options, pool, and the scripts that run there."""
 
+import asyncio
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -143,7 +144,7 @@ class RedisConnection:
             text = path.read_text()  # noqa: ASYNC240 - a few lines, read once
             script = self._scripts[path] = self.client.register_script(text)
         with as_away():
-            return await script(keys=keys, args=args)
+            return await _in_own_task(script(keys=keys, args=args))
 
     async def read_streams(
         self, after: Mapping[str, str | bytes], seconds: float
@@ -156,7 +157,8 @@ class RedisConnection:
         """
         block = int(min(seconds, BLOCK_SECONDS) * 1000)
         with as_away():
-            reply = await self.client.xread(cast(Any, after), block=block if block > 0 else None)
+            read = self.client.xread(cast(Any, after), block=block if block > 0 else None)
+            reply = await _in_own_task(cast(Any, read))
         return stream_pairs(reply)
 
     def _refused(self, error: BaseException) -> ConfigError:
@@ -251,3 +253,24 @@ def stream_pairs(reply: Any) -> list[tuple[bytes, list[Any]]]:
     if isinstance(reply, dict):
         return [(name, entries[0]) for name, entries in reply.items()]
     return [(name, entries) for name, entries in reply or ()]
+
+
+async def _in_own_task(command: Awaitable[Any]) -> Any:
+    """Await a command so that a cancellation is felt by whoever waits for it.
+
+    redis-py now and then swallows one that arrives while it reads a reply. Then a listener that
+    was told to stop would go on for ever, and with it the worker that waits for its end.
+    """
+    task = asyncio.ensure_future(command)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.cancel()
+        task.add_done_callback(_look_at_outcome)
+        raise
+
+
+def _look_at_outcome(task: "asyncio.Future[Any]") -> None:
+    """Ask for the outcome of a command nobody waits for; asyncio complains where nobody does."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,37 @@
+"""A wait that is cancelled ends, at whatever moment of its talk with the server that comes."""
+
+import asyncio
+
+from dagster_taskiq.app import make
+from dagster_taskiq.backends.base import FROM_START, StateBackend
+from dagster_taskiq.settings import Settings
+
+#: At which moments of a round trip the cancellation comes, in seconds.
+MOMENTS = (0.0, 0.0001, 0.0002, 0.0005, 0.001, 0.002)
+ROUNDS = 60
+#: How long a cancelled wait may take: the time is only used up by one that goes on for ever.
+PATIENCE = 10.0
+
+
+def test_a_listener_and_a_reader_of_mail_end_when_they_are_cancelled(settings: Settings) -> None:
+    async def scenario() -> None:
+        broker = make(settings)
+        backend = broker.result_backend
+        assert isinstance(backend, StateBackend)
+        await broker.startup()
+        for round_number in range(ROUNDS):
+            listener = broker.listen()
+            waits = [
+                asyncio.ensure_future(anext(listener)),
+                asyncio.ensure_future(backend.collect("nobody", FROM_START, 60)),
+            ]
+            await asyncio.sleep(MOMENTS[round_number % len(MOMENTS)])
+            for wait in waits:
+                wait.cancel()
+            ended, going_on = await asyncio.wait(waits, timeout=PATIENCE)
+            assert not going_on, f"round {round_number}"
+            assert all(wait.cancelled() for wait in ended)
+            await listener.aclose()
+        await broker.shutdown()
+
+    asyncio.run(scenario())
