@@ -7,8 +7,8 @@ from dagster_taskiq.backends.base import FROM_START, StateBackend
 from dagster_taskiq.settings import Settings
 
 #: At which moments of a round trip the cancellation comes, in seconds.
-MOMENTS = (0.0, 0.0001, 0.0002, 0.0005, 0.001, 0.002)
-ROUNDS = 60
+MOMENTS = (0.0, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.004)
+ROUNDS = 500
 #: How long a cancelled wait may take: the time is only used up by one that goes on for ever.
 PATIENCE = 10.0
 
