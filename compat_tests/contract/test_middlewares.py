@@ -1,9 +1,9 @@
 """A project's own middlewares run in the worker, and one that raises costs its task only."""
 
-import time
 from pathlib import Path
 
 from compat_tests.conftest import StartWorker
+from compat_tests.waiting import eventually
 from dagster_taskiq.backends.base import TaskState
 from dagster_taskiq.client import Order, client_for
 from dagster_taskiq.settings import Settings
@@ -17,10 +17,7 @@ def test_a_middleware_that_raises_fails_its_task_and_frees_its_slot(
     for name in names:  # one slot: each needs the one that the last has freed
         client.submit(Order(id=name, name=name, kwargs={}, queue="dagster"))
     start_worker("-A", "compat_tests.broken_app", "-c", "1")
-    deadline = time.monotonic() + 60
-    while not all(task.state.is_final for task in client.tasks(names).values()):
-        assert time.monotonic() < deadline, client.tasks(names)
-        time.sleep(0.05)
+    eventually(lambda: all(task.state.is_final for task in client.tasks(names).values()))
     ended = client.tasks(names)
     assert [ended[name].state for name in names] == [
         TaskState.FAILURE,

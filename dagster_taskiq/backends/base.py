@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -348,7 +348,3 @@ def _end_of(result: TaskiqResult[Any]) -> tuple[TaskState, str]:
     if isinstance(result.error, TaskRevokedError):
         return TaskState.REVOKED, text
     return TaskState.FAILURE, text
-
-
-#: Makes a backend from settings; what the registry of backend URLs holds.
-BackendFactory = Callable[[Settings], StateBackend]

@@ -307,7 +307,3 @@ async def _outcome(
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
-
-
-#: Makes a broker from settings; what the registry of broker URLs holds.
-BrokerFactory = Callable[[Settings], QueueBroker]

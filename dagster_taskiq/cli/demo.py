@@ -26,10 +26,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from dagster_taskiq.cli.options import open_client
 from dagster_taskiq.cli.tables import show
 from dagster_taskiq.cli.worker import show_workers
-from dagster_taskiq.client import Client
+from dagster_taskiq.client import Client, client_for
 from dagster_taskiq.demo import project
 from dagster_taskiq.demo.facts import facts_of
 from dagster_taskiq.demo.story import Outcome, RunStory, StepStory
@@ -106,7 +105,7 @@ def _run_demo(home: Path, broker: str) -> bool:
     """Run the demo in ``home``; return whether all facts hold."""
     config = _prepare(home, broker)
     settings = Settings.from_dict(config).resolved()
-    client = open_client(settings)
+    client = client_for(settings)
     click.echo(f"Example project {_module()} on {redact(settings.broker)}\n")
     with DagsterInstance.get() as instance:
         with _worker(home, client) as worker, _watchdog(worker, home):

@@ -9,7 +9,6 @@ import click
 
 from dagster_taskiq.app import load, use
 from dagster_taskiq.brokers.base import QueueBroker
-from dagster_taskiq.client import Client, client_for
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings import BACKEND_ENV, BROKER_ENV, Settings
 
@@ -87,15 +86,6 @@ def broker_from(
             "dagster_taskiq.app.broker."
         )
     return current
-
-
-def open_client(settings: Settings) -> Client:
-    """Return a client that is connected.
-
-    Raises:
-        BrokerUnreachableError: broker or backend does not answer.
-    """
-    return client_for(settings)
 
 
 def split_commas(values: Sequence[str]) -> tuple[str, ...]:

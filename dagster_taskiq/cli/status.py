@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from dagster_taskiq.cli.options import connection_options, open_client, settings_from
+from dagster_taskiq.cli.options import connection_options, settings_from
 from dagster_taskiq.cli.tables import duration, show
 from dagster_taskiq.cli.worker import describe, show_workers
+from dagster_taskiq.client import client_for
 
 
 @click.command()
@@ -28,7 +29,7 @@ def status(
     The exit code is 0 when a worker is alive (with --worker: that one), 1 when none is, and 2
     when the broker does not answer.
     """
-    client = open_client(settings_from(broker, backend, config_yaml, app))
+    client = client_for(settings_from(broker, backend, config_yaml, app))
     depths, workers, rejected = client.depths(), client.workers(), client.rejected()
     if as_json:
         document = {

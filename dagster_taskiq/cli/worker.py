@@ -18,11 +18,11 @@ from dagster_taskiq.backends.base import Worker
 from dagster_taskiq.cli.options import (
     broker_from,
     connection_options,
-    open_client,
     settings_from,
     split_commas,
 )
 from dagster_taskiq.cli.tables import duration, show
+from dagster_taskiq.client import client_for
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.worker.control import Command, command
 
@@ -156,7 +156,7 @@ def list_workers(
     as_json: bool,
 ) -> None:
     """List the workers: where they are, what they serve, and what they run."""
-    workers = open_client(settings_from(broker, backend, config_yaml, app)).workers()
+    workers = client_for(settings_from(broker, backend, config_yaml, app)).workers()
     if as_json:
         click.echo(json.dumps([describe(each) for each in workers], indent=2))
         return
@@ -182,7 +182,7 @@ def terminate(
     """End workers by NAME, or all of them: they finish what they run, and leave."""
     if bool(names) == everyone:
         raise click.UsageError("Name the workers to end, or give --all.")
-    client = open_client(settings_from(broker, backend, config_yaml, app))
+    client = client_for(settings_from(broker, backend, config_yaml, app))
     alive = [each for each in client.workers() if not each.is_lost]
     unknown = set(names) - {each.name for each in alive}
     if unknown:
