@@ -18,7 +18,6 @@ from dagster_taskiq.brokers import make_broker
 from dagster_taskiq.brokers.base import QueueBroker
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings import Settings
-from dagster_taskiq.tasks import register_tasks
 
 #: Slots of a worker that was started by ``taskiq worker``; by default one for each core.
 CONCURRENCY_ENV = "DAGSTER_TASKIQ_CONCURRENCY"
@@ -37,6 +36,9 @@ def make(settings: Settings) -> QueueBroker:
     Raises:
         ConfigError: the settings name a broker or backend that nothing serves.
     """
+    # Imported here: the tasks of a run use the client, which makes its broker here.
+    from dagster_taskiq.tasks import register_tasks  # noqa: PLC0415
+
     settings = settings.resolved()
     broker = make_broker(settings)
     broker.result_backend = make_backend(settings, beside=broker)
@@ -109,7 +111,7 @@ def default_concurrency() -> int:
 
 def _service_from_environment(broker: QueueBroker) -> Any:
     # Imported here: a sender has no use for what a worker needs.
-    from dagster_taskiq.worker.pool import PoolOptions  # noqa: PLC0415
+    from dagster_taskiq.worker.pool import PoolOptions, default_max_runs  # noqa: PLC0415
     from dagster_taskiq.worker.service import (  # noqa: PLC0415
         WorkerOptions,
         WorkerService,
@@ -118,10 +120,11 @@ def _service_from_environment(broker: QueueBroker) -> Any:
 
     queues = os.environ.get(QUEUES_ENV, "").split(",")
     names = tuple(name.strip() for name in queues if name.strip())
+    slots = default_concurrency()
     options = WorkerOptions(
         name=default_name(),
         queues=names or (broker.settings.queue,),
-        pool=PoolOptions(concurrency=default_concurrency()),
+        pool=PoolOptions(concurrency=slots, max_runs=default_max_runs(slots)),
     )
     # taskiq's own worker process ends on these two, gently and at once.
     drain = partial(os.kill, os.getpid(), signal.SIGTERM)

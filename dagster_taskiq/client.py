@@ -133,13 +133,19 @@ class Client:
         self._call(send)
         return order.id
 
-    def revoke(self, task_ids: Sequence[str], reason: str) -> None:
-        """Cancel tasks: what waits is taken out of its queue, what runs is stopped."""
+    def revoke(self, task_ids: Sequence[str], reason: str, at_once: bool = False) -> None:
+        """Cancel tasks: what waits is taken out of its queue, what runs is stopped.
+
+        Args:
+            task_ids: which.
+            reason: for logs and for whoever asks what became of them.
+            at_once: what runs is killed, with no time to write anything more.
+        """
 
         async def work() -> None:
             started = await self.backend.revoke(task_ids, reason)
             for task_id, worker in started.items():
-                body = command(Command.REVOKE, task=task_id, reason=reason)
+                body = command(Command.REVOKE, task=task_id, reason=reason, at_once=at_once)
                 await self.backend.post(worker_channel(worker), body)
             await self.broker.discard([each for each in task_ids if each not in started])
 
@@ -160,6 +166,27 @@ class Client:
     def workers(self) -> list[Worker]:
         """Return the workers that are known, the lost ones too."""
         return self._call(self.backend.workers)
+
+    def still_silent(self, worker: Worker) -> Worker | None:
+        """Look at a worker that seems lost until it beats, or until it would have.
+
+        One look proves nothing: the server may have come back this moment with what it knew before
+        it went away, or this machine may just have woken up. Takes two heartbeats at the most.
+
+        Returns:
+            The worker as it stands when it is lost indeed, else ``None``.
+        """
+        deadline = time.monotonic() + 2 * self.settings.heartbeat_interval
+        while worker.is_lost:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return worker
+            time.sleep(min(left, SLICE_SECONDS))
+            found = [each for each in self.workers() if each.id == worker.id]
+            if not found:
+                return worker
+            worker = found[0]
+        return None
 
     def depths(self) -> list[QueueDepth]:
         """Return what waits in each queue."""

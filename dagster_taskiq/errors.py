@@ -23,6 +23,10 @@ class TaskRevokedError(DagsterTaskiqError):
     """The task was cancelled, before it started or while it ran. Someone asked for that."""
 
 
+class TaskCutShortError(TaskRevokedError):
+    """The task was cancelled, and had no chance to say so itself: killed, or never begun."""
+
+
 class ChildDiedError(DagsterTaskiqError):
     """The process that ran the task ended under it: a signal, ``os._exit``, out of memory."""
 

@@ -26,12 +26,18 @@ from dagster._core.storage.tags import GLOBAL_CONCURRENCY_TAG
 from dagster._utils.interrupts import check_captured_interrupt
 from dagster_shared.error import SerializableErrorInfo
 
-from dagster_taskiq import tasks
 from dagster_taskiq.backends.base import FROM_START, Task, TaskState, Worker, run_channel
 from dagster_taskiq.client import SLICE_SECONDS, Client, client_for
 from dagster_taskiq.errors import BrokerUnreachableError, TaskFailedError
 from dagster_taskiq.event_log import EventTail, ends_step, kept_open
 from dagster_taskiq.executor import TaskiqExecutor
+from dagster_taskiq.performing import (
+    Surroundings,
+    describe_failure,
+    perform,
+    surrounded_by,
+    surroundings,
+)
 from dagster_taskiq.resumption import Pools, replay
 from dagster_taskiq.settings import OnWorkerLost, home_of, redact
 from dagster_taskiq.step_orders import StepOrders
@@ -113,6 +119,8 @@ class RunLoop:
             DagsterSubprocessError: a step failed and the caller wants errors raised.
         """
         self._client: Client = client_for(self._settings)
+        # Where a worker runs this run, its slot is free from here on for the steps.
+        surroundings().orchestrating()
         with ExitStack() as stack:
             stack.enter_context(kept_open(self._instance, self._run.run_id))
             self._pools = stack.enter_context(Pools(self._instance, self._run))
@@ -305,10 +313,10 @@ class RunLoop:
             _sleep(timeout)
             return
         message, task = claimed
-        with tasks.task_surroundings("in process", lambda: None):
-            result = tasks.perform(self._client.broker, message)
+        with surrounded_by(Surroundings("in process")):
+            result = perform(self._client.broker, message)
         if result.error is not None:
-            result.error = TaskFailedError(tasks.describe_failure(result.error))
+            result.error = TaskFailedError(describe_failure(result.error))
         self._client.finish_in_process(task, result)
         self._ended.add(task.id)
 
@@ -397,10 +405,7 @@ class RunLoop:
             return "The worker that ran it is not there any more."
         if not worker.is_lost or steady <= 2 * self._settings.heartbeat_interval:
             return ""
-        return (
-            f"Worker {worker.name} (host {worker.host}, pid {worker.pid}), which ran it, has been "
-            f"silent for {worker.age:.0f} s, longer than its lease of {worker.lease:.0f} s."
-        )
+        return worker.silence
 
     def _complain_of_unserved(self, known: Mapping[str, Task], workers: Sequence[Worker]) -> None:
         """Say which queues hold steps of this run that no worker will ever take."""

@@ -178,6 +178,9 @@ class Settings:
             raise ConfigError(
                 f'"worker_lost" must be one of {names}, but it is {plain["worker_lost"]!r}.'
             ) from None
+        if "broker" not in plain and _of_this_worker is not None:
+            for name in _ON_ONE_FLEET:
+                plain.setdefault(name, getattr(_of_this_worker, name))
         plain.setdefault("broker", os.environ.get(BROKER_ENV) or EMBEDDED_URL)
         if "backend" not in plain and os.environ.get(BACKEND_ENV):
             plain["backend"] = os.environ[BACKEND_ENV]
@@ -211,6 +214,22 @@ class Settings:
                 f"under `execution: config:`):\n{problems}"
             )
         return cls.from_dict(outcome.value or {})
+
+
+#: What a run, launched onto a worker, shares with it where its own configuration names no broker.
+_ON_ONE_FLEET = ("broker", "backend", "prefix", "broker_options", "backend_options")
+
+_of_this_worker: Settings | None = None
+
+
+def belong_to_worker(settings: Settings) -> None:
+    """Say that this process works for a worker with these settings.
+
+    From then on, settings that name no broker take the worker's: the steps of a run that was
+    launched onto a fleet go to the same fleet.
+    """
+    global _of_this_worker  # noqa: PLW0603 - it is what from_dict reads in this process
+    _of_this_worker = settings
 
 
 def home_of(instance: DagsterInstance) -> str | None:
@@ -296,10 +315,9 @@ CONNECTION_FIELDS: dict[str, Field] = {
         description="Modules that every worker process imports before its first task.",
     ),
     "prefix": Field(
-        StringSource,
+        Noneable(StringSource),
         is_required=False,
-        default_value=_DEFAULT.prefix,
-        description="Prefix of every key and queue on the server.",
+        description=f"Prefix of every key and queue on the server. Default: `{_DEFAULT.prefix}`.",
     ),
     "heartbeat_interval": Field(
         float,

@@ -7,12 +7,13 @@ from dagster._core.execution.context.system import PlanOrchestrationContext
 from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.plan.state import KnownExecutionState
 from dagster._core.execution.plan.step import ExecutionStep
-from dagster._core.storage.tags import PRIORITY_TAG as DAGSTER_PRIORITY_TAG
 from dagster._grpc.types import ExecuteStepArgs
 from dagster._serdes import pack_value
 
 from dagster_taskiq import tags, tasks
+from dagster_taskiq.backends.base import CODE_LABEL
 from dagster_taskiq.client import Order
+from dagster_taskiq.code_location import working_directory_of
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.executor import TaskiqExecutor
 from dagster_taskiq.settings import Settings
@@ -40,6 +41,7 @@ class StepOrders:
         self._run_priority = tags.read_int_tag(context.dagster_run.tags, tags.RUN_PRIORITY_TAG)
         self._queue = settings.queue
         self._origin = job.get_python_origin()
+        self._labels = {CODE_LABEL: working_directory_of(self._origin)}
         self._instance_ref = context.instance.get_ref()
         self._retries = executor.retries.for_inner_plan()
         self._common: Mapping[str, Any] = {
@@ -53,9 +55,7 @@ class StepOrders:
 
     def priority_of(self, step: ExecutionStep) -> int:
         """Return the run's priority plus the step's: our tag's, else Dagster's own."""
-        fallback = step.tags.get(DAGSTER_PRIORITY_TAG, "0")
-        default = int(fallback) if fallback.lstrip("+-").isdigit() else 0
-        return self._run_priority + tags.read_int_tag(step.tags, tags.PRIORITY_TAG, default)
+        return self._run_priority + tags.read_priority(step.tags, tags.PRIORITY_TAG)
 
     def task_id(self, step: ExecutionStep, attempt: int, incarnation: int = 0) -> str:
         """Return the id of a step's task: the same one however often it is sent.
@@ -85,6 +85,7 @@ class StepOrders:
             priority=self.priority_of(step),
             run_id=self._run_id,
             step_key=step.key,
+            labels=self._labels,
         )
 
 

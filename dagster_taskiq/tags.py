@@ -6,20 +6,25 @@ both stand.
 
 from collections.abc import Mapping
 
+from dagster._core.storage.tags import PRIORITY_TAG as DAGSTER_PRIORITY_TAG
+
 from dagster_taskiq.errors import ConfigError
 
 #: Step tag, and run tag for a launched run: the queue it waits in.
 QUEUE_TAG = "dagster-taskiq/queue"
 #: Step tag: an integer, higher runs first. Added to the run's priority.
 PRIORITY_TAG = "dagster-taskiq/priority"
-#: Run tag: an integer, added to the priority of every step of the run.
+#: Run tag: an integer, the priority of a launched run; added to that of each of its steps.
 RUN_PRIORITY_TAG = "dagster-taskiq/run_priority"
+#: Run tag, written by the run launcher: the id of the task that executes the run.
+TASK_ID_TAG = "dagster-taskiq/task_id"
 
 #: The older name of each tag, as dagster-celery projects have them in their code.
 OLDER_NAMES: Mapping[str, str] = {
     QUEUE_TAG: "dagster-celery/queue",
     PRIORITY_TAG: "dagster-celery/priority",
     RUN_PRIORITY_TAG: "dagster-celery/run_priority",
+    TASK_ID_TAG: "dagster-celery/task_id",
 }
 
 
@@ -27,6 +32,17 @@ def read_tag(tags: Mapping[str, str], tag: str) -> str | None:
     """Return the value of ``tag`` or of its older name in ``tags``; ``None`` where neither is."""
     value = tags.get(tag)
     return value if value is not None else tags.get(OLDER_NAMES[tag])
+
+
+def read_priority(tags: Mapping[str, str], tag: str) -> int:
+    """Return the priority in ``tag`` (or its older name), else in Dagster's own, else 0.
+
+    Raises:
+        ConfigError: the value of ``tag`` is not an integer. Dagster's own may be anything.
+    """
+    fallback = tags.get(DAGSTER_PRIORITY_TAG, "0")
+    default = int(fallback) if fallback.lstrip("+-").isdigit() else 0
+    return read_int_tag(tags, tag, default)
 
 
 def read_int_tag(tags: Mapping[str, str], tag: str, default: int = 0) -> int:

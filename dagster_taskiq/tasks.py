@@ -1,45 +1,68 @@
 """What a worker can be asked to do, and how a child process does it.
 
-``execute_plan`` runs one step of a run. Its arguments are the ones Dagster itself uses to hand a
-step to another process, packed as JSON; nothing from the wire is ever unpickled.
+``execute_plan`` runs one step of a run, ``execute_job`` a whole run, ``resume_job`` what is left of
+one. Their arguments are the ones Dagster itself uses to hand a step or a run to another process,
+packed as JSON; nothing from the wire is ever unpickled.
 """
 
-import asyncio
-import inspect
 import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import lru_cache
-from typing import Any, get_type_hints
+from typing import Any
 
-from dagster import DagsterInstance, DagsterRunStatus
+from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus
+from dagster._cli.api import _execute_run_command_body, _resume_run_command_body
 from dagster._core.definitions.reconstruct import ReconstructableJob
-from dagster._core.events import DagsterEvent, DagsterEventType
+from dagster._core.events import DagsterEvent, EngineEventData
 from dagster._core.execution.api import create_execution_plan, execute_plan_iterator
 from dagster._core.execution.context_creation_job import create_context_free_log_manager
 from dagster._core.storage.dagster_run import DagsterRun
-from dagster._grpc.types import ExecuteStepArgs
+from dagster._grpc.types import ExecuteRunArgs, ExecuteStepArgs, ResumeRunArgs
 from dagster._serdes import deserialize_value, serialize_value, unpack_value
 from dagster._utils.error import serializable_error_info_from_exc_info
-from taskiq import AsyncBroker, TaskiqMessage, TaskiqResult
-from taskiq.receiver import Receiver
-from taskiq.receiver.params_parser import parse_params
-from taskiq_dependencies import DependencyGraph
+from dagster._utils.hosted_user_process import recon_job_from_origin
+from dagster._utils.interrupts import capture_interrupts, check_captured_interrupt
+from taskiq import AsyncBroker, TaskiqMessage
 
-from dagster_taskiq.errors import (
-    DagsterTaskiqError,
-    TaskFailedError,
-    TaskRevokedError,
-    UnknownTaskError,
-)
+from dagster_taskiq.backends.base import CODE_LABEL, RUN_LABEL, TaskState
+from dagster_taskiq.client import Client, client_for
+from dagster_taskiq.code_location import import_included, make_importable
+from dagster_taskiq.errors import TaskFailedError, TaskRevokedError
 from dagster_taskiq.event_log import spare_setup
+from dagster_taskiq.leftovers import end_run, stop_steps
+from dagster_taskiq.performing import describe_failure, surroundings
+from dagster_taskiq.settings import Settings
 
 #: Name of the task that executes one step.
 EXECUTE_PLAN = "execute_plan"
+#: Name of the task that executes a run.
+EXECUTE_JOB = "execute_job"
+#: Name of the task that goes on with a run whose process has died.
+RESUME_JOB = "resume_job"
+#: Name of the task with which a worker ends a run whose process has died here.
+SETTLE_RUN = "settle_run"
+
+#: A run that has not been started: what ``execute_job`` may start.
+STARTABLE = (
+    DagsterRunStatus.QUEUED,
+    DagsterRunStatus.NOT_STARTED,
+    DagsterRunStatus.MANAGED,
+    DagsterRunStatus.STARTING,
+)
+#: A run that ``resume_job`` may go on with.
+RESUMABLE = (DagsterRunStatus.STARTING, DagsterRunStatus.STARTED)
+#: Dagster's executors that take a run that is resumed from its beginning, by their names: what has
+#: been done would be done again.
+STARTS_OVER = ("in_process", "multiprocess", "multi_or_in_process_executor")
+#: How long, beyond the lease, the process that had a resumed run before may take to be dead, in
+#: seconds.
+FENCE_SECONDS = 60.0
+#: How often that is looked at, in seconds.
+FENCE_LOOK_SECONDS = 0.2
 
 #: Events after which nothing more is decided about a step: the run's loop is woken at each.
 TERMINAL_EVENTS = frozenset(
@@ -54,27 +77,13 @@ TERMINAL_EVENTS = frozenset(
 #: Events a loop is woken at as well, where steps may start before their upstream step has ended.
 OUTPUT_EVENTS = frozenset({DagsterEventType.STEP_OUTPUT})
 
-#: Called when the loop of the present task's run should look at the event log.
-Wake = Callable[[], None]
-
-_wake: ContextVar[Wake] = ContextVar("dagster_taskiq_wake")
-_worker_name: ContextVar[str] = ContextVar("dagster_taskiq_worker_name", default="")
-
 
 def register_tasks(broker: AsyncBroker) -> None:
     """Register every task of this module with ``broker``, under the names used on the wire."""
     broker.register_task(execute_plan, task_name=EXECUTE_PLAN)
-
-
-@contextmanager
-def task_surroundings(worker_name: str, wake: Wake) -> Iterator[None]:
-    """Say, for the tasks performed inside, on whose behalf they run and how to wake a loop."""
-    tokens = _wake.set(wake), _worker_name.set(worker_name)
-    try:
-        yield
-    finally:
-        _wake.reset(tokens[0])
-        _worker_name.reset(tokens[1])
+    broker.register_task(execute_job, task_name=EXECUTE_JOB)
+    broker.register_task(resume_job, task_name=RESUME_JOB)
+    broker.register_task(settle_run, task_name=SETTLE_RUN)
 
 
 def execute_plan(
@@ -116,6 +125,7 @@ def execute_plan(
     location = run.remote_job_origin.location_name if run.remote_job_origin else None
     instance.inject_env_vars(location)
     _say_started(instance, run, step_key)
+    make_importable(args.job_origin)
     try:
         job = ReconstructableJob.from_dict(executable_dict)
         load_data = None
@@ -133,12 +143,12 @@ def execute_plan(
     except Exception:
         error = serializable_error_info_from_exc_info(sys.exc_info())
         raise TaskFailedError(
-            f"Worker {_worker_name.get()} on {socket.gethostname()} cannot load the job of step "
+            f"Worker {surroundings().worker} on {socket.gethostname()} cannot load the job of step "
             f"{step_key}: {error.to_string()}\nThe worker's working directory is {os.getcwd()} "  # noqa: PTH109
             f"and its path is {sys.path}."
         ) from None
     wanted = TERMINAL_EVENTS | OUTPUT_EVENTS if wake_on_output else TERMINAL_EVENTS
-    wake = _wake.get()
+    wake = surroundings().wake
     for event in execute_plan_iterator(
         plan,
         job,
@@ -149,6 +159,107 @@ def execute_plan(
     ):
         if event.event_type in wanted:
             wake()
+
+
+def execute_job(execute_job_args_packed: dict[str, Any], include: Sequence[str] = ()) -> None:
+    """Execute a run; what happens to it is written to Dagster's event log.
+
+    Args:
+        execute_job_args_packed: a packed ``dagster._grpc.types.ExecuteRunArgs``.
+        include: modules to import before the job is loaded.
+
+    Raises:
+        TaskRevokedError: the run has started or ended before, or is being cancelled; nothing was
+            executed.
+        TaskFailedError: the run was not executed to its end, whatever became of it.
+    """
+    args = unpack_value(execute_job_args_packed, as_type=ExecuteRunArgs)
+    instance = _instance_of(args)
+    run = _run_to_execute(instance, args.run_id, STARTABLE)
+    with capture_interrupts(), _told_in_the_log(instance, run):
+        import_included(include)
+        make_importable(args.job_origin)
+        _execute_run_command_body(
+            args.run_id, instance, write_stream_fn=_to_nobody, set_exit_code_on_failure=True
+        )
+
+
+def resume_job(
+    resume_job_args_packed: dict[str, Any],
+    include: Sequence[str] = (),
+    previous_task_id: str = "",
+) -> None:
+    """Go on with a run where it was when its process died.
+
+    Args:
+        resume_job_args_packed: a packed ``dagster._grpc.types.ResumeRunArgs``.
+        include: modules to import before the job is loaded.
+        previous_task_id: the task that had the run before; this one waits until that has ended.
+
+    Raises:
+        as :func:`execute_job`.
+    """
+    args = unpack_value(resume_job_args_packed, as_type=ResumeRunArgs)
+    instance = _instance_of(args)
+    run = _run_to_execute(instance, args.run_id, RESUMABLE)
+    with capture_interrupts(), _told_in_the_log(instance, run):
+        if previous_task_id:
+            _wait_until_fenced(previous_task_id)
+        import_included(include)
+        make_importable(args.job_origin)
+        _refuse_to_start_over(instance, run)
+        _resume_run_command_body(
+            args.run_id, instance, write_stream_fn=_to_nobody, set_exit_code_on_failure=True
+        )
+
+
+def settlement_of(message: TaskiqMessage, worker_id: str, why: str) -> TaskiqMessage | None:
+    """Return the message of a ``settle_run`` for a run that ended so; ``None`` where it is no run.
+
+    Args:
+        message: what the worker had started.
+        worker_id: that worker.
+        why: what happened to it.
+    """
+    arguments = {EXECUTE_JOB: "execute_job_args_packed", RESUME_JOB: "resume_job_args_packed"}
+    if message.task_name not in arguments:
+        return None
+    labels = {name: message.labels[name] for name in (RUN_LABEL, CODE_LABEL)}
+    return TaskiqMessage(
+        task_id=f"{message.task_id}:settle",
+        task_name=SETTLE_RUN,
+        labels=labels,
+        args=[],
+        kwargs={
+            "args_packed": message.kwargs.get(arguments[message.task_name]),
+            "task_id": message.task_id,
+            "worker_id": worker_id,
+            "why": why,
+        },
+    )
+
+
+def settle_run(args_packed: dict[str, Any], task_id: str, worker_id: str, why: str) -> None:
+    """Write the end of a run whose process has died here, and stop its steps.
+
+    Args:
+        args_packed: the packed arguments with which the run was sent.
+        task_id: the run's task.
+        worker_id: the worker that had started it.
+        why: what happened, for the run's event log.
+
+    Raises:
+        TaskRevokedError: the task is not this worker's any more; somebody else sees to the run.
+        BrokerUnreachableError: the backend does not say whose the task is.
+    """
+    args = unpack_value(args_packed, as_type=(ExecuteRunArgs, ResumeRunArgs))
+    instance = _instance_of(args)
+    client = _client_of_this_worker()
+    task = client.tasks([task_id]).get(task_id)
+    if task is not None and (task.state, task.worker) != (TaskState.STARTED, worker_id):
+        raise TaskRevokedError(f"Task {task_id} is {task.state.value}.")
+    if end_run(instance, args.run_id, why):
+        stop_steps(instance, client, args.run_id, "the process of its run has ended")
 
 
 @lru_cache(maxsize=8)
@@ -166,49 +277,110 @@ def instance_from(instance_ref: str) -> DagsterInstance:
     return _open_instance(instance_ref)
 
 
-def perform(broker: AsyncBroker, message: TaskiqMessage) -> TaskiqResult[Any]:
-    """Run the task that ``message`` asks for, in this thread, and return how it ended.
+def _instance_of(args: ExecuteRunArgs | ResumeRunArgs) -> DagsterInstance:
+    if args.instance_ref is None:
+        raise TaskFailedError("The message names no Dagster instance.")
+    return instance_from(serialize_value(args.instance_ref))
 
-    A plain function without dependencies is called directly, with no event loop running, so that
-    it may start one; all others run as taskiq runs them.
-    """
-    started = time.monotonic()
-    task = broker.find_task(message.task_name)
-    error: BaseException | None = None
-    value: Any = None
-    if task is None:
-        known = ", ".join(sorted(broker.get_all_tasks()))
-        error = UnknownTaskError(
-            f"This worker has no task named {message.task_name!r}. Start it with --include naming "
-            f"the module that defines it. It has: {known}."
+
+def _run_to_execute(
+    instance: DagsterInstance, run_id: str, wanted: Sequence[DagsterRunStatus]
+) -> DagsterRun:
+    """Return a run that nobody has started, or resumed, before."""
+    run = instance.get_run_by_id(run_id)
+    if run is None:
+        raise TaskFailedError(
+            f"Run {run_id} is not in the worker's Dagster instance. Worker and launcher must use "
+            "the same run storage; see `storage` in dagster.yaml."
         )
-    elif _is_plain(task.original_func):
-        try:
-            function = task.original_func
-            parse_params(inspect.signature(function), get_type_hints(function), message)
-            value = function(*message.args, **message.kwargs)
-        except BaseException as problem:
-            error = problem
+    if run.status in wanted:
+        return run
+    if run.status is DagsterRunStatus.CANCELING:
+        instance.report_run_canceled(run, message="The run was stopped before it started.")
     else:
-        receiver = Receiver(broker, run_startup=False, max_async_tasks=1)
-        return _loop_for(broker).run_until_complete(receiver.run_task(task.original_func, message))
-    return TaskiqResult(
-        is_err=error is not None,
-        return_value=value,
-        execution_time=round(time.monotonic() - started, 3),
-        labels=message.labels,
-        error=error,
-    )
+        instance.report_engine_event(
+            f"Dropped the run's task on worker {surroundings().worker}: the run is "
+            f"{run.status.value} already.",
+            run,
+        )
+    raise TaskRevokedError(f"Run {run_id} is {run.status.value}.")
 
 
-def describe_failure(error: BaseException) -> str:
-    """Return the text that tells the run's event log why a task failed."""
-    if isinstance(error, DagsterTaskiqError):
-        return str(error)
-    info = serializable_error_info_from_exc_info(
-        (type(error), error, error.__traceback__)  # type: ignore[arg-type] # may be None
+@contextmanager
+def _told_in_the_log(instance: DagsterInstance, run: DagsterRun) -> Iterator[None]:
+    """See to it that a run which is executed inside ends, or that its log says why it has not."""
+    worker = surroundings().worker
+    host, pid = socket.gethostname(), str(os.getpid())
+    instance.report_engine_event(
+        f"Worker {worker} on {host} has taken the run, in process {pid}.",
+        run,
+        EngineEventData({"worker": worker, "host": host, "pid": pid}),
     )
-    return info.to_string()
+    spare_setup(instance, run.run_id)
+    why = f"Worker {worker} on {host} did not execute the run to its end."
+    try:
+        yield
+    except BaseException as error:
+        why = f"Worker {worker} on {host} cannot execute the run: {describe_failure(error)}"
+    now = instance.get_run_by_id(run.run_id)
+    if now is None or now.is_finished:
+        return
+    end_run(instance, run.run_id, why)
+    raise TaskFailedError(why)
+
+
+def _to_nobody(event: DagsterEvent) -> None:
+    """Take an event that has been written to the log, where its readers are."""
+
+
+def _wait_until_fenced(task_id: str) -> None:
+    """Wait until the process that had a run before cannot write any more.
+
+    Raises:
+        TaskFailedError: it does not end.
+    """
+    client = _client_of_this_worker()
+    deadline = time.monotonic() + client.settings.lease + FENCE_SECONDS
+    while not check_captured_interrupt():
+        task = client.tasks([task_id]).get(task_id)
+        if task is None or task.state is not TaskState.STARTED:
+            return
+        worker = {each.id: each for each in client.workers()}.get(task.worker)
+        # The children of a worker that is lost have ended with its lease.
+        if worker is None or client.still_silent(worker) is not None:
+            client.lose(task, "its run was resumed")
+            return
+        if time.monotonic() > deadline:
+            raise TaskFailedError(
+                f"Task {task_id}, which had the run before, does not end on worker {worker.name} "
+                f"(host {worker.host}, pid {worker.pid}), though it was told to."
+            )
+        time.sleep(FENCE_LOOK_SECONDS)
+
+
+def _refuse_to_start_over(instance: DagsterInstance, run: DagsterRun) -> None:
+    """Refuse to resume a run whose executor would do again what has been done.
+
+    Raises:
+        TaskFailedError: that is so.
+    """
+    origin = run.job_code_origin
+    if origin is None:
+        return  # what executes the run says that
+    executor = recon_job_from_origin(origin).get_definition().executor_def.name
+    if executor not in STARTS_OVER:
+        return
+    begun = instance.all_logs(run.run_id, of_type=DagsterEventType.STEP_START)
+    if begun:
+        raise TaskFailedError(
+            f'The run cannot be resumed: its executor "{executor}" begins from the start, and '
+            f"{len(begun)} step(s) had begun. Re-execute the run from its failure, or give the "
+            "job an executor that resumes, such as taskiq_executor."
+        )
+
+
+def _client_of_this_worker() -> Client:
+    return client_for(Settings.from_dict({}))
 
 
 def _open_instance(instance_ref: str) -> DagsterInstance:
@@ -216,7 +388,7 @@ def _open_instance(instance_ref: str) -> DagsterInstance:
 
 
 def _say_started(instance: DagsterInstance, run: DagsterRun, step_key: str) -> None:
-    worker = _worker_name.get()
+    worker = surroundings().worker
     metadata: Mapping[str, str] = {
         "worker": worker,
         "host": socket.gethostname(),
@@ -229,16 +401,3 @@ def _say_started(instance: DagsterInstance, run: DagsterRun, step_key: str) -> N
         metadata=metadata,
         step_key=step_key,
     )
-
-
-@lru_cache(maxsize=1)
-def _loop_for(broker: AsyncBroker) -> asyncio.AbstractEventLoop:
-    """Return this process's loop for async tasks, with the broker open on it to send more."""
-    loop = asyncio.new_event_loop()
-    loop.run_until_complete(broker.startup())
-    return loop
-
-
-@lru_cache(maxsize=256)
-def _is_plain(function: Callable[..., Any]) -> bool:
-    return not inspect.iscoroutinefunction(function) and DependencyGraph(function).is_empty()

@@ -48,9 +48,16 @@ class UnservedQueues:
                 continue
             complaint.at = now + complaint.again_after
             complaint.again_after = min(complaint.again_after * 2, UNSERVED_AGAIN_SECONDS[1])
-            there = "; ".join(f"{each.name} (queues {', '.join(each.queues)})" for each in alive)
             yield (
                 f"{len(since)} step(s) have waited up to {now - min(since):.0f} s in queue "
-                f'"{queue}", which no worker serves. Workers that are there: {there or "none"}. '
-                f"Start one with: dagster-taskiq worker start -q {queue}"
+                f'"{queue}", which no worker serves. {who_is_there(queue, alive)}'
             )
+
+
+def who_is_there(queue: str, alive: Sequence[Worker]) -> str:
+    """Return sentences for one whose queue no worker serves: who is there, and what to do."""
+    there = "; ".join(f"{each.name} (queues {', '.join(each.queues)})" for each in alive)
+    return (
+        f"Workers that are there: {there or 'none'}. "
+        f"Start one with: dagster-taskiq worker start -q {queue}"
+    )

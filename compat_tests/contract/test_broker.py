@@ -149,6 +149,15 @@ class Slots:
     def __init__(self, count: int) -> None:
         self.free = asyncio.Semaphore(count)
         self.expected: list[str] = []
+        self.seats = asyncio.Event()
+        self.seats.set()
+
+    @property
+    def takes_runs(self) -> bool:
+        return self.seats.is_set()
+
+    async def until_takes_runs(self) -> None:
+        await self.seats.wait()
 
     async def reserve(self) -> None:
         await self.free.acquire()
@@ -156,7 +165,7 @@ class Slots:
     def unreserve(self) -> None:
         self.free.release()
 
-    def expect(self, task_id: str) -> None:
+    def expect(self, task_id: str, is_run: bool) -> None:
         self.expected.append(task_id)
 
 

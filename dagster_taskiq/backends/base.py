@@ -28,6 +28,10 @@ RUN_LABEL = "run_id"
 #: Label of a message: the step it executes.
 STEP_LABEL = "step_key"
 
+#: Label of a message: the working directory of the code it runs, whose modules shall not meet those
+#: of another.
+CODE_LABEL = "code"
+
 #: About how many mails a channel keeps. Mail is a hint; what it hints at is recorded elsewhere.
 MAIL_LENGTH = 1000
 #: Seconds between two tries to write what must not be lost: the first, and the longest.
@@ -89,6 +93,8 @@ class Running:
     pid: int
     #: Seconds it has been running, when the worker said so.
     seconds: float
+    #: It is a run that waits for its own steps, and holds no slot.
+    orchestrating: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,8 @@ class Worker:
     concurrency: int
     version: str
     lease: float
+    #: How many runs it holds at once, whether they work or wait for their own steps.
+    max_runs: int = 0
     running: tuple[Running, ...] = ()
     #: Seconds since it started, at its last heartbeat.
     uptime: float = 0.0
@@ -110,9 +118,22 @@ class Worker:
     age: float = 0.0
 
     @property
+    def busy_slots(self) -> int:
+        """How many of its slots are taken."""
+        return sum(not each.orchestrating for each in self.running)
+
+    @property
     def is_lost(self) -> bool:
         """Whether it has been silent for longer than its lease."""
         return self.age > self.lease
+
+    @property
+    def silence(self) -> str:
+        """One sentence on how long it has been silent, for whoever asks why a task was given up."""
+        return (
+            f"Worker {self.name} (host {self.host}, pid {self.pid}), which ran it, has been silent "
+            f"for {self.age:.0f} s, longer than its lease of {self.lease:.0f} s."
+        )
 
     def dumps(self) -> str:
         """Return it as JSON, without ``age``, which only the server knows."""

@@ -25,6 +25,9 @@ QUEUE_LABEL = "queue_name"
 #: Label of a message: its priority, higher first.
 PRIORITY_LABEL = "priority"
 
+#: What follows a queue's name in that of its lane for runs.
+_RUNS = ":runs"
+
 #: Seconds a listener waits for work before it looks again by itself, so that what another worker
 #: claimed and never started is found even on an idle queue.
 IDLE_LOOK_SECONDS = 2.0
@@ -59,8 +62,29 @@ class QueueDepth:
     oldest_age: float
 
 
+def runs_lane(queue: str) -> str:
+    """Return the name of the lane of a queue in which whole runs wait.
+
+    A run that waits for its own steps must never keep them from being taken. So runs wait beside
+    the steps, and a worker that holds as many runs as it may looks at the steps alone.
+    """
+    return f"{queue}{_RUNS}"
+
+
+def is_runs_lane(queue: str) -> bool:
+    """Return whether a queue is the lane for runs of another."""
+    return queue.endswith(_RUNS)
+
+
 class SlotGate(Protocol):
     """Says when a worker may take another message."""
+
+    @property
+    def takes_runs(self) -> bool:
+        """Whether the next message may be a run."""
+
+    async def until_takes_runs(self) -> None:
+        """Return when the next message may be a run."""
 
     async def reserve(self) -> None:
         """Wait for a free slot, and hold it for the message that comes next."""
@@ -68,12 +92,17 @@ class SlotGate(Protocol):
     def unreserve(self) -> None:
         """Give back a held slot for which no message came."""
 
-    def expect(self, task_id: str) -> None:
+    def expect(self, task_id: str, is_run: bool) -> None:
         """Keep the held slot for this task, whose message has just been handed on."""
 
 
 class OpenGate:
     """The gate of a listener that takes whatever comes: a broker used without our worker."""
+
+    takes_runs = True
+
+    async def until_takes_runs(self) -> None:
+        """Return at once."""
 
     async def reserve(self) -> None:
         """Return at once."""
@@ -81,7 +110,7 @@ class OpenGate:
     def unreserve(self) -> None:
         """Do nothing."""
 
-    def expect(self, task_id: str) -> None:
+    def expect(self, task_id: str, is_run: bool) -> None:
         """Do nothing."""
 
 
@@ -116,7 +145,7 @@ class QueueBroker(AsyncBroker):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self.settings = settings
-        #: The queues :meth:`listen` serves.
+        #: The queues :meth:`listen` serves, by the names users give them.
         self.queues: tuple[str, ...] = (settings.queue,)
         #: Who claims: a worker's id, so that the broker knows whose a claim is.
         self.consumer = "listener"
@@ -125,6 +154,13 @@ class QueueBroker(AsyncBroker):
         self.make_service: Callable[[], Service] | None = None
         self.service: Service | None = None
         self._claimed: dict[str, Delivery] = {}
+
+    @property
+    def open_lanes(self) -> tuple[str, ...]:
+        """Where the next message may be taken from: the queues, and their lanes for runs."""
+        if not self.gate.takes_runs:
+            return self.queues
+        return (*self.queues, *map(runs_lane, self.queues))
 
     async def startup(self) -> None:
         """Connect; run taskiq's start-up hooks; in a worker, start what stands around it."""
@@ -153,7 +189,7 @@ class QueueBroker(AsyncBroker):
 
     @abstractmethod
     async def claim(self) -> Delivery | None:
-        """Take the first message of ``self.queues``: highest priority, then oldest.
+        """Take the first message of ``self.open_lanes``: highest priority, then oldest.
 
         A message that another worker claimed and neither started nor gave back within the
         lease counts as waiting again. ``None`` when nothing waits.
@@ -218,7 +254,7 @@ class QueueBroker(AsyncBroker):
                 delivery = await self._next()
                 if delivery is not None:
                     held = False
-                    self.gate.expect(delivery.task_id)
+                    self.gate.expect(delivery.task_id, is_runs_lane(delivery.queue))
                     ack = partial(self._ack, delivery)
                     yield AckableMessage(data=delivery.body, ack=ack)
             finally:
@@ -270,13 +306,31 @@ class QueueBroker(AsyncBroker):
                 away, delay = False, RECONNECT_SECONDS[0]
             if delivery is None:
                 try:
-                    await self.wait_for_work(IDLE_LOOK_SECONDS)
+                    await self._wait_for_work()
                 except self.connection_errors:
                     await asyncio.sleep(delay)
                 continue
             if await self._readable(delivery):
                 self._claimed[delivery.task_id] = delivery
                 return delivery
+
+    async def _wait_for_work(self) -> None:
+        """Wait for a message, or for a lane to open in which one may be waiting already."""
+        if self.gate.takes_runs:
+            await self.wait_for_work(IDLE_LOOK_SECONDS)
+            return
+        waits = [
+            asyncio.ensure_future(self.wait_for_work(IDLE_LOOK_SECONDS)),
+            asyncio.ensure_future(self.gate.until_takes_runs()),
+        ]
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waits:
+                each.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+        for each in done:
+            each.result()
 
     async def _readable(self, delivery: Delivery) -> bool:
         """Whether to hand the message on; one that nobody can read is set aside."""

@@ -30,7 +30,7 @@ class MemoryBroker(QueueBroker):
     async def claim(self) -> Delivery | None:
         """Take the first free message."""
         self._mark = self.connection.mark()
-        free = [each for each in self._free() if each.queue in self.queues]
+        free = [each for each in self._free() if each.queue in self.open_lanes]
         if not free:
             return None
         first = min(free, key=lambda each: (-each.priority, each.number))

@@ -50,7 +50,7 @@ class RedisBroker(QueueBroker):
 
     async def claim(self) -> Delivery | None:
         """Run the claim script."""
-        args = [self.consumer, self._stale, *self.queues]
+        args = [self.consumer, self._stale, *self.open_lanes]
         found = await self._script("claim", [], args, prefixed=True)
         if not found:
             return None
@@ -60,7 +60,7 @@ class RedisBroker(QueueBroker):
 
     async def wait_for_work(self, timeout: float) -> None:
         """Block until a bell rings."""
-        streams = {self._key("bell", queue): "0-0" for queue in self.queues}
+        streams = {self._key("bell", queue): "0-0" for queue in self.open_lanes}
         heard = {bell: self._bells.get(bell, first) for bell, first in streams.items()}
         for bell, entries in await self.connection.read_streams(heard, timeout):
             self._bells[bell.decode()] = entries[-1][0]

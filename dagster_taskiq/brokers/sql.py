@@ -42,12 +42,13 @@ class SqlBroker(QueueBroker):
         """Mark the first free row as this consumer's."""
         self._mark = self.connection.mark()
         # Most looks find nothing; they must not take the write lock from those who have work.
-        marks = ", ".join("?" * len(self.queues))
+        lanes = self.open_lanes
+        marks = ", ".join("?" * len(lanes))
         stale = time.time() - self.settings.lease
         if not self.connection.exists(
             f"SELECT 1 FROM {messages.name} WHERE queue IN ({marks}) AND prefix = ? "
             "AND rejected IS NULL AND (claimed_at IS NULL OR claimed_at < ?) LIMIT 1",
-            *self.queues,
+            *lanes,
             self.settings.prefix,
             stale,
         ):
@@ -132,7 +133,7 @@ class SqlBroker(QueueBroker):
         return (
             sa.select(messages.c.id)
             .where(
-                messages.c.queue.in_(self.queues),
+                messages.c.queue.in_(self.open_lanes),
                 messages.c.prefix == self.settings.prefix,
                 self._is_free(time.time()),
             )

@@ -58,6 +58,14 @@ def worker() -> None:
     type=click.IntRange(min=1),
     help="How many tasks run at once. Default: the number of cores.",
 )
+@click.option(
+    "--max-runs",
+    type=click.IntRange(min=1),
+    help=(
+        "How many launched runs are held at once, whether they work in a slot or only wait for "
+        "their own steps. Default: 10, or the concurrency where that is more."
+    ),
+)
 @click.option("-n", "--name", help="The worker's name. Default: host and process id.")
 @click.option(
     "-l",
@@ -101,6 +109,7 @@ def start(
     app: str | None,
     queues: tuple[str, ...],
     concurrency: int | None,
+    max_runs: int | None,
     name: str | None,
     loglevel: str,
     background: bool,
@@ -124,16 +133,18 @@ def start(
         level=loglevel.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     )
     # Imported here: the other commands need none of it, and answer faster without.
-    from dagster_taskiq.worker.pool import PoolOptions  # noqa: PLC0415
+    from dagster_taskiq.worker.pool import PoolOptions, default_max_runs  # noqa: PLC0415
     from dagster_taskiq.worker.runner import run_worker  # noqa: PLC0415
     from dagster_taskiq.worker.service import WorkerOptions, default_name  # noqa: PLC0415
 
     listened = broker_from(broker, backend, config_yaml, app)
+    slots = concurrency or app_module.default_concurrency()
     options = WorkerOptions(
         name=name or default_name(),
         queues=split_commas(queues) or (listened.settings.queue,),
         pool=PoolOptions(
-            concurrency=concurrency or app_module.default_concurrency(),
+            concurrency=slots,
+            max_runs=max_runs or default_max_runs(slots),
             include=split_commas(include),
             app=app,
             max_tasks_per_child=max_tasks_per_child,
@@ -204,11 +215,11 @@ def terminate(
 
 def show_workers(workers: list[Worker]) -> None:
     """Print workers, and what they run, as tables."""
-    columns = ("worker", "state", "host", "pid", "queues", "slots", "seen", "version")
+    columns = ("worker", "state", "host", "pid", "queues", "slots", "runs", "seen", "version")
     rows = []
     for each in workers:
         state = "lost" if each.is_lost else "busy" if each.running else "idle"
-        slots = f"{len(each.running)}/{each.concurrency}"
+        runs = sum(bool(task.run_id and not task.step_key) for task in each.running)
         rows.append(
             (
                 each.name,
@@ -216,7 +227,8 @@ def show_workers(workers: list[Worker]) -> None:
                 each.host,
                 str(each.pid),
                 ",".join(each.queues),
-                slots,
+                f"{each.busy_slots}/{each.concurrency}",
+                f"{runs}/{each.max_runs}",
                 f"{duration(each.age)} ago",
                 each.version,
             )

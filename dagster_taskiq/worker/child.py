@@ -21,10 +21,11 @@ from typing import Any
 from dagster._utils.interrupts import setup_interrupt_handlers
 from taskiq import TaskiqMessage, TaskiqResult
 
-from dagster_taskiq import app, tasks
+from dagster_taskiq import app
 from dagster_taskiq.backends.base import as_json
 from dagster_taskiq.errors import ConfigError, DagsterTaskiqError, TaskFailedError
-from dagster_taskiq.settings import Settings
+from dagster_taskiq.performing import Surroundings, describe_failure, perform, surrounded_by
+from dagster_taskiq.settings import Settings, belong_to_worker
 from dagster_taskiq.worker import frames, logs, storage
 
 
@@ -58,6 +59,7 @@ def _serve(channel: socket.socket) -> None:
         return
     worker_name = setup["worker_name"]
     broker = app.use(Settings.from_dict(setup["settings"]))
+    belong_to_worker(broker.settings)
     problem = ""
     try:
         if setup["app"]:
@@ -73,17 +75,21 @@ def _serve(channel: socket.socket) -> None:
     def mirror(path: str, stream: int) -> None:
         channel.sendall(frames.pack({"mirror": path, "stream": stream}))
 
+    def orchestrating() -> None:
+        channel.sendall(frames.pack({"orchestrating": True}))
+
+    here = Surroundings(worker_name, wake, orchestrating)
     logs.install(mirror)
     storage.install()
 
     while (frame := frames.receive(channel)) is not None:
         message = TaskiqMessage.model_validate(frame["run"])
-        with tasks.task_surroundings(worker_name, wake):
-            result = tasks.perform(broker, message)
+        with surrounded_by(here):
+            result = perform(broker, message)
         error = result.error
         if error is not None and not isinstance(error, DagsterTaskiqError) and not frame["typed"]:
             # The loop of a run wants to read what went wrong, not to catch it.
-            result.error = TaskFailedError(tasks.describe_failure(error))
+            result.error = TaskFailedError(describe_failure(error))
         sys.stdout.flush()
         sys.stderr.flush()
         channel.sendall(frames.pack({"done": _text(result), "rss": _resident_bytes()}))
@@ -101,7 +107,7 @@ def _import_modules(names: list[str]) -> str:
         try:
             importlib.import_module(name)
         except Exception as error:
-            return f"Cannot import {name}, which --include names: {tasks.describe_failure(error)}"
+            return f"Cannot import {name}, which --include names: {describe_failure(error)}"
     return ""
 
 

@@ -76,7 +76,8 @@ class Control:
     def _obey(self, body: dict[str, Any]) -> None:
         name = body.get("command")
         if name == Command.REVOKE.value:
-            self._pool.stop(str(body.get("task")), str(body.get("reason") or "it was revoked"))
+            reason = str(body.get("reason") or "it was revoked")
+            self._pool.stop(str(body.get("task")), reason, at_once=bool(body.get("at_once")))
         elif name == Command.DRAIN.value:
             logger.info("Told to drain.")
             self._drain()

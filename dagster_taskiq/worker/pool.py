@@ -2,6 +2,10 @@
 
 Children start from a preloaded fork server, so that one is there in milliseconds, and stay warm
 between tasks. A task that is cancelled, or whose child dies, costs that one child and nothing else.
+
+A slot is for work. A run that only waits for its own steps says so, and gives its slot back: its
+child goes on beside the others, and another takes its place. How many runs are held in all is
+bounded by their seats.
 """
 
 import asyncio
@@ -18,8 +22,14 @@ from typing import Any
 
 from taskiq import TaskiqMessage, TaskiqResult
 
-from dagster_taskiq.backends.base import RUN_LABEL, STEP_LABEL, Running
-from dagster_taskiq.errors import ChildDiedError, ConfigError, TaskRevokedError
+from dagster_taskiq.backends.base import CODE_LABEL, RUN_LABEL, STEP_LABEL, Running
+from dagster_taskiq.brokers.base import QUEUE_LABEL, is_runs_lane
+from dagster_taskiq.errors import (
+    ChildDiedError,
+    ConfigError,
+    TaskCutShortError,
+    TaskRevokedError,
+)
 from dagster_taskiq.settings import Settings
 from dagster_taskiq.worker import frames
 from dagster_taskiq.worker.child import main as child_main
@@ -36,6 +46,13 @@ CHILD_START_SECONDS = 120.0
 EXPECT_SECONDS = 60.0
 #: Seconds between two tries to start a child when it does not come up.
 RESTART_SECONDS = 1.0
+#: How long a child that is one too many stays, in case another run comes, in seconds.
+SPARE_SECONDS = 60.0
+#: How many runs a worker holds at once where nobody said, unless it has more slots than that.
+DEFAULT_MAX_RUNS = 10
+#: How much longer than any other task a run may take to stop that waits for its own steps, which
+#: stop first, in seconds.
+ORCHESTRATOR_GRACE_SECONDS = 30.0
 
 #: Called when a child says that the loop of its task's run should look at the event log.
 OnWake = Callable[[TaskiqMessage], None]
@@ -47,6 +64,8 @@ class PoolOptions:
 
     #: How many tasks run at once.
     concurrency: int
+    #: How many runs are held at once, whether they work or wait for their own steps.
+    max_runs: int
     #: Modules each child imports when it starts.
     include: tuple[str, ...] = ()
     #: The project's own app, ``module`` or ``module:name``, whose broker has its tasks.
@@ -70,6 +89,13 @@ class _Child:
     tasks_done: int = 0
     message: TaskiqMessage | None = None
     since: float = 0.0
+    #: The code it has loaded, by its working directory; ``None`` while it has loaded none. Modules
+    #: of the same name in two directories would be taken for one another.
+    code: str | None = None
+    #: Its task is a run that waits for its own steps, and holds no slot.
+    orchestrating: bool = False
+    #: Its task is this worker's own, and no broker knows of it.
+    aside: bool = False
     #: Why its task is being stopped; ``None`` while nobody asked for that.
     stop_reason: str | None = None
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
@@ -105,6 +131,13 @@ class Pool:
         self._on_wake = on_wake
         self._slots = asyncio.Semaphore(options.concurrency)
         self._expected: dict[str, asyncio.TimerHandle] = {}
+        self._seated: set[str] = set()
+        self._seats_open = asyncio.Event()
+        self._seats_open.set()
+        self._no_more_runs = False
+        #: Called when the last run has left its seat, once no more are taken.
+        self.on_no_runs: Callable[[], None] = lambda: None
+        self._coming = 0
         self._starting: set[_Child] = set()
         self._idle: list[_Child] = []
         self._busy: dict[str, _Child] = {}
@@ -130,8 +163,7 @@ class Pool:
         self.renew(time.monotonic() + CHILD_START_SECONDS)
         first = await self._spawn()
         self._idle.append(first)
-        for _ in range(self.options.concurrency - 1):
-            self._in_background(self._add_child())
+        self._top_up()
 
     async def close(self) -> None:
         """End the children: at once where they are idle, by SIGKILL where they are not."""
@@ -147,11 +179,32 @@ class Pool:
     def running(self) -> list[Running]:
         """What runs now, or is about to, for the heartbeat."""
         now = time.monotonic()
-        rows = [_running(message, 0, 0.0) for message in self._waiting.values()]
+        rows = [_running(message) for message in self._waiting.values()]
         for child in self._busy.values():
-            if child.message is not None:
-                rows.append(_running(child.message, child.pid, now - child.since))
+            if child.message is not None and not child.aside:
+                rows.append(_running(child.message, child, now - child.since))
         return rows
+
+    @property
+    def runs_held(self) -> int:
+        """How many runs have a seat here."""
+        return len(self._seated)
+
+    @property
+    def takes_runs(self) -> bool:
+        """Whether there is a seat for another run."""
+        return self._seats_open.is_set()
+
+    async def until_takes_runs(self) -> None:
+        """Wait for a seat."""
+        await self._seats_open.wait()
+
+    def take_no_more_runs(self) -> None:
+        """Take steps only, from now on: those of the runs that are held here among them."""
+        self._no_more_runs = True
+        self._mind_seats()
+        if not self._seated:
+            self.on_no_runs()
 
     async def reserve(self) -> None:
         """Wait for a free slot, and hold it."""
@@ -161,8 +214,10 @@ class Pool:
         """Free a slot that was held for nothing."""
         self._slots.release()
 
-    def expect(self, task_id: str) -> None:
-        """Keep the held slot for a task; free it when the task has not come in a minute."""
+    def expect(self, task_id: str, is_run: bool) -> None:
+        """Keep the held slot for a task, and a seat for a run; free both when the task has not
+        come in a minute.
+        """
 
         def forget() -> None:
             if self._expected.pop(task_id, None) is not None:
@@ -170,7 +225,10 @@ class Pool:
                     "Task %s was received and never started; a middleware may have raised.", task_id
                 )
                 self._slots.release()
+                self._unseat(task_id)
 
+        if is_run:
+            self._seat(task_id)
         late = self._expected.pop(task_id, None)
         if late is not None:  # the same message twice: the first one's slot is free again
             late.cancel()
@@ -184,6 +242,8 @@ class Pool:
         if timer is not None:
             timer.cancel()
             self._slots.release()
+            if task_id not in self._busy and task_id not in self._waiting:
+                self._unseat(task_id)
 
     def renew(self, deadline: float) -> None:
         """Let the children live until ``deadline`` (of ``time.monotonic()``)."""
@@ -195,7 +255,8 @@ class Pool:
         """Run one task in a child, in the slot kept for it, and return how it ended.
 
         Raises:
-            TaskRevokedError: :meth:`stop` ended it.
+            TaskRevokedError: :meth:`stop` ended it; a ``TaskCutShortError`` where it could not say
+                anything more.
             ChildDiedError: its process died; the text has the signal or exit code.
         """
         task_id = message.task_id
@@ -205,13 +266,35 @@ class Pool:
         else:
             await self._slots.acquire()
         self._waiting[task_id] = message
+        if is_runs_lane(str(message.labels.get(QUEUE_LABEL))):
+            # Again: of two deliveries of it at once, the one that was dropped has left the seat.
+            self._seat(task_id)
+        orchestrated = False
         try:
-            child = await self._idle_child(task_id)
-            return await self._run_in(child, message)
+            child = await self._idle_child(message)
+            try:
+                return await self._run_in(child, message)
+            finally:
+                orchestrated, child.orchestrating = child.orchestrating, False
         finally:
             self._waiting.pop(task_id, None)
             self._stopped_early.pop(task_id, None)
-            self._slots.release()
+            self._unseat(task_id)
+            if not orchestrated:
+                self._slots.release()
+
+    async def run_aside(self, message: TaskiqMessage) -> TaskiqResult[Any]:
+        """Run a task of this worker's own, for which no slot is free and none is needed.
+
+        Raises:
+            ChildDiedError: its process died, or does not come up.
+        """
+        child = await self._spawn()
+        child.aside = True
+        try:
+            return await self._run_in(child, message)
+        finally:
+            child.aside = False
 
     def stop(self, task_id: str, reason: str, at_once: bool = False) -> bool:
         """Stop a task: SIGTERM to its child, SIGKILL to all it started after the grace period.
@@ -237,6 +320,8 @@ class Pool:
             if not at_once:
                 child.signal(signal.SIGTERM)
                 grace = self.options.kill_grace
+                if child.orchestrating:
+                    grace += ORCHESTRATOR_GRACE_SECONDS
                 kill = loop.call_later(grace, child.signal_group, signal.SIGKILL)
                 child.timers.append(kill)
         if at_once:
@@ -251,6 +336,7 @@ class Pool:
     async def _run_in(self, child: _Child, message: TaskiqMessage) -> TaskiqResult[Any]:
         task_id = message.task_id
         child.message, child.since = message, time.monotonic()
+        child.code = _code_of(message)
         self._busy[task_id] = child
         self._waiting.pop(task_id, None)
         reusable = False
@@ -258,7 +344,7 @@ class Pool:
             early = self._stopped_early.pop(task_id, None)
             if early is not None:
                 reusable = True
-                raise TaskRevokedError(early)
+                raise TaskCutShortError(early)
             # The outcome of a step is read by people, of any other task by the code that sent it.
             typed = RUN_LABEL not in message.labels
             body = {"run": message.model_dump(mode="json"), "typed": typed}
@@ -270,6 +356,9 @@ class Pool:
                 if "mirror" in frame:
                     self._follow(child, frame["mirror"], frame["stream"])
                     continue
+                if "orchestrating" in frame:
+                    self._free_slot_of(child, task_id)
+                    continue
                 child.tasks_done += 1
                 result = TaskiqResult[Any].model_validate_json(frame["done"])
                 reusable = self._is_reusable(child, int(frame["rss"])) and not isinstance(
@@ -278,9 +367,11 @@ class Pool:
                 if child.stop_reason is not None and result.is_err:
                     raise TaskRevokedError(child.stop_reason)
                 return result
+            # What it started has lost its parent, and must not go on in its name.
+            child.signal_group(signal.SIGKILL)
             code = await self._exit_code(child)
             if child.stop_reason is not None:
-                raise TaskRevokedError(child.stop_reason)
+                raise TaskCutShortError(child.stop_reason)
             raise ChildDiedError(
                 f"The process that ran the task (pid {child.pid}, worker {self.worker_name}) "
                 f"{describe_exit(code)}."
@@ -291,7 +382,34 @@ class Pool:
             if reusable and child.is_usable and not self._closing:
                 await self._make_idle(child)
             else:
-                self._in_background(self._replace(child))
+                self._in_background(self._dispose(child))
+                self._top_up()
+
+    def _free_slot_of(self, child: _Child, task_id: str) -> None:
+        """Give the slot of a run that waits for its own steps to another task."""
+        if child.orchestrating or task_id not in self._seated:
+            return
+        child.orchestrating = True
+        self._slots.release()
+        self._top_up()
+
+    def _seat(self, task_id: str) -> None:
+        self._seated.add(task_id)
+        self._mind_seats()
+
+    def _unseat(self, task_id: str) -> None:
+        if task_id not in self._seated:
+            return
+        self._seated.discard(task_id)
+        self._mind_seats()
+        if self._no_more_runs and not self._seated:
+            self.on_no_runs()
+
+    def _mind_seats(self) -> None:
+        if len(self._seated) < self.options.max_runs and not self._no_more_runs:
+            self._seats_open.set()
+        else:
+            self._seats_open.clear()
 
     def _follow(self, child: _Child, path: str, stream: int) -> None:
         self._mirror.report(path, stream)
@@ -309,39 +427,70 @@ class Pool:
             return False
         return most_memory is None or resident <= most_memory
 
-    async def _idle_child(self, task_id: str) -> _Child:
-        while True:
-            async with self._came_idle:
-                while not self._idle:
-                    if task_id in self._stopped_early:
-                        raise TaskRevokedError(self._stopped_early.pop(task_id))
-                    await self._came_idle.wait()
-                child = self._idle.pop()
-            if child.is_usable:
-                return child
-            self._in_background(self._replace(child))
+    async def _idle_child(self, message: TaskiqMessage) -> _Child:
+        """Wait for a child that has loaded no code but the task's: the warmest there is."""
+        task_id, code = message.task_id, _code_of(message)
+        async with self._came_idle:
+            while True:
+                if task_id in self._stopped_early:
+                    raise TaskCutShortError(self._stopped_early.pop(task_id))
+                for child in [each for each in self._idle if not each.is_usable]:
+                    self._retire(child)
+                suited = [each for each in self._idle if each.code in (None, code)]
+                if suited:
+                    child = max(suited, key=lambda each: each.code is not None)
+                    self._idle.remove(child)
+                    return child
+                if self._idle and not self._coming:
+                    # All that are idle have other code in them: the one that was idle longest goes.
+                    self._retire(self._idle[0])
+                await self._came_idle.wait()
 
     async def _make_idle(self, child: _Child) -> None:
         async with self._came_idle:
             self._idle.append(child)
-            self._came_idle.notify()
+            self._came_idle.notify_all()
+        if self._missing < 0:
+            asyncio.get_running_loop().call_later(SPARE_SECONDS, self._trim)
 
-    async def _replace(self, child: _Child) -> None:
-        new = self._in_background(self._add_child())
-        await self._dispose(child)
-        await asyncio.wait([new])
+    def _retire(self, child: _Child) -> None:
+        self._idle.remove(child)
+        self._in_background(self._dispose(child))
+        self._top_up()
+
+    @property
+    def _missing(self) -> int:
+        """How many children there are too few; less than zero when there are too many."""
+        busy = self._busy.values()
+        slotless = sum(child.orchestrating or child.aside for child in busy)
+        there = len(self._idle) + len(busy) + self._coming
+        return self.options.concurrency + slotless - there
+
+    def _top_up(self) -> None:
+        """Start as many children as are missing: one for each slot that can be taken."""
+        for _ in range(self._missing if not self._closing else 0):
+            self._coming += 1
+            self._in_background(self._add_child())
+
+    def _trim(self) -> None:
+        """End the children that are too many, those first that were idle longest."""
+        for child in self._idle[: max(0, -self._missing)]:
+            self._retire(child)
 
     async def _add_child(self) -> None:
         """Start a child, however often that takes."""
-        while not self._closing:
-            try:
-                child = await self._spawn()
-            except (ConfigError, ChildDiedError, OSError) as error:
-                logger.error("A child process does not start: %s", error)  # noqa: TRY400
-                await asyncio.sleep(RESTART_SECONDS)
-                continue
-            await self._make_idle(child)
-            return
+        try:
+            while not self._closing:
+                try:
+                    child = await self._spawn()
+                except (ConfigError, ChildDiedError, OSError) as error:
+                    logger.error("A child process does not start: %s", error)  # noqa: TRY400
+                    await asyncio.sleep(RESTART_SECONDS)
+                    continue
+                await self._make_idle(child)
+                return
+        finally:
+            self._coming -= 1
 
     async def _spawn(self) -> _Child:
         ours, theirs = socket.socketpair()
@@ -409,6 +558,11 @@ class Pool:
         return task
 
 
+def default_max_runs(concurrency: int) -> int:
+    """Return how many runs a worker with so many slots holds, where nobody said."""
+    return max(DEFAULT_MAX_RUNS, concurrency)
+
+
 def describe_exit(code: int | None) -> str:
     """Return what an exit code of a child means, to follow "the process"."""
     if code is None:
@@ -428,14 +582,19 @@ def included(modules: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in modules if name))
 
 
-def _running(message: TaskiqMessage, pid: int, seconds: float) -> Running:
+def _code_of(message: TaskiqMessage) -> str:
+    return str(message.labels.get(CODE_LABEL, ""))
+
+
+def _running(message: TaskiqMessage, child: _Child | None = None, seconds: float = 0.0) -> Running:
     return Running(
         id=message.task_id,
         name=message.task_name,
         run_id=str(message.labels.get(RUN_LABEL, "")),
         step_key=str(message.labels.get(STEP_LABEL, "")),
-        pid=pid,
+        pid=child.pid if child else 0,
         seconds=round(seconds, 3),
+        orchestrating=child is not None and child.orchestrating,
     )
 
 

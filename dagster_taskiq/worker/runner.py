@@ -29,8 +29,9 @@ SPARE_CALLBACKS = 16
 def run_worker(broker: QueueBroker, options: WorkerOptions) -> int:
     """Run a worker of ``broker`` in this process until it is told to end.
 
-    The first SIGTERM or SIGINT lets what runs finish and takes nothing new; the second stops what
-    runs (SIGTERM, then SIGKILL after the grace period); the third kills it at once.
+    The first SIGTERM or SIGINT lets what runs finish and takes nothing new, but for steps while a
+    run is held here that may wait for them; the second stops what runs (SIGTERM, then SIGKILL after
+    the grace period); the third kills it at once.
 
     Returns:
         The exit code: 0 after a drain, 1 when running tasks were stopped.
@@ -71,6 +72,7 @@ class _Runner:
         self._options = options
         self._finish = asyncio.Event()
         self._signals = 0
+        self._draining = False
         self._stopped_tasks = False
         self._broker = broker
         self._service = WorkerService(
@@ -93,7 +95,9 @@ class _Runner:
                 self._service,
                 executor=ThreadPoolExecutor(1),
                 validate_params=False,
-                max_async_tasks=self._options.pool.concurrency + SPARE_CALLBACKS,
+                max_async_tasks=(
+                    self._options.pool.concurrency + self._options.pool.max_runs + SPARE_CALLBACKS
+                ),
                 ack_type=AcknowledgeType.MANUAL,
             )
             await receiver.listen(self._finish)
@@ -134,17 +138,29 @@ class _Runner:
             self._service.pool.stop_all("the worker was killed", at_once=True)
 
     def _drain(self) -> None:
+        if self._draining:
+            return
+        self._draining = True
+        if self._options.drain_timeout is not None:
+            asyncio.get_running_loop().call_later(self._options.drain_timeout, self._kill)
+        pool = self._service.pool
+        pool.on_no_runs = self._take_no_more
+        pool.take_no_more_runs()
+        if pool.runs_held:
+            # Their steps may have no other worker to go to.
+            logger.info("Draining: taking steps until %d runs here have ended.", pool.runs_held)
+
+    def _take_no_more(self) -> None:
         if self._finish.is_set():
             return
         running = len(self._service.pool.running)
         logger.info("Draining: %d tasks to finish, taking no more.", running)
         self._service.draining = True
         self._finish.set()
-        if self._options.drain_timeout is not None:
-            asyncio.get_running_loop().call_later(self._options.drain_timeout, self._kill)
 
     def _kill(self) -> None:
         self._drain()
+        self._take_no_more()
         if self._service.pool.running:
             self._stopped_tasks = True
             self._service.kill_tasks()

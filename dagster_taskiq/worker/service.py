@@ -32,7 +32,8 @@ from dagster_taskiq.backends.base import (
     run_channel,
 )
 from dagster_taskiq.brokers.base import QUEUE_LABEL, QueueBroker
-from dagster_taskiq.errors import TaskFailedError
+from dagster_taskiq.errors import ChildDiedError, ConfigError, TaskCutShortError, TaskFailedError
+from dagster_taskiq.tasks import settlement_of
 from dagster_taskiq.version import __version__
 from dagster_taskiq.worker.control import Control
 from dagster_taskiq.worker.liveness import Liveness
@@ -155,6 +156,7 @@ class WorkerService:
             pid=os.getpid(),
             queues=self.options.queues,
             concurrency=self.options.pool.concurrency,
+            max_runs=self.options.pool.max_runs,
             version=__version__,
             lease=self.broker.settings.lease,
             running=tuple(self.pool.running),
@@ -186,6 +188,9 @@ class WorkerService:
         acknowledged = asyncio.ensure_future(self._acknowledge(context))
         try:
             result = await self.pool.run(message)
+        except (ChildDiedError, TaskCutShortError) as error:
+            await self._settle(message, str(error))
+            raise
         finally:
             await acknowledged
         if result.error is not None:
@@ -208,6 +213,20 @@ class WorkerService:
         await self.backend.set_result(message.task_id, result)
         self.pool.forgo(message.task_id)
         await maybe_awaitable(delivered.ack())
+
+    async def _settle(self, message: TaskiqMessage, why: str) -> None:
+        """Let a child end a run whose own process cannot do that any more."""
+        settlement = settlement_of(message, self.id, why)
+        if settlement is None:
+            return
+        try:
+            result = await self.pool.run_aside(settlement)
+        except (ChildDiedError, ConfigError, OSError) as error:
+            problem: object = error
+        else:
+            problem = result.error
+        if problem is not None:
+            logger.warning("Did not end the run of task %s: %s", message.task_id, problem)
 
     async def _acknowledge(self, context: Context) -> None:
         try:

@@ -1,0 +1,91 @@
+"""Jobs that are launched as runs: what their ops do, they note in the run's scratch directory."""
+
+import os
+import time
+
+from dagster import Definitions, OpExecutionContext, in_process_executor, job, op
+
+from compat_tests.executor.scratch import Scratch
+from dagster_taskiq import taskiq_executor
+
+
+@op
+def first(context: OpExecutionContext) -> int:
+    Scratch.of(context).note("first", str(os.getpid()))
+    return 1
+
+
+@op
+def second(context: OpExecutionContext, number: int) -> int:
+    Scratch.of(context).note("second", str(os.getpid()))
+    return number + 1
+
+
+@job(executor_def=in_process_executor)
+def whole() -> None:
+    second(first())
+
+
+@job(executor_def=taskiq_executor)
+def spread() -> None:
+    second(first())
+
+
+@op
+def wait_for_release(context: OpExecutionContext) -> None:
+    """Run until the test writes the note "release"."""
+    scratch = Scratch.of(context)
+    scratch.note("waiting", str(os.getpid()))
+    scratch.wait_for("release")
+    scratch.note("released")
+
+
+@job(executor_def=in_process_executor)
+def whole_that_waits() -> None:
+    wait_for_release()
+
+
+@job(executor_def=taskiq_executor)
+def spread_that_waits() -> None:
+    wait_for_release()
+
+
+@op
+def die_with_exit_code(context: OpExecutionContext) -> None:
+    Scratch.of(context).note("died")
+    os._exit(7)
+
+
+@job(executor_def=in_process_executor)
+def whole_that_dies() -> None:
+    die_with_exit_code()
+
+
+@op
+def ignore_sigterm(context: OpExecutionContext) -> None:
+    """Swallow every interrupt, so that only SIGKILL ends it."""
+    scratch = Scratch.of(context)
+    scratch.note("waiting", str(os.getpid()))
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        try:
+            time.sleep(0.1)
+        except BaseException:
+            scratch.note("interrupted")
+
+
+@job(executor_def=in_process_executor)
+def whole_that_ignores_sigterm() -> None:
+    ignore_sigterm()
+
+
+defs = Definitions(
+    jobs=[
+        whole,
+        spread,
+        whole_that_waits,
+        spread_that_waits,
+        whole_that_dies,
+        whole_that_ignores_sigterm,
+    ]
+)

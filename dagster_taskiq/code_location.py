@@ -1,0 +1,43 @@
+"""Where the code of a run is: what a worker must have at hand before it loads a job."""
+
+import importlib
+import sys
+from collections.abc import Iterable
+
+from dagster._core.origin import JobPythonOrigin
+
+from dagster_taskiq.errors import TaskFailedError
+
+
+def working_directory_of(origin: JobPythonOrigin) -> str:
+    """Return the directory from which a job's code location imports; empty where it names none."""
+    pointer = origin.repository_origin.code_pointer
+    # Each kind of Dagster's pointers has one, but for those of a project's own making.
+    return str(getattr(pointer, "working_directory", None) or "")
+
+
+def make_importable(origin: JobPythonOrigin) -> None:
+    """Let this process import what lies in the code location's working directory.
+
+    Dagster does so only while it loads the job; in the process that launches a run by default, it
+    is there for what an op imports as it runs as well.
+    """
+    directory = working_directory_of(origin)
+    if directory and directory not in sys.path:
+        sys.path.append(directory)
+
+
+def import_included(modules: Iterable[str]) -> None:
+    """Import the modules that the launcher's ``include`` names.
+
+    Raises:
+        TaskFailedError: one of them cannot be imported.
+    """
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            raise TaskFailedError(
+                f"Cannot import {name}, which the launcher's include names: "
+                f"{type(error).__name__}: {error}"
+            ) from error

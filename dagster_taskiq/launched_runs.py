@@ -1,0 +1,278 @@
+"""Runs as tasks: sending, stopping and resuming them, and telling how they are.
+
+Nothing that matters is kept in the launching process: the task's id is a tag of the run, and what
+became of the task is in the backend. So the daemon may ask about, stop and resume a run that the
+webserver launched.
+"""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
+from dagster._core.errors import DagsterLaunchFailedError
+from dagster._core.events import EngineEventData
+from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
+from dagster._core.origin import JobPythonOrigin
+from dagster._grpc.types import ExecuteRunArgs, ResumeRunArgs
+from dagster._serdes import pack_value
+
+from dagster_taskiq import tags
+from dagster_taskiq.backends.base import CODE_LABEL, Task, TaskState, Worker
+from dagster_taskiq.brokers.base import runs_lane
+from dagster_taskiq.client import Client, Order, client_for
+from dagster_taskiq.code_location import working_directory_of
+from dagster_taskiq.errors import BrokerUnreachableError
+from dagster_taskiq.launcher import TaskiqRunLauncher
+from dagster_taskiq.leftovers import end_run, stop_steps
+from dagster_taskiq.settings import Settings, home_of, redact
+from dagster_taskiq.tasks import EXECUTE_JOB, RESUME_JOB
+from dagster_taskiq.unserved import who_is_there
+
+logger = logging.getLogger("dagster_taskiq.launcher")
+
+
+class LaunchedRuns:
+    """The runs of one Dagster instance, as they are launched with one set of settings."""
+
+    def __init__(
+        self, instance: DagsterInstance, settings: Settings, absent_since: dict[str, float]
+    ) -> None:
+        self._instance = instance
+        self._settings = settings.resolved(home_of(instance))
+        #: Since when the backend knows nothing of a task or a worker, in ``time.monotonic()``; kept
+        #: by whoever asks again and again.
+        self._absent_since = absent_since
+
+    def launch(self, run: DagsterRun) -> None:
+        """Send a run to its queue."""
+        args = ExecuteRunArgs(
+            job_origin=_code_origin(run),
+            run_id=run.run_id,
+            instance_ref=self._instance.get_ref(),
+            set_exit_code_on_failure=True,
+        )
+        arguments = {"execute_job_args_packed": pack_value(args)}
+        # The id is the run's: a message that is sent or delivered twice starts once.
+        self._send(run, EXECUTE_JOB, run.run_id, arguments, "Sent the run")
+
+    def resume(self, run: DagsterRun, attempt: int) -> None:
+        """Stop the task that has the run, and send the run once more."""
+        args = ResumeRunArgs(
+            job_origin=_code_origin(run),
+            run_id=run.run_id,
+            instance_ref=self._instance.get_ref(),
+            set_exit_code_on_failure=True,
+        )
+        previous = tags.read_tag(run.tags, tags.TASK_ID_TAG) or ""
+        attempt = max(attempt, _attempt_of(previous) + 1)
+        arguments = {
+            "resume_job_args_packed": pack_value(args),
+            "previous_task_id": previous,
+        }
+        if previous:
+            self._client.revoke([previous], "the run is being resumed", at_once=True)
+        self._send(run, RESUME_JOB, f"{run.run_id}.{attempt}", arguments, "Sent the run, to resume")
+
+    def _send(
+        self, run: DagsterRun, name: str, task_id: str, arguments: Mapping[str, Any], said: str
+    ) -> None:
+        queue = tags.read_tag(run.tags, tags.QUEUE_TAG) or self._settings.queue
+        order = Order(
+            id=task_id,
+            name=name,
+            kwargs={**arguments, "include": list(self._settings.include)},
+            queue=runs_lane(queue),
+            priority=tags.read_priority(run.tags, tags.RUN_PRIORITY_TAG),
+            run_id=run.run_id,
+            labels={CODE_LABEL: working_directory_of(_code_origin(run))},
+        )
+        client = self._client
+        # Before it is sent: whatever happens in between, whoever asks for the task can find it.
+        self._instance.add_run_tags(run.run_id, {tags.TASK_ID_TAG: task_id})
+        client.submit(order)
+        metadata = {
+            "queue": queue,
+            "priority": str(order.priority),
+            "task_id": task_id,
+            "broker": redact(self._settings.broker),
+        }
+        self._say(
+            run, f'{said} to queue "{queue}".{self._start_timeout(run)}', EngineEventData(metadata)
+        )
+        alive = [worker for worker in client.workers() if not worker.is_lost]
+        if not any(queue in worker.queues for worker in alive):
+            self._say(run, f'No worker serves queue "{queue}" now. {who_is_there(queue, alive)}')
+
+    def _start_timeout(self, run: DagsterRun) -> str:
+        instance = self._instance
+        seconds = instance.run_monitoring_start_timeout_seconds
+        if run.status is DagsterRunStatus.STARTED or not instance.run_monitoring_enabled:
+            return ""
+        if seconds <= 0:
+            return ""
+        return (
+            f" If no worker has started it within {seconds} s, Dagster's run monitoring will fail "
+            "it (start_timeout_seconds under run_monitoring in dagster.yaml; 0 is no limit)."
+        )
+
+    def terminate(self, run_id: str) -> bool:
+        """Cancel or stop a run; ``False`` when there is nothing to stop."""
+        run = self._instance.get_run_by_id(run_id)
+        task_id = tags.read_tag(run.tags, tags.TASK_ID_TAG) if run else None
+        if run is None or run.is_finished or not task_id:
+            return False
+        try:
+            client = self._client
+            client.tasks([task_id])
+        except BrokerUnreachableError as error:
+            self._say(run, f"The run could not be told to stop: {error}")
+            return False
+        if run.status is not DagsterRunStatus.CANCELING:
+            # First: the run's process, when it is interrupted, reads here that somebody wanted it.
+            self._instance.report_run_canceling(run)
+        client.revoke([task_id], "the run was terminated")
+        task = client.tasks([task_id]).get(task_id)
+        # One look is enough: should its worker live after all, the task must stop there too.
+        if task and not task.state.is_final and not self._why_lost(task, look_twice=False):
+            return True
+        # It never started, or nobody is left who would write the end of it.
+        started = task is not None and task.started_at > 0
+        why = "Its process had ended before." if started else "It had not been started."
+        end_run(self._instance, run_id, why)
+        stop_steps(self._instance, client, run_id, "the run was terminated")
+        return True
+
+    def health(self, run: DagsterRun) -> CheckRunHealthResult:
+        """Return whether somebody works on a run, or will."""
+        task_id = tags.read_tag(run.tags, tags.TASK_ID_TAG)
+        if not task_id:
+            said = f'The run has no tag "{tags.TASK_ID_TAG}": it was not launched by this launcher.'
+            return CheckRunHealthResult(WorkerStatus.RUNNING, said)
+        try:
+            task = self._client.tasks([task_id]).get(task_id)
+            why = self._why_dead(task) if task else self._why_unknown(run, task_id)
+        except BrokerUnreachableError as error:
+            logger.warning("Cannot tell how run %s is: %s", run.run_id, error)
+            return CheckRunHealthResult(WorkerStatus.RUNNING, str(error), transient=True)
+        if not why:
+            state = task.state.value if task else "not known to the backend"
+            said = f"Its task is {state}."
+            return CheckRunHealthResult(WorkerStatus.RUNNING, said, run_worker_id=task_id)
+        # The run's last event is written before its task ends.
+        now = self._instance.get_run_by_id(run.run_id)
+        if now is None or now.is_finished:
+            return CheckRunHealthResult(WorkerStatus.SUCCESS, run_worker_id=task_id)
+        instance = self._instance
+        if instance.run_monitoring_enabled and not instance.run_will_resume(run.run_id):
+            # Dagster will now fail the run, and nobody waits for its steps any more.
+            stop_steps(instance, self._client, run.run_id, "the process of its run has ended")
+        return CheckRunHealthResult(WorkerStatus.FAILED, why, run_worker_id=task_id)
+
+    def describe(self, run: DagsterRun) -> str | None:
+        """Return what is known of a run's task, in sentences."""
+        task_id = tags.read_tag(run.tags, tags.TASK_ID_TAG)
+        if not task_id:
+            return None
+        try:
+            task = self._client.tasks([task_id]).get(task_id)
+            workers = self._client.workers()
+        except BrokerUnreachableError as error:
+            return f"Task {task_id}: {error}"
+        if task is None:
+            return f"Task {task_id}: the backend knows nothing of it."
+        return _describe(task, workers)
+
+    def _why_unknown(self, run: DagsterRun, task_id: str) -> str:
+        """Return why a task that the backend does not know is given up, or nothing."""
+        if tags.TASK_ID_TAG not in run.tags:
+            return ""  # launched by dagster-celery itself, which may be working on it
+        if not self._absent_for_a_lease(task_id):
+            return ""  # where the backend has lost its data, a worker puts its own back as it beats
+        return (
+            f"The backend has known nothing of its task {task_id} for longer than the lease of "
+            f"{self._settings.lease:g} s: its data was lost, or has expired."
+        )
+
+    def _why_dead(self, task: Task) -> str:
+        """Return why nobody works on a task any more, or nothing."""
+        self._absent_since.pop(task.id, None)
+        if task.state.is_final:
+            why = task.error.rstrip(".") or "no reason is known"
+            return f"Its task is {task.state.value}, and the run has not ended: {why}."
+        return self._why_lost(task)
+
+    def _why_lost(self, task: Task, look_twice: bool = True) -> str:
+        """Return why a started task's worker is lost, having put that on record; or nothing."""
+        if task.state is not TaskState.STARTED:
+            return ""
+        worker = {each.id: each for each in self._client.workers()}.get(task.worker)
+        if worker is None:
+            # It is about to beat for the first time, or its record was lost.
+            if not self._absent_for_a_lease(task.worker):
+                return ""
+            why = f"The worker that ran it, {task.worker}, is not there any more."
+        else:
+            self._absent_since.pop(task.worker, None)
+            silent = self._client.still_silent(worker) if look_twice else worker
+            if silent is None or not silent.is_lost:
+                return ""
+            why = silent.silence
+        return why if self._client.lose(task, why) else ""
+
+    def _absent_for_a_lease(self, who: str) -> bool:
+        since = self._absent_since.setdefault(who, time.monotonic())
+        return time.monotonic() - since > self._settings.lease
+
+    def _say(self, run: DagsterRun, text: str, data: EngineEventData | None = None) -> None:
+        self._instance.report_engine_event(text, run, data, cls=TaskiqRunLauncher)
+
+    @property
+    def _client(self) -> Client:
+        return client_for(self._settings)
+
+
+def _code_origin(run: DagsterRun) -> JobPythonOrigin:
+    if run.job_code_origin is None:
+        raise DagsterLaunchFailedError(
+            f"Run {run.run_id} does not say where its code is, so no worker could load it. Launch "
+            "it from a code location (the UI, a schedule, `dagster job launch`)."
+        )
+    return run.job_code_origin
+
+
+def _attempt_of(task_id: str) -> int:
+    """Return which resumption of its run a task is; 0 for the first task."""
+    number = task_id.rpartition(".")[2]
+    return int(number) if "." in task_id and number.isdigit() else 0
+
+
+def _describe(task: "Task", workers: "Sequence[Worker]") -> str:
+    lines = [f"Task {task.id} ({task.name}) is {task.state.value}, queue {task.queue}."]
+    lines.append(f"Sent {_at(task.submitted_at)}.")
+    if task.started_at:
+        lines.append(f"Started {_at(task.started_at)} by worker {task.worker}.")
+    if task.finished_at:
+        lines.append(f"Ended {_at(task.finished_at)}.")
+    if task.error:
+        lines.append(f"Reason: {task.error}")
+    for worker in workers:
+        if worker.id != task.worker:
+            continue
+        seen = "lost" if worker.is_lost else "alive"
+        lines.append(
+            f"Worker {worker.name} (host {worker.host}, pid {worker.pid}) is {seen}, "
+            f"last seen {worker.age:.0f} s ago."
+        )
+        lines += [
+            f"The run's process there: pid {each.pid}, for {each.seconds + worker.age:.0f} s."
+            for each in worker.running
+            if each.id == task.id and each.pid
+        ]
+    return " ".join(lines)
+
+
+def _at(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds")

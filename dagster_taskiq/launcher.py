@@ -1,0 +1,133 @@
+"""``TaskiqRunLauncher``: Dagster's run launcher, from the config in ``dagster.yaml`` on."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from dagster import DagsterInstance, DagsterRun
+from dagster._core.launcher import (
+    CheckRunHealthResult,
+    LaunchRunContext,
+    ResumeRunContext,
+    RunLauncher,
+)
+from dagster._serdes import ConfigurableClass, ConfigurableClassData
+from typing_extensions import Self
+
+from dagster_taskiq.settings import CONNECTION_FIELDS, Settings
+
+if TYPE_CHECKING:
+    from dagster_taskiq.launched_runs import LaunchedRuns
+
+
+class TaskiqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
+    """Launches each run as a task on a taskiq broker, for a worker to execute.
+
+    In ``dagster.yaml``; every field has a default:
+
+    .. code-block:: yaml
+
+        run_launcher:
+          module: dagster_taskiq
+          class: TaskiqRunLauncher
+          config:
+            broker: {env: REDIS_URL}
+    """
+
+    def __init__(
+        self, settings: Settings | None = None, inst_data: ConfigurableClassData | None = None
+    ) -> None:
+        """Make the launcher; nothing is connected until it is used.
+
+        Args:
+            settings: broker, backend and all that launcher and workers must agree on.
+            inst_data: Dagster's own record of how the launcher was configured.
+        """
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.settings = settings or Settings.from_dict({})
+        self._inst_data = inst_data
+        self._absent_since: dict[str, float] = {}
+
+    @property
+    def inst_data(self) -> ConfigurableClassData | None:
+        """Dagster's own record of how the launcher was configured."""
+        return self._inst_data
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        """Return the schema of the ``config`` in ``dagster.yaml``."""
+        return dict(CONNECTION_FIELDS)
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]
+    ) -> Self:
+        """Make the launcher from a config that Dagster has checked against its schema.
+
+        Raises:
+            ConfigError: a value is out of range, or names a variable that is not set.
+        """
+        return cls(Settings.from_dict(config_value), inst_data=inst_data)
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        """Send a run to the queue its tags name.
+
+        Raises:
+            BrokerUnreachableError: broker or backend does not answer; nothing was sent.
+            ConfigError: the settings or the run's priority tag cannot work.
+            DagsterLaunchFailedError: the run does not say where its code is.
+        """
+        self._runs.launch(context.dagster_run)
+
+    @property
+    def supports_resume_run(self) -> bool:
+        """Whether a run whose worker died can go on in another: yes."""
+        return True
+
+    def resume_run(self, context: ResumeRunContext) -> None:
+        """Send a run to its queue once more, to go on where it was.
+
+        The task that had the run before is stopped, at once and by force, and the new one does not
+        begin before that is so.
+
+        Raises:
+            as :meth:`launch_run`.
+        """
+        self._runs.resume(context.dagster_run, context.resume_attempt_number or 1)
+
+    def terminate(self, run_id: str) -> bool:
+        """Cancel a run that waits, or stop one that runs, with its steps; do not wait for that.
+
+        Returns:
+            ``False`` when there is nothing to stop: no such run, one that has ended, one without
+            the tag of a task, or a broker that does not answer (which the run's log then says).
+        """
+        return self._runs.terminate(run_id)
+
+    @property
+    def supports_check_run_worker_health(self) -> bool:
+        """Whether Dagster's run monitoring can ask how a run is: yes."""
+        return True
+
+    def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
+        """Return whether somebody works on a run, or will; any process may ask.
+
+        A run is given up only on evidence. While the backend does not answer, or knows nothing of
+        the run's task yet, the run counts as running, and the message says why.
+        """
+        return self._runs.health(run)
+
+    def get_run_worker_debug_info(
+        self, run: DagsterRun, include_container_logs: bool | None = True
+    ) -> str | None:
+        """Return what is known of a run's task: state, worker, host, process, since when."""
+        del include_container_logs  # a worker's log is not here to be read
+        return self._runs.describe(run)
+
+    @property
+    def _runs(self) -> "LaunchedRuns":
+        # Imported here: every process that opens an instance makes its launcher, and those that
+        # launch nothing, such as code locations, have no use for taskiq.
+        from dagster_taskiq.launched_runs import LaunchedRuns  # noqa: PLC0415
+
+        # Not kept: Dagster lets launchers refer to their instance weakly.
+        return LaunchedRuns(self._instance, self.settings, self._absent_since)

@@ -1,0 +1,50 @@
+"""What is left of a run whose process has gone: its end, which nobody wrote, and its steps."""
+
+from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus
+
+from dagster_taskiq.client import Client
+
+
+def end_run(instance: DagsterInstance, run_id: str, why: str) -> bool:
+    """Write the end of a run that nobody executes any more, unless Dagster will resume it.
+
+    Args:
+        instance: where the run is.
+        run_id: which one.
+        why: sentences for the people on call.
+
+    Returns:
+        Whether the run has ended, now or before.
+    """
+    run = instance.get_run_by_id(run_id)
+    if run is None or run.is_finished:
+        return True
+    if run.status is DagsterRunStatus.CANCELING:
+        instance.report_run_canceled(run, message=f"The run was stopped. {why}")
+        return True
+    # Run monitoring resumes what it has seen started, and nothing else.
+    if run.status is DagsterRunStatus.STARTED and instance.run_will_resume(run_id):
+        instance.report_engine_event(f"{why} Dagster's run monitoring will resume the run.", run)
+        return False
+    instance.report_run_failed(run, message=why)
+    return True
+
+
+def stop_steps(instance: DagsterInstance, client: Client, run_id: str, reason: str) -> None:
+    """Stop the steps of a run whose loop is not there to stop them.
+
+    Each step that was sent has the id of its task in the run's event log. What waits is cancelled,
+    what runs is stopped.
+    """
+    sent = instance.all_logs(run_id, of_type=DagsterEventType.STEP_WORKER_STARTING)
+    events = [entry.dagster_event for entry in sent]
+    ids = [
+        str(value.value)
+        for event in events
+        if event is not None
+        for name, value in event.engine_event_data.metadata.items()
+        if name == "task_id"
+    ]
+    going = [task.id for task in client.tasks(ids).values() if not task.state.is_final]
+    if going:
+        client.revoke(going, reason)

@@ -1,0 +1,108 @@
+"""How a process performs the task that a message asks for, and what the task knows of that."""
+
+import asyncio
+import inspect
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, get_type_hints
+
+from dagster._utils.error import serializable_error_info_from_exc_info
+from taskiq import AsyncBroker, TaskiqMessage, TaskiqResult
+from taskiq.receiver import Receiver
+from taskiq.receiver.params_parser import parse_params
+from taskiq_dependencies import DependencyGraph
+
+from dagster_taskiq.errors import DagsterTaskiqError, UnknownTaskError
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """On whose behalf a task runs, and whom it tells what."""
+
+    #: The worker's name.
+    worker: str
+    #: To be called when the loop of the task's run should look at the event log.
+    wake: Callable[[], None] = lambda: None
+    #: To be called when the task does nothing any more but wait for its own steps.
+    orchestrating: Callable[[], None] = lambda: None
+
+
+_surroundings: ContextVar[Surroundings] = ContextVar("dagster_taskiq_surroundings")
+_NOWHERE = Surroundings("")
+
+
+@contextmanager
+def surrounded_by(surroundings: Surroundings) -> Iterator[None]:
+    """Let the tasks performed inside have these surroundings."""
+    token = _surroundings.set(surroundings)
+    try:
+        yield
+    finally:
+        _surroundings.reset(token)
+
+
+def surroundings() -> Surroundings:
+    """Return the surroundings of the task that is performed now, if one is."""
+    return _surroundings.get(_NOWHERE)
+
+
+def perform(broker: AsyncBroker, message: TaskiqMessage) -> TaskiqResult[Any]:
+    """Run the task that ``message`` asks for, in this thread, and return how it ended.
+
+    A plain function without dependencies is called directly, with no event loop running, so that
+    it may start one; all others run as taskiq runs them.
+    """
+    started = time.monotonic()
+    task = broker.find_task(message.task_name)
+    error: BaseException | None = None
+    value: Any = None
+    if task is None:
+        known = ", ".join(sorted(broker.get_all_tasks()))
+        error = UnknownTaskError(
+            f"This worker has no task named {message.task_name!r}. Start it with --include naming "
+            f"the module that defines it. It has: {known}."
+        )
+    elif _is_plain(task.original_func):
+        try:
+            function = task.original_func
+            parse_params(inspect.signature(function), get_type_hints(function), message)
+            value = function(*message.args, **message.kwargs)
+        except BaseException as problem:
+            error = problem
+    else:
+        receiver = Receiver(broker, run_startup=False, max_async_tasks=1)
+        return _loop_for(broker).run_until_complete(receiver.run_task(task.original_func, message))
+    return TaskiqResult(
+        is_err=error is not None,
+        return_value=value,
+        execution_time=round(time.monotonic() - started, 3),
+        labels=message.labels,
+        error=error,
+    )
+
+
+def describe_failure(error: BaseException) -> str:
+    """Return the text that tells the run's event log why a task failed."""
+    if isinstance(error, DagsterTaskiqError):
+        return str(error)
+    info = serializable_error_info_from_exc_info(
+        (type(error), error, error.__traceback__)  # type: ignore[arg-type] # may be None
+    )
+    return info.to_string()
+
+
+@lru_cache(maxsize=1)
+def _loop_for(broker: AsyncBroker) -> asyncio.AbstractEventLoop:
+    """Return this process's loop for async tasks, with the broker open on it to send more."""
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(broker.startup())
+    return loop
+
+
+@lru_cache(maxsize=256)
+def _is_plain(function: Callable[..., Any]) -> bool:
+    return not inspect.iscoroutinefunction(function) and DependencyGraph(function).is_empty()
