@@ -138,11 +138,11 @@ def test_worker_list_shows_workers_and_what_they_run(run: Run, busy: Busy) -> No
     lines = [line.split("\t") for line in outcome.out.splitlines()]
     assert lines[:2] == [
         ["# Workers"],
-        ["worker", "state", "host", "pid", "queues", "slots", "seen", "version"],
+        ["worker", "state", "host", "pid", "queues", "slots", "runs", "seen", "version"],
     ]
-    name, state, _, pid, queues, slots, seen, version = lines[2]
+    name, state, _, pid, queues, slots, runs, seen, version = lines[2]
     assert (name, state, pid) == ("busy", "busy", str(busy.worker.pid))
-    assert (queues, slots, version) == ("a,b,c", "1/2", __version__)
+    assert (queues, slots, runs, version) == ("a,b,c", "1/2", "0/10", __version__)
     assert re.fullmatch(r"\d+s ago", seen)
     assert lines[3:5] == [["# Running"], ["worker", "pid", "run", "step", "since"]]
     assert lines[5][:4] == ["busy", str(busy.pid), "-", f"{USER_TASKS}:hold"]

@@ -21,7 +21,7 @@ from dagster._serdes import pack_value
 
 from dagster_taskiq import tags
 from dagster_taskiq.backends.base import CODE_LABEL, Task, TaskState, Worker
-from dagster_taskiq.brokers.base import runs_lane
+from dagster_taskiq.brokers.base import queue_of_lane, runs_lane
 from dagster_taskiq.client import Client, Order, client_for
 from dagster_taskiq.code_location import working_directory_of
 from dagster_taskiq.errors import BrokerUnreachableError
@@ -249,27 +249,27 @@ def _attempt_of(task_id: str) -> int:
     return int(number) if "." in task_id and number.isdigit() else 0
 
 
-def _describe(task: "Task", workers: "Sequence[Worker]") -> str:
-    lines = [f"Task {task.id} ({task.name}) is {task.state.value}, queue {task.queue}."]
+def _describe(task: Task, workers: Sequence[Worker]) -> str:
+    worker = next((each for each in workers if each.id == task.worker), None)
+    queue = queue_of_lane(task.queue)
+    lines = [f'Task {task.id} ({task.name}) is {task.state.value}, in queue "{queue}".']
     lines.append(f"Sent {_at(task.submitted_at)}.")
     if task.started_at:
-        lines.append(f"Started {_at(task.started_at)} by worker {task.worker}.")
+        lines.append(f"Started {_at(task.started_at)} by {worker.name if worker else task.worker}.")
     if task.finished_at:
         lines.append(f"Ended {_at(task.finished_at)}.")
     if task.error:
-        lines.append(f"Reason: {task.error}")
-    for worker in workers:
-        if worker.id != task.worker:
-            continue
+        lines.append(f"Reason: {task.error.rstrip('.')}.")
+    if worker is not None:
         seen = "lost" if worker.is_lost else "alive"
         lines.append(
-            f"Worker {worker.name} (host {worker.host}, pid {worker.pid}) is {seen}, "
-            f"last seen {worker.age:.0f} s ago."
+            f"Worker {worker.name} (host {worker.host}, pid {worker.pid}) is {seen}, last seen "
+            f"{worker.age:.0f} s ago."
         )
         lines += [
-            f"The run's process there: pid {each.pid}, for {each.seconds + worker.age:.0f} s."
+            f"There it runs in process {each.pid}, since {each.seconds + worker.age:.0f} s."
             for each in worker.running
-            if each.id == task.id and each.pid
+            if each.id == task.id and each.pid and not task.state.is_final
         ]
     return " ".join(lines)
 

@@ -14,6 +14,8 @@ from compat_tests.launcher.fleet import Fleet, open_fleet, running_code_server
 from compat_tests.workers import running_worker
 from dagster_taskiq.settings import Settings
 
+OwnFleet = Callable[..., Fleet]
+
 #: How many slots the shared worker of a broker has.
 SLOTS = 2
 #: The queue, beside the default one, that the shared worker serves.
@@ -60,7 +62,7 @@ def fleet(request: pytest.FixtureRequest, fleet_of_kind: Callable[[str], Fleet])
 @pytest.fixture
 def own_fleet(
     settings: Settings, code_server: GrpcServerTarget, dagster_home: Path
-) -> Iterator[Callable[..., Fleet]]:
+) -> Iterator[OwnFleet]:
     """Make a fleet for one test, which starts, stops and kills the workers it needs.
 
     Called with what is to stand in ``dagster.yaml`` beside the launcher.

@@ -1,6 +1,7 @@
 """A Dagster deployment whose runs are launched onto workers: instance, code server, monitoring."""
 
 import logging
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from dagster._core.launcher import CheckRunHealthResult
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import GrpcServerTarget
 from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
+from dagster._grpc.client import DagsterGrpcClient
 from dagster._utils import find_free_port
 
 from compat_tests.executor.runs import Outcome
@@ -99,6 +101,10 @@ class Fleet:
         """Do what a click on "Terminate" does."""
         return self.instance.run_coordinator.cancel_run(outcome.run_id)
 
+    def waiting(self) -> dict[str, int]:
+        """Return how many messages wait, by lane."""
+        return {row.queue: row.waiting for row in self.client.depths() if row.waiting}
+
     def health(self, outcome: Outcome) -> CheckRunHealthResult:
         return self.instance.run_launcher.check_run_worker_health(outcome.run)
 
@@ -169,11 +175,9 @@ def running_code_server(directory: Path, *arguments: str) -> Iterator[GrpcServer
 
 
 def _answers(port: int, process: "subprocess.Popen[bytes]") -> bool:
-    from dagster._grpc.client import DagsterGrpcClient
-
-    assert process.poll() is None, "the code server has ended"
-    client = DagsterGrpcClient(port=port, host="localhost")
-    try:
-        return client.health_check_query() == "SERVING"
-    except Exception:
-        return False
+    assert process.poll() is None, "the code server has ended; see its log"
+    # A plain connection first: the client prints every try that fails.
+    with socket.socket() as probe:
+        if probe.connect_ex(("localhost", port)) != 0:
+            return False
+    return DagsterGrpcClient(port=port, host="localhost").health_check_query() == "SERVING"

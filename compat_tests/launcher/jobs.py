@@ -79,12 +79,36 @@ def whole_that_ignores_sigterm() -> None:
     ignore_sigterm()
 
 
+@op
+def meet_the_others(context: OpExecutionContext) -> int:
+    """Note how many ops of all runs in this directory work at this moment."""
+    scratch = Scratch.of(context)
+    scratch.note("working", f"+{os.getpid()}")
+    time.sleep(0.05)
+    scratch.note("working", f"-{os.getpid()}")
+    return 1
+
+
+@op
+def meet_the_others_again(context: OpExecutionContext, number: int) -> None:
+    scratch = Scratch.of(context)
+    scratch.note("working", f"+{os.getpid()}")
+    scratch.note("working", f"-{os.getpid()}")
+    scratch.note("finished", context.run_id)
+
+
+@job(executor_def=taskiq_executor)
+def spread_that_meets() -> None:
+    meet_the_others_again(meet_the_others())
+
+
 defs = Definitions(
     jobs=[
         whole,
         spread,
         whole_that_waits,
         spread_that_waits,
+        spread_that_meets,
         whole_that_dies,
         whole_that_ignores_sigterm,
     ]

@@ -76,6 +76,11 @@ def is_runs_lane(queue: str) -> bool:
     return queue.endswith(_RUNS)
 
 
+def queue_of_lane(lane: str) -> str:
+    """Return the queue, as users name it, to which a lane belongs."""
+    return lane.removesuffix(_RUNS)
+
+
 class SlotGate(Protocol):
     """Says when a worker may take another message."""
 

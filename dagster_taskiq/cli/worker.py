@@ -239,7 +239,7 @@ def show_workers(workers: list[Worker]) -> None:
             each.name,
             str(task.pid or "-"),
             task.run_id or "-",
-            task.step_key or task.name,
+            task.step_key or f"{task.name}{', waits for its steps' * task.orchestrating}",
             duration(task.seconds + each.age),
         )
         for each in workers
