@@ -21,6 +21,7 @@ from dagster_taskiq.settings import (
     EXECUTOR_FIELDS,
     OnWorkerLost,
     Settings,
+    belong_to_worker,
     home_of,
     redact,
     resolve_env,
@@ -30,7 +31,9 @@ from dagster_taskiq.tags import (
     PRIORITY_TAG,
     QUEUE_TAG,
     RUN_PRIORITY_TAG,
+    TASK_ID_TAG,
     read_int_tag,
+    read_priority,
     read_tag,
 )
 
@@ -184,6 +187,23 @@ def test_settings_survive_the_way_to_another_process(settings: Settings) -> None
 
 def test_keys_of_the_executor_that_are_no_settings_are_ignored() -> None:
     assert Settings.from_dict({"max_concurrent": 3, "retries": {"enabled": {}}}) == Settings()
+
+
+def test_in_a_workers_process_the_workers_own_broker_is_the_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mine = Settings(
+        broker="redis://mine", backend="redis://mine/1", prefix="p", broker_options={"a": 1}
+    )
+    # Undone with the test, like the change that belong_to_worker makes.
+    monkeypatch.setattr("dagster_taskiq.settings._of_this_worker", None)
+    monkeypatch.setenv("DAGSTER_TASKIQ_BROKER", "redis://environment")
+    belong_to_worker(mine)
+    found = Settings.from_dict({"queue": "q"})
+    assert found == replace(mine, queue="q")
+    named = Settings.from_dict({"broker": "redis://named"})
+    assert (named.broker, named.backend, named.prefix) == ("redis://named", None, "dagster-taskiq")
+    assert named.broker_options == {}
 
 
 def test_the_schema_of_the_executor_has_the_defaults_of_the_settings() -> None:
@@ -374,7 +394,7 @@ def test_a_tag_is_read_by_its_new_name_then_by_its_older_one() -> None:
 
 
 def test_every_tag_has_an_older_name() -> None:
-    assert set(OLDER_NAMES) == {QUEUE_TAG, PRIORITY_TAG, RUN_PRIORITY_TAG}
+    assert set(OLDER_NAMES) == {QUEUE_TAG, PRIORITY_TAG, RUN_PRIORITY_TAG, TASK_ID_TAG}
     assert all(old.startswith("dagster-celery/") for old in OLDER_NAMES.values())
 
 
@@ -382,6 +402,23 @@ def test_every_tag_has_an_older_name() -> None:
 def test_a_priority_is_any_integer(number: int) -> None:
     assert read_int_tag({PRIORITY_TAG: str(number)}, PRIORITY_TAG) == number
     assert read_int_tag({OLDER_NAMES[PRIORITY_TAG]: f" {number} "}, PRIORITY_TAG) == number
+
+
+@pytest.mark.parametrize(
+    ("tags", "priority"),
+    [
+        ({}, 0),
+        ({"dagster/priority": "4"}, 4),
+        ({"dagster/priority": "-4"}, -4),
+        ({"dagster/priority": "soon"}, 0),
+        ({RUN_PRIORITY_TAG: "3", "dagster/priority": "4"}, 3),
+        ({OLDER_NAMES[RUN_PRIORITY_TAG]: "2", "dagster/priority": "4"}, 2),
+    ],
+)
+def test_dagsters_own_priority_counts_where_ours_is_not_set(
+    tags: dict[str, str], priority: int
+) -> None:
+    assert read_priority(tags, RUN_PRIORITY_TAG) == priority
 
 
 def test_without_the_tag_the_default_stands() -> None:

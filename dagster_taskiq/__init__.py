@@ -1,7 +1,26 @@
 """Run Dagster on a task queue: an executor, a run launcher, a worker and brokers, on taskiq."""
 
-from dagster_taskiq.executor import TaskiqExecutor, taskiq_executor
-from dagster_taskiq.launcher import TaskiqRunLauncher
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from dagster_taskiq.version import __version__
 
+if TYPE_CHECKING:
+    from dagster_taskiq.executor import TaskiqExecutor, taskiq_executor
+    from dagster_taskiq.launcher import TaskiqRunLauncher
+
 __all__ = ["TaskiqExecutor", "TaskiqRunLauncher", "__version__", "taskiq_executor"]
+
+# Imported when they are asked for: Dagster takes seconds to import, and a worker has better to do
+# meanwhile (see cli).
+_WHERE = {
+    "TaskiqExecutor": "dagster_taskiq.executor",
+    "TaskiqRunLauncher": "dagster_taskiq.launcher",
+    "taskiq_executor": "dagster_taskiq.executor",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_WHERE[name]), name)

@@ -31,18 +31,14 @@ _current: QueueBroker | None = None
 
 
 def make(settings: Settings) -> QueueBroker:
-    """Return a new broker with its backend and the tasks of this package; nothing is connected.
+    """Return a new broker with its backend; nothing is connected.
 
     Raises:
         ConfigError: the settings name a broker or backend that nothing serves.
     """
-    # Imported here: the tasks of a run use the client, which makes its broker here.
-    from dagster_taskiq.tasks import register_tasks  # noqa: PLC0415
-
     settings = settings.resolved()
     broker = make_broker(settings)
     broker.result_backend = make_backend(settings, beside=broker)
-    register_tasks(broker)
     broker.make_service = partial(_service_from_environment, broker)
     return broker
 

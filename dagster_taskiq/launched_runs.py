@@ -28,7 +28,7 @@ from dagster_taskiq.errors import BrokerUnreachableError
 from dagster_taskiq.launcher import TaskiqRunLauncher
 from dagster_taskiq.leftovers import end_run, stop_steps
 from dagster_taskiq.settings import Settings, home_of, redact
-from dagster_taskiq.tasks import EXECUTE_JOB, RESUME_JOB
+from dagster_taskiq.task_names import EXECUTE_JOB, PACKED_RUN, RESUME_JOB
 from dagster_taskiq.unserved import who_is_there
 
 logger = logging.getLogger("dagster_taskiq.launcher")
@@ -54,7 +54,7 @@ class LaunchedRuns:
             instance_ref=self._instance.get_ref(),
             set_exit_code_on_failure=True,
         )
-        arguments = {"execute_job_args_packed": pack_value(args)}
+        arguments = {PACKED_RUN[EXECUTE_JOB]: pack_value(args)}
         # The id is the run's: a message that is sent or delivered twice starts once.
         self._send(run, EXECUTE_JOB, run.run_id, arguments, "Sent the run")
 
@@ -68,10 +68,7 @@ class LaunchedRuns:
         )
         previous = tags.read_tag(run.tags, tags.TASK_ID_TAG) or ""
         attempt = max(attempt, _attempt_of(previous) + 1)
-        arguments = {
-            "resume_job_args_packed": pack_value(args),
-            "previous_task_id": previous,
-        }
+        arguments = {PACKED_RUN[RESUME_JOB]: pack_value(args), "previous_task_id": previous}
         if previous:
             self._client.revoke([previous], "the run is being resumed", at_once=True)
         self._send(run, RESUME_JOB, f"{run.run_id}.{attempt}", arguments, "Sent the run, to resume")

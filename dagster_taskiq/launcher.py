@@ -13,7 +13,8 @@ from dagster._core.launcher import (
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from typing_extensions import Self
 
-from dagster_taskiq.settings import CONNECTION_FIELDS, Settings
+from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.settings import CONNECTION_FIELDS, Settings, scheme_of
 
 if TYPE_CHECKING:
     from dagster_taskiq.launched_runs import LaunchedRuns
@@ -41,9 +42,17 @@ class TaskiqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         Args:
             settings: broker, backend and all that launcher and workers must agree on.
             inst_data: Dagster's own record of how the launcher was configured.
+
+        Raises:
+            ConfigError: the broker is one that has no workers.
         """
         super().__init__()  # type: ignore[no-untyped-call]
         self.settings = settings or Settings.from_dict({})
+        if scheme_of(self.settings.broker) == "memory":
+            raise ConfigError(
+                "A broker in memory has no workers to launch runs onto. Name one that processes "
+                "share, such as redis://localhost:6379/0, or none: embedded:// needs no server."
+            )
         self._inst_data = inst_data
         self._absent_since: dict[str, float] = {}
 

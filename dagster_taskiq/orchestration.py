@@ -41,6 +41,7 @@ from dagster_taskiq.performing import (
 from dagster_taskiq.resumption import Pools, replay
 from dagster_taskiq.settings import OnWorkerLost, home_of, redact
 from dagster_taskiq.step_orders import StepOrders
+from dagster_taskiq.tasks import register_tasks
 from dagster_taskiq.unserved import UnservedQueues
 
 T = TypeVar("T")
@@ -121,6 +122,8 @@ class RunLoop:
         self._client: Client = client_for(self._settings)
         # Where a worker runs this run, its slot is free from here on for the steps.
         surroundings().orchestrating()
+        if self._client.runs_in_process:
+            register_tasks(self._client.broker)
         with ExitStack() as stack:
             stack.enter_context(kept_open(self._instance, self._run.run_id))
             self._pools = stack.enter_context(Pools(self._instance, self._run))

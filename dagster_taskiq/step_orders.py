@@ -10,13 +10,14 @@ from dagster._core.execution.plan.step import ExecutionStep
 from dagster._grpc.types import ExecuteStepArgs
 from dagster._serdes import pack_value
 
-from dagster_taskiq import tags, tasks
+from dagster_taskiq import tags
 from dagster_taskiq.backends.base import CODE_LABEL
 from dagster_taskiq.client import Order
 from dagster_taskiq.code_location import working_directory_of
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.executor import TaskiqExecutor
 from dagster_taskiq.settings import Settings
+from dagster_taskiq.task_names import EXECUTE_PLAN
 
 
 class StepOrders:
@@ -79,7 +80,7 @@ class StepOrders:
         )
         return Order(
             id=task_id,
-            name=tasks.EXECUTE_PLAN,
+            name=EXECUTE_PLAN,
             kwargs={"execute_step_args_packed": pack_value(args), **self._common},
             queue=self.queue_of(step),
             priority=self.priority_of(step),

@@ -5,6 +5,7 @@ one. Their arguments are the ones Dagster itself uses to hand a step or a run to
 packed as JSON; nothing from the wire is ever unpickled.
 """
 
+import logging
 import os
 import socket
 import sys
@@ -26,9 +27,9 @@ from dagster._serdes import deserialize_value, serialize_value, unpack_value
 from dagster._utils.error import serializable_error_info_from_exc_info
 from dagster._utils.hosted_user_process import recon_job_from_origin
 from dagster._utils.interrupts import capture_interrupts, check_captured_interrupt
-from taskiq import AsyncBroker, TaskiqMessage
+from taskiq import AsyncBroker
 
-from dagster_taskiq.backends.base import CODE_LABEL, RUN_LABEL, TaskState
+from dagster_taskiq.backends.base import TaskState
 from dagster_taskiq.client import Client, client_for
 from dagster_taskiq.code_location import import_included, make_importable
 from dagster_taskiq.errors import TaskFailedError, TaskRevokedError
@@ -36,15 +37,9 @@ from dagster_taskiq.event_log import spare_setup
 from dagster_taskiq.leftovers import end_run, stop_steps
 from dagster_taskiq.performing import describe_failure, surroundings
 from dagster_taskiq.settings import Settings
+from dagster_taskiq.task_names import EXECUTE_JOB, EXECUTE_PLAN, RESUME_JOB, SETTLE_RUN
 
-#: Name of the task that executes one step.
-EXECUTE_PLAN = "execute_plan"
-#: Name of the task that executes a run.
-EXECUTE_JOB = "execute_job"
-#: Name of the task that goes on with a run whose process has died.
-RESUME_JOB = "resume_job"
-#: Name of the task with which a worker ends a run whose process has died here.
-SETTLE_RUN = "settle_run"
+logger = logging.getLogger("dagster_taskiq.tasks")
 
 #: A run that has not been started: what ``execute_job`` may start.
 STARTABLE = (
@@ -128,10 +123,8 @@ def execute_plan(
     make_importable(args.job_origin)
     try:
         job = ReconstructableJob.from_dict(executable_dict)
-        load_data = None
-        if run.has_repository_load_data and run.execution_plan_snapshot_id:
-            snapshot = instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id)
-            load_data = snapshot.repository_load_data
+        load_data = _load_data_of(instance, run)
+        if load_data is not None:
             job = job.with_repository_load_data(load_data)
         plan = create_execution_plan(
             job,
@@ -177,8 +170,8 @@ def execute_job(execute_job_args_packed: dict[str, Any], include: Sequence[str] 
     instance = _instance_of(args)
     run = _run_to_execute(instance, args.run_id, STARTABLE)
     with capture_interrupts(), _told_in_the_log(instance, run):
-        import_included(include)
-        make_importable(args.job_origin)
+        _load(instance, run, include)
+        _run_to_execute(instance, args.run_id, STARTABLE)
         _execute_run_command_body(
             args.run_id, instance, write_stream_fn=_to_nobody, set_exit_code_on_failure=True
         )
@@ -205,38 +198,11 @@ def resume_job(
     with capture_interrupts(), _told_in_the_log(instance, run):
         if previous_task_id:
             _wait_until_fenced(previous_task_id)
-        import_included(include)
-        make_importable(args.job_origin)
-        _refuse_to_start_over(instance, run)
+        _load(instance, run, include)
+        _refuse_to_start_over(instance, _run_to_execute(instance, args.run_id, RESUMABLE))
         _resume_run_command_body(
             args.run_id, instance, write_stream_fn=_to_nobody, set_exit_code_on_failure=True
         )
-
-
-def settlement_of(message: TaskiqMessage, worker_id: str, why: str) -> TaskiqMessage | None:
-    """Return the message of a ``settle_run`` for a run that ended so; ``None`` where it is no run.
-
-    Args:
-        message: what the worker had started.
-        worker_id: that worker.
-        why: what happened to it.
-    """
-    arguments = {EXECUTE_JOB: "execute_job_args_packed", RESUME_JOB: "resume_job_args_packed"}
-    if message.task_name not in arguments:
-        return None
-    labels = {name: message.labels[name] for name in (RUN_LABEL, CODE_LABEL)}
-    return TaskiqMessage(
-        task_id=f"{message.task_id}:settle",
-        task_name=SETTLE_RUN,
-        labels=labels,
-        args=[],
-        kwargs={
-            "args_packed": message.kwargs.get(arguments[message.task_name]),
-            "task_id": message.task_id,
-            "worker_id": worker_id,
-            "why": why,
-        },
-    )
 
 
 def settle_run(args_packed: dict[str, Any], task_id: str, worker_id: str, why: str) -> None:
@@ -306,6 +272,40 @@ def _run_to_execute(
     raise TaskRevokedError(f"Run {run_id} is {run.status.value}.")
 
 
+def _load(instance: DagsterInstance, run: DagsterRun, include: Sequence[str]) -> None:
+    """Load the job of a run, which may take long: what executes the run finds it loaded.
+
+    So that a run which is terminated meanwhile ends as it should: Dagster looks at the run after
+    it has loaded the job, and takes one that is CANCELING for one that somebody else executes.
+    """
+    import_included(include)
+    job = _job_of(instance, run)
+    if job is None:
+        return
+    try:
+        job.get_definition()
+    except Exception:
+        # What executes the run meets the same, and puts it into the log in Dagster's own way.
+        logger.debug("Cannot load the job of run %s.", run.run_id, exc_info=True)
+
+
+def _job_of(instance: DagsterInstance, run: DagsterRun) -> ReconstructableJob | None:
+    origin = run.job_code_origin
+    if origin is None:
+        return None
+    make_importable(origin)
+    instance.inject_env_vars(run.remote_job_origin.location_name if run.remote_job_origin else None)
+    job = recon_job_from_origin(origin)
+    return job.with_repository_load_data(_load_data_of(instance, run))
+
+
+def _load_data_of(instance: DagsterInstance, run: DagsterRun) -> Any:
+    if not run.has_repository_load_data or not run.execution_plan_snapshot_id:
+        return None
+    snapshot = instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id)
+    return snapshot.repository_load_data
+
+
 @contextmanager
 def _told_in_the_log(instance: DagsterInstance, run: DagsterRun) -> Iterator[None]:
     """See to it that a run which is executed inside ends, or that its log says why it has not."""
@@ -364,10 +364,8 @@ def _refuse_to_start_over(instance: DagsterInstance, run: DagsterRun) -> None:
     Raises:
         TaskFailedError: that is so.
     """
-    origin = run.job_code_origin
-    if origin is None:
-        return  # what executes the run says that
-    executor = recon_job_from_origin(origin).get_definition().executor_def.name
+    job = _job_of(instance, run)
+    executor = job.get_definition().executor_def.name if job is not None else ""
     if executor not in STARTS_OVER:
         return
     begun = instance.all_logs(run.run_id, of_type=DagsterEventType.STEP_START)

@@ -24,7 +24,7 @@ from compat_tests.conftest import ALL_BROKERS
 from compat_tests.servers import RedisServer, own_redis
 from compat_tests.waiting import eventually, eventually_async
 from dagster_taskiq.brokers import QueueBroker, make_broker
-from dagster_taskiq.brokers.base import MAX_DELIVERIES, Delivery
+from dagster_taskiq.brokers.base import MAX_DELIVERIES, Delivery, runs_lane
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings import Settings
 
@@ -149,6 +149,7 @@ class Slots:
     def __init__(self, count: int) -> None:
         self.free = asyncio.Semaphore(count)
         self.expected: list[str] = []
+        self.expected_runs: list[str] = []
         self.seats = asyncio.Event()
         self.seats.set()
 
@@ -167,6 +168,8 @@ class Slots:
 
     def expect(self, task_id: str, is_run: bool) -> None:
         self.expected.append(task_id)
+        if is_run:
+            self.expected_runs.append(task_id)
 
 
 class Listening:
@@ -562,6 +565,48 @@ async def test_no_more_messages_are_handed_out_than_there_are_slots(
         mine.free.release()
         await eventually_async(lambda: first.has(2))
         assert len(second.ids) == 2
+
+
+async def test_runs_and_steps_of_a_queue_are_one_order(broker: QueueBroker) -> None:
+    lane = runs_lane("q")
+    await put(broker, "run1", queue=lane)
+    await put(broker, "step1")
+    await put(broker, "run2", queue=lane, priority=2)
+    await put(broker, "step2", priority=2)
+    await put(broker, "elsewhere", queue=runs_lane("q2"))
+    assert await ids(broker) == ["run2", "step2", "run1", "step1"]
+    assert {depth.queue for depth in await broker.depths()} == {"q", lane, runs_lane("q2")}
+
+
+async def test_where_no_run_is_taken_the_steps_behind_it_are(broker: QueueBroker) -> None:
+    broker.gate = gate = Slots(10)
+    gate.seats.clear()
+    await put(broker, "run", queue=runs_lane("q"), priority=5)
+    await put(broker, "step1")
+    async with listening(broker) as listener:
+        await eventually_async(lambda: listener.has(1))
+        await put(broker, "step2")
+        await eventually_async(lambda: listener.has(2))
+        assert listener.ids == ["step1", "step2"]
+        gate.seats.set()
+        await eventually_async(lambda: listener.has(3))
+        assert listener.ids == ["step1", "step2", "run"]
+        assert gate.expected_runs == ["run"]
+
+
+async def test_a_run_that_waits_for_a_seat_is_taken_when_one_is_free(
+    broker: QueueBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A listener that waits for messages alone would wait for longer than the test does.
+    monkeypatch.setattr("dagster_taskiq.brokers.base.IDLE_LOOK_SECONDS", 600.0)
+    broker.gate = gate = Slots(1)
+    gate.seats.clear()
+    await put(broker, "run", queue=runs_lane("q"))
+    async with listening(broker) as listener:
+        await eventually_async(lambda: _is_locked(gate))
+        await asyncio.sleep(0)
+        gate.seats.set()
+        await eventually_async(lambda: listener.has(1))
 
 
 async def test_acknowledging_a_listened_message_deletes_it(broker: QueueBroker) -> None:

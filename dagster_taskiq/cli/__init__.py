@@ -1,28 +1,47 @@
 """The command line: ``dagster-taskiq worker ...``, ``status``, ``demo``."""
 
 import sys
+from importlib import import_module
 
 import click
 
-from dagster_taskiq.cli.demo import demo
-from dagster_taskiq.cli.status import status
-from dagster_taskiq.cli.worker import worker
-from dagster_taskiq.errors import DagsterTaskiqError
 from dagster_taskiq.version import __version__
+from dagster_taskiq.worker import fork_server
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """The commands, each in the module of its name, which is imported when it is wanted.
+
+    Dagster takes seconds to import, and what can be done meanwhile begins before that.
+    """
+
+    NAMES = ("demo", "status", "worker")
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names (click's own hook)."""
+        return list(self.NAMES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command (click's own hook)."""
+        if cmd_name not in self.NAMES:
+            return None
+        found: click.Command = getattr(import_module(f"{__name__}.{cmd_name}"), cmd_name)
+        return found
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="dagster-taskiq")
 def cli() -> None:
     """Run Dagster on a task queue."""
 
 
-for command in (worker, status, demo):
-    cli.add_command(command)
-
-
 def main() -> None:
     """Run the command line; an error of ours is one sentence on stderr and exit code 2."""
+    if sys.argv[1:3] == ["worker", "start"]:
+        # The server from which children are forked imports Dagster as well, beside this process.
+        fork_server.start()
+    from dagster_taskiq.errors import DagsterTaskiqError  # noqa: PLC0415 - imports Dagster
+
     try:
         cli()
     except DagsterTaskiqError as error:

@@ -21,7 +21,7 @@ from typing import Any
 from dagster._utils.interrupts import setup_interrupt_handlers
 from taskiq import TaskiqMessage, TaskiqResult
 
-from dagster_taskiq import app
+from dagster_taskiq import app, tasks
 from dagster_taskiq.backends.base import as_json
 from dagster_taskiq.errors import ConfigError, DagsterTaskiqError, TaskFailedError
 from dagster_taskiq.performing import Surroundings, describe_failure, perform, surrounded_by
@@ -66,6 +66,7 @@ def _serve(channel: socket.socket) -> None:
             broker = app.load(setup["app"])
     except ConfigError as wrong_app:
         problem = str(wrong_app)
+    tasks.register_tasks(broker)
     problem = problem or _import_modules(setup["include"])
     channel.sendall(frames.pack({"ready": True, "problem": problem}))
 

@@ -8,10 +8,12 @@ import asyncio
 import logging
 from collections.abc import Callable
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dagster_taskiq.backends.base import FROM_START, StateBackend, worker_channel
-from dagster_taskiq.worker.pool import Pool
+
+if TYPE_CHECKING:
+    from dagster_taskiq.worker.pool import Pool
 
 logger = logging.getLogger("dagster_taskiq.worker.control")
 
@@ -44,7 +46,7 @@ class Control:
         self,
         backend: StateBackend,
         worker_id: str,
-        pool: Pool,
+        pool: "Pool",
         drain: Callable[[], None],
         kill: Callable[[], None],
     ) -> None:

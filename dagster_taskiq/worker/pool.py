@@ -11,7 +11,6 @@ bounded by their seats.
 import asyncio
 import contextlib
 import logging
-import multiprocessing
 import os
 import signal
 import socket
@@ -31,14 +30,11 @@ from dagster_taskiq.errors import (
     TaskRevokedError,
 )
 from dagster_taskiq.settings import Settings
-from dagster_taskiq.worker import frames
-from dagster_taskiq.worker.child import main as child_main
+from dagster_taskiq.worker import fork_server, frames
 from dagster_taskiq.worker.logs import Mirror
 
 logger = logging.getLogger("dagster_taskiq.worker.pool")
 
-#: What the fork server imports once, for all children: Dagster, and what runs a task.
-PRELOAD = ["dagster_taskiq.worker.child"]
 #: How long a new child may take to import what it needs, in seconds.
 CHILD_START_SECONDS = 120.0
 #: How long a slot is kept for a message that taskiq was handed and that never reaches a child,
@@ -148,8 +144,6 @@ class Pool:
         self._deadline = 0.0
         self._closing = False
         self._mirror = Mirror()
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(PRELOAD)
 
     async def start(self) -> None:
         """Start all children, side by side, and return when the first is ready.
@@ -158,6 +152,7 @@ class Pool:
             ConfigError: a module that ``include`` names cannot be imported.
             ChildDiedError: a child does not come up.
         """
+        fork_server.start()
         self._mirror.start()
         # Nothing runs here yet that could be lost; the first beat begins the lease.
         self.renew(time.monotonic() + CHILD_START_SECONDS)
@@ -495,8 +490,8 @@ class Pool:
     async def _spawn(self) -> _Child:
         ours, theirs = socket.socketpair()
         our_lifeline, their_lifeline = socket.socketpair()
-        process = self._context.Process(
-            target=child_main,
+        process = fork_server.context.Process(
+            target=fork_server.child,
             args=(theirs, their_lifeline),
             name=f"dagster-taskiq-{self.worker_name}",
         )

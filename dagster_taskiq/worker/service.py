@@ -33,7 +33,7 @@ from dagster_taskiq.backends.base import (
 )
 from dagster_taskiq.brokers.base import QUEUE_LABEL, QueueBroker
 from dagster_taskiq.errors import ChildDiedError, ConfigError, TaskCutShortError, TaskFailedError
-from dagster_taskiq.tasks import settlement_of
+from dagster_taskiq.task_names import PACKED_RUN, SETTLE_RUN
 from dagster_taskiq.version import __version__
 from dagster_taskiq.worker.control import Control
 from dagster_taskiq.worker.liveness import Liveness
@@ -188,8 +188,11 @@ class WorkerService:
         acknowledged = asyncio.ensure_future(self._acknowledge(context))
         try:
             result = await self.pool.run(message)
-        except (ChildDiedError, TaskCutShortError) as error:
+        except ChildDiedError as error:
             await self._settle(message, str(error))
+            raise
+        except TaskCutShortError as error:
+            await self._settle(message, f"Worker {self.options.name} cut it short: {error}.")
             raise
         finally:
             await acknowledged
@@ -216,9 +219,21 @@ class WorkerService:
 
     async def _settle(self, message: TaskiqMessage, why: str) -> None:
         """Let a child end a run whose own process cannot do that any more."""
-        settlement = settlement_of(message, self.id, why)
-        if settlement is None:
+        packed = PACKED_RUN.get(message.task_name)
+        if packed is None:
             return
+        settlement = TaskiqMessage(
+            task_id=f"{message.task_id}:settle",
+            task_name=SETTLE_RUN,
+            labels={RUN_LABEL: message.labels.get(RUN_LABEL, "")},
+            args=[],
+            kwargs={
+                "args_packed": message.kwargs.get(packed),
+                "task_id": message.task_id,
+                "worker_id": self.id,
+                "why": why,
+            },
+        )
         try:
             result = await self.pool.run_aside(settlement)
         except (ChildDiedError, ConfigError, OSError) as error:

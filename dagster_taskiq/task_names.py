@@ -1,0 +1,17 @@
+"""What the tasks of this package are called on the wire, for those who send and those who do them.
+
+They stand apart because a sender, and the parent process of a worker, import nothing of what the
+tasks themselves need.
+"""
+
+#: Executes one step of a run.
+EXECUTE_PLAN = "execute_plan"
+#: Executes a run.
+EXECUTE_JOB = "execute_job"
+#: Goes on with a run whose process has died.
+RESUME_JOB = "resume_job"
+#: Ends a run whose process has died; a worker asks its own children for it.
+SETTLE_RUN = "settle_run"
+
+#: The argument in which a run's task has Dagster's own arguments, packed.
+PACKED_RUN = {EXECUTE_JOB: "execute_job_args_packed", RESUME_JOB: "resume_job_args_packed"}

@@ -1,0 +1,33 @@
+"""The server from which a worker's children are forked, with Dagster imported once for all."""
+
+import multiprocessing
+import socket
+from multiprocessing import forkserver
+
+#: What it imports: Dagster, what runs a task, and what nearly every task imports as it starts.
+PRELOAD = [
+    "dagster_taskiq.worker.child",
+    "dagster_taskiq.brokers.sql",
+    "dagster_taskiq.backends.sql",
+    "dagster_taskiq.brokers.redis",
+    "dagster_taskiq.backends.redis",
+    "dagster._core.storage.event_log.sqlite.sqlite_event_log",
+    "dagster._core.storage.runs.sqlite.sqlite_run_storage",
+]
+
+#: Where children come from.
+context = multiprocessing.get_context("forkserver")
+
+
+def child(channel: socket.socket, lifeline: socket.socket) -> None:
+    """Be a child; see ``dagster_taskiq.worker.child.main``."""
+    # Imported here, in the child, where it is there already: the parent needs nothing of it.
+    from dagster_taskiq.worker.child import main  # noqa: PLC0415
+
+    main(channel, lifeline)
+
+
+def start() -> None:
+    """Start the server, unless it runs; it imports what children need, and this does not wait."""
+    context.set_forkserver_preload(PRELOAD)
+    forkserver.ensure_running()
