@@ -112,7 +112,7 @@ class LaunchedRuns:
             return ""
         return (
             f" If no worker has started it within {seconds} s, Dagster's run monitoring will fail "
-            "it (start_timeout_seconds under run_monitoring in dagster.yaml; 0 is no limit)."
+            "it (start_timeout_seconds under run_monitoring in dagster.yaml)."
         )
 
     def terminate(self, run_id: str) -> bool:
