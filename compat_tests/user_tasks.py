@@ -15,6 +15,7 @@ from typing import Annotated
 from taskiq import Context, TaskiqDepends
 
 from dagster_taskiq.app import broker
+from dagster_taskiq.performing import surroundings
 
 #: What tasks keep between each other, since a child is used again.
 kept: list[bytearray] = []
@@ -95,6 +96,18 @@ def hold(started: str, go: str, ended: str = "", deaf: bool = False) -> str:
         if ended:
             say(ended, "ended")
     return "held"
+
+
+@broker.task
+def process_id() -> int:
+    return os.getpid()
+
+
+@broker.task
+def orchestrate(started: str, go: str) -> None:
+    """Say that it only waits for its own steps, as the loop of a run does; then wait for a file."""
+    surroundings().orchestrating()
+    hold.original_func(started, go)
 
 
 @broker.task

@@ -1,0 +1,145 @@
+"""The pool of children, by itself: slots, seats, and how many children there are."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import psutil
+import pytest
+from taskiq import TaskiqMessage
+
+from compat_tests.sending import USER_TASKS
+from compat_tests.waiting import eventually_async
+from dagster_taskiq.backends.base import CODE_LABEL
+from dagster_taskiq.brokers.base import QUEUE_LABEL, runs_lane
+from dagster_taskiq.settings import Settings
+from dagster_taskiq.worker.pool import Pool, PoolOptions
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def started(directory: Path, concurrency: int = 1, max_runs: int = 2) -> AsyncIterator[Pool]:
+    settings = Settings(broker=f"sqlite:///{directory / 'queue.db'}")
+    options = PoolOptions(concurrency=concurrency, max_runs=max_runs, include=(USER_TASKS,))
+    pool = Pool(settings, options, "w", lambda message: None)
+    await pool.start()
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+def message(task_id: str, name: str, *args: str, **labels: str) -> TaskiqMessage:
+    return TaskiqMessage(
+        task_id=task_id,
+        task_name=f"{USER_TASKS}:{name}",
+        labels=labels,
+        args=list(args),
+        kwargs={},
+    )
+
+
+def children() -> set[int]:
+    """Return the processes that the pool's fork server has forked and that live."""
+    found = set()
+    for each in psutil.Process().children(recursive=True):
+        parent = each.parent()
+        # The server itself, and what multiprocessing keeps beside it, are this process's own.
+        if parent is not None and parent.pid != os.getpid():
+            found.add(each.pid)
+    return found
+
+
+async def pid_of(pool: Pool, task_id: str, code: str) -> int:
+    result = await pool.run(message(task_id, "process_id", **{CODE_LABEL: code}))
+    assert result.error is None
+    return int(result.return_value)
+
+
+async def test_a_run_that_only_waits_frees_its_slot_and_its_child_goes_when_it_is_one_too_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dagster_taskiq.worker.pool.SPARE_SECONDS", 0.2)
+    said, go = tmp_path / "said", tmp_path / "go"
+    async with started(tmp_path) as pool:
+        await _number_of_children(1)
+        labels = {QUEUE_LABEL: runs_lane("q")}
+        waiting = message("run", "orchestrate", str(said), str(go), **labels)
+        run = asyncio.ensure_future(pool.run(waiting))
+        await eventually_async(anyio.Path(said).exists)
+        (row,) = pool.running
+        assert (row.id, row.orchestrating) == ("run", True)
+        # The one slot is free for another task while the run goes on, in a child of its own.
+        assert await pid_of(pool, "step", "") != row.pid
+        assert not run.done()
+        await _number_of_children(2)
+        go.touch()
+        assert (await run).error is None
+        await _number_of_children(1)
+        assert pool.runs_held == 0
+
+
+async def test_what_has_no_seat_keeps_its_slot_whatever_it_says(tmp_path: Path) -> None:
+    said, go = tmp_path / "said", tmp_path / "go"
+    async with started(tmp_path) as pool:
+        claims_to_wait = message("step", "orchestrate", str(said), str(go))
+        task = asyncio.ensure_future(pool.run(claims_to_wait))
+        await eventually_async(anyio.Path(said).exists)
+        other = asyncio.ensure_future(pool.reserve())
+        (row,) = pool.running
+        assert not row.orchestrating
+        assert not other.done()
+        go.touch()
+        assert (await task).error is None
+        await other
+
+
+async def test_a_child_keeps_to_the_code_of_one_directory(tmp_path: Path) -> None:
+    async with started(tmp_path) as pool:
+        first = await pid_of(pool, "a1", "/a")
+        assert await pid_of(pool, "a2", "/a") == first
+        second = await pid_of(pool, "b1", "/b")
+        assert second != first
+        assert await pid_of(pool, "b2", "/b") == second
+        assert await pid_of(pool, "a3", "/a") != second
+
+
+async def test_tasks_of_several_directories_at_once_all_find_a_child(tmp_path: Path) -> None:
+    async with started(tmp_path, concurrency=2) as pool:
+        found = await asyncio.gather(
+            *(pid_of(pool, f"t{number}", f"/{number % 3}") for number in range(9))
+        )
+        by_code = [set(found[code::3]) for code in range(3)]
+        assert not by_code[0] & by_code[1]
+        assert not by_code[1] & by_code[2]
+        assert not by_code[0] & by_code[2]
+        await _number_of_children(2)
+
+
+async def test_no_run_is_taken_when_every_seat_is(tmp_path: Path) -> None:
+    async with started(tmp_path, max_runs=1) as pool:
+        await pool.reserve()
+        pool.expect("run", is_run=True)
+        assert not pool.takes_runs
+        pool.forgo("run")
+        assert pool.takes_runs
+        left: list[bool] = []
+        pool.on_no_runs = lambda: left.append(True)
+        await pool.reserve()
+        pool.expect("run", is_run=True)
+        pool.take_no_more_runs()
+        assert left == []
+        pool.forgo("run")
+        assert left == [True]
+        assert not pool.takes_runs
+
+
+async def _number_of_children(wanted: int) -> None:
+    async def there() -> bool:
+        return len(children()) == wanted
+
+    await eventually_async(there)
