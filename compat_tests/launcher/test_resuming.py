@@ -1,0 +1,187 @@
+"""Runs that Dagster's run monitoring resumes: what goes on, what is refused, what is fenced off."""
+
+import signal
+from itertools import groupby
+
+import pytest
+from dagster import DagsterEventType, DagsterRunStatus
+from dagster._core.launcher import WorkerStatus
+from dagster._core.workspace.load_target import GrpcServerTarget
+
+from compat_tests.executor.runs import Outcome
+from compat_tests.executor.scratch import Scratch, eventually
+from compat_tests.launcher.deaths import (
+    ATTEMPTS,
+    ON_NOBODY,
+    ON_SECOND,
+    SecondWorker,
+    ends_of,
+    is_running,
+    kill,
+    reopened,
+    task_of,
+    wait_until_gone,
+    wait_until_taken,
+    wait_until_task_ended,
+    wait_until_unhealthy,
+    why_failed,
+)
+from compat_tests.launcher.fleet import Fleet
+from dagster_taskiq.backends.base import TaskState
+from dagster_taskiq.tags import QUEUE_TAG, TASK_ID_TAG
+
+pytest_plugins = ["compat_tests.launcher.monitored_fleets"]
+
+SUCCESS, FAILURE = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE
+CANCELED, STARTED = DagsterRunStatus.CANCELED, DagsterRunStatus.STARTED
+
+
+def finish(fleet: Fleet, outcome: Outcome, task_id: str) -> None:
+    """Let a resumed relay come to its end, and check that nothing of it was done twice."""
+    eventually(lambda: outcome.says('"holds"', "going on with it"), "the held step is adopted")
+    outcome.scratch.note("go")
+    fleet.wait(outcome)
+    wait_until_task_ended(fleet, outcome)
+    scratch = outcome.scratch
+    assert outcome.status is SUCCESS
+    assert (scratch.count("begins"), scratch.count("ends-1")) == (1, 1)
+    assert (scratch.count("held-began"), scratch.count("held-ended")) == (1, 1)
+    assert outcome.run.tags[TASK_ID_TAG] == task_id
+    outcome.assert_sound()
+
+
+def test_a_run_whose_process_is_killed_goes_on_in_another_and_repeats_no_step(
+    resuming: Fleet, scratch: Scratch
+) -> None:
+    outcome = resuming.launch("relay", scratch)
+    scratch.wait_for("held-began")
+    kill(wait_until_taken(outcome))
+    assert "SIGKILL" in str(wait_until_unhealthy(resuming, outcome).msg)
+    # The worker leaves the run, and its steps, to Dagster.
+    assert outcome.status is STARTED
+    assert outcome.says("SIGKILL", "run monitoring will resume")
+    assert resuming.monitor() == []
+    task_id = f"{outcome.run_id}.1"
+    assert outcome.says("Sent the run, to resume")
+    assert outcome.run.tags[TASK_ID_TAG] == task_id
+    # The next look finds it well, wherever it is by then.
+    assert resuming.monitor() == []
+    assert is_running(int(scratch.lines("held-began")[0]))
+    finish(resuming, outcome, task_id)
+
+
+def test_a_run_that_dies_again_and_again_fails_after_as_many_attempts_as_are_allowed(
+    resuming: Fleet, scratch: Scratch
+) -> None:
+    outcome = resuming.launch("relay", scratch)
+    scratch.wait_for("held-began")
+    for attempt in range(ATTEMPTS):
+        kill(wait_until_taken(outcome, attempt + 1))
+        wait_until_unhealthy(resuming, outcome)
+        assert resuming.monitor() == []
+    kill(wait_until_taken(outcome, ATTEMPTS + 1))
+    resuming.wait(outcome)
+    assert resuming.monitor() == []
+    assert outcome.status is FAILURE
+    assert "SIGKILL" in why_failed(outcome)
+    assert resuming.instance.count_resume_run_attempts(outcome.run_id) == ATTEMPTS
+    assert outcome.run.tags[TASK_ID_TAG] == f"{outcome.run_id}.{ATTEMPTS}"
+    # Now nobody waits for its step any more.
+    wait_until_gone(int(scratch.lines("held-began")[0]))
+    assert (scratch.count("held-began"), scratch.count("held-ended")) == (1, 0)
+    assert ends_of(outcome) == [DagsterEventType.RUN_FAILURE]
+
+
+def test_a_run_that_is_resumed_while_its_process_lives_is_never_in_two_at_once(
+    resuming: Fleet, scratch: Scratch
+) -> None:
+    outcome = resuming.launch("ticking_relay", scratch)
+    scratch.wait_for("held-began")
+    scratch.wait_for("tick")
+    before = wait_until_taken(outcome)
+    workspace = resuming.workspace.create_request_context()
+    resuming.instance.resume_run(outcome.run_id, workspace, 1)
+    after = wait_until_taken(outcome, 2)
+    eventually(lambda: str(after) in scratch.lines("tick"), "the new process works on the run")
+    assert not is_running(before)
+    finish(resuming, outcome, f"{outcome.run_id}.1")
+    assert [int(pid) for pid, _ in groupby(scratch.lines("tick"))] == [before, after]
+
+
+@pytest.mark.parametrize("job", ["whole_relay", "multiprocess_relay"])
+def test_a_run_whose_executor_would_start_over_is_not_resumed_once_a_step_has_begun(
+    resuming: Fleet, scratch: Scratch, job: str
+) -> None:
+    outcome = resuming.launch(job, scratch)
+    scratch.wait_for("held-began")
+    kill(wait_until_taken(outcome))
+    wait_until_unhealthy(resuming, outcome)
+    wait_until_gone(int(scratch.lines("held-began")[0]))
+    assert resuming.monitor() == []
+    wait_until_taken(outcome, 2)
+    # It stays so when Dagster goes on asking.
+    eventually(lambda: resuming.monitor() == [] and outcome.run.is_finished, "the run ends")
+    assert outcome.status is FAILURE
+    assert "cannot be resumed" in why_failed(outcome)
+    assert "Re-execute the run from its failure" in why_failed(outcome)
+    assert (scratch.count("begins"), scratch.count("held-began")) == (1, 1)
+    assert scratch.count("held-ended") == 0
+    assert ends_of(outcome) == [DagsterEventType.RUN_FAILURE]
+
+
+def test_a_resumed_run_that_waits_in_its_queue_is_well_and_can_be_terminated(
+    resuming: Fleet, scratch: Scratch
+) -> None:
+    outcome = resuming.launch("relay", scratch)
+    scratch.wait_for("held-began")
+    kill(wait_until_taken(outcome))
+    wait_until_unhealthy(resuming, outcome)
+    resuming.instance.add_run_tags(outcome.run_id, ON_NOBODY)
+    assert resuming.monitor() == []
+    assert task_of(resuming, outcome).state is TaskState.WAITING
+    health = resuming.health(outcome)
+    assert (health.status, health.run_worker_id) == (WorkerStatus.RUNNING, f"{outcome.run_id}.1")
+    assert outcome.says("No worker serves queue", "nobody")
+    assert resuming.terminate(outcome)
+    assert outcome.status is CANCELED
+    assert task_of(resuming, outcome).state is TaskState.REVOKED
+    # Its step, which had gone on meanwhile, ends with it.
+    wait_until_gone(int(scratch.lines("held-began")[0]))
+    assert (scratch.count("held-ended"), scratch.total("ends-")) == (0, 0)
+    assert ends_of(outcome) == [DagsterEventType.RUN_CANCELED]
+
+
+def test_a_run_on_a_worker_that_is_shut_down_goes_on_on_another(
+    resuming: Fleet, second_worker: SecondWorker, scratch: Scratch
+) -> None:
+    worker = second_worker(resuming)
+    outcome = resuming.launch("relay", scratch, tags=ON_SECOND)
+    scratch.wait_for("held-began")
+    worker.signal(signal.SIGTERM)
+    eventually(lambda: "Draining" in worker.output(), "the worker is draining")
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 1
+    assert outcome.status is STARTED
+    wait_until_unhealthy(resuming, outcome)
+    # The shared worker serves this queue.
+    resuming.instance.add_run_tags(outcome.run_id, {QUEUE_TAG: resuming.settings.queue})
+    assert resuming.monitor() == []
+    finish(resuming, outcome, f"{outcome.run_id}.1")
+
+
+def test_a_run_whose_worker_is_killed_is_resumed_by_a_daemon_that_has_been_restarted(
+    resuming: Fleet,
+    second_worker: SecondWorker,
+    code_server: GrpcServerTarget,
+    scratch: Scratch,
+) -> None:
+    worker = second_worker(resuming)
+    outcome = resuming.launch("relay", scratch, tags=ON_SECOND)
+    scratch.wait_for("held-began")
+    worker.signal(signal.SIGKILL)
+    with reopened(resuming, code_server) as later:
+        health = wait_until_unhealthy(later, outcome)
+        assert worker.name in str(health.msg)
+        resuming.instance.add_run_tags(outcome.run_id, {QUEUE_TAG: resuming.settings.queue})
+        assert later.monitor() == []
+    finish(resuming, outcome, f"{outcome.run_id}.1")
