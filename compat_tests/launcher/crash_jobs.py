@@ -40,6 +40,10 @@ def begins(context: OpExecutionContext) -> int:
 @op
 def holds(context: OpExecutionContext, number: int) -> int:
     """Run until the test writes the note "go"."""
+    return _hold(context, number)
+
+
+def _hold(context: OpExecutionContext, number: int) -> int:
     scratch = Scratch.of(context)
     scratch.note("held-began", str(os.getpid()))
     scratch.wait_for("go")
@@ -62,9 +66,15 @@ def whole_relay() -> None:
     ends(holds(begins()))
 
 
+@op
+def holds_alone(context: OpExecutionContext) -> int:
+    """Run until the test writes the note "go", with nothing before it."""
+    return _hold(context, 0)
+
+
 @job(executor_def=multiprocess_executor)
-def multiprocess_relay() -> None:
-    ends(holds(begins()))
+def multiprocess_that_holds() -> None:
+    ends(holds_alone())
 
 
 @op
@@ -132,7 +142,7 @@ def ticking_relay() -> None:
 CRASH_JOBS = [
     relay,
     whole_relay,
-    multiprocess_relay,
+    multiprocess_that_holds,
     whole_that_leaves,
     whole_that_ticks,
     ticking_relay,

@@ -108,7 +108,7 @@ def test_a_run_that_is_resumed_while_its_process_lives_is_never_in_two_at_once(
     assert [int(pid) for pid, _ in groupby(scratch.lines("tick"))] == [before, after]
 
 
-@pytest.mark.parametrize("job", ["whole_relay", "multiprocess_relay"])
+@pytest.mark.parametrize("job", ["whole_relay", "multiprocess_that_holds"])
 def test_a_run_whose_executor_would_start_over_is_not_resumed_once_a_step_has_begun(
     resuming: Fleet, scratch: Scratch, job: str
 ) -> None:
@@ -124,8 +124,8 @@ def test_a_run_whose_executor_would_start_over_is_not_resumed_once_a_step_has_be
     assert outcome.status is FAILURE
     assert "cannot be resumed" in why_failed(outcome)
     assert "Re-execute the run from its failure" in why_failed(outcome)
-    assert (scratch.count("begins"), scratch.count("held-began")) == (1, 1)
-    assert scratch.count("held-ended") == 0
+    assert (scratch.count("held-began"), scratch.count("held-ended")) == (1, 0)
+    assert scratch.count("begins") == (1 if job == "whole_relay" else 0)
     assert ends_of(outcome) == [DagsterEventType.RUN_FAILURE]
 
 
