@@ -27,6 +27,8 @@ ON_NOBODY = {QUEUE_TAG: "nobody"}
 #: How often Dagster resumes a run of the fleets that resume.
 ATTEMPTS = 2
 
+#: Finds the fleet of a kind of broker whose runs are resumed so often.
+MonitoredFleet = Callable[[str, int], Fleet]
 #: Finds a fleet's second worker.
 SecondWorker = Callable[[Fleet], WorkerProcess]
 

@@ -10,11 +10,15 @@ import pytest
 from dagster._core.workspace.load_target import GrpcServerTarget
 
 from compat_tests.conftest import BROKERS
-from compat_tests.launcher.deaths import ATTEMPTS, SECOND_QUEUE, SecondWorker, end_all_runs
+from compat_tests.launcher.deaths import (
+    ATTEMPTS,
+    SECOND_QUEUE,
+    MonitoredFleet,
+    SecondWorker,
+    end_all_runs,
+)
 from compat_tests.launcher.fleet import Fleet, open_fleet
 from compat_tests.workers import WorkerProcess, running_worker
-
-MonitoredFleet = Callable[[str, int], Fleet]
 
 
 @pytest.fixture(scope="session")

@@ -186,26 +186,6 @@ def test_a_draining_worker_ends_the_run_it_holds_with_its_steps_and_takes_no_oth
     assert scratch.count("first") == 0
 
 
-def test_a_run_whose_worker_is_killed_is_failed_by_the_run_monitoring_with_its_steps(
-    watched: Fleet, second_worker: SecondWorker, scratch: Scratch
-) -> None:
-    worker = second_worker(watched)
-    outcome = watched.launch("relay", scratch, tags=ON_SECOND)
-    scratch.wait_for("held-began")
-    assert watched.monitor() == []
-    assert outcome.status is STARTED
-    worker.signal(signal.SIGKILL)
-    rows = watched.client.workers
-    eventually(lambda: [each for each in rows() if each.name == worker.name and each.is_lost])
-    assert watched.monitor() == []
-    assert outcome.status is FAILURE
-    assert worker.name in why_failed(outcome)
-    assert "has been silent for" in why_failed(outcome)
-    wait_until_gone(int(scratch.lines("held-began")[0]))
-    assert_stopped_in_the_middle(outcome)
-    assert task_of(watched, outcome).state is TaskState.LOST
-
-
 @pytest.mark.parametrize("job", ["whole_relay", "relay"])
 def test_a_run_that_exceeds_its_maximum_runtime_is_stopped_and_fails_once(
     watched: Fleet, scratch: Scratch, job: str

@@ -75,6 +75,8 @@ def test_a_run_is_well_from_its_start_to_its_end_for_an_instance_that_did_not_la
     assert outcome.status is SUCCESS
 
 
+# On one broker only: starting processes takes long, and they open a client as any other does.
+@pytest.mark.parametrize("fleet", ["redis"], indirect=True)
 def test_another_process_sees_a_run_alive_and_dead_after_the_launching_one_has_closed(
     fleet: Fleet, code_server: GrpcServerTarget, tmp_path: Path, scratch: Scratch
 ) -> None:

@@ -2,18 +2,21 @@
 
 import signal
 from itertools import groupby
+from pathlib import Path
 
 import pytest
 from dagster import DagsterEventType, DagsterRunStatus
 from dagster._core.launcher import WorkerStatus
 from dagster._core.workspace.load_target import GrpcServerTarget
 
+from compat_tests.conftest import BROKERS
 from compat_tests.executor.runs import Outcome
 from compat_tests.executor.scratch import Scratch, eventually
 from compat_tests.launcher.deaths import (
     ATTEMPTS,
     ON_NOBODY,
     ON_SECOND,
+    MonitoredFleet,
     SecondWorker,
     ends_of,
     is_running,
@@ -108,7 +111,12 @@ def test_a_run_that_is_resumed_while_its_process_lives_is_never_in_two_at_once(
     assert [int(pid) for pid, _ in groupby(scratch.lines("tick"))] == [before, after]
 
 
-@pytest.mark.parametrize("job", ["whole_relay", "multiprocess_that_holds"])
+# The last one, whose steps take long to start, on one broker only: it makes no difference to it.
+@pytest.mark.parametrize(
+    ("resuming", "job"),
+    [*((kind, "whole_relay") for kind in BROKERS), ("embedded", "multiprocess_that_holds")],
+    indirect=["resuming"],
+)
 def test_a_run_whose_executor_would_start_over_is_not_resumed_once_a_step_has_begun(
     resuming: Fleet, scratch: Scratch, job: str
 ) -> None:
@@ -169,19 +177,44 @@ def test_a_run_on_a_worker_that_is_shut_down_goes_on_on_another(
     finish(resuming, outcome, f"{outcome.run_id}.1")
 
 
-def test_a_run_whose_worker_is_killed_is_resumed_by_a_daemon_that_has_been_restarted(
-    resuming: Fleet,
+@pytest.mark.parametrize("kind", BROKERS)
+def test_a_run_whose_worker_is_killed_is_failed_or_resumed_as_dagster_is_configured(
+    monitored_of_kind: MonitoredFleet,
     second_worker: SecondWorker,
     code_server: GrpcServerTarget,
-    scratch: Scratch,
+    tmp_path: Path,
+    kind: str,
 ) -> None:
-    worker = second_worker(resuming)
-    outcome = resuming.launch("relay", scratch, tags=ON_SECOND)
-    scratch.wait_for("held-began")
+    watched, resuming = monitored_of_kind(kind, 0), monitored_of_kind(kind, ATTEMPTS)
+    worker = second_worker(watched)
+    doomed = watched.launch("relay", new_scratch(tmp_path, "doomed"), tags=ON_SECOND)
+    lucky = resuming.launch("relay", new_scratch(tmp_path, "lucky"), tags=ON_SECOND)
+    for outcome in (doomed, lucky):
+        outcome.scratch.wait_for("held-began")
+    assert (watched.monitor(), resuming.monitor()) == ([], [])
+    assert doomed.status is lucky.status is STARTED
     worker.signal(signal.SIGKILL)
+    rows = watched.client.workers
+    eventually(lambda: [each for each in rows() if each.name == worker.name and each.is_lost])
+
+    # The first look after the lease is enough.
+    assert watched.monitor() == []
+    assert doomed.status is FAILURE
+    assert worker.name in why_failed(doomed)
+    assert "has been silent for" in why_failed(doomed)
+    wait_until_gone(int(doomed.scratch.lines("held-began")[0]))
+    assert doomed.scratch.count("held-ended") == doomed.scratch.total("ends-") == 0
+    assert task_of(watched, doomed).state is TaskState.LOST
+    assert ends_of(doomed) == [DagsterEventType.RUN_FAILURE]
+
+    # This daemon has been started after the crash, and knows only what is on record.
     with reopened(resuming, code_server) as later:
-        health = wait_until_unhealthy(later, outcome)
-        assert worker.name in str(health.msg)
-        resuming.instance.add_run_tags(outcome.run_id, {QUEUE_TAG: resuming.settings.queue})
+        assert worker.name in str(wait_until_unhealthy(later, lucky).msg)
+        resuming.instance.add_run_tags(lucky.run_id, {QUEUE_TAG: resuming.settings.queue})
         assert later.monitor() == []
-    finish(resuming, outcome, f"{outcome.run_id}.1")
+    finish(resuming, lucky, f"{lucky.run_id}.1")
+
+
+def new_scratch(directory: Path, name: str) -> Scratch:
+    (directory / name).mkdir()
+    return Scratch(directory / name)
