@@ -6,6 +6,7 @@ import time
 from dagster import Definitions, OpExecutionContext, in_process_executor, job, op
 
 from compat_tests.executor.scratch import Scratch
+from compat_tests.launcher.crash_jobs import CRASH_JOBS
 from dagster_taskiq import taskiq_executor
 
 
@@ -104,6 +105,7 @@ def spread_that_meets() -> None:
 
 defs = Definitions(
     jobs=[
+        *CRASH_JOBS,
         whole,
         spread,
         whole_that_waits,
