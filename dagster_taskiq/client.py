@@ -26,6 +26,7 @@ from dagster_taskiq.backends.base import (
     Mail,
     StateBackend,
     Task,
+    TaskState,
     Worker,
     worker_channel,
 )
@@ -150,6 +151,15 @@ class Client:
             await self.broker.discard([each for each in task_ids if each not in started])
 
         self._call(work)
+
+    def stop_later(self, task_id: str, reason: str, seconds: float) -> bool:
+        """Have a running task stopped after so many seconds; ``False`` where it is not running."""
+        task = self.tasks([task_id]).get(task_id)
+        if task is None or task.state is not TaskState.STARTED:
+            return False
+        body = command(Command.REVOKE, task=task_id, reason=reason, after=seconds)
+        self.tell(task.worker, body)
+        return True
 
     def tell(self, worker_id: str, body: Mapping[str, Any]) -> None:
         """Send a worker a command (see ``worker.control``)."""

@@ -33,6 +33,11 @@ from dagster_taskiq.unserved import who_is_there
 
 logger = logging.getLogger("dagster_taskiq.launcher")
 
+#: How long a run that was CANCELING before it is terminated goes on, in seconds. Run monitoring
+#: says so of a run that has exceeded its maximum runtime, has it terminated, and says only then
+#: that it has failed; a run whose process reads CANCELING meanwhile would end as cancelled as well.
+CALLER_SECONDS = 2.0
+
 
 class LaunchedRuns:
     """The runs of one Dagster instance, as they are launched with one set of settings."""
@@ -127,10 +132,13 @@ class LaunchedRuns:
         except BrokerUnreachableError as error:
             self._say(run, f"The run could not be told to stop: {error}")
             return False
+        reason = "the run was terminated"
         if run.status is not DagsterRunStatus.CANCELING:
             # First: the run's process, when it is interrupted, reads here that somebody wanted it.
             self._instance.report_run_canceling(run)
-        client.revoke([task_id], "the run was terminated")
+            client.revoke([task_id], reason)
+        elif not client.stop_later(task_id, reason, CALLER_SECONDS):
+            client.revoke([task_id], reason)
         task = client.tasks([task_id]).get(task_id)
         # One look is enough: should its worker live after all, the task must stop there too.
         if task and not task.state.is_final and not self._why_lost(task, look_twice=False):
@@ -139,7 +147,7 @@ class LaunchedRuns:
         started = task is not None and task.started_at > 0
         why = "Its process had ended before." if started else "It had not been started."
         end_run(self._instance, run_id, why)
-        stop_steps(self._instance, client, run_id, "the run was terminated")
+        stop_steps(self._instance, client, run_id, reason)
         return True
 
     def health(self, run: DagsterRun) -> CheckRunHealthResult:

@@ -109,7 +109,8 @@ class Outcome:
     def run_failure(self) -> str:
         """Return what the log tells a reader about why the run failed."""
         (event,) = self.of(DagsterEventType.RUN_FAILURE)
-        error = event.job_failure_data.error
+        # One that was written from outside of the run's execution has a message alone.
+        error = getattr(event.event_specific_data, "error", None)
         return f"{event.message}\n{error.to_string() if error else ''}"
 
     def assert_sound(self, died: Collection[str] = ()) -> None:

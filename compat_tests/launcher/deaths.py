@@ -43,14 +43,6 @@ def reopened(fleet: Fleet, code_server: GrpcServerTarget) -> Iterator[Fleet]:
         yield Fleet(fleet.settings, instance, workspace)
 
 
-def why_failed(outcome: Outcome) -> str:
-    """Return all that the end of a failed run tells a reader; it must have one end."""
-    (event,) = outcome.of(DagsterEventType.RUN_FAILURE)
-    data = event.event_specific_data
-    error = getattr(data, "error", None)
-    return f"{event.message}\n{error.to_string() if error else ''}"
-
-
 def end_all_runs(fleet: Fleet) -> None:
     """Leave nothing for the next look of the run monitoring, whatever a test has left."""
     for run in fleet.instance.get_runs():

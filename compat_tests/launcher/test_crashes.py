@@ -24,7 +24,6 @@ from compat_tests.launcher.deaths import (
     wait_until_taken,
     wait_until_task_ended,
     wait_until_unhealthy,
-    why_failed,
 )
 from compat_tests.launcher.fleet import Fleet
 from dagster_taskiq.backends.base import TaskState
@@ -38,7 +37,7 @@ CANCELED, STARTED = DagsterRunStatus.CANCELED, DagsterRunStatus.STARTED
 def test_a_run_whose_process_exits_fails_with_the_exit_code(fleet: Fleet, scratch: Scratch) -> None:
     outcome = fleet.run("whole_that_dies", scratch)
     assert outcome.status is FAILURE
-    assert "exit code 7" in why_failed(outcome)
+    assert "exit code 7" in outcome.run_failure()
     assert scratch.count("died") == 1
     assert "exit code 7" in wait_until_task_ended(fleet, outcome).error
     # It has ended, so there is nothing left for Dagster to do.
@@ -53,8 +52,8 @@ def test_a_run_whose_process_is_killed_fails_with_the_signal(
     kill(wait_until_taken(outcome))
     fleet.wait(outcome)
     assert outcome.status is FAILURE
-    assert "SIGKILL" in why_failed(outcome)
-    assert "worker shared-" in why_failed(outcome)
+    assert "SIGKILL" in outcome.run_failure()
+    assert "worker shared-" in outcome.run_failure()
     wait_until_task_ended(fleet, outcome)
     assert ends_of(outcome) == [DagsterEventType.RUN_FAILURE]
 
@@ -62,7 +61,7 @@ def test_a_run_whose_process_is_killed_fails_with_the_signal(
 def test_a_run_whose_op_calls_sys_exit_fails_and_says_so(fleet: Fleet, scratch: Scratch) -> None:
     outcome = fleet.run("whole_that_leaves", scratch)
     assert outcome.status is FAILURE
-    assert "SystemExit" in why_failed(outcome) + outcome.failure("leaves")
+    assert "SystemExit" in outcome.run_failure() + outcome.failure("leaves")
     assert scratch.count("leaves") == 1
     wait_until_task_ended(fleet, outcome)
     assert ends_of(outcome) == [DagsterEventType.RUN_FAILURE]
@@ -116,7 +115,7 @@ def test_when_the_process_of_a_run_dies_its_steps_in_other_processes_are_stopped
     kill(wait_until_taken(outcome))
     fleet.wait(outcome)
     assert outcome.status is FAILURE
-    assert "SIGKILL" in why_failed(outcome)
+    assert "SIGKILL" in outcome.run_failure()
     wait_until_gone(int(scratch.lines("held-began")[0]))
     assert_stopped_in_the_middle(outcome)
     # Slots and seats are free again.
@@ -149,7 +148,7 @@ def test_a_frozen_worker_is_given_up_and_does_nothing_more_when_it_thaws(
         ticks = scratch.count("tick")
         assert watched.monitor() == []
         assert outcome.status is FAILURE
-        assert worker.name in why_failed(outcome)
+        assert worker.name in outcome.run_failure()
     finally:
         worker.signal(signal.SIGCONT)
     # The worker goes on with other work, and says nothing more of what it had lost.

@@ -27,7 +27,6 @@ from compat_tests.launcher.deaths import (
     wait_until_taken,
     wait_until_task_ended,
     wait_until_unhealthy,
-    why_failed,
 )
 from compat_tests.launcher.fleet import Fleet
 from dagster_taskiq.backends.base import TaskState
@@ -86,7 +85,7 @@ def test_a_run_that_dies_again_and_again_fails_after_as_many_attempts_as_are_all
     resuming.wait(outcome)
     assert resuming.monitor() == []
     assert outcome.status is FAILURE
-    assert "SIGKILL" in why_failed(outcome)
+    assert "SIGKILL" in outcome.run_failure()
     assert resuming.instance.count_resume_run_attempts(outcome.run_id) == ATTEMPTS
     assert outcome.run.tags[TASK_ID_TAG] == f"{outcome.run_id}.{ATTEMPTS}"
     # Now nobody waits for its step any more.
@@ -130,8 +129,8 @@ def test_a_run_whose_executor_would_start_over_is_not_resumed_once_a_step_has_be
     # It stays so when Dagster goes on asking.
     eventually(lambda: resuming.monitor() == [] and outcome.run.is_finished, "the run ends")
     assert outcome.status is FAILURE
-    assert "cannot be resumed" in why_failed(outcome)
-    assert "Re-execute the run from its failure" in why_failed(outcome)
+    assert "cannot be resumed" in outcome.run_failure()
+    assert "Re-execute the run from its failure" in outcome.run_failure()
     assert (scratch.count("held-began"), scratch.count("held-ended")) == (1, 0)
     assert scratch.count("begins") == (1 if job == "whole_relay" else 0)
     assert ends_of(outcome) == [DagsterEventType.RUN_FAILURE]
@@ -200,8 +199,8 @@ def test_a_run_whose_worker_is_killed_is_failed_or_resumed_as_dagster_is_configu
     # The first look after the lease is enough.
     assert watched.monitor() == []
     assert doomed.status is FAILURE
-    assert worker.name in why_failed(doomed)
-    assert "has been silent for" in why_failed(doomed)
+    assert worker.name in doomed.run_failure()
+    assert "has been silent for" in doomed.run_failure()
     wait_until_gone(int(doomed.scratch.lines("held-began")[0]))
     assert doomed.scratch.count("held-ended") == doomed.scratch.total("ends-") == 0
     assert task_of(watched, doomed).state is TaskState.LOST

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dagster_taskiq.backends.base import FROM_START, StateBackend, worker_channel
@@ -26,7 +27,7 @@ RETRY_SECONDS = 1.0
 class Command(str, Enum):
     """The commands, by their names on the wire."""
 
-    #: Stop one task.
+    #: Stop one task: at once by force, or after some seconds, where it says so.
     REVOKE = "revoke"
     #: Finish what runs, take nothing new, end.
     DRAIN = "drain"
@@ -78,8 +79,13 @@ class Control:
     def _obey(self, body: dict[str, Any]) -> None:
         name = body.get("command")
         if name == Command.REVOKE.value:
-            reason = str(body.get("reason") or "it was revoked")
-            self._pool.stop(str(body.get("task")), reason, at_once=bool(body.get("at_once")))
+            stop = partial(
+                self._pool.stop,
+                str(body.get("task")),
+                str(body.get("reason") or "it was revoked"),
+                at_once=bool(body.get("at_once")),
+            )
+            asyncio.get_running_loop().call_later(float(body.get("after") or 0), stop)
         elif name == Command.DRAIN.value:
             logger.info("Told to drain.")
             self._drain()
