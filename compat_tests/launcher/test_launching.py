@@ -322,11 +322,26 @@ def doomed_shop(
         yield target, directory / "shop.py"
 
 
-@pytest.mark.parametrize(
+SPOILT = pytest.mark.parametrize(
     ("text", "problem"),
     [(None, "shop.py"), ("raise LookupError('no such shelf')", "LookupError: no such shelf")],
     ids=["gone", "raises"],
 )
+
+
+def run_spoilt(
+    fleet: Fleet, shop: tuple[GrpcServerTarget, Path], scratch: Scratch, text: str | None
+) -> Outcome:
+    """Run a job whose file is gone, or holds another text, since its server has loaded it."""
+    target, path = shop
+    path.unlink(missing_ok=True)
+    if text is not None:
+        path.write_text(text)
+    with serving(fleet, target) as doomed:
+        return doomed.run("shop", scratch)
+
+
+@SPOILT
 def test_a_job_that_the_worker_cannot_load_fails_its_run(
     fleet: Fleet,
     doomed_shop: tuple[GrpcServerTarget, Path],
@@ -334,18 +349,30 @@ def test_a_job_that_the_worker_cannot_load_fails_its_run(
     text: str | None,
     problem: str,
 ) -> None:
-    target, path = doomed_shop
-    path.unlink(missing_ok=True)
-    if text is not None:
-        path.write_text(text)
-    with serving(fleet, target) as doomed:
-        outcome = doomed.run("shop", scratch)
+    outcome = run_spoilt(fleet, doomed_shop, scratch, text)
 
     assert outcome.status is DagsterRunStatus.FAILURE
+    assert len(outcome.of(DagsterEventType.RUN_FAILURE)) == 1
     (worker,) = fleet.client.workers()
-    assert problem in failure_of(outcome)
-    assert worker.name in failure_of(outcome)
+    assert outcome.says(f"Worker {worker.name} on {worker.host} has taken the run")
+    assert any(problem in _all_text(event) for event in outcome.events)
     assert not scratch.lines("sold")
+
+
+@SPOILT
+def test_the_failure_of_a_run_that_cannot_be_loaded_names_worker_and_problem(
+    fleet: Fleet,
+    doomed_shop: tuple[GrpcServerTarget, Path],
+    scratch: Scratch,
+    text: str | None,
+    problem: str,
+) -> None:
+    """In the one event that alerts show, not somewhere before it."""
+    outcome = run_spoilt(fleet, doomed_shop, scratch, text)
+
+    (worker,) = fleet.client.workers()
+    assert worker.name in failure_of(outcome)
+    assert problem in failure_of(outcome)
 
 
 def test_an_include_that_cannot_be_imported_fails_the_run(
