@@ -229,7 +229,7 @@ def webserver(
     """A webserver that launches by itself what it is asked to, with no daemon in between."""
     home = tmp_path_factory.mktemp("webserver")
     settings = fleet_of_kind(request.param).settings
-    coordinator = {"module": "dagster", "class": "DefaultRunCoordinator"}
+    coordinator = {"module": "dagster._core.run_coordinator", "class": "DefaultRunCoordinator"}
     with open_fleet(home, settings, code_server, run_coordinator=coordinator) as fleet:
         web = Webserver(fleet, free_port())
         arguments = ("-h", "127.0.0.1", "-p", str(web.port))
