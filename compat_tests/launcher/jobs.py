@@ -2,10 +2,23 @@
 
 import os
 import time
+from pathlib import Path
+from typing import Any
 
-from dagster import Definitions, OpExecutionContext, in_process_executor, job, op
+from dagster import (
+    Definitions,
+    OpExecutionContext,
+    RunRequest,
+    StaticPartitionsDefinition,
+    in_process_executor,
+    job,
+    multiprocess_executor,
+    op,
+    schedule,
+    sensor,
+)
 
-from compat_tests.executor.scratch import Scratch
+from compat_tests.executor.scratch import SCRATCH_TAG, Scratch
 from compat_tests.launcher.crash_jobs import CRASH_JOBS
 from dagster_taskiq import taskiq_executor
 
@@ -103,7 +116,50 @@ def spread_that_meets() -> None:
     meet_the_others_again(meet_the_others())
 
 
+@job(executor_def=multiprocess_executor)
+def multiprocess_that_waits() -> None:
+    wait_for_release()
+
+
+@op
+def take_turn(context: OpExecutionContext) -> None:
+    Scratch.of(context).note("turns", context.run.tags.get("turn", ""))
+
+
+@job(executor_def=in_process_executor)
+def whole_in_turn() -> None:
+    take_turn()
+
+
+@op
+def note_partition(context: OpExecutionContext) -> None:
+    Scratch.of(context).note("partitions", context.partition_key)
+
+
+@job(executor_def=in_process_executor, partitions_def=StaticPartitionsDefinition(["a", "b"]))
+def whole_by_partition() -> None:
+    note_partition()
+
+
+def request_by(context: Any, turn: str) -> RunRequest:
+    """Ask for a run that notes what it does beside the instance, where a test can find it."""
+    notes = Path(context.instance.root_directory) / "notes"
+    return RunRequest(run_key=turn, tags={SCRATCH_TAG: str(notes), "turn": turn})
+
+
+@schedule(cron_schedule="0 0 1 * *", job=whole_in_turn)
+def monthly(context: Any) -> RunRequest:
+    return request_by(context, "schedule")
+
+
+@sensor(job=whole_in_turn, minimum_interval_seconds=1)
+def once(context: Any) -> RunRequest:
+    return request_by(context, "sensor")
+
+
 defs = Definitions(
+    schedules=[monthly],
+    sensors=[once],
     jobs=[
         *CRASH_JOBS,
         whole,
@@ -113,5 +169,8 @@ defs = Definitions(
         spread_that_meets,
         whole_that_dies,
         whole_that_ignores_sigterm,
-    ]
+        multiprocess_that_waits,
+        whole_in_turn,
+        whole_by_partition,
+    ],
 )

@@ -1,0 +1,199 @@
+"""Terminating: what waits never starts, what runs stops, and the run's log says so once."""
+
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import psutil
+import pytest
+from dagster import DagsterEventType, DagsterRunStatus
+from dagster._core.workspace.load_target import GrpcServerTarget
+
+from compat_tests.executor.runs import Outcome
+from compat_tests.executor.scratch import Scratch, eventually
+from compat_tests.launcher.fleet import Fleet, open_fleet
+from compat_tests.servers import own_redis
+from compat_tests.workers import ROOT, running_worker
+from dagster_taskiq.brokers.base import runs_lane
+from dagster_taskiq.settings import Settings
+
+
+def unserved_queue() -> str:
+    """Return the name of a queue that nobody else uses."""
+    return f"queue-{uuid.uuid4().hex[:8]}"
+
+
+def waiting_in(fleet: Fleet, queue: str) -> int:
+    """Return how many runs wait in a queue."""
+    return sum(row.waiting for row in fleet.client.depths() if row.queue == runs_lane(queue))
+
+
+def assert_canceled(outcome: Outcome) -> None:
+    assert outcome.status is DagsterRunStatus.CANCELED
+    assert len(outcome.of(DagsterEventType.RUN_CANCELED)) == 1
+    outcome.assert_sound()
+
+
+def assert_gone(scratch: Scratch) -> None:
+    """Check that the process of the op that waits is there no more, and did not go on."""
+    (pid,) = map(int, scratch.lines("waiting"))
+    eventually(lambda: not psutil.pid_exists(pid), f"process {pid} is gone")
+    assert scratch.count("released") == 0
+
+
+def test_a_run_that_waits_is_canceled_and_never_starts(
+    fleet: Fleet, scratch: Scratch, tmp_path: Path
+) -> None:
+    queue = unserved_queue()
+    tags = {"dagster-taskiq/queue": queue}
+    outcome = fleet.launch("whole", scratch, tags={**tags, "dagster-taskiq/run_priority": "9"})
+    assert waiting_in(fleet, queue) == 1
+
+    assert fleet.terminate(outcome) is True
+
+    assert_canceled(outcome)
+    assert waiting_in(fleet, queue) == 0
+    (event,) = outcome.of(DagsterEventType.RUN_CANCELED)
+    assert "had not been started" in str(event.message)
+    later = fleet.launch("whole_in_turn", scratch, tags=tags)
+    with running_worker(fleet.settings, tmp_path, "-q", queue, "-c", "1", name=queue) as worker:
+        fleet.wait(later)
+        assert f"task {outcome.run_id}" not in worker.output()
+    assert later.status is DagsterRunStatus.SUCCESS
+    assert scratch.count("first") == 0
+    assert outcome.status is DagsterRunStatus.CANCELED
+    assert not outcome.of(DagsterEventType.RUN_START)
+
+
+def test_the_message_of_a_run_that_was_terminated_is_dropped_when_it_comes_late(
+    fleet: Fleet, scratch: Scratch
+) -> None:
+    """As where the broker had not found it to take it back."""
+    from dagster._core.launcher import LaunchRunContext
+
+    tags = {"dagster-taskiq/queue": unserved_queue()}
+    outcome = fleet.launch("whole", scratch, tags=tags)
+    assert fleet.terminate(outcome)
+    fleet.instance.add_run_tags(outcome.run_id, {"dagster-taskiq/queue": fleet.settings.queue})
+    context = LaunchRunContext(outcome.run, fleet.workspace.create_request_context())
+    fleet.instance.run_launcher.launch_run(context)
+
+    (log,) = Path(fleet.instance.root_directory).glob("shared-*.log")
+    dropped = f"Dropped task {outcome.run_id}: it is REVOKED"
+    eventually(lambda: dropped in log.read_text(errors="replace"), "it is dropped")
+    assert scratch.count("first") == 0
+    assert_canceled(outcome)
+
+
+@pytest.mark.parametrize(
+    "job", ["whole_that_waits", "spread_that_waits", "multiprocess_that_waits"]
+)
+def test_a_run_that_is_executed_stops_with_its_steps(
+    fleet: Fleet, scratch: Scratch, job: str
+) -> None:
+    outcome = fleet.launch(job, scratch)
+    scratch.wait_for("waiting")
+
+    assert fleet.terminate(outcome) is True
+
+    fleet.wait(outcome)
+    assert_canceled(outcome)
+    assert_gone(scratch)
+    eventually(lambda: not _busy(fleet), "the worker is free")
+
+
+def _busy(fleet: Fleet) -> bool:
+    return any(worker.running for worker in fleet.client.workers())
+
+
+def test_a_run_that_ignores_the_interrupt_is_killed_and_its_worker_ends_it(
+    fleet: Fleet, scratch: Scratch
+) -> None:
+    outcome = fleet.launch("whole_that_ignores_sigterm", scratch)
+    scratch.wait_for("waiting")
+
+    assert fleet.terminate(outcome) is True
+    scratch.wait_for("interrupted")
+    fleet.wait(outcome)
+
+    assert_canceled(outcome)
+    assert_gone(scratch)
+    (event,) = outcome.of(DagsterEventType.RUN_CANCELED)
+    assert "The run was stopped." in str(event.message)
+
+
+def test_a_run_may_be_terminated_twice(fleet: Fleet, scratch: Scratch) -> None:
+    outcome = fleet.launch("whole_that_ignores_sigterm", scratch)
+    scratch.wait_for("waiting")
+
+    assert fleet.terminate(outcome) is True
+    assert outcome.status is DagsterRunStatus.CANCELING
+    assert fleet.terminate(outcome) is True, "it has not ended yet"
+    fleet.wait(outcome)
+
+    assert fleet.terminate(outcome) is False, "there is nothing to stop any more"
+    assert_canceled(outcome)
+    assert len(outcome.of(DagsterEventType.RUN_CANCELING)) == 1
+    assert_gone(scratch)
+
+
+def test_there_is_nothing_to_terminate_of_a_run_that_is_not_there_or_not_launched_or_ended(
+    fleet: Fleet, scratch: Scratch
+) -> None:
+    terminate = fleet.instance.run_launcher.terminate
+
+    assert terminate(str(uuid.uuid4())) is False
+    created = fleet.create("whole", scratch)
+    assert terminate(created.run_id) is False
+    assert created.status is DagsterRunStatus.NOT_STARTED
+    ended = fleet.run("whole", scratch)
+    events = len(ended.events)
+    assert terminate(ended.run_id) is False
+    assert ended.status is DagsterRunStatus.SUCCESS
+    assert len(ended.events) == events
+
+
+def test_where_the_broker_is_away_the_run_goes_on_and_its_log_says_why(
+    code_server: GrpcServerTarget, scratch: Scratch, dagster_home: Path
+) -> None:
+    with own_redis() as server:
+        settings = Settings(broker=server.url, connect_timeout=2.0)
+        with open_fleet(dagster_home, settings, code_server) as fleet:
+            outcome = fleet.launch("whole", scratch)
+            server.stop()
+
+            assert fleet.terminate(outcome) is False
+
+            assert outcome.says("could not be told to stop", f"127.0.0.1:{server.port}")
+            assert outcome.status is DagsterRunStatus.STARTING
+            assert not outcome.of(DagsterEventType.RUN_CANCELING)
+            server.start()
+            assert fleet.terminate(outcome) is True
+            assert_canceled(outcome)
+
+
+def test_another_process_than_the_one_that_launched_it_may_terminate_a_run(
+    fleet: Fleet, scratch: Scratch
+) -> None:
+    outcome = fleet.launch("whole_that_waits", scratch)
+    scratch.wait_for("waiting")
+    program = (
+        "import sys\n"
+        "from dagster import DagsterInstance\n"
+        "with DagsterInstance.from_config(sys.argv[1]) as instance:\n"
+        "    print(instance.run_launcher.terminate(sys.argv[2]))\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program, fleet.instance.root_directory, outcome.run_id],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+
+    assert done.stdout.splitlines()[-1:] == ["True"], done.stderr
+    fleet.wait(outcome)
+    assert_canceled(outcome)
+    assert_gone(scratch)
