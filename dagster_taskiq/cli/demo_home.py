@@ -21,12 +21,13 @@ from dagster_taskiq.client import Client
 from dagster_taskiq.demo import project
 from dagster_taskiq.settings import BACKEND_ENV, BROKER_ENV, redact
 
-#: How long a process may take to come up, in seconds.
-START_SECONDS = 60.0
+#: How long a process may take to come up, in seconds. With the UI, four of them import Dagster at
+#: the same time.
+START_SECONDS = 120.0
 #: How long what a demo leaves on a server is kept there, in seconds; longer than its runs take.
 RESULT_TTL_SECONDS = 300.0
 #: How often a process is looked at, in seconds.
-LOOK_SECONDS = 0.05
+LOOK_SECONDS = 0.2
 #: How much of a log is shown when its process did not do what it should, in lines.
 LOG_LINES = 20
 

@@ -23,6 +23,7 @@ from dagster import DagsterInstance
 from dagster._core.errors import DagsterUserCodeUnreachableError
 
 from dagster_taskiq.cli.demo_home import (
+    LOOK_SECONDS,
     MODULE,
     SLOTS,
     DemoHome,
@@ -50,8 +51,6 @@ DRAIN_SECONDS = 60.0
 #: How long a process may take to end otherwise, before it is killed, in seconds; more than the
 #: worker's own grace for what it stops.
 STOP_SECONDS = 15.0
-#: How often signals and processes are looked at, in seconds.
-LOOK_SECONDS = 0.1
 #: Within what time the webserver must answer a question, in seconds.
 ANSWER_SECONDS = 30.0
 
