@@ -6,17 +6,22 @@ VENV := .venv
 OLDEST_VENV := .venv-oldest
 OLDEST := dagster==1.13.0
 
-.PHONY: help demo test lint types tests tests-oldest servers bench clean
+.PHONY: help demo demo-ui test lint types tests tests-oldest servers bench clean
 
 help:
-	@echo "make demo    an example project, run on a worker on this machine"
-	@echo "make test    everything that is checked, servers included"
-	@echo "make lint    style and types alone"
-	@echo "make bench   how long steps take, compared with running in process"
-	@echo "make clean   remove what the others have made"
+	@echo "make demo     an example project, run on a worker on this machine"
+	@echo "make demo-ui  the same in Dagster's UI, with the run launcher, until Ctrl-C"
+	@echo "make test     everything that is checked, servers included"
+	@echo "make lint     style and types alone"
+	@echo "make bench    how long steps take, compared with running in process"
+	@echo "make clean    remove what the others have made"
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/dagster-taskiq demo
+
+# On another port, or another broker: make demo-ui ARGS='--port 3001'
+demo-ui: $(VENV)/.installed-ui
+	$(VENV)/bin/dagster-taskiq demo --ui $(ARGS)
 
 test: servers lint tests tests-oldest
 
@@ -46,6 +51,10 @@ clean:
 
 $(VENV)/.installed: pyproject.toml scripts/make-venv
 	scripts/make-venv $(VENV) --editable .
+	@touch $@
+
+$(VENV)/.installed-ui: $(VENV)/.installed
+	scripts/make-venv --into $(VENV) --editable '.[ui]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

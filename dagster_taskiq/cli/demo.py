@@ -1,22 +1,15 @@
 """``dagster-taskiq demo``: an example project, a worker, and a look at what the event log says."""
 
 import _thread
-import os
-import shutil
 import signal
-import subprocess
 import sys
-import tempfile
 import threading
 import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 from dagster import DagsterInstance, DagsterRun
 from dagster._core.definitions.reconstruct import ReconstructableRepository
 from dagster._core.events import RunFailureReason
@@ -26,27 +19,31 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from dagster_taskiq.cli.demo_home import (
+    MODULE,
+    SLOTS,
+    DemoHome,
+    DemoProcess,
+    demo_home,
+    end_signals,
+    start_worker,
+    worker_beats,
+)
+from dagster_taskiq.cli.demo_ui import DEFAULT_PORT, run_ui
 from dagster_taskiq.cli.tables import show
 from dagster_taskiq.cli.worker import show_workers
 from dagster_taskiq.client import Client, client_for
-from dagster_taskiq.demo import project
 from dagster_taskiq.demo.facts import facts_of
 from dagster_taskiq.demo.story import Outcome, RunStory, StepStory
-from dagster_taskiq.settings import BACKEND_ENV, BROKER_ENV, EMBEDDED_URL, Settings, redact
+from dagster_taskiq.settings import EMBEDDED_URL, Settings, redact
 
-#: How long the worker may take to come up, in seconds.
-WORKER_START_SECONDS = 60.0
-#: How long it may take to leave, having nothing to do, before it is killed, in seconds.
+#: How long the worker may take to leave, having nothing to do, before it is killed, in seconds.
 WORKER_STOP_SECONDS = 20.0
 #: How long all runs together may take before the demo gives up, in seconds.
 RUNS_SECONDS = 300.0
 #: How often the event log is read to show what is new, in seconds.
 POLL_SECONDS = 0.2
-#: How much of the worker's log is shown when it did not come up, in lines.
-LOG_LINES = 20
 
-WORKER_NAME = "demo-worker"
-SLOTS = 2
 #: The partition for which the assets are made.
 PARTITION = "north"
 
@@ -69,11 +66,22 @@ _STYLES = {
     help="URL of the broker to run it on. Default: the embedded one, with nothing to install.",
 )
 @click.option("--keep", is_flag=True, help="Keep the demo's directory, and print where it is.")
-def demo(broker: str, keep: bool) -> None:
+@click.option(
+    "--ui",
+    is_flag=True,
+    help="Start Dagster's webserver and daemon too, with the run launcher; stay until Ctrl-C.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    help=f"Port of the webserver, with --ui. Default: {DEFAULT_PORT}. Taken: a free one.",
+)
+def demo(broker: str, keep: bool, ui: bool, port: int | None) -> None:
     """Run an example project on a worker, in a directory of its own.
 
     The exit code is 0 when everything went as it should: the retries, the killed process and the
-    skipped step included.
+    skipped step included. With --ui it is 0 when Ctrl-C has stopped what was up, and 1 when
+    something did not come up or ended by itself. It is 130 when Ctrl-C came before that.
     """
     if broker.startswith("memory:"):
         raise click.BadParameter(
@@ -81,34 +89,32 @@ def demo(broker: str, keep: bool) -> None:
             "redis://localhost:6379/0, or none at all.",
             param_hint="--broker",
         )
+    if ui:
+        run_ui(broker, port or DEFAULT_PORT, keep)
+        return
+    if port is not None:
+        raise click.UsageError("--port is for the webserver, which --ui starts.")
     # SIGTERM ends the demo as Ctrl-C does, the worker first; and so does the watchdog, also where
     # a shell started the demo with SIGINT ignored.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in end_signals():
         signal.signal(number, signal.default_int_handler)
-    home = Path(tempfile.mkdtemp(prefix="dagster-taskiq-demo-"))
     try:
-        succeeded = _run_demo(home, broker)
+        with demo_home(broker, keep) as home:
+            succeeded = _run_demo(home)
     except KeyboardInterrupt:
         click.echo("Interrupted.", err=True)
         sys.exit(130)
-    finally:
-        if keep:
-            click.echo(f"Kept: {home}")
-            click.echo(f"  worker's log:       {_worker_log(home)}")
-            click.echo(f"  runs, in Dagster:   DAGSTER_HOME={home} dagster dev -m {_module()}")
-        else:
-            shutil.rmtree(home, ignore_errors=True)
     sys.exit(0 if succeeded else 1)
 
 
-def _run_demo(home: Path, broker: str) -> bool:
+def _run_demo(home: DemoHome) -> bool:
     """Run the demo in ``home``; return whether all facts hold."""
-    config = _prepare(home, broker)
+    config = home.config
     settings = Settings.from_dict(config).resolved()
     client = client_for(settings)
-    click.echo(f"Example project {_module()} on {redact(settings.broker)}\n")
+    click.echo(f"Example project {MODULE} on {redact(settings.broker)}\n")
     with DagsterInstance.get() as instance:
-        with _worker(home, client) as worker, _watchdog(worker, home):
+        with _worker(home, client) as worker, _watchdog(worker):
             show_workers(client.workers())
             runs = []
             for job, tags in (
@@ -124,63 +130,25 @@ def _run_demo(home: Path, broker: str) -> bool:
     return _summarize(stories)
 
 
-def _prepare(home: Path, broker: str) -> dict[str, Any]:
-    """Make ``home`` a Dagster home and this process one of its users.
-
-    Returns:
-        The executor's config: names of its own, so that the demo disturbs nobody on the server.
-    """
-    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
-    # The broker's URL, which may hold a password, goes by way of the environment: neither into a
-    # run's config nor onto the worker's command line.
-    os.environ.update({"DAGSTER_HOME": str(home), BROKER_ENV: broker})
-    os.environ.pop(BACKEND_ENV, None)
-    config = {"prefix": f"dagster-taskiq-demo-{uuid.uuid4().hex[:8]}", "result_ttl": RUNS_SECONDS}
-    _worker_config(home).write_text(yaml.safe_dump(config))
-    return config
-
-
 @contextmanager
-def _worker(home: Path, client: Client) -> Iterator["subprocess.Popen[bytes]"]:
+def _worker(home: DemoHome, client: Client) -> Iterator[DemoProcess]:
     """Start a worker, wait until it beats, and end it with the context.
 
     Raises:
         click.ClickException: it does not come up, or does not leave as it should.
     """
-    command = [sys.executable, "-m", "dagster_taskiq", "worker", "start"]
-    command += ["-n", WORKER_NAME, "-c", str(SLOTS), "-y", str(_worker_config(home))]
     click.echo(f"Starting a worker with {SLOTS} slots ...")
-    with _worker_log(home).open("ab") as log:
-        # In a session of its own: Ctrl-C is for the demo, which then ends the worker.
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    worker = start_worker(home)
     try:
-        deadline = time.monotonic() + WORKER_START_SECONDS
-        while not any(each.name == WORKER_NAME for each in client.workers()):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise click.ClickException(f"The worker did not come up.\n{_log_end(home)}")
-            time.sleep(0.05)
-        yield process
+        worker.wait_until(lambda: worker_beats(client))
+        yield worker
     finally:
-        process.terminate()
-        try:
-            process.wait(WORKER_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    if process.returncode != 0:
-        raise click.ClickException(
-            f"The worker ended with exit code {process.returncode}.\n{_log_end(home)}"
-        )
+        worker.stop(WORKER_STOP_SECONDS)
+    worker.check_end()
 
 
 @contextmanager
-def _watchdog(worker: "subprocess.Popen[bytes]", home: Path) -> Iterator[None]:
+def _watchdog(worker: DemoProcess) -> Iterator[None]:
     """Interrupt the runs when their worker has gone or they take too long.
 
     Raises:
@@ -192,8 +160,8 @@ def _watchdog(worker: "subprocess.Popen[bytes]", home: Path) -> Iterator[None]:
     def watch() -> None:
         deadline = time.monotonic() + RUNS_SECONDS
         while not done.wait(0.5):
-            if worker.poll() is not None:
-                problems.append(f"The worker ended in the middle of it.\n{_log_end(home)}")
+            if worker.exit_code is not None:
+                problems.append(f"The worker ended in the middle of it.\n{worker.log_end}")
             elif time.monotonic() > deadline:
                 problems.append(f"The runs have not ended after {RUNS_SECONDS:.0f} s.")
             if problems:
@@ -220,7 +188,7 @@ def _run_job(
     Raises:
         KeyboardInterrupt: this process was told to end.
     """
-    job = ReconstructableRepository.for_module(_module(), "defs").get_reconstructable_job(name)
+    job = ReconstructableRepository.for_module(MODULE, "defs").get_reconstructable_job(name)
     run = instance.create_run_for_job(
         job.get_definition(),
         run_config={
@@ -323,20 +291,3 @@ def _summarize(stories: Sequence[RunStory]) -> bool:
         f"\n{sum(fact.holds for fact in facts)} of {len(facts)} facts hold, by Dagster's event log."
     )
     return succeeded
-
-
-def _module() -> str:
-    return project.__name__
-
-
-def _worker_config(home: Path) -> Path:
-    return home / "worker.yaml"
-
-
-def _worker_log(home: Path) -> Path:
-    return home / "worker.log"
-
-
-def _log_end(home: Path) -> str:
-    lines = _worker_log(home).read_text(errors="replace").splitlines()
-    return "\n".join(["The last lines of its log:", *(f"  {line}" for line in lines[-LOG_LINES:])])

@@ -1,0 +1,306 @@
+"""``dagster-taskiq demo --ui`` as its users meet it: one command, a browser, and Ctrl-C."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from click.testing import CliRunner
+from dagster import DagsterInstance, DagsterRunStatus
+
+from compat_tests.servers import own_redis
+from compat_tests.waiting import eventually
+from compat_tests.workers import ROOT
+from dagster_taskiq.cli import cli
+from dagster_taskiq.cli.demo_home import WORKER_NAME
+from dagster_taskiq.settings import BROKER_ENV
+from dagster_taskiq.tags import TASK_ID_TAG
+
+#: Four processes import Dagster at the same time, and there may be others on the machine.
+pytestmark = pytest.mark.timeout(300)
+PATIENCE = 150.0
+
+PASSWORD = "s3cr3t-w0rd"
+
+RUN = """
+query Run($id: ID!) {
+  runOrError(runId: $id) {
+    ... on Run { status tags { key value } stepStats { stepKey status } }
+  }
+}
+"""
+EVENTS = """
+query Events($id: ID!) {
+  logsForRun(runId: $id) {
+    ... on EventConnection { events { ... on MessageEvent { message } } }
+  }
+}
+"""
+LAUNCH = """
+mutation Launch($params: ExecutionParams!) {
+  launchRun(executionParams: $params) { ... on LaunchRunSuccess { run { runId } } }
+}
+"""
+
+
+class RunningDemo:
+    """One ``dagster-taskiq demo --ui``, its output, and its webserver."""
+
+    def __init__(self, directory: Path, *arguments: str, path: str = str(ROOT)) -> None:
+        #: Where temporary files go.
+        self.place = directory / "place"
+        self.place.mkdir()
+        self.log = directory / "output"
+        environment = {**os.environ, "PYTHONPATH": path, "TMPDIR": str(self.place)}
+        with self.log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "dagster_taskiq", "demo", "--ui", *arguments],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=directory,
+                env=environment,
+            )
+        #: All processes that were ever seen under it.
+        self.seen: set[psutil.Process] = set()
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text()
+
+    @property
+    def home(self) -> Path:
+        (home,) = self.homes
+        return home
+
+    @property
+    def homes(self) -> list[Path]:
+        """The demo's directories; Dagster has temporary files of its own beside them."""
+        return list(self.place.glob("dagster-taskiq-demo-*"))
+
+    @property
+    def url(self) -> str:
+        return self.wait_for(r"Dagster is at (http://127\.0\.0\.1:\d+)")
+
+    def wait_for(self, pattern: str) -> str:
+        """Wait for something in the output; return its first group, or all of it."""
+
+        def find() -> re.Match[str] | None:
+            assert self.process.poll() is None or re.search(pattern, self.output), self.output
+            return re.search(pattern, self.output)
+
+        found = eventually(find, PATIENCE)
+        assert found is not None
+        return found[found.re.groups and 1]
+
+    def family(self) -> set[psutil.Process]:
+        """Return what runs under it now."""
+        self.seen.update(psutil.Process(self.process.pid).children(recursive=True))
+        return {each for each in self.seen if _is_there(each)}
+
+    def find(self, *words: str) -> psutil.Process:
+        """Return the process of its own with these words on its command line."""
+        self.family()
+        direct = psutil.Process(self.process.pid).children()
+        (found,) = (each for each in direct if set(words) <= set(each.cmdline()))
+        return found
+
+    def ask(self, query: str, **variables: Any) -> Any:
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.url}/graphql", body, headers)
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=60) as response:
+            answer = json.load(response)
+        assert "errors" not in answer, answer
+        (value,) = answer["data"].values()
+        return value
+
+    def launch(self, job: str, **more: Any) -> str:
+        """Launch a run as the UI does, with no config; return its id."""
+        selector = {
+            "repositoryLocationName": "example",
+            "repositoryName": "__repository__",
+            "jobName": job,
+            **more.pop("selector", {}),
+        }
+        params = {"selector": selector, "runConfigData": {}, "mode": "default", **more}
+        return str(self.ask(LAUNCH, params=params)["run"]["runId"])
+
+    def wait_for_status(self, run_id: str, status: str) -> Any:
+        def look() -> Any:
+            run = self.ask(RUN, id=run_id)
+            ended = run["status"] in ("SUCCESS", "FAILURE", "CANCELED")
+            assert run["status"] == status or not ended, (run, self.ask(EVENTS, id=run_id))
+            return run if run["status"] == status else None
+
+        return eventually(look, PATIENCE)
+
+    def messages(self, run_id: str) -> list[str]:
+        return [each["message"] for each in self.ask(EVENTS, id=run_id)["events"]]
+
+    def wait(self) -> int:
+        return self.process.wait(PATIENCE)
+
+    def nothing_is_left(self) -> bool:
+        """Wait until every process that was seen has gone."""
+        return eventually(lambda: not any(map(_is_there, self.seen)))
+
+
+def _is_there(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+@contextmanager
+def running_demo(directory: Path, *arguments: str) -> Iterator[RunningDemo]:
+    demo = RunningDemo(directory, *arguments)
+    try:
+        yield demo
+    except BaseException:
+        sys.stdout.write(demo.output)  # pytest shows it
+        raise
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            demo.family()
+        if demo.process.poll() is None:
+            demo.process.kill()
+            demo.process.wait(30)
+        for each in filter(_is_there, demo.seen):
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+
+
+def test_runs_are_launched_onto_the_worker_and_ctrl_c_stops_it_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(BROKER_ENV, "embedded://")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        with running_demo(tmp_path, "--keep", "--port", str(taken)) as demo:
+            assert not demo.url.endswith(f":{taken}")
+            assert f"Port {taken} is taken." in demo.output
+
+            # The one that was launched for its user to see, with its killed process.
+            first = demo.wait_for(rf"{demo.url}/runs/(\S+)")
+            run = demo.wait_for_status(first, "SUCCESS")
+            assert {"key": TASK_ID_TAG, "value": first} in run["tags"]
+            steps = {each["stepKey"]: each["status"] for each in run["stepStats"]}
+            assert (steps["weigh_parcel[drums]"], steps["drive"]) == ("SUCCESS", "SUCCESS")
+            again = 'Started re-execution (attempt # 2) of step "weigh_parcel[drums]".'
+            assert again in demo.messages(first)
+
+            # What one clicks next: the other job, and "Materialize".
+            tags = {"tags": [{"key": "dagster/partition", "value": "north"}]}
+            assets = [{"path": [name]} for name in ("orders", "price")]
+            checks = [{"assetKey": {"path": ["orders"]}, "name": "every_region_orders"}]
+            chosen = {"assetSelection": assets, "assetCheckSelection": checks}
+            launched = {
+                demo.launch("shop_assets", executionMetadata=tags): {"shop", "revenue"},
+                demo.launch("__ASSET_JOB", selector=chosen): {"shop"},
+            }
+            for run_id, wanted in launched.items():
+                run = demo.wait_for_status(run_id, "SUCCESS")
+                assert {"key": TASK_ID_TAG, "value": run_id} in run["tags"]
+                for step in wanted:
+                    said = f'Worker {WORKER_NAME} started step "{step}".'
+                    assert said in demo.messages(run_id)
+
+            last = demo.launch("ship_parcels")
+            demo.wait_for_status(last, "STARTED")
+            assert len(demo.family()) >= 4
+            demo.process.send_signal(signal.SIGINT)
+            assert demo.wait() == 0, demo.output
+            assert demo.nothing_is_left()
+            assert f"Kept: {demo.home}" in demo.output
+            assert "Traceback" not in demo.output
+            # What runs may finish: Ctrl-C is not "Terminate".
+            with DagsterInstance.from_config(str(demo.home)) as instance:
+                drained = instance.get_run_by_id(last)
+            assert drained is not None
+            assert drained.status is DagsterRunStatus.SUCCESS
+
+
+def test_it_keeps_a_password_to_itself_and_ends_when_a_process_is_killed(tmp_path: Path) -> None:
+    with own_redis("--requirepass", PASSWORD) as server:
+        url = server.url.replace("://", f"://:{PASSWORD}@")
+        with running_demo(tmp_path, "--broker", url) as demo:
+            first = demo.wait_for(rf"{demo.url}/runs/(\S+)")
+            demo.wait_for_status(first, "SUCCESS")
+            words = [word for each in demo.family() for word in each.cmdline()]
+            files = [path for path in demo.home.rglob("*") if path.is_file()]
+            assert {"dagster.yaml", "worker.log"} <= {path.name for path in files}
+            for text in (*words, demo.output, *map(_text_of, files)):
+                assert PASSWORD not in text
+
+            demo.wait_for_status(demo.launch("ship_parcels"), "STARTED")
+            worker = demo.find("worker", "start")
+            demo.family()
+            worker.kill()
+            assert demo.wait() == 1, demo.output
+            said = r"Error: The worker was ended by SIGKILL\.\nThe last lines of its log:\n  \d{4}-"
+            assert re.search(said, demo.output)
+            assert demo.nothing_is_left()
+            assert demo.homes == []
+
+
+def _text_of(path: Path) -> str:
+    with suppress(FileNotFoundError):  # SQLite's journals come and go
+        return path.read_bytes().decode(errors="replace")
+    return ""
+
+
+def test_a_second_signal_stops_what_does_not_end_by_itself(tmp_path: Path) -> None:
+    with running_demo(tmp_path) as demo:
+        demo.wait_for("Starting a worker")
+        worker = eventually(lambda: demo.find("worker", "start"))
+        worker.suspend()
+        demo.process.send_signal(signal.SIGTERM)
+        demo.wait_for("Stopping: worker")
+        demo.family()
+        demo.process.send_signal(signal.SIGINT)
+        assert demo.wait() == 130, demo.output
+        assert "The worker does not end; killing it." in demo.output
+        assert demo.nothing_is_left()
+        assert demo.homes == []
+
+
+def test_without_a_webserver_it_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Without:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'dagster_webserver':\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Without())\n"
+    )
+    demo = RunningDemo(tmp_path, path=f"{tmp_path}{os.pathsep}{ROOT}")
+    assert demo.wait() == 2
+    (line,) = demo.output.splitlines()
+    assert line.startswith("Error: ")
+    assert "pip install 'dagster-taskiq[ui]'" in line
+    assert demo.homes == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("--ui", "--broker", "memory://"), "has no workers"),
+        (("--port", "3001"), "--ui"),
+        (("--ui", "--port", "70000"), "70000"),
+    ],
+)
+def test_wrong_options_are_refused(arguments: tuple[str, ...], problem: str) -> None:
+    done = CliRunner().invoke(cli, ["demo", *arguments])
+    assert done.exit_code == 2
+    assert problem in done.output
