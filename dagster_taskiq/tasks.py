@@ -5,7 +5,6 @@ one. Their arguments are the ones Dagster itself uses to hand a step or a run to
 packed as JSON; nothing from the wire is ever unpickled.
 """
 
-import logging
 import os
 import socket
 import sys
@@ -13,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus
@@ -24,7 +24,6 @@ from dagster._core.execution.context_creation_job import create_context_free_log
 from dagster._core.storage.dagster_run import DagsterRun
 from dagster._grpc.types import ExecuteRunArgs, ExecuteStepArgs, ResumeRunArgs
 from dagster._serdes import deserialize_value, serialize_value, unpack_value
-from dagster._utils.error import serializable_error_info_from_exc_info
 from dagster._utils.hosted_user_process import recon_job_from_origin
 from dagster._utils.interrupts import capture_interrupts, check_captured_interrupt
 from taskiq import AsyncBroker
@@ -38,8 +37,6 @@ from dagster_taskiq.leftovers import end_run, stop_steps
 from dagster_taskiq.performing import describe_failure, surroundings
 from dagster_taskiq.settings import Settings
 from dagster_taskiq.task_names import EXECUTE_JOB, EXECUTE_PLAN, RESUME_JOB, SETTLE_RUN
-
-logger = logging.getLogger("dagster_taskiq.tasks")
 
 #: A run that has not been started: what ``execute_job`` may start.
 STARTABLE = (
@@ -133,12 +130,10 @@ def execute_plan(
             known_state=args.known_state,
             repository_load_data=load_data,
         )
-    except Exception:
-        error = serializable_error_info_from_exc_info(sys.exc_info())
+    except Exception as error:
         raise TaskFailedError(
             f"Worker {surroundings().worker} on {socket.gethostname()} cannot load the job of step "
-            f"{step_key}: {error.to_string()}\nThe worker's working directory is {os.getcwd()} "  # noqa: PTH109
-            f"and its path is {sys.path}."
+            f"{step_key}: {describe_failure(error)}\n{_where_code_is_looked_for()}"
         ) from None
     wanted = TERMINAL_EVENTS | OUTPUT_EVENTS if wake_on_output else TERMINAL_EVENTS
     wake = surroundings().wake
@@ -277,6 +272,9 @@ def _load(instance: DagsterInstance, run: DagsterRun, include: Sequence[str]) ->
 
     So that a run which is terminated meanwhile ends as it should: Dagster looks at the run after
     it has loaded the job, and takes one that is CANCELING for one that somebody else executes.
+
+    Raises:
+        TaskFailedError: it cannot be loaded; the text says what is wrong, and where that was tried.
     """
     import_included(include)
     job = _job_of(instance, run)
@@ -284,9 +282,10 @@ def _load(instance: DagsterInstance, run: DagsterRun, include: Sequence[str]) ->
         return
     try:
         job.get_definition()
-    except Exception:
-        # What executes the run meets the same, and puts it into the log in Dagster's own way.
-        logger.debug("Cannot load the job of run %s.", run.run_id, exc_info=True)
+    except Exception as error:
+        raise TaskFailedError(
+            f"its job cannot be loaded.\n{describe_failure(error)}\n{_where_code_is_looked_for()}"
+        ) from None
 
 
 def _job_of(instance: DagsterInstance, run: DagsterRun) -> ReconstructableJob | None:
@@ -297,6 +296,10 @@ def _job_of(instance: DagsterInstance, run: DagsterRun) -> ReconstructableJob | 
     instance.inject_env_vars(run.remote_job_origin.location_name if run.remote_job_origin else None)
     job = recon_job_from_origin(origin)
     return job.with_repository_load_data(_load_data_of(instance, run))
+
+
+def _where_code_is_looked_for() -> str:
+    return f"The worker's working directory is {Path.cwd()} and its path is {sys.path}."
 
 
 def _load_data_of(instance: DagsterInstance, run: DagsterRun) -> Any:
