@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from dagster import DagsterEvent, DagsterRunStatus
-from dagster._core.errors import DagsterSubprocessError
+from dagster._core.errors import DagsterExecutionInterruptedError, DagsterSubprocessError
 from dagster._core.events import EngineEventData
 from dagster._core.execution.context.system import PlanOrchestrationContext
 from dagster._core.execution.plan.active import ActiveExecution
@@ -156,7 +156,7 @@ class RunLoop:
         while True:
             if active.check_for_interrupts():
                 yield from self._interrupt()
-                return
+                return  # it will be resumed
             self._read_log()
             self._settle_ended()
             self._check_flights()
@@ -450,6 +450,8 @@ class RunLoop:
             self._say(f"Still not stopped: {', '.join(self._flights)}.")
         self._read_log()
         yield from self._take_read()
+        # Steps that failed as they were stopped are not why the run ends.
+        raise DagsterExecutionInterruptedError
 
     def _forget_ended(self) -> None:
         """Drop what has ended; of an interrupted run nobody asks any more how."""

@@ -276,6 +276,8 @@ def _load(instance: DagsterInstance, run: DagsterRun, include: Sequence[str]) ->
     Raises:
         TaskFailedError: it cannot be loaded; the text says what is wrong, and where that was tried.
     """
+    if run.job_code_origin is not None:
+        make_importable(run.job_code_origin)
     import_included(include)
     job = _job_of(instance, run)
     if job is None:
@@ -292,7 +294,6 @@ def _job_of(instance: DagsterInstance, run: DagsterRun) -> ReconstructableJob | 
     origin = run.job_code_origin
     if origin is None:
         return None
-    make_importable(origin)
     instance.inject_env_vars(run.remote_job_origin.location_name if run.remote_job_origin else None)
     job = recon_job_from_origin(origin)
     return job.with_repository_load_data(_load_data_of(instance, run))

@@ -180,6 +180,10 @@ class Pool:
                 rows.append(_running(child.message, child, now - child.since))
         return rows
 
+    def holds(self, task_id: str) -> bool:
+        """Return whether a task runs here, or is about to."""
+        return task_id in self._busy or task_id in self._waiting
+
     @property
     def runs_held(self) -> int:
         """How many runs have a seat here."""
@@ -237,7 +241,7 @@ class Pool:
         if timer is not None:
             timer.cancel()
             self._slots.release()
-            if task_id not in self._busy and task_id not in self._waiting:
+            if not self.holds(task_id):
                 self._unseat(task_id)
 
     def renew(self, deadline: float) -> None:

@@ -177,6 +177,13 @@ class WorkerService:
             self.pool.forgo(message.task_id)
             await self.broker.give_back(message.task_id)
             raise NoResultError
+        if self.pool.holds(message.task_id):
+            # Before the start is recorded: where the backend has lost the record, it would be
+            # recorded again, and the end of the second would then be that of the first.
+            self.pool.forgo(message.task_id)
+            logger.info("Dropped task %s: it runs here already.", message.task_id)
+            await context.ack()
+            raise NoResultError
         refused = await self._start(message)
         if refused is not None:
             self.pool.forgo(message.task_id)
