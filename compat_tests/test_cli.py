@@ -575,3 +575,11 @@ def test_every_command_has_help(run: Run) -> None:
         assert (outcome.code, outcome.error) == (0, "")
         assert "Usage: " in outcome.out
     assert os.environ.get("DAGSTER_TASKIQ_BROKER") is None
+
+
+def test_what_needs_no_dagster_does_not_wait_for_it() -> None:
+    """Dagster takes seconds to import: a probe, and the parent of a worker, do without it."""
+    modules = "cli.status, dagster_taskiq.cli.worker, dagster_taskiq.worker.runner"
+    code = f"import sys, dagster_taskiq.{modules}; print('dagster' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -19,8 +19,8 @@ from dagster import DagsterInstance, DagsterRunStatus
 from compat_tests.workers import ROOT
 from dagster_taskiq.cli import cli
 from dagster_taskiq.cli.worker import start
+from dagster_taskiq.config_schema import EXECUTOR_FIELDS
 from dagster_taskiq.demo.story import Outcome, RunStory
-from dagster_taskiq.settings import EXECUTOR_FIELDS
 
 README = (ROOT / "README.md").read_text()
 #: How long a command may take on a machine that has other things to do, in seconds.

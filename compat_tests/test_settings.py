@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from dagster_taskiq.backends import BACKENDS, make_backend
 from dagster_taskiq.brokers import BROKERS, make_broker
+from dagster_taskiq.config_schema import EXECUTOR_FIELDS
 from dagster_taskiq.errors import ConfigError, DagsterTaskiqError, MissingExtraError
 from dagster_taskiq.registry import Entry, Registry
 from dagster_taskiq.settings import (
-    EXECUTOR_FIELDS,
     OnWorkerLost,
     Settings,
     belong_to_worker,

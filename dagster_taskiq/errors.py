@@ -1,6 +1,6 @@
 """Every error this package raises, each named for what the reader can do about it."""
 
-from dagster import DagsterError
+from dagster_shared.error import DagsterError
 
 
 class DagsterTaskiqError(DagsterError):

@@ -15,8 +15,9 @@ from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.retries import RetryMode
 from dagster._core.execution.step_dependency_config import StepDependencyConfig
 
+from dagster_taskiq.config_schema import EXECUTOR_FIELDS
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.settings import EXECUTOR_FIELDS, Settings
+from dagster_taskiq.settings import Settings
 
 
 class TaskiqExecutor(Executor):

@@ -13,8 +13,9 @@ from dagster._core.launcher import (
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from typing_extensions import Self
 
+from dagster_taskiq.config_schema import CONNECTION_FIELDS
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.settings import CONNECTION_FIELDS, Settings, scheme_of
+from dagster_taskiq.settings import Settings, scheme_of
 
 if TYPE_CHECKING:
     from dagster_taskiq.launched_runs import LaunchedRuns

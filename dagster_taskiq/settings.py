@@ -1,7 +1,8 @@
 """One typed ``Settings`` object: where work waits, what is known of it, and how long things take.
 
 It comes from Dagster config (an executor's or a launcher's), from a YAML file, or from the
-environment, always through the same schema, so a key means the same everywhere.
+environment, always through the same schema (see ``config_schema``), so a key means the same
+everywhere.
 """
 
 import os
@@ -9,18 +10,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from dagster import DagsterInstance, Field, Noneable, Permissive, Shape, StringSource
-from dagster import Enum as DagsterEnum
-from dagster import EnumValue as DagsterEnumValue
-from dagster._config import process_config
-from dagster._core.execution.retries import get_retries_config
-from dagster._core.execution.step_dependency_config import get_step_dependency_config_field
-from dagster._core.execution.tags import get_tag_concurrency_limits_config
 
 from dagster_taskiq.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
 
 #: Environment variables used where the configuration names no broker or backend.
 BROKER_ENV = "DAGSTER_TASKIQ_BROKER"
@@ -206,14 +203,11 @@ class Settings:
         if "execution" in document:
             execution = document["execution"] or {}
             document = execution.get("config") if isinstance(execution, dict) else execution
-        outcome = process_config(Shape(EXECUTOR_FIELDS), document or {})
-        if not outcome.success:
-            problems = "\n".join(f"  {each.message}" for each in outcome.errors or ())
-            raise ConfigError(
-                f"{source} is not a configuration of taskiq_executor (its keys stand bare or "
-                f"under `execution: config:`):\n{problems}"
-            )
-        return cls.from_dict(outcome.value or {})
+        # Imported here: with it comes Dagster, which takes seconds, and which what is configured by
+        # the command line or the environment has no use for.
+        from dagster_taskiq.config_schema import checked  # noqa: PLC0415
+
+        return cls.from_dict(checked(document or {}, str(source)))
 
 
 #: What a run, launched onto a worker, shares with it where its own configuration names no broker.
@@ -232,7 +226,7 @@ def belong_to_worker(settings: Settings) -> None:
     _of_this_worker = settings
 
 
-def home_of(instance: DagsterInstance) -> str | None:
+def home_of(instance: "DagsterInstance") -> str | None:
     """Return the directory whose embedded broker serves ``instance``.
 
     ``$DAGSTER_HOME`` first, since that is where a worker looks; else the instance's own.
@@ -276,106 +270,3 @@ def _embedded_file_url(url: str, home: str | None) -> str:
             f"DAGSTER_HOME to an absolute path, or name a broker (`broker`, or {BROKER_ENV})."
         )
     return f"sqlite:///{(Path(home).expanduser() / EMBEDDED_FILE).absolute()}"
-
-
-_ON_WORKER_LOST = DagsterEnum(
-    "OnWorkerLost", [DagsterEnumValue(each.value, each.value) for each in OnWorkerLost]
-)
-
-_DEFAULT = Settings()
-
-#: Dagster schema of what executor, launcher and worker share.
-CONNECTION_FIELDS: dict[str, Field] = {
-    "broker": Field(
-        Noneable(StringSource),
-        is_required=False,
-        description=(
-            "URL of the broker: `embedded://` (a SQLite file under $DAGSTER_HOME), "
-            "`sqlite:///PATH`, `redis://`, `rediss://`, `unix://`, `redis+sentinel://`, or "
-            f"`memory://` (the whole job in this process). Default: ${BROKER_ENV}, else `embedded://`."
-        ),
-    ),
-    "backend": Field(
-        Noneable(StringSource),
-        is_required=False,
-        description=(
-            "URL of the backend, which keeps the state of tasks and workers. "
-            f"Default: ${BACKEND_ENV}, else the broker's server."
-        ),
-    ),
-    "queue": Field(
-        StringSource,
-        is_required=False,
-        default_value=_DEFAULT.queue,
-        description="The queue of whatever has no `dagster-taskiq/queue` tag.",
-    ),
-    "include": Field(
-        [str],
-        is_required=False,
-        description="Modules that every worker process imports before its first task.",
-    ),
-    "prefix": Field(
-        Noneable(StringSource),
-        is_required=False,
-        description=f"Prefix of every key and queue on the server. Default: `{_DEFAULT.prefix}`.",
-    ),
-    "heartbeat_interval": Field(
-        float,
-        is_required=False,
-        default_value=_DEFAULT.heartbeat_interval,
-        description="Seconds between two signs of life of a worker.",
-    ),
-    "lease": Field(
-        float,
-        is_required=False,
-        default_value=_DEFAULT.lease,
-        description="Seconds a worker may be silent before it is lost, with what it runs.",
-    ),
-    "result_ttl": Field(
-        float,
-        is_required=False,
-        default_value=_DEFAULT.result_ttl,
-        description="Seconds that the state and result of a finished task are kept.",
-    ),
-    "connect_timeout": Field(
-        float,
-        is_required=False,
-        default_value=_DEFAULT.connect_timeout,
-        description="Seconds within which broker and backend must first answer.",
-    ),
-    "broker_options": Field(
-        Noneable(Permissive()),
-        is_required=False,
-        description=(
-            "Passed through to the broker's connection, e.g. `ssl_ca_certs` for `rediss://`. "
-            "`{env: NAME}` works at any depth."
-        ),
-    ),
-    "backend_options": Field(
-        Noneable(Permissive()),
-        is_required=False,
-        description="As `broker_options`, for the backend; the broker's on the same server.",
-    ),
-}
-
-#: Dagster schema of ``taskiq_executor``, and so of the YAML file of a worker.
-EXECUTOR_FIELDS: dict[str, Field] = {
-    **CONNECTION_FIELDS,
-    "worker_lost": Field(
-        _ON_WORKER_LOST,
-        is_required=False,
-        default_value=_DEFAULT.worker_lost.value,
-        description=(
-            "What becomes of a step whose worker or child process died: `fail` (the op's "
-            "RetryPolicy decides) or `retry` (tried again, at most three times)."
-        ),
-    ),
-    "retries": get_retries_config(),
-    "max_concurrent": Field(
-        Noneable(int),
-        is_required=False,
-        description="How many steps of one run may be in flight at once. Default: no limit.",
-    ),
-    "tag_concurrency_limits": get_tag_concurrency_limits_config(),
-    "step_dependency_config": get_step_dependency_config_field(),
-}

@@ -6,9 +6,10 @@ both stand.
 
 from collections.abc import Mapping
 
-from dagster._core.storage.tags import PRIORITY_TAG as DAGSTER_PRIORITY_TAG
-
 from dagster_taskiq.errors import ConfigError
+
+#: Dagster's own tag for the priority of a step, or of a run in its queue.
+DAGSTER_PRIORITY_TAG = "dagster/priority"
 
 #: Step tag, and run tag for a launched run: the queue it waits in.
 QUEUE_TAG = "dagster-taskiq/queue"

@@ -19,8 +19,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-from dagster._core.storage import local_compute_log_manager
-
 logger = logging.getLogger("dagster_taskiq.worker.logs")
 
 #: How often a file that is being written is copied from, in seconds.
@@ -45,6 +43,9 @@ def install(report: Report) -> bool:
         Whether that was possible. Where Dagster's inside is not as expected, nothing is changed,
         and Dagster mirrors by itself as it always has.
     """
+    # Imported here: the parent, which only copies, has no use for Dagster.
+    from dagster._core.storage import local_compute_log_manager  # noqa: PLC0415
+
     theirs = getattr(local_compute_log_manager, _NAME, None)
     redirect, ensure = _dagster_parts()
     if theirs is None or redirect is None or ensure is None:
