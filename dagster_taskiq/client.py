@@ -161,6 +161,21 @@ class Client:
         self.tell(task.worker, body)
         return True
 
+    def stop_where_it_runs(self, task_id: str, reason: str) -> bool:
+        """Stop a task of which the backend has lost the record, where a worker says it runs it.
+
+        Returns:
+            Whether one does, by its last heartbeat.
+        """
+        found = [
+            worker.id
+            for worker in self.workers()
+            if not worker.is_lost and any(each.id == task_id for each in worker.running)
+        ]
+        for worker_id in found:
+            self.tell(worker_id, command(Command.REVOKE, task=task_id, reason=reason))
+        return bool(found)
+
     def tell(self, worker_id: str, body: Mapping[str, Any]) -> None:
         """Send a worker a command (see ``worker.control``)."""
         self._call(lambda: self.backend.post(worker_channel(worker_id), dict(body)))

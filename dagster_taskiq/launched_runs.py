@@ -128,7 +128,7 @@ class LaunchedRuns:
             return False
         try:
             client = self._client
-            client.tasks([task_id])
+            known = client.tasks([task_id])
         except BrokerUnreachableError as error:
             self._say(run, f"The run could not be told to stop: {error}")
             return False
@@ -139,6 +139,8 @@ class LaunchedRuns:
             client.revoke([task_id], reason)
         elif not client.stop_later(task_id, reason, CALLER_SECONDS):
             client.revoke([task_id], reason)
+        if not known and client.stop_where_it_runs(task_id, reason):
+            return True
         task = client.tasks([task_id]).get(task_id)
         # One look is enough: should its worker live after all, the task must stop there too.
         if task and not task.state.is_final and not self._why_lost(task, look_twice=False):

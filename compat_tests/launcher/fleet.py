@@ -1,6 +1,7 @@
 """A Dagster deployment whose runs are launched onto workers: instance, code server, monitoring."""
 
 import logging
+import os
 import socket
 import subprocess
 import sys
@@ -164,7 +165,13 @@ def running_code_server(directory: Path, *arguments: str) -> Iterator[GrpcServer
     command = [sys.executable, "-m", "dagster", "api", "grpc", "--port", str(port)]
     command += list(arguments) or ["--module-name", MODULE, "--working-directory", str(ROOT)]
     with (directory / f"code-server-{port}.log").open("ab") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT)
+        process = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
     target = GrpcServerTarget(host="localhost", port=port, socket=None, location_name=LOCATION)
     try:
         eventually(lambda: _answers(port, process), "the code server answers")

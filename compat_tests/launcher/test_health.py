@@ -212,7 +212,7 @@ def test_what_is_known_of_a_run_is_told_in_sentences(fleet: Fleet, scratch: Scra
     assert "long-gone: the backend knows nothing of it" in told(unknown)
 
     queued = fleet.launch("whole", scratch, tags=ON_NOBODY)
-    for words in (f"Task {queued.run_id}", "WAITING", "queue nobody", "Sent 20"):
+    for words in (f"Task {queued.run_id}", "WAITING", 'queue "nobody"', "Sent 20"):
         assert words in told(queued)
     assert "Started" not in told(queued)
     assert fleet.terminate(queued)
@@ -223,7 +223,7 @@ def test_what_is_known_of_a_run_is_told_in_sentences(fleet: Fleet, scratch: Scra
     pid = scratch.lines("waiting")[0]
     assert pid == str(wait_until_taken(running))
     # The worker's next heartbeat tells what runs there.
-    eventually(lambda: f"The run's process there: pid {pid}" in told(running))
+    eventually(lambda: f"There it runs in process {pid}" in told(running))
     (worker,) = [
         each for each in fleet.client.workers() if each.id == task_of(fleet, running).worker
     ]
@@ -235,4 +235,4 @@ def test_what_is_known_of_a_run_is_told_in_sentences(fleet: Fleet, scratch: Scra
     wait_until_task_ended(fleet, running)
     for words in (TaskState.SUCCESS.value, "Ended 20"):
         assert words in told(running)
-    assert "The run's process there" not in told(running)
+    assert "There it runs" not in told(running)

@@ -120,6 +120,18 @@ async def test_tasks_of_several_directories_at_once_all_find_a_child(tmp_path: P
         await _number_of_children(2)
 
 
+async def test_a_task_finds_a_child_also_where_idle_ones_of_other_code_are_one_too_many(
+    tmp_path: Path,
+) -> None:
+    async with started(tmp_path) as pool:
+        first = await pid_of(pool, "a", "/a")
+        aside = await pool.run_aside(message("aside", "process_id"))
+        # The child that came for it has loaded no code yet, and so suits any.
+        assert await pid_of(pool, "b", "/b") == aside.return_value != first
+        with anyio.fail_after(60):
+            assert await pid_of(pool, "c", "/c") not in (first, aside.return_value)
+
+
 async def test_no_run_is_taken_when_every_seat_is(tmp_path: Path) -> None:
     async with started(tmp_path, max_runs=1) as pool:
         await pool.reserve()

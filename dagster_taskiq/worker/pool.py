@@ -335,7 +335,8 @@ class Pool:
     async def _run_in(self, child: _Child, message: TaskiqMessage) -> TaskiqResult[Any]:
         task_id = message.task_id
         child.message, child.since = message, time.monotonic()
-        child.code = _code_of(message)
+        if not child.aside:
+            child.code = _code_of(message)
         self._busy[task_id] = child
         self._waiting.pop(task_id, None)
         reusable = False
@@ -440,8 +441,9 @@ class Pool:
                     child = max(suited, key=lambda each: each.code is not None)
                     self._idle.remove(child)
                     return child
-                if self._idle and not self._coming:
-                    # All that are idle have other code in them: the one that was idle longest goes.
+                while self._idle and not self._coming:
+                    # All that are idle have other code in them. Those idle longest go, until a new
+                    # one comes: this task has a slot, so there is one less busy than there may be.
                     self._retire(self._idle[0])
                 await self._came_idle.wait()
 
