@@ -5,6 +5,9 @@ VENV := .venv
 # The oldest supported Dagster, with the code of today.
 OLDEST_VENV := .venv-oldest
 OLDEST := dagster==1.13.0
+# Tests wait for processes to start more than they compute. A file's tests stay together: they
+# share the workers and servers that they started.
+SPREAD := -n 3 --dist loadfile
 
 .PHONY: help demo demo-ui test lint types tests tests-oldest servers bench clean
 
@@ -32,11 +35,11 @@ lint: $(VENV)/.installed-dev
 
 # One test, or some: make tests ARGS='-k redis -x'
 tests: servers $(VENV)/.installed-dev
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest $(SPREAD) $(ARGS)
 
 # pytest fails when it finds no test with this marker, so this can not fall silent.
 tests-oldest: servers $(OLDEST_VENV)/.installed-dev
-	$(OLDEST_VENV)/bin/python -m pytest -m oldest $(ARGS)
+	$(OLDEST_VENV)/bin/python -m pytest -m oldest $(SPREAD) $(ARGS)
 
 servers:
 	scripts/install-servers

@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -57,9 +59,9 @@ class RunningDemo:
     """One ``dagster-taskiq demo --ui``, its output, and its webserver."""
 
     def __init__(self, directory: Path, *arguments: str, path: str = str(ROOT)) -> None:
-        #: Where temporary files go.
-        self.place = directory / "place"
-        self.place.mkdir()
+        #: Where temporary files go; not under the test's own, since sockets are made there, whose
+        #: paths must not be long.
+        self.place = Path(tempfile.mkdtemp(prefix="demo-ui-"))
         self.log = directory / "output"
         environment = {**os.environ, "PYTHONPATH": path, "TMPDIR": str(self.place)}
         with self.log.open("wb") as output:
@@ -179,6 +181,7 @@ def running_demo(directory: Path, *arguments: str) -> Iterator[RunningDemo]:
         for each in filter(_is_there, demo.seen):
             with suppress(psutil.NoSuchProcess):
                 each.kill()
+        shutil.rmtree(demo.place, ignore_errors=True)
 
 
 def test_runs_are_launched_onto_the_worker_and_ctrl_c_stops_it_all(

@@ -39,5 +39,9 @@ class UnknownTaskError(DagsterTaskiqError):
     """The worker has no task of that name. Start it with ``--include`` naming the module."""
 
 
+class CodeLoadError(DagsterTaskiqError):
+    """A worker cannot load the code of a task. Deploy it there, or mend it."""
+
+
 class TaskFailedError(DagsterTaskiqError):
     """The task raised; the text is what its process reported."""

@@ -128,7 +128,7 @@ class LaunchedRuns:
             return False
         try:
             client = self._client
-            known = client.tasks([task_id])
+            client.tasks([task_id])
         except BrokerUnreachableError as error:
             self._say(run, f"The run could not be told to stop: {error}")
             return False
@@ -139,14 +139,14 @@ class LaunchedRuns:
             client.revoke([task_id], reason)
         elif not client.stop_later(task_id, reason, CALLER_SECONDS):
             client.revoke([task_id], reason)
-        if not known and client.stop_where_it_runs(task_id, reason):
-            return True
         task = client.tasks([task_id]).get(task_id)
+        started = task is not None and task.started_at > 0
+        if not started and client.stop_where_it_runs(task_id, reason):
+            return True
         # One look is enough: should its worker live after all, the task must stop there too.
         if task and not task.state.is_final and not self._why_lost(task, look_twice=False):
             return True
         # It never started, or nobody is left who would write the end of it.
-        started = task is not None and task.started_at > 0
         why = "Its process had ended before." if started else "It had not been started."
         end_run(self._instance, run_id, why)
         stop_steps(self._instance, client, run_id, reason)

@@ -31,7 +31,12 @@ from taskiq import AsyncBroker
 from dagster_taskiq.backends.base import TaskState
 from dagster_taskiq.client import Client, client_for
 from dagster_taskiq.code_location import import_included, make_importable
-from dagster_taskiq.errors import TaskFailedError, TaskRevokedError
+from dagster_taskiq.errors import (
+    CodeLoadError,
+    DagsterTaskiqError,
+    TaskFailedError,
+    TaskRevokedError,
+)
 from dagster_taskiq.event_log import spare_setup
 from dagster_taskiq.leftovers import end_run, stop_steps
 from dagster_taskiq.performing import describe_failure, surroundings
@@ -92,8 +97,9 @@ def execute_plan(
 
     Raises:
         TaskRevokedError: the run has ended or is being cancelled; nothing was executed.
-        TaskFailedError: the step could not be set up, e.g. its job cannot be imported. A step
-            that was set up and then failed has its failure in the event log and raises nothing.
+        CodeLoadError: its job cannot be loaded.
+        TaskFailedError: the step could not be set up otherwise. A step that was set up and then
+            failed has its failure in the event log and raises nothing.
     """
     args = unpack_value(execute_step_args_packed, as_type=ExecuteStepArgs)
     if args.instance_ref is None:
@@ -131,7 +137,7 @@ def execute_plan(
             repository_load_data=load_data,
         )
     except Exception as error:
-        raise TaskFailedError(
+        raise CodeLoadError(
             f"Worker {surroundings().worker} on {socket.gethostname()} cannot load the job of step "
             f"{step_key}: {describe_failure(error)}\n{_where_code_is_looked_for()}"
         ) from None
@@ -159,6 +165,7 @@ def execute_job(execute_job_args_packed: dict[str, Any], include: Sequence[str] 
     Raises:
         TaskRevokedError: the run has started or ended before, or is being cancelled; nothing was
             executed.
+        CodeLoadError: its job cannot be loaded.
         TaskFailedError: the run was not executed to its end, whatever became of it.
     """
     args = unpack_value(execute_job_args_packed, as_type=ExecuteRunArgs)
@@ -274,7 +281,7 @@ def _load(instance: DagsterInstance, run: DagsterRun, include: Sequence[str]) ->
     it has loaded the job, and takes one that is CANCELING for one that somebody else executes.
 
     Raises:
-        TaskFailedError: it cannot be loaded; the text says what is wrong, and where that was tried.
+        CodeLoadError: it cannot be loaded; the text says what is wrong, and where that was tried.
     """
     if run.job_code_origin is not None:
         make_importable(run.job_code_origin)
@@ -285,7 +292,7 @@ def _load(instance: DagsterInstance, run: DagsterRun, include: Sequence[str]) ->
     try:
         job.get_definition()
     except Exception as error:
-        raise TaskFailedError(
+        raise CodeLoadError(
             f"its job cannot be loaded.\n{describe_failure(error)}\n{_where_code_is_looked_for()}"
         ) from None
 
@@ -322,15 +329,17 @@ def _told_in_the_log(instance: DagsterInstance, run: DagsterRun) -> Iterator[Non
     )
     spare_setup(instance, run.run_id)
     why = f"Worker {worker} on {host} did not execute the run to its end."
+    failure: type[DagsterTaskiqError] = TaskFailedError
     try:
         yield
     except BaseException as error:
+        failure = CodeLoadError if isinstance(error, CodeLoadError) else TaskFailedError
         why = f"Worker {worker} on {host} cannot execute the run: {describe_failure(error)}"
     now = instance.get_run_by_id(run.run_id)
     if now is None or now.is_finished:
         return
     end_run(instance, run.run_id, why)
-    raise TaskFailedError(why)
+    raise failure(why)
 
 
 def _to_nobody(event: DagsterEvent) -> None:

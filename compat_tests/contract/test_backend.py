@@ -361,6 +361,19 @@ async def test_a_worker_that_falls_silent_is_lost_until_it_beats_again(
     assert not await is_lost()
 
 
+async def test_a_beat_puts_back_what_the_worker_runs_and_the_backend_has_lost(
+    backend: StateBackend,
+) -> None:
+    await backend.submitted([replace(TASK, id="sent-again")])
+    # As after a loss of data: the one has been sent once more since, of the other nothing is known.
+    assert await backend.beat(worker("w1", "sent-again", "lost")) == []
+    for task_id in ("sent-again", "lost"):
+        task = await the(backend, task_id)
+        assert (task.state, task.worker) == (TaskState.STARTED, "w1")
+        assert task.started_at > 0
+        assert await backend.start(replace(task, worker="w2")) is TaskState.STARTED
+
+
 async def test_a_beat_says_which_tasks_must_stop(backend: StateBackend) -> None:
     names = ("fine", "revoked", "lost", "taken")
     for name in names:

@@ -28,9 +28,10 @@ def test_a_listener_and_a_reader_of_mail_end_when_they_are_cancelled(settings: S
             await asyncio.sleep(MOMENTS[round_number % len(MOMENTS)])
             for wait in waits:
                 wait.cancel()
-            ended, going_on = await asyncio.wait(waits, timeout=PATIENCE)
+            _, going_on = await asyncio.wait(waits, timeout=PATIENCE)
             assert not going_on, f"round {round_number}"
-            assert all(wait.cancelled() for wait in ended)
+            # One that had its answer as it was cancelled has ended just as well.
+            await asyncio.gather(*waits, return_exceptions=True)
             await listener.aclose()
         await broker.shutdown()
 

@@ -34,6 +34,7 @@ SUCCESS, FAILURE = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE
 CANCELED, STARTED = DagsterRunStatus.CANCELED, DagsterRunStatus.STARTED
 
 
+@pytest.mark.oldest
 def test_a_run_whose_process_exits_fails_with_the_exit_code(fleet: Fleet, scratch: Scratch) -> None:
     outcome = fleet.run("whole_that_dies", scratch)
     assert outcome.status is FAILURE

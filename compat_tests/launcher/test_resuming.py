@@ -52,6 +52,7 @@ def finish(fleet: Fleet, outcome: Outcome, task_id: str) -> None:
     outcome.assert_sound()
 
 
+@pytest.mark.oldest
 def test_a_run_whose_process_is_killed_goes_on_in_another_and_repeats_no_step(
     resuming: Fleet, scratch: Scratch
 ) -> None:

@@ -86,6 +86,7 @@ def test_the_message_of_a_run_that_was_terminated_is_dropped_when_it_comes_late(
     assert_canceled(outcome)
 
 
+@pytest.mark.oldest
 @pytest.mark.parametrize(
     "job", ["whole_that_waits", "spread_that_waits", "multiprocess_that_waits"]
 )

@@ -1,9 +1,9 @@
 """The pool of children, by itself: slots, seats, and how many children there are."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from multiprocessing import forkserver
 from pathlib import Path
 
 import anyio
@@ -44,14 +44,9 @@ def message(task_id: str, name: str, *args: str, **labels: str) -> TaskiqMessage
 
 
 def children() -> set[int]:
-    """Return the processes that the pool's fork server has forked and that live."""
-    found = set()
-    for each in psutil.Process().children(recursive=True):
-        parent = each.parent()
-        # The server itself, and what multiprocessing keeps beside it, are this process's own.
-        if parent is not None and parent.pid != os.getpid():
-            found.add(each.pid)
-    return found
+    """Return the processes that the fork server of this process has forked, and that live."""
+    server: int = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    return {each.pid for each in psutil.Process(server).children()}
 
 
 async def pid_of(pool: Pool, task_id: str, code: str) -> int:

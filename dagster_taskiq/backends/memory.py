@@ -76,6 +76,13 @@ class MemoryBackend(StateBackend):
     async def beat(self, worker: Worker) -> list[str]:
         """Keep the worker; look at what it runs."""
         self.connection.workers[worker.id] = (worker, time.time())
+        for each in worker.running:
+            fresh = Task(each.id, each.name, "", each.run_id, each.step_key)
+            task = self.connection.tasks.get(each.id, fresh)
+            if task.state is TaskState.WAITING:
+                # The record was lost, and the task may have been sent again since.
+                mine = replace(task, state=TaskState.STARTED, worker=worker.id)
+                self._set(replace(mine, started_at=time.time()))
         known = await self.tasks([each.id for each in worker.running])
         return [
             task.id

@@ -137,13 +137,23 @@ class SqlBackend(StateBackend):
 
     async def beat(self, worker: Worker) -> list[str]:
         """Write the worker's row; look at the rows of what it runs."""
-        body = {"prefix": self.settings.prefix, "beat_at": time.time(), "body": worker.dumps()}
+        now = time.time()
+        body = {"prefix": self.settings.prefix, "beat_at": now, "body": worker.dumps()}
 
         def work(connection: Connection) -> list[str]:
-            mine = sql.workers.c.id == worker.id
-            if not connection.execute(sql.workers.update().where(mine).values(body)).rowcount:
+            this = sql.workers.c.id == worker.id
+            if not connection.execute(sql.workers.update().where(this).values(body)).rowcount:
                 connection.execute(sql.workers.insert(), {"id": worker.id, **body})
             known = _select(connection, [each.id for each in worker.running])
+            for each in worker.running:
+                # The record was lost, and the task may have been sent again since.
+                mine = {"state": TaskState.STARTED.value, "worker": worker.id, "started_at": now}
+                if each.id not in known:
+                    task = Task(each.id, each.name, "", each.run_id, each.step_key)
+                    connection.execute(sql.tasks.insert(), {**self._row(task, now), **mine})
+                elif known[each.id].state is TaskState.WAITING:
+                    _update(connection, each.id, mine)
+                    del known[each.id]
             return [task.id for task in known.values() if _must_stop(task, worker.id)]
 
         return await self.connection.write(work)

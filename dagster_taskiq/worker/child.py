@@ -23,10 +23,19 @@ from taskiq import TaskiqMessage, TaskiqResult
 
 from dagster_taskiq import app, tasks
 from dagster_taskiq.backends.base import as_json
-from dagster_taskiq.errors import ConfigError, DagsterTaskiqError, TaskFailedError
+from dagster_taskiq.errors import (
+    CodeLoadError,
+    ConfigError,
+    DagsterTaskiqError,
+    TaskFailedError,
+)
 from dagster_taskiq.performing import Surroundings, describe_failure, perform, surrounded_by
 from dagster_taskiq.settings import Settings, belong_to_worker
 from dagster_taskiq.worker import frames, logs, storage
+
+#: Errors of a task after which its child is not used again: it was interrupted at a moment that is
+#: not known, or has modules in it that are half loaded, which would be met instead of mended ones.
+ENDS_CHILD = (KeyboardInterrupt, SystemExit, CodeLoadError)
 
 
 def main(channel: socket.socket, lifeline: socket.socket) -> None:
@@ -93,8 +102,9 @@ def _serve(channel: socket.socket) -> None:
             result.error = TaskFailedError(describe_failure(error))
         sys.stdout.flush()
         sys.stderr.flush()
-        channel.sendall(frames.pack({"done": _text(result), "rss": _resident_bytes()}))
-        if isinstance(error, KeyboardInterrupt | SystemExit):
+        done = {"done": _text(result), "rss": _resident_bytes()}
+        channel.sendall(frames.pack({**done, "last": isinstance(error, ENDS_CHILD)}))
+        if isinstance(error, ENDS_CHILD):
             return
 
 

@@ -361,9 +361,7 @@ class Pool:
                     continue
                 child.tasks_done += 1
                 result = TaskiqResult[Any].model_validate_json(frame["done"])
-                reusable = self._is_reusable(child, int(frame["rss"])) and not isinstance(
-                    result.error, KeyboardInterrupt | SystemExit
-                )
+                reusable = self._is_reusable(child, int(frame["rss"])) and not frame["last"]
                 if child.stop_reason is not None and result.is_err:
                     raise TaskRevokedError(child.stop_reason)
                 return result

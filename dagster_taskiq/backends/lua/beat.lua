@@ -14,8 +14,8 @@ local stop = {}
 for i = 3, #KEYS do
   local at = 5 + (i - 3) * 4
   local known = redis.call('HMGET', KEYS[i], 'state', 'worker', 'revoke_requested')
-  if not known[1] then
-    -- The server lost its data. The worker has the task, so it is put back.
+  if not known[1] or known[1] == 'WAITING' then
+    -- The server lost its data, and the task may have been sent again since. The worker has it.
     redis.call('HSET', KEYS[i], 'state', 'STARTED', 'worker', ARGV[1], 'name', ARGV[at + 1],
                'run_id', ARGV[at + 2], 'step_key', ARGV[at + 3], 'started_at', now)
     redis.call('EXPIRE', KEYS[i], ARGV[3])
