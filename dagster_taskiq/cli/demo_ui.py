@@ -174,6 +174,9 @@ def _start(
     os.environ["no_grpc_proxy"] = f"{HOST},localhost"  # noqa: SIM112 - gRPC's own spelling
     client = client_for(Settings.from_dict(home.config).resolved())
     say(f"Example project {MODULE} on {redact(home.broker)}\n")
+    # Made by one process, before several of them do it at the same time.
+    with DagsterInstance.get() as instance:
+        _make_tables(instance)
     say(f"Starting a worker with {SLOTS} slots, and a code server ...")
     worker = start_worker(home)
     processes.append(worker)
@@ -183,9 +186,6 @@ def _start(
     arguments = ["dagster", "api", "grpc", "-m", MODULE, *where]
     code_server = DemoProcess(home, "code server", arguments)
     processes.append(code_server)
-    # Made by one process, before several of them do it at the same time.
-    with DagsterInstance.get() as instance:
-        _make_tables(instance)
     code_server.wait_until(lambda: _serves_code(code_port), look)
     workspace = home.path / "workspace.yaml"
     address = {"host": HOST, "port": code_port, "location_name": LOCATION}
