@@ -12,6 +12,7 @@ from dagster._core.workspace.load_target import GrpcServerTarget
 
 from compat_tests.executor.runs import Outcome
 from compat_tests.executor.scratch import Scratch, eventually
+from compat_tests.launcher.deaths import wait_until_task_ended
 from compat_tests.launcher.fleet import Fleet, open_fleet
 from compat_tests.servers import own_redis
 from compat_tests.workers import ROOT, running_worker
@@ -149,6 +150,8 @@ def test_there_is_nothing_to_terminate_of_a_run_that_is_not_there_or_not_launche
     assert terminate(created.run_id) is False
     assert created.status is DagsterRunStatus.NOT_STARTED
     ended = fleet.run("whole", scratch)
+    # Its process has its last word after the run's end.
+    wait_until_task_ended(fleet, ended)
     events = len(ended.events)
     assert terminate(ended.run_id) is False
     assert ended.status is DagsterRunStatus.SUCCESS
