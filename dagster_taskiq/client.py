@@ -26,7 +26,6 @@ from dagster_taskiq.backends.base import (
     Mail,
     StateBackend,
     Task,
-    TaskState,
     Worker,
     worker_channel,
 )
@@ -152,14 +151,9 @@ class Client:
 
         self._call(work)
 
-    def stop_later(self, task_id: str, reason: str, seconds: float) -> bool:
-        """Have a running task stopped after so many seconds; ``False`` where it is not running."""
-        task = self.tasks([task_id]).get(task_id)
-        if task is None or task.state is not TaskState.STARTED:
-            return False
-        body = command(Command.REVOKE, task=task_id, reason=reason, after=seconds)
-        self.tell(task.worker, body)
-        return True
+    def stop_later(self, task: Task, reason: str, seconds: float) -> None:
+        """Have a started task stopped by its worker after so many seconds."""
+        self.tell(task.worker, command(Command.REVOKE, task=task.id, reason=reason, after=seconds))
 
     def stop_where_it_runs(self, task_id: str, reason: str) -> bool:
         """Stop a task of which the backend has lost the record, where a worker says it runs it.
@@ -192,6 +186,10 @@ class Client:
         """Return the workers that are known, the lost ones too."""
         return self._call(self.backend.workers)
 
+    def worker(self, worker_id: str) -> Worker | None:
+        """Return one worker, lost or not; ``None`` where it is not known."""
+        return next((each for each in self.workers() if each.id == worker_id), None)
+
     def still_silent(self, worker: Worker) -> Worker | None:
         """Look at a worker that seems lost until it beats, or until it would have.
 
@@ -207,10 +205,10 @@ class Client:
             if left <= 0:
                 return worker
             time.sleep(min(left, SLICE_SECONDS))
-            found = [each for each in self.workers() if each.id == worker.id]
-            if not found:
+            found = self.worker(worker.id)
+            if found is None:
                 return worker
-            worker = found[0]
+            worker = found
         return None
 
     def depths(self) -> list[QueueDepth]:

@@ -53,30 +53,29 @@ class LaunchedRuns:
 
     def launch(self, run: DagsterRun) -> None:
         """Send a run to its queue."""
-        args = ExecuteRunArgs(
-            job_origin=_code_origin(run),
-            run_id=run.run_id,
-            instance_ref=self._instance.get_ref(),
-            set_exit_code_on_failure=True,
-        )
-        arguments = {PACKED_RUN[EXECUTE_JOB]: pack_value(args)}
+        arguments = {PACKED_RUN[EXECUTE_JOB]: self._packed(run, ExecuteRunArgs)}
         # The id is the run's: a message that is sent or delivered twice starts once.
         self._send(run, EXECUTE_JOB, run.run_id, arguments, "Sent the run")
 
     def resume(self, run: DagsterRun, attempt: int) -> None:
         """Stop the task that has the run, and send the run once more."""
-        args = ResumeRunArgs(
-            job_origin=_code_origin(run),
-            run_id=run.run_id,
-            instance_ref=self._instance.get_ref(),
-            set_exit_code_on_failure=True,
-        )
+        packed = self._packed(run, ResumeRunArgs)
         previous = tags.read_tag(run.tags, tags.TASK_ID_TAG) or ""
         attempt = max(attempt, _attempt_of(previous) + 1)
-        arguments = {PACKED_RUN[RESUME_JOB]: pack_value(args), "previous_task_id": previous}
+        arguments = {PACKED_RUN[RESUME_JOB]: packed, "previous_task_id": previous}
         if previous:
             self._client.revoke([previous], "the run is being resumed", at_once=True)
         self._send(run, RESUME_JOB, f"{run.run_id}.{attempt}", arguments, "Sent the run, to resume")
+
+    def _packed(self, run: DagsterRun, kind: type[ExecuteRunArgs | ResumeRunArgs]) -> Any:
+        return pack_value(
+            kind(
+                job_origin=_code_origin(run),
+                run_id=run.run_id,
+                instance_ref=self._instance.get_ref(),
+                set_exit_code_on_failure=True,
+            )
+        )
 
     def _send(
         self, run: DagsterRun, name: str, task_id: str, arguments: Mapping[str, Any], said: str
@@ -128,18 +127,20 @@ class LaunchedRuns:
             return False
         try:
             client = self._client
-            client.tasks([task_id])
+            task = client.tasks([task_id]).get(task_id)
         except BrokerUnreachableError as error:
             self._say(run, f"The run could not be told to stop: {error}")
             return False
         reason = "the run was terminated"
-        if run.status is not DagsterRunStatus.CANCELING:
-            # First: the run's process, when it is interrupted, reads here that somebody wanted it.
-            self._instance.report_run_canceling(run)
+        canceling = run.status is DagsterRunStatus.CANCELING
+        if canceling and task is not None and task.state is TaskState.STARTED:
+            client.stop_later(task, reason, CALLER_SECONDS)
+        else:
+            if not canceling:
+                # First: the run's process, when it is interrupted, reads that somebody wanted it.
+                self._instance.report_run_canceling(run)
             client.revoke([task_id], reason)
-        elif not client.stop_later(task_id, reason, CALLER_SECONDS):
-            client.revoke([task_id], reason)
-        task = client.tasks([task_id]).get(task_id)
+            task = client.tasks([task_id]).get(task_id)
         started = task is not None and task.started_at > 0
         if not started and client.stop_where_it_runs(task_id, reason):
             return True
@@ -215,7 +216,7 @@ class LaunchedRuns:
         """Return why a started task's worker is lost, having put that on record; or nothing."""
         if task.state is not TaskState.STARTED:
             return ""
-        worker = {each.id: each for each in self._client.workers()}.get(task.worker)
+        worker = self._client.worker(task.worker)
         if worker is None:
             # It is about to beat for the first time, or its record was lost.
             if not self._absent_for_a_lease(task.worker):

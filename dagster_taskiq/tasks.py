@@ -15,12 +15,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus
+from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, JobDefinition
 from dagster._cli.api import _execute_run_command_body, _resume_run_command_body
 from dagster._core.definitions.reconstruct import ReconstructableJob
 from dagster._core.events import DagsterEvent, EngineEventData
 from dagster._core.execution.api import create_execution_plan, execute_plan_iterator
 from dagster._core.execution.context_creation_job import create_context_free_log_manager
+from dagster._core.origin import JobPythonOrigin
 from dagster._core.storage.dagster_run import DagsterRun
 from dagster._grpc.types import ExecuteRunArgs, ExecuteStepArgs, ResumeRunArgs
 from dagster._serdes import deserialize_value, serialize_value, unpack_value
@@ -102,16 +103,9 @@ def execute_plan(
             failed has its failure in the event log and raises nothing.
     """
     args = unpack_value(execute_step_args_packed, as_type=ExecuteStepArgs)
-    if args.instance_ref is None:
-        raise TaskFailedError("The message names no Dagster instance.")
     step_key = ", ".join(args.step_keys_to_execute or ())
-    instance = instance_from(serialize_value(args.instance_ref))
-    run = instance.get_run_by_id(args.run_id)
-    if run is None:
-        raise TaskFailedError(
-            f"Run {args.run_id} is not in the worker's Dagster instance. Worker and run must use "
-            "the same run storage; see `storage` in dagster.yaml."
-        )
+    instance = _instance_of(args)
+    run = _run_of(instance, args.run_id)
     spare_setup(instance, run.run_id)
     if run.is_finished or run.status == DagsterRunStatus.CANCELING:
         instance.report_engine_event(
@@ -120,8 +114,7 @@ def execute_plan(
             step_key=step_key,
         )
         raise TaskRevokedError(f"The run is {run.status.value}.")
-    location = run.remote_job_origin.location_name if run.remote_job_origin else None
-    instance.inject_env_vars(location)
+    _inject_env_vars(instance, run)
     _say_started(instance, run, step_key)
     make_importable(args.job_origin)
     try:
@@ -172,7 +165,7 @@ def execute_job(execute_job_args_packed: dict[str, Any], include: Sequence[str] 
     instance = _instance_of(args)
     run = _run_to_execute(instance, args.run_id, STARTABLE)
     with capture_interrupts(), _told_in_the_log(instance, run):
-        _load(instance, run, include)
+        _load(instance, run, args.job_origin, include)
         _run_to_execute(instance, args.run_id, STARTABLE)
         _execute_run_command_body(
             args.run_id, instance, write_stream_fn=_to_nobody, set_exit_code_on_failure=True
@@ -200,8 +193,9 @@ def resume_job(
     with capture_interrupts(), _told_in_the_log(instance, run):
         if previous_task_id:
             _wait_until_fenced(previous_task_id)
-        _load(instance, run, include)
-        _refuse_to_start_over(instance, _run_to_execute(instance, args.run_id, RESUMABLE))
+        job = _load(instance, run, args.job_origin, include)
+        _run_to_execute(instance, args.run_id, RESUMABLE)
+        _refuse_to_start_over(instance, args.run_id, job)
         _resume_run_command_body(
             args.run_id, instance, write_stream_fn=_to_nobody, set_exit_code_on_failure=True
         )
@@ -245,22 +239,32 @@ def instance_from(instance_ref: str) -> DagsterInstance:
     return _open_instance(instance_ref)
 
 
-def _instance_of(args: ExecuteRunArgs | ResumeRunArgs) -> DagsterInstance:
+def _instance_of(args: ExecuteStepArgs | ExecuteRunArgs | ResumeRunArgs) -> DagsterInstance:
     if args.instance_ref is None:
         raise TaskFailedError("The message names no Dagster instance.")
     return instance_from(serialize_value(args.instance_ref))
+
+
+def _run_of(instance: DagsterInstance, run_id: str) -> DagsterRun:
+    run = instance.get_run_by_id(run_id)
+    if run is None:
+        raise TaskFailedError(
+            f"Run {run_id} is not in the worker's Dagster instance. Worker and run must use "
+            "the same run storage; see `storage` in dagster.yaml."
+        )
+    return run
+
+
+def _inject_env_vars(instance: DagsterInstance, run: DagsterRun) -> None:
+    origin = run.remote_job_origin
+    instance.inject_env_vars(origin.location_name if origin else None)
 
 
 def _run_to_execute(
     instance: DagsterInstance, run_id: str, wanted: Sequence[DagsterRunStatus]
 ) -> DagsterRun:
     """Return a run that nobody has started, or resumed, before."""
-    run = instance.get_run_by_id(run_id)
-    if run is None:
-        raise TaskFailedError(
-            f"Run {run_id} is not in the worker's Dagster instance. Worker and launcher must use "
-            "the same run storage; see `storage` in dagster.yaml."
-        )
+    run = _run_of(instance, run_id)
     if run.status in wanted:
         return run
     if run.status is DagsterRunStatus.CANCELING:
@@ -274,7 +278,9 @@ def _run_to_execute(
     raise TaskRevokedError(f"Run {run_id} is {run.status.value}.")
 
 
-def _load(instance: DagsterInstance, run: DagsterRun, include: Sequence[str]) -> None:
+def _load(
+    instance: DagsterInstance, run: DagsterRun, origin: JobPythonOrigin, include: Sequence[str]
+) -> JobDefinition:
     """Load the job of a run, which may take long: what executes the run finds it loaded.
 
     So that a run which is terminated meanwhile ends as it should: Dagster looks at the run after
@@ -283,27 +289,16 @@ def _load(instance: DagsterInstance, run: DagsterRun, include: Sequence[str]) ->
     Raises:
         CodeLoadError: it cannot be loaded; the text says what is wrong, and where that was tried.
     """
-    if run.job_code_origin is not None:
-        make_importable(run.job_code_origin)
+    make_importable(origin)
     import_included(include)
-    job = _job_of(instance, run)
-    if job is None:
-        return
+    _inject_env_vars(instance, run)
+    job = recon_job_from_origin(origin).with_repository_load_data(_load_data_of(instance, run))
     try:
-        job.get_definition()
+        return job.get_definition()
     except Exception as error:
         raise CodeLoadError(
             f"its job cannot be loaded.\n{describe_failure(error)}\n{_where_code_is_looked_for()}"
         ) from None
-
-
-def _job_of(instance: DagsterInstance, run: DagsterRun) -> ReconstructableJob | None:
-    origin = run.job_code_origin
-    if origin is None:
-        return None
-    instance.inject_env_vars(run.remote_job_origin.location_name if run.remote_job_origin else None)
-    job = recon_job_from_origin(origin)
-    return job.with_repository_load_data(_load_data_of(instance, run))
 
 
 def _where_code_is_looked_for() -> str:
@@ -358,7 +353,7 @@ def _wait_until_fenced(task_id: str) -> None:
         task = client.tasks([task_id]).get(task_id)
         if task is None or task.state is not TaskState.STARTED:
             return
-        worker = {each.id: each for each in client.workers()}.get(task.worker)
+        worker = client.worker(task.worker)
         # The children of a worker that is lost have ended with its lease.
         if worker is None or client.still_silent(worker) is not None:
             client.lose(task, "its run was resumed")
@@ -371,17 +366,16 @@ def _wait_until_fenced(task_id: str) -> None:
         time.sleep(FENCE_LOOK_SECONDS)
 
 
-def _refuse_to_start_over(instance: DagsterInstance, run: DagsterRun) -> None:
+def _refuse_to_start_over(instance: DagsterInstance, run_id: str, job: JobDefinition) -> None:
     """Refuse to resume a run whose executor would do again what has been done.
 
     Raises:
         TaskFailedError: that is so.
     """
-    job = _job_of(instance, run)
-    executor = job.get_definition().executor_def.name if job is not None else ""
+    executor = job.executor_def.name
     if executor not in STARTS_OVER:
         return
-    begun = instance.all_logs(run.run_id, of_type=DagsterEventType.STEP_START)
+    begun = instance.all_logs(run_id, of_type=DagsterEventType.STEP_START)
     if begun:
         raise TaskFailedError(
             f'The run cannot be resumed: its executor "{executor}" begins from the start, and '

@@ -22,7 +22,7 @@ from dagster._utils import find_free_port
 
 from compat_tests.executor.runs import Outcome
 from compat_tests.executor.scratch import SCRATCH_TAG, Scratch, eventually
-from compat_tests.workers import ROOT
+from compat_tests.workers import ROOT, executor_config
 from dagster_taskiq.client import Client, client_for
 from dagster_taskiq.settings import Settings
 
@@ -118,15 +118,9 @@ class Fleet:
 
 def launcher_config(settings: Settings) -> dict[str, Any]:
     """Return settings as the launcher's config in ``dagster.yaml``."""
-    return {
-        "broker": settings.broker,
-        "backend": settings.backend,
-        "queue": settings.queue,
-        "include": list(settings.include),
-        "prefix": settings.prefix,
-        "heartbeat_interval": settings.heartbeat_interval,
-        "lease": settings.lease,
-    }
+    config = {**executor_config(settings), "include": list(settings.include)}
+    del config["worker_lost"]
+    return config
 
 
 def write_dagster_yaml(

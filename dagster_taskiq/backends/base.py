@@ -232,7 +232,7 @@ class StateBackend(AsyncResultBackend[Any]):
 
     @abstractmethod
     async def beat(self, worker: Worker) -> list[str]:
-        """Record a sign of life.
+        """Record a sign of life, and as STARTED by the worker what it runs, where that was lost.
 
         Returns:
             The ids among ``worker.running`` that must be stopped: revoked, or lost meanwhile.

@@ -5,6 +5,7 @@ from importlib import import_module
 
 import click
 
+from dagster_taskiq.errors import DagsterTaskiqError
 from dagster_taskiq.version import __version__
 from dagster_taskiq.worker import fork_server
 
@@ -40,8 +41,6 @@ def main() -> None:
     if sys.argv[1:3] == ["worker", "start"]:
         # The server from which children are forked imports Dagster as well, beside this process.
         fork_server.start()
-    from dagster_taskiq.errors import DagsterTaskiqError  # noqa: PLC0415 - imports Dagster
-
     try:
         cli()
     except DagsterTaskiqError as error:

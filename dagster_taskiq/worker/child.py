@@ -102,9 +102,10 @@ def _serve(channel: socket.socket) -> None:
             result.error = TaskFailedError(describe_failure(error))
         sys.stdout.flush()
         sys.stderr.flush()
-        done = {"done": _text(result), "rss": _resident_bytes()}
-        channel.sendall(frames.pack({**done, "last": isinstance(error, ENDS_CHILD)}))
-        if isinstance(error, ENDS_CHILD):
+        last = isinstance(error, ENDS_CHILD)
+        done = {"done": _text(result), "rss": _resident_bytes(), "last": last}
+        channel.sendall(frames.pack(done))
+        if last:
             return
 
 
