@@ -1,5 +1,6 @@
 """What steps print: captured for Dagster's UI, and mirrored to the worker's own output."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,27 @@ def test_all_that_a_step_prints_is_captured_and_mirrored_also_the_last_words_of_
     mirrored = worker.output().splitlines()
     for line in (*spoken, *complaints, *last):
         assert mirrored.count(line) == 1, line
+
+
+def test_a_half_written_line_is_not_written_into(tmp_path: Path) -> None:
+    # What a step prints is read wherever the writing stands, and other lines go to the same place.
+    step, shown = tmp_path / "step", tmp_path / "shown"
+    with shown.open("wb") as output, step.open("wb", buffering=0) as printed:
+        copied = logs.CopiedFile(os.open(step, os.O_RDONLY), output.fileno())
+        printed.write(b"first line\nsecond ")
+        copied.go_on()
+        os.write(output.fileno(), b"of another\n")
+        printed.write(b"line\nPassword: ")
+        copied.go_on()
+        assert shown.read_bytes() == b"first line\nof another\nsecond line\n"
+        copied.go_on()
+        assert shown.read_bytes().endswith(b"second line\nPassword: "), "a prompt is shown"
+        printed.write(b"x" * 3 * logs.CHUNK_BYTES)
+        copied.go_on()
+        assert shown.stat().st_size > logs.CHUNK_BYTES, "an endless line is not held in memory"
+        printed.write(b"last words")
+        copied.end()
+    assert shown.read_bytes().endswith(b"x" * 3 * logs.CHUNK_BYTES + b"last words")
 
 
 @pytest.mark.oldest

@@ -97,7 +97,7 @@ class Mirror:
         self._thread.join(CLOSE_SECONDS)
 
     def _run(self) -> None:
-        files: dict[str, tuple[int, int]] = {}
+        files: dict[str, CopiedFile] = {}
         open_for_business = True
         while open_for_business:
             # Copying is paced by the clock, not by the orders: many steps cost no more looks.
@@ -117,21 +117,56 @@ class Mirror:
                 path, stream = order
                 if stream:
                     with contextlib.suppress(OSError):
-                        files[path] = (os.open(path, os.O_RDONLY), stream)
+                        files[path] = CopiedFile(os.open(path, os.O_RDONLY), stream)
                 elif path in files:
                     ended.append(path)
                     break
-            for source, target in files.values():
-                _copy(source, target)
+            for copied in files.values():
+                copied.go_on()
             for path in ended if open_for_business else list(files):
-                os.close(files.pop(path)[0])
+                files.pop(path).end()
 
 
-def _copy(source: int, target: int) -> None:
-    try:
-        while part := os.read(source, CHUNK_BYTES):
-            while part:
-                part = part[os.write(target, part) :]
-    except OSError as error:
-        # The worker's output is closed or full; what was captured is in the files.
-        logger.debug("Could not mirror: %s", error)
+class CopiedFile:
+    """One file that is being copied, in whole lines.
+
+    Several files go to one output, and so does the worker's own log: a line that is half written
+    when its turn comes is kept back until the next turn, or others would be written into it. What
+    has stood there for a whole turn (a prompt, a progress bar) is shown as it is.
+    """
+
+    def __init__(self, source: int, target: int) -> None:
+        self._source = source
+        self._target = target
+        self._kept_back = b""
+
+    def go_on(self) -> None:
+        """Copy what has come since the last time, up to its last whole line."""
+        grew = False
+        try:
+            while part := os.read(self._source, CHUNK_BYTES):
+                grew = True
+                text = self._kept_back + part
+                end = text.rfind(b"\n") + 1 or (len(text) if len(text) > CHUNK_BYTES else 0)
+                self._kept_back = text[end:]
+                self._write(text[:end])
+            if not grew:
+                self._show_kept_back()
+        except OSError as error:
+            # The worker's output is closed or full; what was captured is in the files.
+            logger.debug("Could not mirror: %s", error)
+
+    def end(self) -> None:
+        """Copy the rest, and close the file."""
+        self.go_on()
+        with contextlib.suppress(OSError):
+            self._show_kept_back()
+        os.close(self._source)
+
+    def _show_kept_back(self) -> None:
+        kept_back, self._kept_back = self._kept_back, b""
+        self._write(kept_back)
+
+    def _write(self, part: bytes) -> None:
+        while part:
+            part = part[os.write(self._target, part) :]
