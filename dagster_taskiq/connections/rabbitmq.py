@@ -36,6 +36,7 @@ from pamqp.commands import Basic
 from pamqp.exceptions import PAMQPException
 from yarl import URL
 
+from dagster_taskiq.connections.registers import Registers
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings import redact
 
@@ -106,6 +107,7 @@ class RabbitConnection:
         self._target: _Target | None = None
         self._link: _Link | None = None
         self._connecting = asyncio.Lock()
+        self._registers: dict[str, Registers] = {}
 
     async def open(self) -> None:
         """Read URL and options; nothing is sent yet. May be called by each who shares it.
@@ -181,6 +183,10 @@ class RabbitConnection:
             if channel is None or not channel.is_open:
                 channel = link.lasting[name] = await self._open_channel(link, False)
         return channel
+
+    def registers(self, prefix: str) -> Registers:
+        """Return the records of a prefix, which all who share this connection share as well."""
+        return self._registers.setdefault(prefix, Registers(self, prefix))
 
     async def known(self) -> set[str]:
         """Return the names of what has been declared on the present connection.
@@ -334,6 +340,25 @@ class Channel:
         await self._call(
             self.raw.basic_consume(queue, cast(Any, on_message), no_ack=True), f"consume {queue}"
         )
+
+    async def wait_while_open(self, event: asyncio.Event, seconds: float) -> None:
+        """Return when an event is set, or after some seconds.
+
+        Raises:
+            ConnectionError: the connection was lost meanwhile, or the channel closed.
+        """
+        waiting = asyncio.ensure_future(event.wait())
+        closing = asyncio.ensure_future(asyncio.shield(self.raw.closing))
+        closing.add_done_callback(_look_at)
+        try:
+            await asyncio.wait(
+                [waiting, closing], timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            waiting.cancel()
+            closing.cancel()
+        if not self.is_open:
+            raise ConnectionError("the connection was lost")
 
     async def declare_queue(
         self,

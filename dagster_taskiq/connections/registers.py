@@ -12,12 +12,13 @@ import json
 import time
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import ChannelLockedResource, ChannelNotFoundEntity
 
-from dagster_taskiq.connections.rabbitmq import Channel, RabbitConnection
+if TYPE_CHECKING:
+    from dagster_taskiq.connections.rabbitmq import Channel, RabbitConnection
 
 T = TypeVar("T")
 
@@ -51,7 +52,7 @@ NAMES = (*(f"tasks-{number:02}" for number in range(TASK_SHARDS)), WORKERS, QUEU
 class Registers:
     """The records of one prefix on one server."""
 
-    def __init__(self, connection: RabbitConnection, prefix: str) -> None:
+    def __init__(self, connection: "RabbitConnection", prefix: str) -> None:
         self._connection = connection
         self._prefix = prefix
         self._making = asyncio.Lock()
@@ -114,7 +115,7 @@ class Registers:
         async with self._turns[name]:
             return await self._connection.again(work, lambda: not sent)
 
-    async def _take(self, channel: Channel, name: str) -> DeliveredMessage:
+    async def _take(self, channel: "Channel", name: str) -> DeliveredMessage:
         await self._make_all()
         queue = self._queue(name)
         try:
@@ -126,7 +127,7 @@ class Registers:
                 f"delete the exchange {self._exchange} too, and all are made anew"
             ) from None
 
-    async def _wait_for(self, channel: Channel, queue: str) -> DeliveredMessage:
+    async def _wait_for(self, channel: "Channel", queue: str) -> DeliveredMessage:
         pause, longest, limit = BUSY_SECONDS
         deadline = time.monotonic() + limit
         while True:
@@ -143,7 +144,7 @@ class Registers:
             pause = min(pause * 2, longest)
 
     async def _newest(
-        self, channel: Channel, queue: str, message: DeliveredMessage, deadline: float
+        self, channel: "Channel", queue: str, message: DeliveredMessage, deadline: float
     ) -> DeliveredMessage:
         """Drop an older copy of the record, should there be one.
 
