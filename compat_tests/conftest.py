@@ -1,16 +1,19 @@
 """Fixtures that every test may use: servers, a Dagster home, settings, workers."""
 
+import asyncio
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+import aiormq
 import hypothesis
 import pytest
 from dagster import DagsterInstance
 
-from compat_tests.servers import any_redis
+from compat_tests.servers import any_rabbit, any_redis
 from compat_tests.workers import WorkerProcess, running_worker
 from dagster_taskiq.settings import Settings
 
@@ -20,7 +23,7 @@ hypothesis.settings.load_profile("repeatable")
 
 #: The brokers that can be shared by processes. A new one is added here, and all contract tests
 #: run on it.
-BROKERS = ("embedded", "redis")
+BROKERS = ("embedded", "redis", "rabbitmq")
 
 #: All brokers, with the one that lives in a single process: for tests that need no second one.
 ALL_BROKERS = (*BROKERS, "memory")
@@ -40,6 +43,14 @@ def redis_url() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def rabbitmq_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    base = tmp_path_factory.getbasetemp()
+    # Each process of pytest-xdist has a directory of its own in one that they share.
+    with any_rabbit(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) as url:
+        yield url
+
+
 @pytest.fixture(scope="session", params=BROKERS)
 def broker_kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -53,9 +64,33 @@ def make_settings(kind: str, directory: Path, request: pytest.FixtureRequest) ->
         url = f"memory://{uuid.uuid4().hex}"
     else:
         url = request.getfixturevalue(f"{kind}_url")
-    return Settings(
-        broker=url, prefix=f"test-{uuid.uuid4().hex[:12]}", heartbeat_interval=0.5, lease=4.0
-    )
+    prefix = f"test-{uuid.uuid4().hex[:12]}"
+    backend = None
+    if kind == "rabbitmq":
+        backend = "rpc://"
+        request.addfinalizer(lambda: asyncio.run(forget_on_rabbitmq(url, prefix)))
+    return Settings(broker=url, backend=backend, prefix=prefix, heartbeat_interval=0.5, lease=4.0)
+
+
+#: The queues that tests send to.
+QUEUES = ("dagster", "q", "q2", "q3", "p", "gpu", "other", "queue", "special", "standard")
+
+
+async def forget_on_rabbitmq(url: str, prefix: str) -> None:
+    """Delete what a test has left on a server that others use, as far as its name is known.
+
+    What has the name of a task or a run is left: it expires.
+    """
+    registers = ["workers", "queues", "attempts", *(f"tasks-{number:02}" for number in range(16))]
+    names = [f"register:{each}" for each in registers]
+    names += [f"queue:{each}{lane}" for each in QUEUES for lane in ("", ":runs")]
+    connection = await aiormq.connect(url)
+    channel = await connection.channel()
+    for exchange in ("registers", "mail", "bell"):
+        await channel.exchange_delete(f"{prefix}:{exchange}")
+    for name in (*names, "rejected"):
+        await channel.queue_delete(f"{prefix}:{name}", nowait=True)
+    await connection.close()
 
 
 @pytest.fixture

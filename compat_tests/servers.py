@@ -1,7 +1,10 @@
 """Real servers for the tests: the environment's, our own from a binary, or a container's."""
 
+import fcntl
+import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -15,6 +18,11 @@ import redis
 #: A Redis or Valkey that is already there; its database is written to under prefixes of the tests.
 REDIS_ENV = "DAGSTER_TASKIQ_TEST_REDIS_URL"
 BINARIES = ("redis-server", "valkey-server")
+
+#: A RabbitMQ that is already there; queues are made in it under prefixes of the tests.
+RABBIT_ENV = "DAGSTER_TASKIQ_TEST_RABBITMQ_URL"
+#: What packages hide behind a wrapper that changes the user; the tests run as whoever they are.
+RABBIT_SCRIPTS = Path("/usr/lib/rabbitmq/bin")
 
 
 def free_port() -> int:
@@ -113,4 +121,286 @@ def any_redis() -> Iterator[str]:
         raise RuntimeError(f"No Redis for the tests. {_HOW}")
 
 
+class RabbitServer:
+    """As :class:`RedisServer`. Its start takes ten seconds or more, so tests share one.
+
+    Args:
+        script: ``rabbitmq-server`` itself, not a wrapper that changes the user.
+        directory: a new one, for everything it writes.
+        rabbit: settings of the application ``rabbit``, as Erlang writes them in a list.
+    """
+
+    def __init__(self, script: str, directory: Path, rabbit: tuple[str, ...] = ()) -> None:
+        self.script = script
+        self.directory = directory
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+        self.guard = Guard(directory)
+        self._names = NameServer()
+        self._node = f"test-{self.port}@localhost"
+        # Only one config file, of Erlang's own terms: another form has to be translated at start.
+        (directory / "advanced.config").write_text(f"[{{rabbit, [{', '.join(rabbit)}]}}].\n")
+        (directory / "plugins").write_text("[].\n")
+
+    @property
+    def url(self) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/"
+
+    def start(self) -> None:
+        self._names.start()
+        with (self.directory / "output.log").open("ab") as output:
+            self.process = subprocess.Popen(
+                [self.script],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=self._environment(),
+                # Ctrl-C is for the tests alone: they end the server.
+                start_new_session=True,
+            )
+        self._tell_guard()
+        self.wait_until_ready()
+
+    def _tell_guard(self) -> None:
+        running = (self.process, self._names.process)
+        self.guard.watch([each.pid for each in running if each is not None])
+
+    def _environment(self) -> dict[str, str]:
+        mine = {key: value for key, value in os.environ.items() if "RABBITMQ" not in key}
+        arguments = [
+            "-noinput",
+            # Known to the name server from the start: else another machine is started to see to it.
+            f"-sname {self._node} -start_epmd false",
+            "-kernel inet_dist_use_interface {127,0,0,1}",
+        ]
+        return {
+            **mine,
+            **self._names.environment,
+            "HOME": str(self.directory),
+            "RABBITMQ_NODENAME": self._node,
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_MNESIA_BASE": str(self.directory / "data"),
+            "RABBITMQ_LOG_BASE": str(self.directory / "log"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.directory / "plugins"),
+            "RABBITMQ_CONF_ENV_FILE": str(self.directory / "no-environment"),
+            "RABBITMQ_CONFIG_FILE": str(self.directory / "no-config"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(self.directory / "advanced.config"),
+            "RABBITMQ_PID_FILE": str(self.directory / "pid"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": " ".join(arguments),
+            # The script becomes the server, and does not stay as the server's parent.
+            "RABBITMQ_ALLOW_INPUT": "1",
+        }
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + 120
+        while not self._answers():
+            gone = self.process is None or self.process.poll() is not None
+            if gone or time.monotonic() > deadline:
+                output = (self.directory / "output.log").read_text(errors="replace")
+                raise RuntimeError(f"RabbitMQ does not come up:\n{output}")
+            time.sleep(0.05)
+
+    def _answers(self) -> bool:
+        """Whether it begins the handshake: its port is open a while before that."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 5) as probe:
+                probe.sendall(b"AMQP\x00\x00\x09\x01")
+                return probe.recv(1) == b"\x01"  # a method: Connection.Start
+        except OSError:
+            return False
+
+    def ctl(self, *arguments: str) -> str:
+        """Run ``rabbitmqctl``, which takes seconds, and return what it writes."""
+        script = Path(self.script).with_name("rabbitmqctl")
+        command = [str(script), "-q", "-n", self._node, *arguments]
+        done = subprocess.run(
+            command, env=self._environment(), stdout=subprocess.PIPE, check=True, text=True
+        )
+        return done.stdout
+
+    def freeze(self) -> None:
+        """Let it do nothing, with all connections open, until :meth:`thaw`."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """End it in good order; :meth:`start` starts it again."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it as a power cut does: nothing more is written."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, number: int) -> None:
+        if self.process is not None:
+            self.thaw()
+            self.process.send_signal(number)
+            self.process.wait(60)
+            self.process = None
+            self._tell_guard()
+
+    def end(self) -> None:
+        """Leave nothing running, and no files."""
+        self.kill()
+        self._names.stop()
+        self.guard.watch([])
+        self.guard.let_go()
+        self.guard.process.wait(30)
+
+
+class Guard:
+    """A process that ends others when nobody holds it any more, however the holders died.
+
+    Each holder has a named pipe open for writing, and the kernel counts them: the guard, which
+    reads the pipe, comes to its end when the last of them has closed it.
+    """
+
+    #: The last line it has read names the process groups to end.
+    SCRIPT = """
+        exec <"$1"
+        while read -r line; do groups=$line; done
+        exec </dev/null
+        for group in $groups; do kill -s KILL -- "-$group"; done
+        rm -rf "$2"
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.pipe = directory / "guard"
+        os.mkfifo(self.pipe)
+        command = ["sh", "-c", self.SCRIPT, "guard", str(self.pipe), str(directory)]
+        self.process = subprocess.Popen(
+            command, stderr=subprocess.DEVNULL, cwd="/", start_new_session=True
+        )
+        self.held = os.open(self.pipe, os.O_WRONLY)
+
+    def watch(self, groups: list[int]) -> None:
+        os.write(self.held, f"{' '.join(map(str, groups))}\n".encode())
+
+    def let_go(self) -> None:
+        os.close(self.held)
+
+
+class NameServer:
+    """Erlang's ``epmd``, which RabbitMQ would start by itself, and leave behind for ever."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"ERL_EPMD_PORT": str(self.port), "ERL_EPMD_ADDRESS": "127.0.0.1"}
+
+    def start(self) -> None:
+        if self.process is not None:
+            return
+        self.process = subprocess.Popen(
+            [self._binary()],
+            env={**os.environ, **self.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 5).close()
+                return
+            except OSError:
+                if time.monotonic() > deadline or self.process.poll() is not None:
+                    raise
+                time.sleep(0.02)
+
+    def _binary(self) -> str:
+        found = shutil.which("epmd")
+        if found is None:  # it is always there, but some packages show only ``erl``
+            root = Path(shutil.which("erl") or "").resolve().parent.parent
+            found = str(next(root.glob("**/erts-*/bin/epmd"), "epmd"))
+        return found
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(30)
+            self.process = None
+
+
+def rabbit_script() -> str | None:
+    real = RABBIT_SCRIPTS / "rabbitmq-server"
+    return str(real) if real.exists() else shutil.which("rabbitmq-server")
+
+
+@contextmanager
+def own_rabbit(*rabbit: str) -> Iterator[RabbitServer]:
+    """Start a server that only one test, or one file of tests, uses.
+
+    Args:
+        rabbit: its settings, such as ``{consumer_timeout, 2000}``.
+    """
+    script = rabbit_script()
+    if script is None:
+        raise RuntimeError(f"This test stops its own RabbitMQ, and needs its binary. {_HOW_RABBIT}")
+    server = RabbitServer(script, Path(tempfile.mkdtemp(prefix="dagster-taskiq-rabbitmq-")), rabbit)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.end()
+
+
+@contextmanager
+def any_rabbit(meeting_place: Path) -> Iterator[str]:
+    """Yield the URL of a RabbitMQ: the environment's, our own, or a container's.
+
+    Args:
+        meeting_place: the directory that is shared by all processes of one run of the tests.
+    """
+    script = rabbit_script()
+    if RABBIT_ENV in os.environ:
+        yield os.environ[RABBIT_ENV]
+    elif script is not None:
+        with _shared_rabbit(script, meeting_place) as url:
+            yield url
+    elif shutil.which("docker"):
+        from testcontainers.rabbitmq import RabbitMqContainer
+
+        with RabbitMqContainer("rabbitmq:3") as container:
+            host, port = container.get_container_host_ip(), container.get_exposed_port(5672)
+            yield f"amqp://guest:guest@{host}:{port}/"
+    else:
+        raise RuntimeError(f"No RabbitMQ for the tests. {_HOW_RABBIT}")
+
+
+@contextmanager
+def _shared_rabbit(script: str, meeting_place: Path) -> Iterator[str]:
+    """Start a server where no other process of the tests has; it ends with the last of them."""
+    note = meeting_place / "rabbitmq.json"
+    with (meeting_place / "rabbitmq.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            url, pipe = json.loads(note.read_text())
+            held = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # nobody has started one, or all who held it have gone
+            directory = tempfile.mkdtemp(prefix="rabbitmq-", dir=meeting_place)
+            server = RabbitServer(script, Path(directory))
+            try:
+                server.start()
+            except BaseException:
+                server.end()
+                raise
+            note.write_text(json.dumps([server.url, str(server.guard.pipe)]))
+            url, held = server.url, server.guard.held
+    try:
+        yield url
+    finally:
+        os.close(held)
+
+
+_HOW_RABBIT = f"Run `apt-get install rabbitmq-server`, or set {RABBIT_ENV}, or install Docker."
 _HOW = f"Run `apt-get install redis-server`, or set {REDIS_ENV}, or install Docker."
