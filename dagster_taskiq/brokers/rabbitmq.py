@@ -39,6 +39,7 @@ REMEMBERED_PUTS = 10_000
 ATTEMPT_SECONDS = 86400
 
 _TASK_ID = "task_id"
+#: Nanoseconds since the epoch, by the sender's clock.
 _SENT_AT = "sent_at"
 
 
@@ -89,7 +90,7 @@ class RabbitBroker(QueueBroker):
                     body,
                     priority=level,
                     message_id=task_id,
-                    headers={_TASK_ID: task_id, _SENT_AT: time.time()},
+                    headers={_TASK_ID: task_id, _SENT_AT: time.time_ns()},
                 )
                 await self._ring(channel, queue)
 
@@ -329,7 +330,7 @@ def _rank(held: _Held) -> tuple[int, float]:
 def _sent_at(message: DeliveredMessage) -> float:
     headers = message.header.properties.headers or {}
     at = headers.get(_SENT_AT)
-    return float(at) if isinstance(at, int | float) else 0.0
+    return at / 1e9 if isinstance(at, int) else 0.0
 
 
 def _task_id(message: DeliveredMessage) -> str:
