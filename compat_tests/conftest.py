@@ -78,7 +78,10 @@ def other_prefix(prefix: str) -> str:
 
 
 #: The queues that tests send to.
-QUEUES = ("dagster", "q", "q2", "q3", "p", "gpu", "other", "queue", "special", "standard")
+QUEUES = (
+    *("dagster", "queue", "standard", "special", "other", "elsewhere", "gpu", "side", "second"),
+    *("a", "b", "c", "p", "q", "q2", "q3"),
+)
 
 
 async def forget_on_rabbitmq(url: str, prefix: str) -> None:
