@@ -4,6 +4,7 @@ One server for all tests: its start takes ten seconds or more.
 """
 
 import asyncio
+import contextlib
 import logging
 import multiprocessing
 import os
@@ -21,6 +22,7 @@ from aiormq.abc import DeliveredMessage
 from compat_tests.contract import test_backend as states
 from compat_tests.contract.test_broker import (
     SHORT_LEASE,
+    Listening,
     claim,
     claim_again,
     ids,
@@ -102,6 +104,15 @@ async def go_away_and_come_back(
     await asyncio.to_thread(server.start)
 
 
+async def heard(listener: Listening, task_id: str) -> bool:
+    """Whether a message has come, for the first time or again.
+
+    AMQP answers no acknowledgement: one that was under way as the connection went is lost, and the
+    message comes once more. A worker then sees that it has started the task, and drops it.
+    """
+    return task_id in listener.ids
+
+
 async def says(text: str, caplog: pytest.LogCaptureFixture) -> bool:
     return text in caplog.text
 
@@ -139,15 +150,15 @@ async def test_a_listener_outlives_restarts_of_the_server(
         for number, leave in enumerate((server.stop, server.kill)):
             async with opened(settings, "sender") as sender:
                 await put(sender, f"t{number}")
-            await eventually_async(lambda number=number: listener.has(number + 1))
-            await listener.messages[number].ack()
+            await eventually_async(lambda number=number: heard(listener, f"t{number}"))
+            await listener.messages[-1].ack()
             away = lambda: says("does not answer", caplog)  # noqa: E731
             await go_away_and_come_back(leave, server, away)
             caplog.clear()
         async with opened(settings, "sender") as sender:
             await put(sender, "last")
-        await eventually_async(lambda: listener.has(3))
-        assert listener.ids == ["t0", "t1", "last"]
+        await eventually_async(lambda: heard(listener, "last"))
+        assert list(dict.fromkeys(listener.ids)) == ["t0", "t1", "last"]
 
 
 async def test_a_listener_outlives_dropped_and_refused_connections(
@@ -160,15 +171,16 @@ async def test_a_listener_outlives_dropped_and_refused_connections(
     ):
         for number in range(4):
             await put(sender, f"t{number}")
-            await eventually_async(lambda number=number: listener.has(number + 1))
-            await listener.messages[number].ack()
-            assert proxy.cut() > 0
+            await eventually_async(lambda number=number: heard(listener, f"t{number}"))
+            with contextlib.suppress(*broker.connection_errors):
+                await listener.messages[-1].ack()
+            proxy.cut()
         proxy.refuse()
         await eventually_async(lambda: says("does not answer", caplog))
         await put(sender, "t4")
         proxy.accept()
-        await eventually_async(lambda: listener.has(5))
-        assert listener.ids == [f"t{number}" for number in range(5)]
+        await eventually_async(lambda: heard(listener, "t4"))
+        assert list(dict.fromkeys(listener.ids)) == [f"t{number}" for number in range(5)]
 
 
 async def test_what_was_handed_out_through_a_dropped_connection_is_handed_out_again(
