@@ -29,6 +29,9 @@ EMBEDDED_URL = "embedded://"
 #: The file of the embedded broker, relative to ``$DAGSTER_HOME``.
 EMBEDDED_FILE = Path("dagster_taskiq") / "queue.db"
 
+#: The scheme of a backend that is on the broker's own server, as Celery names it.
+RPC_SCHEME = "rpc"
+
 #: Query arguments of a URL whose value is never shown.
 SECRET_ARGUMENTS = ("password", "passwd", "secret", "token", "key")
 
@@ -83,7 +86,8 @@ class Settings:
 
     #: URL of the broker, where work waits.
     broker: str = EMBEDDED_URL
-    #: URL of the backend, where the state of tasks and workers is kept; the broker's when ``None``.
+    #: URL of the backend, where the state of tasks and workers is kept; ``None`` and ``rpc://``
+    #: stand for the broker's own server.
     backend: str | None = None
     #: The queue of a step or run that has no queue tag.
     queue: str = "dagster"
@@ -128,15 +132,19 @@ class Settings:
 
     @property
     def backend_url(self) -> str:
-        """The backend's URL, which is the broker's where none was given."""
-        return self.backend or self.broker
+        """The backend's URL, which is the broker's where none was given, or ``rpc://``."""
+        return self.backend if self.backend and not self._is_beside_broker else self.broker
 
     @property
     def options_of_backend(self) -> Mapping[str, Any]:
         """The backend's options; on the broker's own server the broker's, unless some are given."""
-        if self.backend in (None, self.broker) and not self.backend_options:
+        if self._is_beside_broker and not self.backend_options:
             return self.broker_options
         return self.backend_options
+
+    @property
+    def _is_beside_broker(self) -> bool:
+        return self.backend in (None, self.broker) or scheme_of(self.backend or "") == RPC_SCHEME
 
     def resolved(self, home: str | None = None) -> "Settings":
         """Return these settings with ``embedded://`` turned into the file it stands for.

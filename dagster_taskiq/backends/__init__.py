@@ -6,6 +6,7 @@ from dagster_taskiq.registry import Entry, Registry
 from dagster_taskiq.settings import Settings
 
 _REDIS = Entry("dagster_taskiq.backends.redis", "RedisBackend")
+_RABBIT = Entry("dagster_taskiq.backends.rabbitmq", "RabbitBackend")
 _SQL = Entry("dagster_taskiq.backends.sql", "SqlBackend")
 
 #: URL scheme of a backend, and what serves it. A new backend is one row here.
@@ -19,6 +20,11 @@ BACKENDS: Registry[StateBackend] = Registry(
         "unix": _REDIS,
         "redis+sentinel": _REDIS,
         "rediss+sentinel": _REDIS,
+        "amqp": _RABBIT,
+        "amqps": _RABBIT,
+        "pyamqp": _RABBIT,
+        # The broker's own server, whatever it is: see Settings.backend_url.
+        "rpc": _RABBIT,
         "memory": Entry("dagster_taskiq.backends.memory", "MemoryBackend"),
     },
 )

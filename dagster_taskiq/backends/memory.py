@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from dagster_taskiq.backends import transitions
 from dagster_taskiq.backends.base import (
     FROM_START,
     Mail,
@@ -33,39 +34,32 @@ class MemoryBackend(StateBackend):
     async def submitted(self, tasks: Sequence[Task]) -> None:
         """Add what is missing."""
         for task in tasks:
-            self.connection.tasks.setdefault(task.id, replace(task, submitted_at=time.time()))
+            transitions.submit(self.connection.tasks, task, time.time())
 
     async def start(self, task: Task) -> TaskState | None:
         """Change WAITING to STARTED."""
-        now = time.time()
-        known = self.connection.tasks.get(task.id, replace(task, submitted_at=now))
-        if known.state is not TaskState.WAITING:
-            return known.state
-        self._set(replace(known, state=TaskState.STARTED, worker=task.worker, started_at=now))
-        return None
+        refused = transitions.start(self.connection.tasks, task, time.time())
+        self.connection.changed()
+        return refused
 
     async def finish(self, task: Task, state: TaskState, error: str, result: bytes | None) -> bool:
         """Change STARTED to a final state."""
-        known = self.connection.tasks.get(task.id)
-        if known is None or (known.state, known.worker) != (TaskState.STARTED, task.worker):
+        if not transitions.finish(self.connection.tasks, task, state, error, time.time()):
             return False
         if result is not None:
             self.connection.results[task.id] = result
-        self._set(replace(known, state=state, error=error, finished_at=time.time()))
+        self._post_end(self.connection.tasks[task.id])
         return True
 
     async def revoke(self, task_ids: Sequence[str], reason: str) -> dict[str, str]:
         """Decide for each by its state."""
         started = {}
         for task_id in task_ids:
-            known = self.connection.tasks.get(task_id, Task(task_id))
-            if known.state is TaskState.WAITING:
-                now = time.time()
-                gone = replace(known, state=TaskState.REVOKED, error=reason, finished_at=now)
-                self._set(gone)
-            elif known.state is TaskState.STARTED:
-                started[task_id] = known.worker
-                self._set(replace(known, revoke_requested=True, error=reason))
+            before = transitions.revoke(self.connection.tasks, task_id, reason, time.time())
+            if before.state is TaskState.STARTED:
+                started[task_id] = before.worker
+            elif before.state is TaskState.WAITING:
+                self._post_end(self.connection.tasks[task_id])
         return started
 
     async def tasks(self, task_ids: Sequence[str]) -> dict[str, Task]:
@@ -76,18 +70,11 @@ class MemoryBackend(StateBackend):
     async def beat(self, worker: Worker) -> list[str]:
         """Keep the worker; look at what it runs."""
         self.connection.workers[worker.id] = (worker, time.time())
+        tasks = self.connection.tasks
         for each in worker.running:
-            fresh = Task(each.id, each.name, "", each.run_id, each.step_key)
-            task = self.connection.tasks.get(each.id, fresh)
-            if task.state is TaskState.WAITING:
-                # The record was lost, and the task may have been sent again since.
-                mine = replace(task, state=TaskState.STARTED, worker=worker.id)
-                self._set(replace(mine, started_at=time.time()))
-        known = await self.tasks([each.id for each in worker.running])
+            transitions.put_back(tasks, each, worker.id, time.time())
         return [
-            task.id
-            for task in known.values()
-            if task.revoke_requested or (task.state, task.worker) != (TaskState.STARTED, worker.id)
+            each.id for each in worker.running if transitions.must_stop(tasks[each.id], worker.id)
         ]
 
     async def leave(self, worker_id: str) -> None:
@@ -130,8 +117,7 @@ class MemoryBackend(StateBackend):
                 del self.connection.tasks[task.id]
                 self.connection.results.pop(task.id, None)
 
-    def _set(self, task: Task) -> None:
-        self.connection.tasks[task.id] = task
-        if task.state.is_final and task.run_id:
+    def _post_end(self, task: Task) -> None:
+        if task.run_id:
             self.connection.post(run_channel(task.run_id), end_mail(task, task.state))
         self.connection.changed()

@@ -5,6 +5,7 @@ from dagster_taskiq.registry import Entry, Registry
 from dagster_taskiq.settings import Settings
 
 _REDIS = Entry("dagster_taskiq.brokers.redis", "RedisBroker")
+_RABBIT = Entry("dagster_taskiq.brokers.rabbitmq", "RabbitBroker")
 _SQL = Entry("dagster_taskiq.brokers.sql", "SqlBroker")
 
 #: URL scheme of a broker, and what serves it. A new broker is one row here.
@@ -18,6 +19,9 @@ BROKERS: Registry[QueueBroker] = Registry(
         "unix": _REDIS,
         "redis+sentinel": _REDIS,
         "rediss+sentinel": _REDIS,
+        "amqp": _RABBIT,
+        "amqps": _RABBIT,
+        "pyamqp": _RABBIT,
         "memory": Entry("dagster_taskiq.brokers.memory", "MemoryBroker"),
     },
 )

@@ -56,8 +56,9 @@ class QueueDepth:
 
     queue: str
     waiting: int
-    #: Handed to a worker that has not yet said that it started.
-    claimed: int
+    #: Handed to a worker that has not yet said that it started; ``None`` where the server does not
+    #: tell how many those are.
+    claimed: int | None
     #: Seconds the oldest message has waited.
     oldest_age: float
 

@@ -40,7 +40,12 @@ def status(
         click.echo(json.dumps(document, indent=2))
     else:
         rows = [
-            (each.queue, str(each.waiting), str(each.claimed), duration(each.oldest_age))
+            (
+                each.queue,
+                str(each.waiting),
+                "-" if each.claimed is None else str(each.claimed),
+                duration(each.oldest_age),
+            )
             for each in depths
         ]
         show("Queues", ("queue", "waiting", "starting", "oldest"), rows)

@@ -1,0 +1,678 @@
+"""The connection to RabbitMQ: URL, TLS options, and channels whose every call ends.
+
+aiormq, the client that taskiq-aio-pika brings, speaks the protocol. Its reconnecting layer is not
+used: after an outage that declares and consumes again by itself what it remembers, while here each
+caller knows best what it had, and whether to wait, to try again or to say so. A connection that is
+lost raises one of ``errors`` for whoever uses it, and the next call makes a new one.
+"""
+
+import asyncio
+import contextlib
+import logging
+import re
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, cast
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import aiormq
+from aiormq.abc import AbstractChannel, DeliveredMessage
+from aiormq.connection import TransportFactory
+from aiormq.exceptions import (
+    AMQPError,
+    AuthenticationError,
+    ChannelAccessRefused,
+    ChannelLockedResource,
+    ChannelNotFoundEntity,
+    ChannelPreconditionFailed,
+    DeliveryError,
+    ProbableAuthenticationError,
+)
+from pamqp.commands import Basic
+from pamqp.exceptions import PAMQPException
+from yarl import URL
+
+from dagster_taskiq.connections.registers import Registers
+from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.settings import redact
+
+T = TypeVar("T")
+
+#: How long one command may take; the server is taken to be away when it takes longer.
+COMMAND_SECONDS = 8.0
+#: The ports of a URL that names none, without and with TLS.
+PORTS = {False: 5672, True: 5671}
+#: The longest name of a queue or routing key, in bytes of UTF-8, by the protocol.
+NAME_BYTES = 255
+#: Channels of each kind that are kept open for the next caller.
+SPARE_CHANNELS = 4
+
+#: What may stand behind the ``?`` of a URL, or in the options, and what it means. The names are
+#: those of aio-pika, and of RabbitMQ's own URI specification where the two differ.
+OPTIONS = {
+    "heartbeat": "seconds between two signs of life of the connection; a third of the lease",
+    "timeout": f"seconds that one command may take; {COMMAND_SECONDS:g}",
+    "connection_timeout": "milliseconds that connecting may take; `connect_timeout`",
+    "name": "what the server lists the connection as",
+    "auth": "`plain`, or `external` for the name in a client certificate",
+    "cafile": "the file of certificate authorities to trust; also `cacertfile`",
+    "capath": "the directory of them",
+    "certfile": "the client's certificate",
+    "keyfile": "its key",
+    "verify": "`verify_none` trusts any server; also `no_verify_ssl=1`",
+    "server_name_indication": "the host that the server's certificate must name",
+}
+_ALIASES = {"cacertfile": "cafile", "ssl_ca_certs": "cafile", "no_verify_ssl": "verify"}
+
+_UNREADABLE = (
+    "its host or port cannot be read. In a user name or password, special characters have to be "
+    "percent-encoded, such as %2F for a slash"
+)
+
+#: What aiormq and the socket raise, sooner or later, when a connection is lost.
+_LOST = (AMQPError, PAMQPException, RuntimeError, OSError, asyncio.TimeoutError, EOFError)
+#: What a server says of a queue or exchange; the connection is fine, and the caller knows why.
+_ANSWERS = (
+    ChannelLockedResource,
+    ChannelNotFoundEntity,
+    ChannelPreconditionFailed,
+)
+
+_in_our_connection: ContextVar[bool] = ContextVar("in_our_connection", default=False)
+
+
+class UnroutableError(Exception):
+    """A message had nowhere to go: its queue has been deleted."""
+
+
+class RabbitConnection:
+    """One server and virtual host, connected once however many share it."""
+
+    #: What a lost, frozen or restarting server raises; worth trying again.
+    errors: tuple[type[BaseException], ...] = (OSError, asyncio.TimeoutError)
+
+    def __init__(
+        self, url: str, options: Mapping[str, Any], timeout: float, lease: float = 30.0
+    ) -> None:
+        self.url = url
+        self.shown = redact(url)
+        self._given = options
+        self._connect_seconds = timeout
+        self._lease = lease
+        self._users = 0
+        self._target: _Target | None = None
+        self._link: _Link | None = None
+        self._connecting = asyncio.Lock()
+        self._registers: dict[str, Registers] = {}
+
+    async def open(self) -> None:
+        """Read URL and options; nothing is sent yet. May be called by each who shares it.
+
+        Raises:
+            ConfigError: the URL or an option cannot be used.
+        """
+        if self._users == 0:
+            try:
+                self._target = _target(self.url, self._given, self._lease, self._connect_seconds)
+            except (OSError, ValueError) as error:
+                raise ConfigError(
+                    f"Cannot use the broker or backend {self.shown}: {error}."
+                ) from None
+        self._users += 1
+
+    async def close(self) -> None:
+        """Close when the last of those who share it closes."""
+        if self._users == 0:
+            return
+        self._users -= 1
+        if self._users == 0 and self._link is not None:
+            link, self._link = self._link, None
+            with contextlib.suppress(*_LOST):
+                await asyncio.wait_for(link.connection.close(), COMMAND_SECONDS)
+
+    async def drop(self) -> None:
+        """Cut the connection without a word, as a power cut would; the next call makes a new one.
+
+        What was claimed through it and not acknowledged is the server's again once it notices.
+        """
+        if self._link is not None:
+            link, self._link = self._link, None
+            link.cut()
+
+    async def ping(self) -> None:
+        """Return when the server answered.
+
+        Raises:
+            ConfigError: it answered that it does not let us in.
+            OSError, asyncio.TimeoutError: it did not answer.
+        """
+        async with self.channel() as channel:
+            await channel.declare_exchange("amq.direct", passive=True)
+
+    @asynccontextmanager
+    async def channel(self, *, transactional: bool = False) -> AsyncIterator["Channel"]:
+        """Lend a channel that nobody else uses meanwhile.
+
+        Args:
+            transactional: what is published, acknowledged or given back on it takes effect with
+                :meth:`Channel.commit`; else each message is confirmed by itself.
+        """
+        link = await self._linked()
+        spare = link.spare[transactional]
+        channel = spare.pop() if spare else await self._open_channel(link, transactional)
+        try:
+            yield channel
+        except BaseException:
+            # Whatever it holds unacknowledged goes back to where it was.
+            channel.discard()
+            raise
+        if channel.is_open and len(spare) < SPARE_CHANNELS:
+            spare.append(channel)
+        else:
+            channel.discard()
+
+    async def lasting_channel(self, name: str) -> "Channel":
+        """Return the channel of this name; a new one where there was none, or it was closed."""
+        link = await self._linked()
+        async with link.opening:
+            channel = link.lasting.get(name)
+            if channel is None or not channel.is_open:
+                channel = link.lasting[name] = await self._open_channel(link, False)
+        return channel
+
+    def registers(self, prefix: str) -> Registers:
+        """Return the records of a prefix, which all who share this connection share as well."""
+        return self._registers.setdefault(prefix, Registers(self, prefix))
+
+    async def known(self) -> set[str]:
+        """Return the names of what has been declared on the present connection.
+
+        What comes after a lost connection starts with an empty set: the server may be another.
+        """
+        return (await self._linked()).declared
+
+    async def again(
+        self, work: Callable[[], Awaitable[T]], may_be: Callable[[], bool] = lambda: True
+    ) -> T:
+        """Do something, and once more where the connection turns out to have been a stale one.
+
+        A connection that nobody used for a while may have been closed by the server, or by a
+        firewall, and says so only when it is used.
+
+        Args:
+            work: what to do.
+            may_be: asked before the second time; whether it may be done twice.
+        """
+        link = self._link
+        try:
+            return await work()
+        except self.errors:
+            if link is None or link.is_open or not may_be():
+                raise
+        return await work()
+
+    async def _linked(self) -> "_Link":
+        link = self._link
+        if link is not None and link.is_open:
+            return link
+        if self._target is None:
+            raise RuntimeError(f"The connection to {self.shown} is not open.")
+        async with self._connecting:
+            if self._link is None or not self._link.is_open:
+                self._link = await self._connect(self._target)
+            return self._link
+
+    async def _connect(self, target: "_Target") -> "_Link":
+        transport = _Transport(target.tls, target.server_name)
+        connection = aiormq.Connection(target.url, transport_factory=transport)
+        try:
+            await _within(connection.connect(), target.connect_seconds)
+        except (ProbableAuthenticationError, AuthenticationError) as error:
+            raise self._refused(_said(error), "user and password") from None
+        except aiormq.exceptions.ConnectionClosed as error:
+            # The server answered, and closed: no such virtual host, or not for this user.
+            code = error.args[0] if error.args else None
+            if code in (403, 530):
+                raise self._refused(_said(error), "virtual host") from None
+            raise ConnectionError(_said(error)) from error
+        except _LOST as error:
+            raise ConnectionError(_said(error)) from error
+        return _Link(connection, transport, target.command_seconds)
+
+    async def _open_channel(self, link: "_Link", transactional: bool) -> "Channel":
+        opening = link.connection.channel(publisher_confirms=not transactional)
+        channel = Channel(link, await link.call(opening, "open a channel"), transactional)
+        if transactional:
+            await link.call(channel.raw.tx_select(), "begin transactions")
+        return channel
+
+    def _refused(self, said: str, what: str) -> ConfigError:
+        return ConfigError(
+            f"{self.shown} does not let us in: {said}. Check the {what} in its URL, and what that "
+            "user may do (rabbitmqctl list_permissions)."
+        )
+
+
+class Channel:
+    """A channel of which every call either answers in time or raises."""
+
+    def __init__(self, link: "_Link", raw: AbstractChannel, transactional: bool) -> None:
+        self.raw = raw
+        self._link = link
+        self._transactional = transactional
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be used; the server closes a channel on which something went wrong."""
+        return self._link.is_open and not self.raw.is_closed
+
+    def discard(self) -> None:
+        """Close it in the background."""
+        if self.is_open:
+            self._link.in_background(self.raw.close())
+
+    async def publish(
+        self,
+        queue: str,
+        body: bytes,
+        *,
+        exchange: str = "",
+        durable: bool = True,
+        must_arrive: bool = True,
+        **properties: Any,
+    ) -> None:
+        """Publish one message; it is confirmed, or part of the transaction.
+
+        Args:
+            queue: the queue, or the routing key of the exchange.
+            body: what it says.
+            exchange: the default one, which leads to the queue of that name, where empty.
+            durable: it survives a restart of the server.
+            must_arrive: it is an error when no queue takes it.
+            properties: of the protocol, such as ``priority`` and ``headers``.
+
+        Raises:
+            UnroutableError: no queue took it.
+        """
+        wanted = Basic.Properties(delivery_mode=2 if durable else 1, **properties)
+        try:
+            await self._call(
+                self.raw.basic_publish(
+                    body,
+                    exchange=exchange,
+                    routing_key=queue,
+                    properties=wanted,
+                    mandatory=must_arrive and not self._transactional,
+                ),
+                f"publish to {queue}",
+            )
+        except aiormq.exceptions.PublishError:
+            raise UnroutableError(queue) from None
+
+    async def get(self, queue: str) -> DeliveredMessage | None:
+        """Take one message, unacknowledged, or ``None`` where the queue has none."""
+        message = await self._call(self.raw.basic_get(queue), f"read {queue}")
+        return message if isinstance(message.delivery, Basic.GetOk) else None
+
+    async def ack(self, message: DeliveredMessage) -> None:
+        """Delete a message that was taken here."""
+        await self._call(self.raw.basic_ack(tag_of(message)), "acknowledge")
+
+    async def give_back(self, message: DeliveredMessage, and_all_before: bool = False) -> None:
+        """Put a message that was taken here back to where it was."""
+        await self._call(
+            self.raw.basic_nack(tag_of(message), multiple=and_all_before, requeue=True),
+            "give a message back",
+        )
+
+    async def commit(self) -> None:
+        """Let what was done since the last time take effect, all of it."""
+        await self._call(self.raw.tx_commit(), "commit")
+
+    async def consume(
+        self, queue: str, on_message: Callable[[DeliveredMessage], Awaitable[None]]
+    ) -> None:
+        """Have each message of a queue handed on as it comes, acknowledged by that."""
+        await self._call(
+            self.raw.basic_consume(queue, cast(Any, on_message), no_ack=True), f"consume {queue}"
+        )
+
+    async def wait_while_open(self, event: asyncio.Event, seconds: float) -> None:
+        """Return when an event is set, or after some seconds.
+
+        Raises:
+            ConnectionError: the connection was lost meanwhile, or the channel closed.
+        """
+        waiting = asyncio.ensure_future(event.wait())
+        closing = asyncio.ensure_future(asyncio.shield(self.raw.closing))
+        closing.add_done_callback(_look_at)
+        try:
+            await asyncio.wait(
+                [waiting, closing], timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            waiting.cancel()
+            closing.cancel()
+        if not self.is_open:
+            raise ConnectionError("the connection was lost")
+
+    async def declare_queue(
+        self,
+        queue: str,
+        *,
+        durable: bool = True,
+        exclusive: bool = False,
+        passive: bool = False,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> tuple[str, int]:
+        """Declare a queue; return its name and how many messages are ready in it.
+
+        Raises:
+            ChannelNotFoundEntity: it is not there (``passive``).
+            ChannelLockedResource: it belongs to somebody else (``exclusive``).
+            ConfigError: it is there with other properties, or not for us to declare.
+        """
+        if len(queue.encode()) > NAME_BYTES:
+            raise ConfigError(
+                f"The name of the queue {queue!r} is longer than the {NAME_BYTES} bytes that "
+                "RabbitMQ allows. Choose a shorter queue name or prefix."
+            )
+        if not passive and not exclusive:
+            # Said, since a virtual host may have another default, which knows no priorities.
+            arguments = {"x-queue-type": "classic", **(arguments or {})}
+        try:
+            answer = await self._call(
+                self.raw.queue_declare(
+                    queue,
+                    durable=durable and not exclusive,
+                    exclusive=exclusive,
+                    auto_delete=exclusive,
+                    passive=passive,
+                    arguments=dict(arguments) if arguments else None,
+                ),
+                f"declare {queue}",
+            )
+        except ChannelPreconditionFailed as error:
+            raise ConfigError(_declared_otherwise("queue", queue, error)) from None
+        return str(answer.queue), int(answer.message_count or 0)
+
+    async def declare_exchange(self, exchange: str, *, passive: bool = False) -> None:
+        """Declare a durable direct exchange.
+
+        Raises:
+            ChannelNotFoundEntity: it is not there (``passive``).
+            ConfigError: it is there with other properties, or not for us to declare.
+        """
+        try:
+            await self._call(
+                self.raw.exchange_declare(
+                    exchange, exchange_type="direct", durable=True, passive=passive
+                ),
+                f"declare {exchange}",
+            )
+        except ChannelPreconditionFailed as error:
+            raise ConfigError(_declared_otherwise("exchange", exchange, error)) from None
+
+    async def bind(self, queue: str, exchange: str, key: str) -> None:
+        """Lead messages of an exchange with a routing key to a queue as well."""
+        await self._call(self.raw.queue_bind(queue, exchange, key), f"bind {queue}")
+
+    async def unbind(self, queue: str, exchange: str, key: str) -> None:
+        """Undo :meth:`bind`."""
+        await self._call(self.raw.queue_unbind(queue, exchange, key), f"unbind {queue}")
+
+    async def delete_queue(self, queue: str) -> None:
+        """Delete a queue with all that is in it; it need not be there."""
+        await self._call(self.raw.queue_delete(queue), f"delete {queue}")
+
+    async def _call(self, work: Awaitable[T], doing: str) -> T:
+        return await self._link.call(work, doing)
+
+
+@dataclass
+class _Link:
+    """One TCP connection, for as long as it lasts."""
+
+    connection: aiormq.Connection
+    transport: "_Transport"
+    command_seconds: float
+    spare: dict[bool, list[Channel]] = field(default_factory=lambda: {False: [], True: []})
+    lasting: dict[str, Channel] = field(default_factory=dict)
+    declared: set[str] = field(default_factory=set)
+    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+    given_up: bool = False
+    _background: set["asyncio.Future[Any]"] = field(default_factory=set)
+
+    @property
+    def is_open(self) -> bool:
+        return not self.given_up and self.connection.is_opened
+
+    async def call(self, work: Awaitable[T], doing: str) -> T:
+        try:
+            return await _within(work, self.command_seconds)
+        except asyncio.TimeoutError:
+            # The server is frozen or cut off. Nothing that was sent may come back to life later.
+            self.cut()
+            seconds = f"{self.command_seconds:g} s"
+            raise ConnectionError(f"it did not {doing} within {seconds}") from None
+        except ChannelAccessRefused as error:
+            raise ConfigError(
+                f"The server does not let us {doing}: {_said(error)}. Grant the user configure, "
+                "write and read permission for the names that begin with the `prefix` "
+                "(rabbitmqctl set_permissions)."
+            ) from None
+        except _ANSWERS:
+            raise
+        except DeliveryError as error:
+            if isinstance(error, aiormq.exceptions.PublishError):
+                raise
+            raise ConnectionError(f"the server could not {doing}") from error
+        except _LOST as error:
+            raise ConnectionError(_said(error)) from error
+
+    def cut(self) -> None:
+        self.given_up = True
+        # The client library sees the end of the stream, and tells whoever still waits.
+        self.transport.abort()
+
+    def in_background(self, work: Awaitable[Any]) -> None:
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        task.add_done_callback(_look_at)
+
+
+class _Transport(TransportFactory):
+    """Opens the socket, and can close it without asking the server."""
+
+    def __init__(self, tls: ssl.SSLContext | None, server_name: str | None) -> None:
+        self._tls = tls
+        self._server_name = server_name if tls else None
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def create(
+        self, url: URL, **kwargs: Any
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect (aiormq's own hook)."""
+        reader, writer = await asyncio.open_connection(
+            url.host, url.port, ssl=self._tls, server_hostname=self._server_name
+        )
+        self._writer = writer
+        return reader, writer
+
+    def abort(self) -> None:
+        """Close the socket, whatever has not been sent."""
+        if self._writer is not None:
+            self._writer.transport.abort()
+
+
+@dataclass(frozen=True)
+class _Target:
+    """Where to connect to, and how."""
+
+    url: URL
+    tls: ssl.SSLContext | None
+    server_name: str | None
+    connect_seconds: float
+    command_seconds: float
+
+
+def _target(url: str, given: Mapping[str, Any], lease: float, connect_seconds: float) -> _Target:
+    """Read a URL and options.
+
+    Raises:
+        ValueError: one of them cannot be used; the text says which, and quotes no secret.
+        OSError: a file of the TLS options cannot be read.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError(_UNREADABLE) from None
+    # A second "@" is part of a password that is not encoded, and so is one after the slash.
+    if parts.netloc.count("@") > 1 or "@" in parts.path:
+        raise ValueError(_UNREADABLE)
+    secure = parts.scheme.endswith("s")
+    options = _options({**dict(parse_qsl(parts.query)), **given})
+    heartbeat = _number(options, "heartbeat", max(1, int(lease / 3)))
+    command_seconds = _number(options, "timeout", COMMAND_SECONDS)
+    connect_seconds = _number(options, "connection_timeout", connect_seconds * 1000) / 1000
+    query = {"heartbeat": str(int(heartbeat)), "auth": str(options.get("auth", "plain"))}
+    query["name"] = str(options.get("name", "dagster-taskiq"))
+    target = URL.build(
+        scheme="amqps" if secure else "amqp",
+        host=parts.hostname or "localhost",
+        port=port or PORTS[secure],
+        user=unquote(parts.username) if parts.username else "guest",
+        password=unquote(parts.password) if parts.password else "guest",
+        path=f"/{unquote(parts.path[1:]) or '/'}",
+        query=query,
+    )
+    tls = _tls(options) if secure else None
+    server_name = options.get("server_name_indication")
+    return _Target(target, tls, server_name, connect_seconds, command_seconds)
+
+
+def _options(given: Mapping[str, Any]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for name, value in given.items():
+        wanted = _ALIASES.get(name, name)
+        if wanted not in OPTIONS:
+            raise ValueError(f"nothing is known of the option {name!r}. Known are {_listed()}")
+        if name == "no_verify_ssl":
+            value = "verify_none" if str(value) not in ("0", "False", "false") else "verify_peer"  # noqa: PLW2901
+        options[wanted] = value
+    return options
+
+
+def _listed() -> str:
+    return ", ".join((*OPTIONS, *_ALIASES))
+
+
+def _number(options: Mapping[str, Any], name: str, otherwise: float) -> float:
+    text = options.get(name, otherwise)
+    try:
+        number = float(text)
+    except (TypeError, ValueError):
+        number = -1.0
+    if number < 0 or (number == 0 and name != "heartbeat"):
+        raise ValueError(f'the option "{name}" must be a positive number, but it is {text!r}')
+    return number
+
+
+def _tls(options: Mapping[str, Any]) -> ssl.SSLContext:
+    for name in ("cafile", "capath", "certfile", "keyfile"):
+        if name in options and not Path(options[name]).exists():
+            raise ValueError(f'the option "{name}" names {options[name]!r}, which does not exist')
+    verify = options.get("verify", "verify_peer")
+    if verify not in ("verify_peer", "verify_none"):
+        raise ValueError(
+            f'the option "verify" must be verify_peer or verify_none, but it is {verify!r}'
+        )
+    context = ssl.create_default_context(cafile=options.get("cafile"), capath=options.get("capath"))
+    if "certfile" in options:
+        context.load_cert_chain(options["certfile"], options.get("keyfile"))
+    if verify == "verify_none":
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def tag_of(message: DeliveredMessage) -> int:
+    """Return the number by which a channel knows a message that was taken on it."""
+    return int(message.delivery_tag or 0)
+
+
+async def _within(work: Awaitable[T], seconds: float) -> T:
+    """Await the client library so that its own end is never taken for that of the caller.
+
+    It cancels, when a connection is lost, whoever waits; and a caller that is cancelled leaves it
+    to finish what it has begun, rather than half of a message on the wire.
+    """
+    token = _in_our_connection.set(True)
+    try:
+        task = asyncio.ensure_future(work)
+    finally:
+        _in_our_connection.reset(token)
+    try:
+        await asyncio.wait([task], timeout=seconds)
+    finally:
+        task.add_done_callback(_look_at)
+    if not task.done():
+        task.cancel()
+        raise asyncio.TimeoutError
+    if task.cancelled():
+        raise ConnectionError("the connection was closed")
+    return task.result()
+
+
+def _look_at(task: "asyncio.Future[Any]") -> None:
+    """Ask for the outcome of what nobody waits for; asyncio complains where nobody does."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _said(error: BaseException) -> str:
+    """Return what an error of the client library says, in a few words."""
+    cause = error.__cause__
+    if isinstance(cause, OSError) and not isinstance(error, aiormq.exceptions.ConnectionClosed):
+        error = cause
+    words = [str(each) for each in error.args if isinstance(each, str) and each]
+    return " ".join(words) or str(error) or type(error).__name__
+
+
+def _declared_otherwise(kind: str, name: str, error: BaseException) -> str:
+    """Return what to do about a queue or exchange that somebody has declared otherwise."""
+    said = _said(error)
+    found = re.search(r"inequivalent arg '([^']+)'.*: received (.*?) but current is (.*)$", said)
+    if found is None:
+        difference = said
+    else:
+        argument, wanted, current = found.groups()
+        difference = f"its {argument} is {_plain(current)}, and should be {_plain(wanted)}"
+    return (
+        f'The {kind} "{name}" is on the server already, declared otherwise: {difference}. '
+        "Something else made it, or another version of this package. Delete it once it is empty "
+        f'(rabbitmqctl delete_queue "{name}"), or set another `prefix`.'
+    )
+
+
+def _plain(value: str) -> str:
+    found = re.match(r"the value '(.*)' of type", value)
+    return found.group(1) if found else value
+
+
+def _not_ours_to_tell(record: logging.LogRecord) -> bool:
+    """Keep out what the client library logs of our connections: whoever uses them says it better.
+
+    But for what nobody else would know, that the server takes nothing more for the time being.
+    """
+    return not _in_our_connection.get() or "blocked" in str(record.msg)
+
+
+for _name in ("aiormq.connection", "aiormq.channel", "aiormq.base"):
+    logging.getLogger(_name).addFilter(_not_ours_to_tell)
