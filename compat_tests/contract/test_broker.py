@@ -614,15 +614,21 @@ async def test_no_more_messages_are_handed_out_than_there_are_slots(
         assert len(second.ids) == 2
 
 
-async def test_runs_and_steps_of_a_queue_are_one_order(broker: QueueBroker) -> None:
+async def test_runs_and_steps_of_a_queue_are_one_order(
+    settings: Settings, broker: QueueBroker
+) -> None:
     lane = runs_lane("q")
     await put(broker, "run1", queue=lane)
     await put(broker, "step1")
     await put(broker, "run2", queue=lane, priority=2)
     await put(broker, "step2", priority=2)
     await put(broker, "elsewhere", queue=runs_lane("q2"))
+    lanes = {"q", lane, runs_lane("q2")}
+    assert {depth.queue for depth in await broker.depths()} == lanes
     assert await ids(broker) == ["run2", "step2", "run1", "step1"]
-    assert {depth.queue for depth in await broker.depths()} == {"q", lane, runs_lane("q2")}
+    if on_rabbitmq(settings):  # to it, a queue of which all is claimed looks like an empty one
+        lanes = {runs_lane("q2")}
+    assert {depth.queue for depth in await broker.depths()} == lanes
 
 
 async def test_where_no_run_is_taken_the_steps_behind_it_are(broker: QueueBroker) -> None:
