@@ -158,7 +158,10 @@ def test_a_run_of_higher_priority_is_executed_first(
         for outcome in runs:
             fleet.wait(outcome)
 
-    assert scratch.lines("turns") == ["higher", "high", "middle", "none", "none, later", "low"]
+    first = ["higher", "high"]
+    if fleet.settings.broker.startswith("amqp"):  # to which 11 is no more than 10
+        first.reverse()
+    assert scratch.lines("turns") == [*first, "middle", "none", "none, later", "low"]
 
 
 def test_a_priority_that_is_no_number_fails_the_launch(fleet: Fleet, scratch: Scratch) -> None:
