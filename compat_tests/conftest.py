@@ -72,8 +72,16 @@ def make_settings(kind: str, directory: Path, request: pytest.FixtureRequest) ->
     return Settings(broker=url, backend=backend, prefix=prefix, heartbeat_interval=0.5, lease=4.0)
 
 
+def other_prefix(prefix: str) -> str:
+    """Return the prefix of somebody else on the same server."""
+    return f"{prefix}-other"
+
+
 #: The queues that tests send to.
-QUEUES = ("dagster", "q", "q2", "q3", "p", "gpu", "other", "queue", "special", "standard")
+QUEUES = (
+    *("dagster", "queue", "standard", "special", "other", "elsewhere", "gpu", "side", "second"),
+    *("a", "b", "c", "p", "q", "q2", "q3"),
+)
 
 
 async def forget_on_rabbitmq(url: str, prefix: str) -> None:
@@ -86,10 +94,11 @@ async def forget_on_rabbitmq(url: str, prefix: str) -> None:
     names += [f"queue:{each}{lane}" for each in QUEUES for lane in ("", ":runs")]
     connection = await aiormq.connect(url)
     channel = await connection.channel()
-    for exchange in ("registers", "mail", "bell"):
-        await channel.exchange_delete(f"{prefix}:{exchange}")
-    for name in (*names, "rejected"):
-        await channel.queue_delete(f"{prefix}:{name}", nowait=True)
+    for each in (prefix, other_prefix(prefix)):
+        for exchange in ("registers", "mail", "bell"):
+            await channel.exchange_delete(f"{each}:{exchange}", nowait=True)
+        for name in (*names, "rejected"):
+            await channel.queue_delete(f"{each}:{name}", nowait=True)
     await connection.close()
 
 

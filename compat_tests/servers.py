@@ -194,21 +194,12 @@ class RabbitServer:
 
     def wait_until_ready(self) -> None:
         deadline = time.monotonic() + 120
-        while not self._answers():
+        while not shakes_hands("127.0.0.1", self.port):
             gone = self.process is None or self.process.poll() is not None
             if gone or time.monotonic() > deadline:
                 output = (self.directory / "output.log").read_text(errors="replace")
                 raise RuntimeError(f"RabbitMQ does not come up:\n{output}")
             time.sleep(0.05)
-
-    def _answers(self) -> bool:
-        """Whether it begins the handshake: its port is open a while before that."""
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), 5) as probe:
-                probe.sendall(b"AMQP\x00\x00\x09\x01")
-                return probe.recv(1) == b"\x01"  # a method: Connection.Start
-        except OSError:
-            return False
 
     def ctl(self, *arguments: str) -> str:
         """Run ``rabbitmqctl``, which takes seconds, and return what it writes."""
@@ -283,6 +274,16 @@ class Guard:
 
     def let_go(self) -> None:
         os.close(self.held)
+
+
+def shakes_hands(host: str, port: int) -> bool:
+    """Whether a RabbitMQ begins the handshake: its port is open a while before that."""
+    try:
+        with socket.create_connection((host, port), 5) as probe:
+            probe.sendall(b"AMQP\x00\x00\x09\x01")
+            return probe.recv(1) == b"\x01"  # a method: Connection.Start
+    except OSError:
+        return False
 
 
 class NameServer:
@@ -368,10 +369,14 @@ def any_rabbit(meeting_place: Path) -> Iterator[str]:
         with _shared_rabbit(script, meeting_place) as url:
             yield url
     elif shutil.which("docker"):
-        from testcontainers.rabbitmq import RabbitMqContainer
+        from testcontainers.core.container import DockerContainer
 
-        with RabbitMqContainer("rabbitmq:3") as container:
+        # The library's own class for it looks whether it is ready by yet another client of AMQP.
+        with DockerContainer("rabbitmq:3").with_exposed_ports(5672) as container:
             host, port = container.get_container_host_ip(), container.get_exposed_port(5672)
+            deadline = time.monotonic() + 120
+            while not shakes_hands(host, int(port)) and time.monotonic() < deadline:
+                time.sleep(0.1)
             yield f"amqp://guest:guest@{host}:{port}/"
     else:
         raise RuntimeError(f"No RabbitMQ for the tests. {_HOW_RABBIT}")

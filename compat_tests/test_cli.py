@@ -163,21 +163,27 @@ def test_worker_list_as_json_has_all_that_is_known(run: Run, busy: Busy) -> None
     assert running["seconds"] >= 0
 
 
-def test_status_shows_queues_and_workers_and_is_content(run: Run, busy: Busy) -> None:
+def test_status_shows_queues_and_workers_and_is_content(
+    run: Run, busy: Busy, broker_kind: str
+) -> None:
     outcome = run("status", *busy.config)
     assert outcome.code == 0
     lines = [line.split("\t") for line in outcome.out.splitlines()]
     assert lines[:2] == [["# Queues"], ["queue", "waiting", "starting", "oldest"]]
-    assert lines[2][:3] == ["gpu", "2", "0"]
+    # RabbitMQ does not tell how many messages are with a worker that has not started them.
+    assert lines[2][:3] == ["gpu", "2", "-" if broker_kind == "rabbitmq" else "0"]
     assert ["# Workers"] in lines
     assert "busy" in outcome.out
 
 
-def test_status_as_json_has_queues_workers_and_what_was_set_aside(run: Run, busy: Busy) -> None:
+def test_status_as_json_has_queues_workers_and_what_was_set_aside(
+    run: Run, busy: Busy, broker_kind: str
+) -> None:
     outcome = run("status", "--json", *busy.config)
     document = json.loads(outcome.out)
     (queue,) = document["queues"]
-    assert (queue["queue"], queue["waiting"], queue["claimed"]) == ("gpu", 2, 0)
+    claimed = None if broker_kind == "rabbitmq" else 0
+    assert (queue["queue"], queue["waiting"], queue["claimed"]) == ("gpu", 2, claimed)
     assert queue["oldest_age"] >= 0
     assert [each["name"] for each in document["workers"]] == ["busy"]
     assert document["rejected"] == 0

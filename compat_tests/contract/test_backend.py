@@ -15,7 +15,7 @@ import redis
 from taskiq import AsyncTaskiqTask, TaskiqResult
 from taskiq.exceptions import ResultGetError, TaskiqResultTimeoutError
 
-from compat_tests.conftest import ALL_BROKERS
+from compat_tests.conftest import ALL_BROKERS, other_prefix
 from compat_tests.servers import RedisServer, own_redis
 from compat_tests.waiting import eventually_async
 from dagster_taskiq.backends import StateBackend, make_backend
@@ -396,7 +396,7 @@ async def test_other_prefixes_on_the_same_server_have_other_workers_and_tasks(
     if settings.broker.startswith("memory"):
         theirs = replace(settings, broker=f"{settings.broker}-other")
     else:
-        theirs = replace(settings, prefix=f"{settings.prefix}-other")
+        theirs = replace(settings, prefix=other_prefix(settings.prefix))
     await backend.beat(worker("w1"))
     async with opened(theirs) as stranger:
         assert await stranger.workers() == []

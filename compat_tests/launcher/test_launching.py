@@ -1,5 +1,6 @@
 """Launching: where runs go, what their tags and their event log say, and what runs them."""
 
+import asyncio
 import contextlib
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -157,7 +158,10 @@ def test_a_run_of_higher_priority_is_executed_first(
         for outcome in runs:
             fleet.wait(outcome)
 
-    assert scratch.lines("turns") == ["higher", "high", "middle", "none", "none, later", "low"]
+    first = ["higher", "high"]
+    if fleet.settings.broker.startswith("amqp"):  # to which 11 is no more than 10
+        first.reverse()
+    assert scratch.lines("turns") == [*first, "middle", "none", "none, later", "low"]
 
 
 def test_a_priority_that_is_no_number_fails_the_launch(fleet: Fleet, scratch: Scratch) -> None:
@@ -428,11 +432,25 @@ def forget_task(fleet: Fleet, task_id: str) -> None:
         with contextlib.closing(sqlite3.connect(path, timeout=30)) as file, file:
             deleted = file.execute("DELETE FROM dagster_taskiq_tasks WHERE id = ?", (task_id,))
             assert deleted.rowcount == 1
+    elif settings.broker.startswith("amqp"):
+        asyncio.run(forget_task_on_rabbitmq(settings, task_id))
     else:
         import redis
 
         with redis.Redis.from_url(settings.broker) as server:
             assert server.delete(f"{settings.prefix}:task:{task_id}") == 1
+
+
+async def forget_task_on_rabbitmq(settings: Settings, task_id: str) -> None:
+    from dagster_taskiq.connections.rabbitmq import RabbitConnection
+    from dagster_taskiq.connections.registers import task_shard
+
+    connection = RabbitConnection(settings.broker, {}, settings.connect_timeout)
+    await connection.open()
+    records = connection.registers(settings.prefix)
+    known = await records.change(task_shard(task_id), lambda record: record.pop(task_id, None))
+    await connection.close()
+    assert known is not None
 
 
 def assert_ran_once(outcome: Outcome, scratch: Scratch) -> None:
