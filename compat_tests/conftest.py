@@ -96,9 +96,9 @@ async def forget_on_rabbitmq(url: str, prefix: str) -> None:
     channel = await connection.channel()
     for each in (prefix, other_prefix(prefix)):
         for exchange in ("registers", "mail", "bell"):
-            await channel.exchange_delete(f"{each}:{exchange}", nowait=True)
+            await channel.exchange_delete(f"{each}:{exchange}")
         for name in (*names, "rejected"):
-            await channel.queue_delete(f"{each}:{name}", nowait=True)
+            await channel.queue_delete(f"{each}:{name}")
     await connection.close()
 
 

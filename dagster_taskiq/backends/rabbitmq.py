@@ -205,21 +205,19 @@ class RabbitBackend(StateBackend):
         pause, limit = READ_SECONDS
         deadline = time.monotonic() + limit
 
-        async def work() -> bytes | None:
-            try:
-                async with self.connection.channel() as channel:
-                    message = await channel.get(queue)
-                    if message is not None:
-                        await channel.give_back(message)
-                    return message.body if message else None
-            except ChannelNotFoundEntity:
-                return None
+        async def look() -> bytes | None:
+            async with self.connection.channel() as channel:
+                message = await channel.get(queue)
+                if message is not None:
+                    await channel.give_back(message)
+                return message.body if message else None
 
-        while True:
-            body = await self.connection.again(work)
-            if body is not None or time.monotonic() > deadline or not await self._exists(queue):
+        while await self._exists(queue):
+            body = await self.connection.again(look)
+            if body is not None or time.monotonic() > deadline:
                 return body
             await asyncio.sleep(pause)  # somebody else is reading it at this moment
+        return None
 
     async def _store_result(self, task: Task, result: bytes) -> None:
         queue = self._result_queue(task)
@@ -379,7 +377,7 @@ class _Mailbox:
         self._connection = connection
         self._exchange = f"{prefix}:mail"
         self._channel: Channel | None = None
-        self._queue = f"{self._exchange}-of:{uuid.uuid4().hex}"
+        self._queue = ""
         self._letters: dict[str, _Letters] = {}
         # When the parking of which channel was last declared, on the connection of now.
         self._parked: dict[str, float] = {}
@@ -411,11 +409,14 @@ class _Mailbox:
 
     async def _subscribed(self, name: str) -> tuple[_Letters, Channel]:
         """Return the letters of a channel, which from now on come by themselves."""
-        channel = await self._connection.lasting_channel(self._queue)
+        channel = await self._connection.lasting_channel(f"mail of {id(self)}")
         async with self._subscribing:
             if channel is not self._channel:
                 # A new connection: what came between is parked, as far as the server still has it.
                 self._letters.clear()
+                # A new name each time: the old one is taken for as long as the server has not
+                # noticed that the connection before is gone.
+                self._queue = f"{self._exchange}-of:{uuid.uuid4().hex}"
                 await channel.declare_queue(self._queue, exclusive=True)
                 await channel.consume(self._queue, self._on_letter)
                 self._channel = channel

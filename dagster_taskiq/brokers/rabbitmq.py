@@ -12,6 +12,7 @@ connection ends: at once when the worker dies, after two missed heartbeats when 
 import asyncio
 import itertools
 import time
+import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,6 +68,7 @@ class RabbitBroker(QueueBroker):
         self._handles = itertools.count(1)
         self._rung = asyncio.Event()
         self._bell_channel: Channel | None = None
+        self._bell_queue = ""
         self._heard: set[str] = set()
 
     async def ping(self) -> None:
@@ -298,16 +300,20 @@ class RabbitBroker(QueueBroker):
     async def _hang_up_bells(self) -> bool:
         """Have the bells of all queues here ring here; return whether that is new for any."""
         channel = await self.connection.lasting_channel(f"bells of {id(self)}")
-        own = self._key(f"bell:{self.consumer}:{id(self)}")
         if channel is not self._bell_channel:
             self._heard = set()
-            await channel.declare_queue(own, exclusive=True, arguments={"x-max-length": 1})
-            await channel.consume(own, self._on_bell)
+            # A new name each time: the old one is taken for as long as the server has not noticed
+            # that the connection before is gone.
+            self._bell_queue = self._key(f"bell:{self.consumer}:{uuid.uuid4().hex}")
+            await channel.declare_queue(
+                self._bell_queue, exclusive=True, arguments={"x-max-length": 1}
+            )
+            await channel.consume(self._bell_queue, self._on_bell)
             self._bell_channel = channel
         lanes = {lane for queue in self.queues for lane in (queue, runs_lane(queue))}
         missing = lanes - self._heard
         for lane in missing:
-            await channel.bind(own, await self._bells(channel), lane)
+            await channel.bind(self._bell_queue, await self._bells(channel), lane)
             self._heard.add(lane)
         return bool(missing)
 

@@ -54,7 +54,7 @@ SPARE_CHANNELS = 4
 #: What may stand behind the ``?`` of a URL, or in the options, and what it means. The names are
 #: those of aio-pika, and of RabbitMQ's own URI specification where the two differ.
 OPTIONS = {
-    "heartbeat": "seconds between two signs of life of the connection; a third of the lease",
+    "heartbeat": "seconds between two signs of life of the connection; a sixth of the lease",
     "timeout": f"seconds that one command may take; {COMMAND_SECONDS:g}",
     "connection_timeout": "milliseconds that connecting may take; `connect_timeout`",
     "name": "what the server lists the connection as",
@@ -425,6 +425,10 @@ class Channel:
         """Undo :meth:`bind`."""
         await self._call(self.raw.queue_unbind(queue, exchange, key), f"unbind {queue}")
 
+    async def purge_queue(self, queue: str) -> None:
+        """Delete all messages of a queue that nobody has taken."""
+        await self._call(self.raw.queue_purge(queue), f"empty {queue}")
+
     async def delete_queue(self, queue: str) -> None:
         """Delete a queue with all that is in it; it need not be there."""
         await self._call(self.raw.queue_delete(queue), f"delete {queue}")
@@ -538,7 +542,9 @@ def _target(url: str, given: Mapping[str, Any], lease: float, connect_seconds: f
         raise ValueError(_UNREADABLE)
     secure = parts.scheme.endswith("s")
     options = _options({**dict(parse_qsl(parts.query)), **given})
-    heartbeat = _number(options, "heartbeat", max(1, int(lease / 3)))
+    # The server lets go of what a frozen process holds after two that it missed. Others may wait
+    # for that, and must not lose their own lease over it.
+    heartbeat = _number(options, "heartbeat", max(2, int(lease / 6)))
     command_seconds = _number(options, "timeout", COMMAND_SECONDS)
     connect_seconds = _number(options, "connection_timeout", connect_seconds * 1000) / 1000
     query = {"heartbeat": str(int(heartbeat)), "auth": str(options.get("auth", "plain"))}

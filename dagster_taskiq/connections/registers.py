@@ -201,8 +201,9 @@ class Registers:
             lock, _ = await channel.declare_queue(f"{self._prefix}:making", exclusive=True)
             if not await self._are_made():
                 for queue in map(self._queue, NAMES):
-                    await channel.delete_queue(queue)
-                    await channel.declare_queue(queue)
+                    _, left = await channel.declare_queue(queue)
+                    if left:
+                        await channel.purge_queue(queue)
                     await channel.publish(queue, _dumps({}), headers={_VERSION: 0})
                 await channel.declare_exchange(self._exchange)
             await channel.delete_queue(lock)
