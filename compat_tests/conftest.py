@@ -68,7 +68,9 @@ def make_settings(kind: str, directory: Path, request: pytest.FixtureRequest) ->
     backend = None
     if kind == "rabbitmq":
         backend = "rpc://"
-        request.addfinalizer(lambda: asyncio.run(forget_on_rabbitmq(url, prefix)))
+        # What lasts as long as the server does not crowd it, and may still be in use when it ends.
+        if request.scope != "session":
+            request.addfinalizer(lambda: asyncio.run(forget_on_rabbitmq(url, prefix)))
     return Settings(broker=url, backend=backend, prefix=prefix, heartbeat_interval=0.5, lease=4.0)
 
 
