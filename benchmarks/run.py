@@ -1,10 +1,11 @@
 """Measure a step's cost against the same plan in process, and print ratios.
 
-    python -m benchmarks.run [--rounds N] [--redis URL]
+    python -m benchmarks.run [--rounds N] [--redis URL] [--rabbitmq URL] [--only PLACE]
 
 Every figure is a median over the rounds, in which the plans take turns, so that a machine that
 is busy for a while slows all of them. The runs are executed in this process, with one worker of
-two slots beside it. Needs `redis-server` on PATH (or --redis); embedded runs by itself.
+two slots beside it. Needs `redis-server` and `rabbitmq-server` on this machine, or URLs of running
+ones; embedded runs by itself.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -25,10 +27,12 @@ import psutil
 from dagster import DagsterEventType, DagsterInstance, execute_job, reconstructable
 
 from benchmarks import jobs
-from compat_tests.servers import any_redis
+from compat_tests.servers import any_rabbit, any_redis
 from compat_tests.workers import WorkerProcess, executor_config, running_worker
 from dagster_taskiq.settings import Settings
 
+#: Where work may wait.
+PLACES = ("embedded", "redis", "rabbitmq")
 #: Slots of the worker.
 SLOTS = 2
 #: How long the idle worker and the waiting loop are watched, in seconds.
@@ -176,21 +180,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--redis", help="URL of a Redis; else one is started")
+    parser.add_argument("--rabbitmq", help="URL of a RabbitMQ; else one is started")
+    parser.add_argument("--only", choices=PLACES, help="measure this one alone")
     arguments = parser.parse_args()
     logging.disable(logging.CRITICAL)
     figures = Figures()
-    places = ["embedded", "redis"]
+    places = [arguments.only] if arguments.only else list(PLACES)
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         os.environ["DAGSTER_HOME"] = str(directory)
         (directory / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
         instance = stack.enter_context(DagsterInstance.get())
-        urls = {
-            "embedded": f"sqlite:///{directory / 'queue.db'}",
-            "redis": arguments.redis or stack.enter_context(any_redis()),
+        servers: dict[str, Callable[[], str]] = {
+            "embedded": lambda: f"sqlite:///{directory / 'queue.db'}",
+            "redis": lambda: arguments.redis or stack.enter_context(any_redis()),
+            "rabbitmq": lambda: arguments.rabbitmq or stack.enter_context(any_rabbit(directory)),
         }
         for place in places:
-            settings = Settings(broker=urls[place], prefix=f"bench-{os.getpid()}")
+            settings = Settings(broker=servers[place](), prefix=f"bench-{os.getpid()}")
             with running_worker(settings, directory, "-c", str(SLOTS), name=place) as worker:
                 measure(instance, worker, place, arguments.rounds, figures)
     report(figures, places, arguments.rounds)

@@ -17,9 +17,12 @@ from click.testing import CliRunner
 from dagster import DagsterInstance, DagsterRunStatus
 
 from compat_tests.workers import ROOT
+from dagster_taskiq.backends import BACKENDS
+from dagster_taskiq.brokers import BROKERS
 from dagster_taskiq.cli import cli
 from dagster_taskiq.cli.worker import start
 from dagster_taskiq.config_schema import EXECUTOR_FIELDS
+from dagster_taskiq.connections.rabbitmq import OPTIONS
 from dagster_taskiq.demo.story import Outcome, RunStory
 
 README = (ROOT / "README.md").read_text()
@@ -155,6 +158,15 @@ def test_the_readme_has_every_option_of_a_worker_and_no_other() -> None:
     }
     documented = [name for row in table("worker start") for name in row.split(", ")]
     assert sorted(documented) == sorted(options)
+
+
+def test_the_readme_has_every_option_of_rabbitmq_and_no_other() -> None:
+    assert set(table("rabbitmq options")) == set(OPTIONS)
+
+
+@pytest.mark.parametrize("scheme", sorted({*BROKERS.entries, *BACKENDS.entries}))
+def test_the_readme_has_every_scheme(scheme: str) -> None:
+    assert f"`{scheme}://" in README.partition("\nURLs:\n")[2]
 
 
 def test_the_readme_has_a_reason_for_every_dependency() -> None:

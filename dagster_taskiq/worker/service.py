@@ -282,23 +282,20 @@ class WorkerService:
             worker=self.id,
         )
         delay = WRITE_RETRY_SECONDS[0]
+        in_doubt = False
         while True:
             try:
-                return await self.backend.start(task)
+                refused = await self.backend.start(task)
+                # A try that failed may have got through, then or later; the start is ours already.
+                if in_doubt and refused is TaskState.STARTED:
+                    known = (await self.backend.tasks([task.id])).get(task.id)
+                    return None if known and known.worker == self.id else refused
+                return refused
             except self.backend.connection_errors as error:
                 logger.warning("Cannot record the start of task %s (%s).", task.id, error)
+                in_doubt = True
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, WRITE_RETRY_SECONDS[1])
-                # The try that failed may have got through; then the start is ours already.
-                known = await self._known(task.id)
-                if known and (known.state, known.worker) == (TaskState.STARTED, self.id):
-                    return None
-
-    async def _known(self, task_id: str) -> Task | None:
-        try:
-            return (await self.backend.tasks([task_id])).get(task_id)
-        except self.backend.connection_errors:
-            return None
 
     def _wake(self, message: TaskiqMessage) -> None:
         run_id = message.labels.get(RUN_LABEL)
