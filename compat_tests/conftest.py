@@ -65,11 +65,14 @@ def make_settings(kind: str, directory: Path, request: pytest.FixtureRequest) ->
     else:
         url = request.getfixturevalue(f"{kind}_url")
     prefix = f"test-{uuid.uuid4().hex[:12]}"
-    backend = None
+    backend, lease = None, 4.0
     if kind == "rabbitmq":
-        backend = "rpc://"
-        request.addfinalizer(lambda: asyncio.run(forget_on_rabbitmq(url, prefix)))
-    return Settings(broker=url, backend=backend, prefix=prefix, heartbeat_interval=0.5, lease=4.0)
+        # The lease is that of connections as well, of which the server wants to hear three times.
+        backend, lease = "rpc://", 8.0
+        # What lasts as long as the server does not crowd it, and may still be in use when it ends.
+        if request.scope != "session":
+            request.addfinalizer(lambda: asyncio.run(forget_on_rabbitmq(url, prefix)))
+    return Settings(broker=url, backend=backend, prefix=prefix, heartbeat_interval=0.5, lease=lease)
 
 
 def other_prefix(prefix: str) -> str:
