@@ -156,18 +156,30 @@ class RabbitBackend(StateBackend):
                     del record[worker_id]
             record[worker.id] = entry
 
-        await self._registers.change(WORKERS, beat)
-        stop = []
         running = {each.id: each for each in worker.running}
-        for shard, ids in _by_shard(list(running)).items():
 
-            def look(record: Record, ids: Sequence[str] = ids) -> list[str]:
-                table = _Table(record)
-                for task_id in ids:
-                    transitions.put_back(table, running[task_id], worker.id, now)
-                return [each for each in ids if transitions.must_stop(table[each], worker.id)]
+        async def look(shard: str, ids: Sequence[str]) -> list[str]:
+            table = _Table(await self._registers.read(shard))
+            lost = [each for each in ids if transitions.is_lost(table, each)]
 
-            stop += await self._registers.change(shard, look)
+            def put_back(record: Record) -> None:
+                for task_id in lost:
+                    transitions.put_back(_Table(record), running[task_id], worker.id, now)
+
+            if lost:
+                await self._registers.change(shard, put_back)
+            return [
+                each
+                for each in ids
+                if each not in lost and transitions.must_stop(table[each], worker.id)
+            ]
+
+        async def look_at_all() -> list[str]:
+            shards = _by_shard(list(running)).items()
+            found = await asyncio.gather(*(look(shard, ids) for shard, ids in shards))
+            return [task_id for each in found for task_id in each]
+
+        _, stop = await asyncio.gather(self._registers.change(WORKERS, beat), look_at_all())
         return stop
 
     async def leave(self, worker_id: str) -> None:

@@ -46,16 +46,20 @@ def revoke(tasks: TaskTable, task_id: str, reason: str, now: float) -> Task:
     return known
 
 
-def put_back(tasks: TaskTable, running: Running, worker_id: str, now: float) -> None:
-    """Record what a worker says it runs, where that record was lost, as STARTED by it.
+def is_lost(tasks: TaskTable, task_id: str) -> bool:
+    """Whether the record of a task that somebody runs has been lost; it may have been sent again
+    since, and be WAITING."""
+    return task_id not in tasks or tasks[task_id].state is TaskState.WAITING
 
-    The task may have been sent again since, and be WAITING.
-    """
-    fresh = Task(running.id, running.name, "", running.run_id, running.step_key, submitted_at=now)
-    task = tasks.get(running.id) or fresh
-    if task.state is TaskState.WAITING:
-        mine = replace(task, state=TaskState.STARTED, worker=worker_id, started_at=now)
-        tasks[running.id] = mine
+
+def put_back(tasks: TaskTable, running: Running, worker_id: str, now: float) -> None:
+    """Record what a worker says it runs, where that record was lost, as STARTED by it."""
+    if is_lost(tasks, running.id):
+        fresh = Task(
+            running.id, running.name, "", running.run_id, running.step_key, submitted_at=now
+        )
+        task = tasks.get(running.id) or fresh
+        tasks[running.id] = replace(task, state=TaskState.STARTED, worker=worker_id, started_at=now)
 
 
 def must_stop(task: Task, worker_id: str) -> bool:

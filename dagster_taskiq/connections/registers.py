@@ -56,6 +56,8 @@ class Registers:
         self._connection = connection
         self._prefix = prefix
         self._making = asyncio.Lock()
+        # The latest version of each that was seen here, on the connection of now.
+        self._seen: dict[str, int] = {}
         # Those of one process take turns here, rather than look again and again.
         self._turns = {name: asyncio.Lock() for name in NAMES}
 
@@ -149,17 +151,21 @@ class Registers:
         """Drop an older copy of the record, should there be one.
 
         A server that crashes in the middle of a commit may come back with both. The older one is
-        first in the queue, and whoever takes it sees that there is another.
+        first in the queue, and whoever takes it sees that there is another; he keeps it until he
+        has that as well.
         """
         more = getattr(message.delivery, "message_count", 0)
-        while more and time.monotonic() < deadline:
+        while more or _version(message) < self._seen.get(queue, 0):
             other = await channel.get(queue)
-            if other is None:
+            if other is not None:
+                older, message = sorted((message, other), key=_version)
+                await channel.ack(older)
+                more = getattr(other.delivery, "message_count", 0)
+            elif time.monotonic() > deadline:
+                raise ConnectionError(f"somebody holds the newer one of two records {queue}")
+            else:
                 await asyncio.sleep(BUSY_SECONDS[1])
-                continue
-            older, message = sorted((message, other), key=_version)
-            await channel.ack(older)
-            more = getattr(other.delivery, "message_count", 0)
+        self._seen[queue] = _version(message)
         return message
 
     async def _make_all(self) -> None:
@@ -167,6 +173,7 @@ class Registers:
         known = await self._connection.known()
         async with self._making:
             if self._exchange not in known:
+                self._seen.clear()  # it may be another server, or one that has lost its data
                 await self._make_or_wait()
                 known.add(self._exchange)
 
