@@ -234,6 +234,11 @@ def belong_to_worker(settings: Settings) -> None:
     _of_this_worker = settings
 
 
+def settings_of_worker() -> Settings:
+    """Return the settings of the worker this process works for; elsewhere the environment's."""
+    return _of_this_worker or Settings.from_dict({})
+
+
 def home_of(instance: "DagsterInstance") -> str | None:
     """Return the directory whose embedded broker serves ``instance``.
 

@@ -41,7 +41,7 @@ from dagster_taskiq.errors import (
 from dagster_taskiq.event_log import spare_setup
 from dagster_taskiq.leftovers import end_run, stop_steps
 from dagster_taskiq.performing import describe_failure, surroundings
-from dagster_taskiq.settings import Settings
+from dagster_taskiq.settings import settings_of_worker
 from dagster_taskiq.task_names import EXECUTE_JOB, EXECUTE_PLAN, RESUME_JOB, SETTLE_RUN
 
 #: A run that has not been started: what ``execute_job`` may start.
@@ -385,7 +385,7 @@ def _refuse_to_start_over(instance: DagsterInstance, run_id: str, job: JobDefini
 
 
 def _client_of_this_worker() -> Client:
-    return client_for(Settings.from_dict({}))
+    return client_for(settings_of_worker())
 
 
 def _open_instance(instance_ref: str) -> DagsterInstance:
