@@ -5,9 +5,9 @@ VENV := .venv
 # The oldest supported Dagster, with the code of today.
 OLDEST_VENV := .venv-oldest
 OLDEST := dagster==1.13.0
-# Tests wait for processes to start more than they compute. A file's tests stay together: they
-# share the workers and servers that they started.
-SPREAD := -n 3 --dist loadfile
+# Tests wait for processes to start more than they compute. Those that share workers and servers
+# stay together (compat_tests/conftest.py says which).
+SPREAD := -n 3 --dist loadgroup
 
 .PHONY: help demo demo-ui test lint types tests tests-oldest servers bench clean
 

@@ -31,6 +31,17 @@ ALL_BROKERS = (*BROKERS, "memory")
 StartWorker = Callable[..., WorkerProcess]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep together, for those who run tests side by side, what shares workers and servers."""
+    for item in items:
+        parameters = getattr(getattr(item, "callspec", None), "params", {}).values()
+        kind = next((each for each in parameters if each in ALL_BROKERS), "")
+        # The tests of executor and launcher have warm workers of each kind for all of their files.
+        directory = item.path.parent
+        shared = directory if directory.name in ("executor", "launcher") and kind else item.path
+        item.add_marker(pytest.mark.xdist_group(f"{shared.stem}-{kind}"))
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     """Async tests run on asyncio, which is what taskiq is written for."""
