@@ -115,7 +115,7 @@ class RabbitBackend(StateBackend):
         )
         if ended and task.run_id:
             await self.post(run_channel(task.run_id), end_mail(task, state))
-        if not ended and result is not None:
+        if not ended and result is not None and not await self._ended_by(task):
             async with self.connection.channel() as channel:
                 await channel.delete_queue(self._result_queue(task))
         return ended
@@ -211,7 +211,7 @@ class RabbitBackend(StateBackend):
     async def load_result(self, task_id: str) -> bytes | None:
         """Read the result from its queue, where the task has ended by itself."""
         task = (await self.tasks([task_id])).get(task_id)
-        if task is None or task.state not in (TaskState.SUCCESS, TaskState.FAILURE):
+        if task is None or not _has_result(task):
             return None
         queue = self._result_queue(task)
         pause, limit = READ_SECONDS
@@ -230,6 +230,12 @@ class RabbitBackend(StateBackend):
                 return body
             await asyncio.sleep(pause)  # somebody else is reading it at this moment
         return None
+
+    async def _ended_by(self, task: Task) -> bool:
+        """Whether the task has ended by this worker's doing, by an earlier try of which that was
+        not known."""
+        known = (await self.tasks([task.id])).get(task.id)
+        return known is not None and _has_result(known) and known.worker == task.worker
 
     async def _store_result(self, task: Task, result: bytes) -> None:
         queue = self._result_queue(task)
@@ -494,6 +500,10 @@ class _Mailbox:
 
     def _parking(self, name: str) -> str:
         return f"{self._exchange}:{name}"
+
+
+def _has_result(task: Task) -> bool:
+    return task.state in (TaskState.SUCCESS, TaskState.FAILURE)
 
 
 def _by_shard(task_ids: Sequence[str]) -> dict[str, list[str]]:
