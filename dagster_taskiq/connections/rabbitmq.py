@@ -32,7 +32,7 @@ from aiormq.exceptions import (
     DeliveryError,
     ProbableAuthenticationError,
 )
-from pamqp.commands import Basic
+from pamqp.commands import Basic, Connection
 from pamqp.exceptions import PAMQPException
 from yarl import URL
 
@@ -81,6 +81,9 @@ _ANSWERS = (
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
 )
+
+#: The codes with which a server closes a connection that it does not let in, and what to check.
+_REFUSED = {403: "user and password", 530: "virtual host"}
 
 _in_our_connection: ContextVar[bool] = ContextVar("in_our_connection", default=False)
 
@@ -228,16 +231,16 @@ class RabbitConnection:
 
     async def _connect(self, target: "_Target") -> "_Link":
         transport = _Transport(target.tls, target.server_name)
-        connection = aiormq.Connection(target.url, transport_factory=transport)
+        connection = _Connection(target.url, transport_factory=transport)
         try:
             await _within(connection.connect(), target.connect_seconds)
         except (ProbableAuthenticationError, AuthenticationError) as error:
             raise self._refused(_said(error), "user and password") from None
         except aiormq.exceptions.ConnectionClosed as error:
             # The server answered, and closed: no such virtual host, or not for this user.
-            code = error.args[0] if error.args else None
-            if code in (403, 530):
-                raise self._refused(_said(error), "virtual host") from None
+            what = _REFUSED.get(error.args[0]) if error.args else None
+            if what is not None:
+                raise self._refused(_said(error), what) from None
             raise ConnectionError(_said(error)) from error
         except _LOST as error:
             raise ConnectionError(_said(error)) from error
@@ -484,6 +487,29 @@ class _Link:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
         task.add_done_callback(_look_at)
+
+
+class _Connection(aiormq.Connection):
+    """A connection that hears the server out where it closes instead of opening.
+
+    aiormq takes that for a frame it did not expect, and keeps what the server said to itself.
+    """
+
+    async def _rpc(self, request: Any, *, frame_receiver: Any, **others: Any) -> Any:
+        return await super()._rpc(request, frame_receiver=_Answers(frame_receiver), **others)
+
+
+class _Answers:
+    """The frames that answer while a connection is made."""
+
+    def __init__(self, receiver: Any) -> None:
+        self._receiver = receiver
+
+    async def get_frame(self) -> Any:
+        received = await self._receiver.get_frame()
+        if isinstance(received[2], Connection.Close):
+            raise aiormq.exceptions.ConnectionClosed(received[2].reply_code, received[2].reply_text)
+        return received
 
 
 class _Transport(TransportFactory):
