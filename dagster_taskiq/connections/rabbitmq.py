@@ -9,10 +9,11 @@ lost raises one of ``errors`` for whoever uses it, and the next call makes a new
 import asyncio
 import contextlib
 import logging
+import math
 import re
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +49,8 @@ COMMAND_SECONDS = 8.0
 PORTS = {False: 5672, True: 5671}
 #: The longest name of a queue or routing key, in bytes of UTF-8, by the protocol.
 NAME_BYTES = 255
+#: The longest heartbeat that the protocol can say, in seconds.
+HIGHEST_HEARTBEAT = 65534
 #: Channels of each kind that are kept open for the next caller.
 SPARE_CHANNELS = 4
 
@@ -565,9 +568,16 @@ def _target(url: str, given: Mapping[str, Any], lease: float, connect_seconds: f
     secure = parts.scheme.endswith("s")
     options = _options({**dict(parse_qsl(parts.query)), **given})
     heartbeat = _number(options, "heartbeat", max(1, int(lease / 3)))
+    if heartbeat > HIGHEST_HEARTBEAT:
+        raise ValueError(
+            f'the option "heartbeat" must be at most {HIGHEST_HEARTBEAT}, but it is {heartbeat:g}'
+        )
     command_seconds = _number(options, "timeout", COMMAND_SECONDS)
     connect_seconds = _number(options, "connection_timeout", connect_seconds * 1000) / 1000
-    query = {"heartbeat": str(int(heartbeat)), "auth": str(options.get("auth", "plain"))}
+    auth = str(options.get("auth", "plain"))
+    if auth.lower() not in ("plain", "external"):
+        raise ValueError(f'the option "auth" must be plain or external, but it is {auth!r}')
+    query = {"heartbeat": str(int(heartbeat)), "auth": auth}
     query["name"] = str(options.get("name", "dagster-taskiq"))
     target = URL.build(
         scheme="amqps" if secure else "amqp",
@@ -605,7 +615,7 @@ def _number(options: Mapping[str, Any], name: str, otherwise: float) -> float:
         number = float(text)
     except (TypeError, ValueError):
         number = -1.0
-    if number < 0 or (number == 0 and name != "heartbeat"):
+    if not 0 <= number < math.inf or (number == 0 and name != "heartbeat"):
         raise ValueError(f'the option "{name}" must be a positive number, but it is {text!r}')
     return number
 
@@ -619,13 +629,27 @@ def _tls(options: Mapping[str, Any]) -> ssl.SSLContext:
         raise ValueError(
             f'the option "verify" must be verify_peer or verify_none, but it is {verify!r}'
         )
-    context = ssl.create_default_context(cafile=options.get("cafile"), capath=options.get("capath"))
+    with _naming(options, "cafile", "capath"):
+        context = ssl.create_default_context(
+            cafile=options.get("cafile"), capath=options.get("capath")
+        )
     if "certfile" in options:
-        context.load_cert_chain(options["certfile"], options.get("keyfile"))
+        with _naming(options, "certfile", "keyfile"):
+            context.load_cert_chain(options["certfile"], options.get("keyfile"))
     if verify == "verify_none":
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+@contextmanager
+def _naming(options: Mapping[str, Any], *names: str) -> Iterator[None]:
+    """Say which options it was whose files cannot be used."""
+    try:
+        yield
+    except OSError as error:
+        given = ", ".join(f'"{name}" ({options[name]})' for name in names if name in options)
+        raise ValueError(f"the option {given} cannot be used: {_said(error)}") from None
 
 
 def tag_of(message: DeliveredMessage) -> int:
