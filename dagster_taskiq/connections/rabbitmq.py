@@ -8,6 +8,7 @@ lost raises one of ``errors`` for whoever uses it, and the next call makes a new
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import math
 import re
@@ -34,6 +35,7 @@ from aiormq.exceptions import (
     ProbableAuthenticationError,
 )
 from pamqp.commands import Basic, Connection
+from pamqp.constants import DOMAIN_REGEX
 from pamqp.exceptions import PAMQPException
 from yarl import URL
 
@@ -49,8 +51,14 @@ COMMAND_SECONDS = 8.0
 PORTS = {False: 5672, True: 5671}
 #: The longest name of a queue or routing key, in bytes of UTF-8, by the protocol.
 NAME_BYTES = 255
+#: The longest name of an exchange that the client library lets through.
+EXCHANGE_NAME_BYTES = 127
+#: The longest name of something else, such as a task, that becomes a part of a queue's name.
+SAYABLE_BYTES = 120
 #: The longest heartbeat that the protocol can say, in seconds.
 HIGHEST_HEARTBEAT = 65534
+#: The names of queues and exchanges that the client library lets through.
+NAME = DOMAIN_REGEX["queue-name"]
 #: Channels of each kind that are kept open for the next caller.
 SPARE_CHANNELS = 4
 
@@ -246,6 +254,9 @@ class RabbitConnection:
                 raise self._refused(_said(error), what) from None
             raise ConnectionError(_said(error)) from error
         except _LOST as error:
+            if isinstance(error, asyncio.TimeoutError) and not error.args:
+                seconds = f"{target.connect_seconds:g} s"
+                raise ConnectionError(f"no connection was made within {seconds}") from None
             raise ConnectionError(_said(error)) from error
         return _Link(connection, transport, target.command_seconds)
 
@@ -382,11 +393,7 @@ class Channel:
             ChannelLockedResource: it belongs to somebody else (``exclusive``).
             ConfigError: it is there with other properties, or not for us to declare.
         """
-        if len(queue.encode()) > NAME_BYTES:
-            raise ConfigError(
-                f"The name of the queue {queue!r} is longer than the {NAME_BYTES} bytes that "
-                "RabbitMQ allows. Choose a shorter queue name or prefix."
-            )
+        _check_name("queue", queue, NAME_BYTES)
         if not passive and not exclusive:
             # Said, since a virtual host may have another default, which knows no priorities.
             arguments = {"x-queue-type": "classic", **(arguments or {})}
@@ -413,6 +420,7 @@ class Channel:
             ChannelNotFoundEntity: it is not there (``passive``).
             ConfigError: it is there with other properties, or not for us to declare.
         """
+        _check_name("exchange", exchange, EXCHANGE_NAME_BYTES)
         try:
             await self._call(
                 self.raw.exchange_declare(
@@ -498,8 +506,12 @@ class _Connection(aiormq.Connection):
     aiormq takes that for a frame it did not expect, and keeps what the server said to itself.
     """
 
-    async def _rpc(self, request: Any, *, frame_receiver: Any, **others: Any) -> Any:
-        return await super()._rpc(request, frame_receiver=_Answers(frame_receiver), **others)
+    @staticmethod
+    async def _rpc(
+        request: Any, writer: Any, frame_receiver: Any, wait_response: bool = True
+    ) -> Any:
+        answers = cast(Any, _Answers(frame_receiver))
+        return await aiormq.Connection._rpc(request, writer, answers, wait_response)
 
 
 class _Answers:
@@ -695,6 +707,31 @@ def _said(error: BaseException) -> str:
     return " ".join(words) or str(error) or type(error).__name__
 
 
+def sayable(name: str) -> str:
+    """Return what stands for a name in that of a queue: itself, or a digest where it cannot."""
+    if len(name) <= SAYABLE_BYTES and NAME.fullmatch(name):
+        return name
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def _check_name(kind: str, name: str, limit: int) -> None:
+    """Refuse a name that the protocol, or the client library, cannot say.
+
+    Raises:
+        ConfigError: it is too long, or has a character that is not allowed.
+    """
+    if len(name.encode()) > limit:
+        raise ConfigError(
+            f"The name of the {kind} {name!r} is longer than the {limit} bytes that RabbitMQ "
+            "allows. Choose a shorter queue name or prefix."
+        )
+    if not NAME.fullmatch(name):
+        raise ConfigError(
+            f"The name of the {kind} {name!r} has a character that is not allowed on RabbitMQ. "
+            "Choose a queue name and prefix of letters and digits of ASCII, spaces and -_.:@#,/+."
+        )
+
+
 def _declared_otherwise(kind: str, name: str, error: BaseException) -> str:
     """Return what to do about a queue or exchange that somebody has declared otherwise."""
     said = _said(error)
@@ -704,15 +741,18 @@ def _declared_otherwise(kind: str, name: str, error: BaseException) -> str:
     else:
         argument, wanted, current = found.groups()
         difference = f"its {argument} is {_plain(current)}, and should be {_plain(wanted)}"
+    delete = "Delete it"
+    if kind == "queue":
+        delete += f' once it is empty (rabbitmqctl delete_queue "{name}")'
     return (
         f'The {kind} "{name}" is on the server already, declared otherwise: {difference}. '
-        "Something else made it, or another version of this package. Delete it once it is empty "
-        f'(rabbitmqctl delete_queue "{name}"), or set another `prefix`.'
+        f"Something else made it, or another version of this package. {delete}, or set another "
+        "`prefix`."
     )
 
 
 def _plain(value: str) -> str:
-    found = re.match(r"the value '(.*)' of type", value)
+    found = re.match(r"(?:the value )?'(.*)'(?: of type .*)?$", value)
     return found.group(1) if found else value
 
 
