@@ -16,7 +16,7 @@ import aiormq
 import anyio
 import pytest
 import trustme
-from dagster import DagsterInstance, DagsterRunStatus
+from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus
 from pamqp.commands import Basic
 
 from compat_tests.executor import jobs
@@ -343,6 +343,17 @@ def test_no_password_is_logged_or_shown(
         assert MARK not in text
 
 
+def test_a_wrong_password_fails_the_run_and_is_in_none_of_its_events(
+    place: Place, tmp_path: Path, instance: DagsterInstance
+) -> None:
+    settings = settings_for(f"amqp://guest:{MARK}@127.0.0.1:{place.port}//")
+    outcome = House(settings, instance).run(jobs.values, Scratch(tmp_path))
+    assert outcome.status is DagsterRunStatus.FAILURE
+    assert "user and password" in outcome.run_failure()
+    assert [event for event in outcome.events if MARK in repr(event)] == []
+    assert outcome.of(DagsterEventType.STEP_WORKER_STARTING) == []
+
+
 # -- what somebody else has declared -----------------------------------------------------------
 
 
@@ -503,18 +514,20 @@ def test_work_waits_on_rabbitmq_while_its_state_is_kept_elsewhere(
     backend = f"sqlite:///{tmp_path / 'state.db'}"
     if other == "redis":
         backend = request.getfixturevalue("redis_url")
-    settings = settings_for(place.server.url, prefix=f"with-{other}-{tmp_path.name}", **PULSE)
+    url = f"amqp://root:{MARK}@127.0.0.1:{place.port}//"
+    settings = settings_for(url, prefix=f"with-{other}-{tmp_path.name}", **PULSE)
     settings = replace(settings, backend=backend)
     notes = tmp_path / "notes"
     notes.mkdir()
     with (
-        running_worker(settings, tmp_path, "-c", "2", "-i", USER_TASKS),
+        running_worker(settings, tmp_path, "-c", "2", "-i", USER_TASKS, "-l", "debug") as worker,
         open_sender(settings) as sender,
     ):
         assert sender.value(sender.send("add", 1, 2)) == 3
         outcome = House(settings, instance).run(jobs.values, Scratch(notes))
     assert outcome.status is DagsterRunStatus.SUCCESS
     assert Scratch(notes).count("two") == 1
+    assert MARK not in worker.output()
 
 
 # -- neighbours --------------------------------------------------------------------------------

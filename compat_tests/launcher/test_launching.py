@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import anyio
 import psutil
 import pytest
 from dagster import DagsterEventType, DagsterRunStatus
@@ -22,6 +23,8 @@ from compat_tests.launcher.fleet import Fleet, open_fleet, running_code_server
 from compat_tests.servers import free_port, own_redis
 from dagster_taskiq.brokers.base import runs_lane
 from dagster_taskiq.client import Order
+from dagster_taskiq.connections.rabbitmq import RabbitConnection
+from dagster_taskiq.connections.registers import task_shard
 from dagster_taskiq.errors import BrokerUnreachableError, ConfigError
 from dagster_taskiq.settings import Settings
 from dagster_taskiq.tags import TASK_ID_TAG
@@ -157,7 +160,10 @@ def test_a_run_of_higher_priority_is_executed_first(
         for outcome in runs:
             fleet.wait(outcome)
 
-    assert scratch.lines("turns") == ["higher", "high", "middle", "none", "none, later", "low"]
+    first = ["higher", "high"]
+    if fleet.settings.broker.startswith("amqp"):
+        first.reverse()  # there what is above ten counts as ten, and the earlier one comes first
+    assert scratch.lines("turns") == [*first, "middle", "none", "none, later", "low"]
 
 
 def test_a_priority_that_is_no_number_fails_the_launch(fleet: Fleet, scratch: Scratch) -> None:
@@ -428,6 +434,16 @@ def forget_task(fleet: Fleet, task_id: str) -> None:
         with contextlib.closing(sqlite3.connect(path, timeout=30)) as file, file:
             deleted = file.execute("DELETE FROM dagster_taskiq_tasks WHERE id = ?", (task_id,))
             assert deleted.rowcount == 1
+    elif settings.broker.startswith("amqp"):
+
+        async def forget() -> None:
+            connection = RabbitConnection(settings.broker, {}, timeout=30.0)
+            await connection.open()
+            registers = connection.registers(settings.prefix)
+            assert await registers.change(task_shard(task_id), lambda tasks: tasks.pop(task_id))
+            await connection.close()
+
+        anyio.run(forget)
     else:
         import redis
 
