@@ -164,6 +164,33 @@ def test_a_door_that_stays_closed_for_a_while_delays_a_run(
     assert outcome.says("answer again")
 
 
+def test_a_rabbitmq_that_takes_nothing_more_for_want_of_memory_delays_a_run(
+    patient: tuple[House, WorkerProcess], server: RabbitServer, scratch: Scratch
+) -> None:
+    house, worker = patient
+    outcome = house.create(fault_jobs.two_held_and_more, scratch)
+    deeds: list[str] = []
+
+    def fill() -> None:
+        if not deeds and scratch.count("held-began") and scratch.count("policy-began"):
+            deeds.append("full")
+            before = worker.output().count("Cannot beat")
+            limit = server.ctl("eval", "vm_memory_monitor:get_vm_memory_high_watermark().").strip()
+            server.ctl("set_vm_memory_high_watermark", "0")
+            try:
+                # What comes to its end cannot say so.
+                scratch.note("go")
+                scratch.wait_for("held-ended")
+                scratch.wait_for("policy-ended")
+                eventually(lambda: worker.output().count("Cannot beat") > before)
+            finally:
+                server.ctl("set_vm_memory_high_watermark", limit)
+
+    house.execute(outcome, fault_jobs.two_held_and_more, meanwhile=fill)
+    assert deeds == ["full"]
+    assert_each_once(outcome)
+
+
 # -- workers -----------------------------------------------------------------------------------
 
 
