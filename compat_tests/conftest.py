@@ -1,6 +1,7 @@
 """Fixtures that every test may use: servers, a Dagster home, settings, workers."""
 
 import asyncio
+import contextlib
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -106,14 +107,16 @@ async def forget_on_rabbitmq(url: str, prefix: str) -> None:
     registers = ["workers", "queues", "attempts", *(f"tasks-{number:02}" for number in range(16))]
     names = [f"register:{each}" for each in registers]
     names += [f"queue:{each}{lane}" for each in QUEUES for lane in ("", ":runs")]
-    connection = await aiormq.connect(url)
-    channel = await connection.channel()
-    for each in (prefix, other_prefix(prefix)):
-        for exchange in ("registers", "mail", "bell"):
-            await channel.exchange_delete(f"{each}:{exchange}")
-        for name in (*names, "rejected"):
-            await channel.queue_delete(f"{each}:{name}")
-    await connection.close()
+    # At the end of all tests our own server goes before, or meanwhile, with all that was on it.
+    with contextlib.suppress(aiormq.exceptions.AMQPError, OSError):
+        connection = await aiormq.connect(url)
+        channel = await connection.channel()
+        for each in (prefix, other_prefix(prefix)):
+            for exchange in ("registers", "mail", "bell"):
+                await channel.exchange_delete(f"{each}:{exchange}")
+            for name in (*names, "rejected"):
+                await channel.queue_delete(f"{each}:{name}")
+        await connection.close()
 
 
 @pytest.fixture

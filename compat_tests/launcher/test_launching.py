@@ -23,6 +23,8 @@ from compat_tests.launcher.fleet import Fleet, open_fleet, running_code_server
 from compat_tests.servers import free_port, own_redis
 from dagster_taskiq.brokers.base import runs_lane
 from dagster_taskiq.client import Order
+from dagster_taskiq.connections.rabbitmq import RabbitConnection
+from dagster_taskiq.connections.registers import task_shard
 from dagster_taskiq.errors import BrokerUnreachableError, ConfigError
 from dagster_taskiq.settings import Settings
 from dagster_taskiq.tags import TASK_ID_TAG
@@ -442,8 +444,6 @@ def forget_task(fleet: Fleet, task_id: str) -> None:
 
 
 async def forget_task_on_rabbitmq(settings: Settings, task_id: str) -> None:
-    from dagster_taskiq.connections.rabbitmq import RabbitConnection
-    from dagster_taskiq.connections.registers import task_shard
 
     connection = RabbitConnection(settings.broker, {}, settings.connect_timeout)
     await connection.open()

@@ -32,7 +32,7 @@ from dagster_taskiq.backends.base import (
     end_mail,
     run_channel,
 )
-from dagster_taskiq.connections.rabbitmq import Channel, RabbitConnection
+from dagster_taskiq.connections.rabbitmq import Channel, RabbitConnection, sayable
 from dagster_taskiq.connections.registers import WORKERS, Record, task_shard
 from dagster_taskiq.settings import Settings
 
@@ -264,7 +264,7 @@ class RabbitBackend(StateBackend):
 
     def _result_queue(self, task: Task) -> str:
         # With the worker's name: one who has lost the task meanwhile writes to another queue.
-        return f"{self.settings.prefix}:result:{task.id}:{task.worker}"
+        return f"{self.settings.prefix}:result:{sayable(f'{task.id}:{task.worker}')}"
 
 
 class _Table(MutableMapping[str, Task]):
@@ -403,6 +403,7 @@ class _Mailbox:
         self._subscribing = asyncio.Lock()
 
     async def post(self, name: str, body: dict[str, Any]) -> None:
+        name = sayable(name)
         async with self._connection.channel() as channel:
             await self._park(channel, name)
             await channel.publish(
@@ -415,6 +416,7 @@ class _Mailbox:
             )
 
     async def collect(self, name: str, after: str, timeout: float) -> list[Mail]:
+        name = sayable(name)
         deadline = time.monotonic() + timeout
         while True:
             letters, channel = await self._subscribed(name)

@@ -21,7 +21,7 @@ from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import ChannelNotFoundEntity
 
 from dagster_taskiq.brokers.base import Delivery, QueueBroker, QueueDepth, runs_lane
-from dagster_taskiq.connections.rabbitmq import Channel, RabbitConnection, UnroutableError
+from dagster_taskiq.connections.rabbitmq import Channel, RabbitConnection, UnroutableError, sayable
 from dagster_taskiq.connections.registers import ATTEMPTS, QUEUES, Record
 from dagster_taskiq.settings import Settings
 
@@ -91,7 +91,7 @@ class RabbitBroker(QueueBroker):
                     self._queue(queue),
                     body,
                     priority=level,
-                    message_id=task_id,
+                    message_id=sayable(task_id),
                     headers={_TASK_ID: task_id, _SENT_AT: time.time_ns()},
                 )
                 await self._ring(channel, queue)

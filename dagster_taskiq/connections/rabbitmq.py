@@ -8,11 +8,13 @@ lost raises one of ``errors`` for whoever uses it, and the next call makes a new
 
 import asyncio
 import contextlib
+import hashlib
 import logging
+import math
 import re
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +34,8 @@ from aiormq.exceptions import (
     DeliveryError,
     ProbableAuthenticationError,
 )
-from pamqp.commands import Basic
+from pamqp.commands import Basic, Connection
+from pamqp.constants import DOMAIN_REGEX
 from pamqp.exceptions import PAMQPException
 from yarl import URL
 
@@ -48,6 +51,14 @@ COMMAND_SECONDS = 8.0
 PORTS = {False: 5672, True: 5671}
 #: The longest name of a queue or routing key, in bytes of UTF-8, by the protocol.
 NAME_BYTES = 255
+#: The longest name of an exchange that the client library lets through.
+EXCHANGE_NAME_BYTES = 127
+#: The longest name of something else, such as a task, that becomes a part of a queue's name.
+SAYABLE_BYTES = 120
+#: The longest heartbeat that the protocol can say, in seconds.
+HIGHEST_HEARTBEAT = 65534
+#: The names of queues and exchanges that the client library lets through.
+NAME = DOMAIN_REGEX["queue-name"]
 #: Channels of each kind that are kept open for the next caller.
 SPARE_CHANNELS = 4
 
@@ -81,6 +92,9 @@ _ANSWERS = (
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
 )
+
+#: The codes with which a server closes a connection that it does not let in, and what to check.
+_REFUSED = {403: "user and password", 530: "virtual host"}
 
 _in_our_connection: ContextVar[bool] = ContextVar("in_our_connection", default=False)
 
@@ -228,18 +242,21 @@ class RabbitConnection:
 
     async def _connect(self, target: "_Target") -> "_Link":
         transport = _Transport(target.tls, target.server_name)
-        connection = aiormq.Connection(target.url, transport_factory=transport)
+        connection = _Connection(target.url, transport_factory=transport)
         try:
             await _within(connection.connect(), target.connect_seconds)
         except (ProbableAuthenticationError, AuthenticationError) as error:
             raise self._refused(_said(error), "user and password") from None
         except aiormq.exceptions.ConnectionClosed as error:
             # The server answered, and closed: no such virtual host, or not for this user.
-            code = error.args[0] if error.args else None
-            if code in (403, 530):
-                raise self._refused(_said(error), "virtual host") from None
+            what = _REFUSED.get(error.args[0]) if error.args else None
+            if what is not None:
+                raise self._refused(_said(error), what) from None
             raise ConnectionError(_said(error)) from error
         except _LOST as error:
+            if isinstance(error, asyncio.TimeoutError) and not error.args:
+                seconds = f"{target.connect_seconds:g} s"
+                raise ConnectionError(f"no connection was made within {seconds}") from None
             raise ConnectionError(_said(error)) from error
         return _Link(connection, transport, target.command_seconds)
 
@@ -376,11 +393,7 @@ class Channel:
             ChannelLockedResource: it belongs to somebody else (``exclusive``).
             ConfigError: it is there with other properties, or not for us to declare.
         """
-        if len(queue.encode()) > NAME_BYTES:
-            raise ConfigError(
-                f"The name of the queue {queue!r} is longer than the {NAME_BYTES} bytes that "
-                "RabbitMQ allows. Choose a shorter queue name or prefix."
-            )
+        _check_name("queue", queue, NAME_BYTES)
         if not passive and not exclusive:
             # Said, since a virtual host may have another default, which knows no priorities.
             arguments = {"x-queue-type": "classic", **(arguments or {})}
@@ -407,6 +420,7 @@ class Channel:
             ChannelNotFoundEntity: it is not there (``passive``).
             ConfigError: it is there with other properties, or not for us to declare.
         """
+        _check_name("exchange", exchange, EXCHANGE_NAME_BYTES)
         try:
             await self._call(
                 self.raw.exchange_declare(
@@ -490,6 +504,33 @@ class _Link:
         task.add_done_callback(_look_at)
 
 
+class _Connection(aiormq.Connection):
+    """A connection that hears the server out where it closes instead of opening.
+
+    aiormq takes that for a frame it did not expect, and keeps what the server said to itself.
+    """
+
+    @staticmethod
+    async def _rpc(
+        request: Any, writer: Any, frame_receiver: Any, wait_response: bool = True
+    ) -> Any:
+        answers = cast(Any, _Answers(frame_receiver))
+        return await aiormq.Connection._rpc(request, writer, answers, wait_response)
+
+
+class _Answers:
+    """The frames that answer while a connection is made."""
+
+    def __init__(self, receiver: Any) -> None:
+        self._receiver = receiver
+
+    async def get_frame(self) -> Any:
+        received = await self._receiver.get_frame()
+        if isinstance(received[2], Connection.Close):
+            raise aiormq.exceptions.ConnectionClosed(received[2].reply_code, received[2].reply_text)
+        return received
+
+
 class _Transport(TransportFactory):
     """Opens the socket, and can close it without asking the server."""
 
@@ -545,9 +586,16 @@ def _target(url: str, given: Mapping[str, Any], lease: float, connect_seconds: f
     # The server lets go of what a frozen process holds after two that it missed. Others may wait
     # for that, and must not lose their own lease over it.
     heartbeat = _number(options, "heartbeat", max(2, int(lease / 6)))
+    if heartbeat > HIGHEST_HEARTBEAT:
+        raise ValueError(
+            f'the option "heartbeat" must be at most {HIGHEST_HEARTBEAT}, but it is {heartbeat:g}'
+        )
     command_seconds = _number(options, "timeout", COMMAND_SECONDS)
     connect_seconds = _number(options, "connection_timeout", connect_seconds * 1000) / 1000
-    query = {"heartbeat": str(int(heartbeat)), "auth": str(options.get("auth", "plain"))}
+    auth = str(options.get("auth", "plain"))
+    if auth.lower() not in ("plain", "external"):
+        raise ValueError(f'the option "auth" must be plain or external, but it is {auth!r}')
+    query = {"heartbeat": str(int(heartbeat)), "auth": auth}
     query["name"] = str(options.get("name", "dagster-taskiq"))
     target = URL.build(
         scheme="amqps" if secure else "amqp",
@@ -585,7 +633,7 @@ def _number(options: Mapping[str, Any], name: str, otherwise: float) -> float:
         number = float(text)
     except (TypeError, ValueError):
         number = -1.0
-    if number < 0 or (number == 0 and name != "heartbeat"):
+    if not 0 <= number < math.inf or (number == 0 and name != "heartbeat"):
         raise ValueError(f'the option "{name}" must be a positive number, but it is {text!r}')
     return number
 
@@ -599,13 +647,27 @@ def _tls(options: Mapping[str, Any]) -> ssl.SSLContext:
         raise ValueError(
             f'the option "verify" must be verify_peer or verify_none, but it is {verify!r}'
         )
-    context = ssl.create_default_context(cafile=options.get("cafile"), capath=options.get("capath"))
+    with _naming(options, "cafile", "capath"):
+        context = ssl.create_default_context(
+            cafile=options.get("cafile"), capath=options.get("capath")
+        )
     if "certfile" in options:
-        context.load_cert_chain(options["certfile"], options.get("keyfile"))
+        with _naming(options, "certfile", "keyfile"):
+            context.load_cert_chain(options["certfile"], options.get("keyfile"))
     if verify == "verify_none":
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+@contextmanager
+def _naming(options: Mapping[str, Any], *names: str) -> Iterator[None]:
+    """Say which options it was whose files cannot be used."""
+    try:
+        yield
+    except OSError as error:
+        given = ", ".join(f'"{name}" ({options[name]})' for name in names if name in options)
+        raise ValueError(f"the option {given} cannot be used: {_said(error)}") from None
 
 
 def tag_of(message: DeliveredMessage) -> int:
@@ -651,6 +713,31 @@ def _said(error: BaseException) -> str:
     return " ".join(words) or str(error) or type(error).__name__
 
 
+def sayable(name: str) -> str:
+    """Return what stands for a name in that of a queue: itself, or a digest where it cannot."""
+    if len(name) <= SAYABLE_BYTES and NAME.fullmatch(name):
+        return name
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def _check_name(kind: str, name: str, limit: int) -> None:
+    """Refuse a name that the protocol, or the client library, cannot say.
+
+    Raises:
+        ConfigError: it is too long, or has a character that is not allowed.
+    """
+    if len(name.encode()) > limit:
+        raise ConfigError(
+            f"The name of the {kind} {name!r} is longer than the {limit} bytes that RabbitMQ "
+            "allows. Choose a shorter queue name or prefix."
+        )
+    if not NAME.fullmatch(name):
+        raise ConfigError(
+            f"The name of the {kind} {name!r} has a character that is not allowed on RabbitMQ. "
+            "Choose a queue name and prefix of letters and digits of ASCII, spaces and -_.:@#,/+."
+        )
+
+
 def _declared_otherwise(kind: str, name: str, error: BaseException) -> str:
     """Return what to do about a queue or exchange that somebody has declared otherwise."""
     said = _said(error)
@@ -660,15 +747,18 @@ def _declared_otherwise(kind: str, name: str, error: BaseException) -> str:
     else:
         argument, wanted, current = found.groups()
         difference = f"its {argument} is {_plain(current)}, and should be {_plain(wanted)}"
+    delete = "Delete it"
+    if kind == "queue":
+        delete += f' once it is empty (rabbitmqctl delete_queue "{name}")'
     return (
         f'The {kind} "{name}" is on the server already, declared otherwise: {difference}. '
-        "Something else made it, or another version of this package. Delete it once it is empty "
-        f'(rabbitmqctl delete_queue "{name}"), or set another `prefix`.'
+        f"Something else made it, or another version of this package. {delete}, or set another "
+        "`prefix`."
     )
 
 
 def _plain(value: str) -> str:
-    found = re.match(r"the value '(.*)' of type", value)
+    found = re.match(r"(?:the value )?'(.*)'(?: of type .*)?$", value)
     return found.group(1) if found else value
 
 

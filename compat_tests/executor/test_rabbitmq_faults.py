@@ -1,0 +1,300 @@
+"""A RabbitMQ that restarts, freezes or hangs up in the middle of a run, and workers that die on it.
+
+The server is these tests' own, and all connections to it go through a door that they may slam. Most
+runs share a worker whose lease is longer than a restart of the server takes: with a shorter one it
+ends what it runs, and rightly so.
+"""
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import aiormq
+import psutil
+import pytest
+from anyio.from_thread import start_blocking_portal
+from dagster import DagsterInstance, DagsterRunStatus
+from pamqp.commands import Basic
+
+from compat_tests.executor import fault_jobs
+from compat_tests.executor.conftest import make_instance
+from compat_tests.executor.runs import House, Outcome
+from compat_tests.executor.scratch import Scratch, eventually
+from compat_tests.proxy import Proxy, proxy_to
+from compat_tests.servers import RabbitServer, own_rabbit
+from compat_tests.workers import WorkerProcess, running_worker
+from dagster_taskiq.client import client_for
+from dagster_taskiq.connections.registers import TASK_SHARDS
+from dagster_taskiq.settings import Settings
+
+SUCCESS, FAILURE = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE
+
+QUICK = [f"quick_{number}" for number in range(6)]
+FIFTY = [f"quick_{number}" for number in range(50)]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RabbitServer]:
+    with own_rabbit() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def door(server: RabbitServer) -> Iterator[Proxy]:
+    with proxy_to(server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def patient(
+    door: Proxy, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[House, WorkerProcess]]:
+    """A house behind the door, and its worker, for all tests that do harm to the server alone."""
+    directory = tmp_path_factory.mktemp("patient")
+    # A command that takes longer than two seconds is given up: less waiting for a frozen server.
+    url = f"amqp://guest:guest@127.0.0.1:{door.port}//?timeout=2"
+    settings = Settings(broker=url, backend="rpc://", heartbeat_interval=0.5, lease=60.0)
+    with (
+        make_instance(directory) as instance,
+        running_worker(settings, directory, "-c", "2", name="patient") as worker,
+    ):
+        yield House(settings, instance), worker
+
+
+def assert_each_once(outcome: Outcome) -> None:
+    scratch = outcome.scratch
+    assert outcome.status is SUCCESS
+    assert (scratch.count("held-began"), scratch.count("policy-began")) == (1, 1)
+    assert (scratch.count("held-ended"), scratch.count("policy-ended")) == (1, 1)
+    assert sorted(scratch.lines("quick")) == QUICK
+
+
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+def test_a_restarted_rabbitmq_delays_a_run_and_loses_nothing_of_it(
+    patient: tuple[House, WorkerProcess], server: RabbitServer, scratch: Scratch, how: str
+) -> None:
+    house, _ = patient
+    outcome = house.create(fault_jobs.two_held_and_more, scratch)
+    deeds: list[str] = []
+
+    def restart() -> None:
+        if not deeds and scratch.count("held-began") and scratch.count("policy-began"):
+            deeds.append(how)
+            server.stop() if how == "stopped" else server.kill()
+            # It stays away until the run has noticed.
+            eventually(lambda: outcome.says("does not answer"), "the outage is said")
+            server.start()
+            scratch.note("go")
+
+    house.execute(outcome, fault_jobs.two_held_and_more, meanwhile=restart)
+    assert deeds == [how]
+    assert_each_once(outcome)
+    assert outcome.says("answer again")
+
+
+def test_a_rabbitmq_that_is_frozen_for_longer_than_a_command_may_take_delays_a_run(
+    patient: tuple[House, WorkerProcess], server: RabbitServer, scratch: Scratch
+) -> None:
+    house, worker = patient
+    outcome = house.create(fault_jobs.two_held_and_more, scratch)
+    deeds: list[str] = []
+
+    def freeze() -> None:
+        if not deeds and scratch.count("held-began") and scratch.count("policy-began"):
+            deeds.append("frozen")
+            before = worker.output().count("Cannot beat")
+            server.freeze()
+            try:
+                eventually(lambda: outcome.says("does not answer"), "the run says it")
+                eventually(lambda: worker.output().count("Cannot beat") > before, "so the worker")
+            finally:
+                server.thaw()
+            scratch.note("go")
+
+    house.execute(outcome, fault_jobs.two_held_and_more, meanwhile=freeze)
+    assert deeds == ["frozen"]
+    assert_each_once(outcome)
+    assert outcome.says("answer again")
+
+
+def test_connections_that_are_cut_again_and_again_repeat_and_lose_nothing(
+    patient: tuple[House, WorkerProcess], door: Proxy, scratch: Scratch
+) -> None:
+    house, _ = patient
+    outcome = house.create(fault_jobs.held_before_fifty, scratch)
+    cuts: list[int] = []
+
+    def cut() -> None:
+        # Once for every five steps that have gone through, and while the others wait.
+        if scratch.count("held-began") and scratch.count("quick") >= 5 * len(cuts):
+            cuts.append(door.cut())
+        if len(cuts) == 9 and not scratch.count("go"):
+            scratch.note("go")
+
+    house.execute(outcome, fault_jobs.held_before_fifty, meanwhile=cut)
+    assert outcome.status is SUCCESS
+    assert len([each for each in cuts if each]) >= 5, cuts
+    assert (scratch.count("held-began"), scratch.count("held-ended")) == (1, 1)
+    assert sorted(scratch.lines("quick")) == sorted(FIFTY)
+
+
+def test_a_door_that_stays_closed_for_a_while_delays_a_run(
+    patient: tuple[House, WorkerProcess], door: Proxy, scratch: Scratch
+) -> None:
+    house, _ = patient
+    outcome = house.create(fault_jobs.two_held_and_more, scratch)
+    deeds: list[str] = []
+
+    def close() -> None:
+        if not deeds and scratch.count("held-began") and scratch.count("policy-began"):
+            deeds.append("closed")
+            door.refuse()
+            # What runs comes to its end meanwhile, and cannot tell.
+            scratch.note("go")
+            scratch.wait_for("held-ended")
+            scratch.wait_for("policy-ended")
+            eventually(lambda: outcome.says("does not answer"), "the outage is said")
+            door.accept()
+
+    house.execute(outcome, fault_jobs.two_held_and_more, meanwhile=close)
+    assert deeds == ["closed"]
+    assert_each_once(outcome)
+    assert outcome.says("answer again")
+
+
+def test_a_rabbitmq_that_takes_nothing_more_for_want_of_memory_delays_a_run(
+    patient: tuple[House, WorkerProcess], server: RabbitServer, scratch: Scratch
+) -> None:
+    house, worker = patient
+    outcome = house.create(fault_jobs.two_held_and_more, scratch)
+    deeds: list[str] = []
+
+    def fill() -> None:
+        if not deeds and scratch.count("held-began") and scratch.count("policy-began"):
+            deeds.append("full")
+            before = worker.output().count("Cannot beat")
+            limit = server.ctl("eval", "vm_memory_monitor:get_vm_memory_high_watermark().").strip()
+            server.ctl("set_vm_memory_high_watermark", "0")
+            try:
+                # What comes to its end cannot say so.
+                scratch.note("go")
+                scratch.wait_for("held-ended")
+                scratch.wait_for("policy-ended")
+                eventually(lambda: worker.output().count("Cannot beat") > before)
+            finally:
+                server.ctl("set_vm_memory_high_watermark", limit)
+
+    house.execute(outcome, fault_jobs.two_held_and_more, meanwhile=fill)
+    assert deeds == ["full"]
+    assert_each_once(outcome)
+
+
+# -- workers -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lively(server: RabbitServer, tmp_path: Path, dagster_home: Path) -> Iterator[House]:
+    """A house with a short lease, and without any worker."""
+    settings = Settings(
+        broker=server.url,
+        backend="rpc://",
+        prefix=f"lively-{tmp_path.name}",
+        heartbeat_interval=0.5,
+        lease=4.0,
+    )
+    with DagsterInstance.get() as instance:
+        yield House(settings, instance)
+
+
+@contextmanager
+def tasks_out_of_reach(settings: Settings) -> Iterator[None]:
+    """Hold the records of all tasks, as a process that is frozen at the worst moment would."""
+
+    async def hold() -> aiormq.abc.AbstractConnection:
+        connection = await aiormq.connect(settings.broker)
+        channel = await connection.channel()
+        for number in range(TASK_SHARDS):
+            queue = f"{settings.prefix}:register:tasks-{number:02}"
+            while isinstance((await channel.basic_get(queue)).delivery, Basic.GetEmpty):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)  # somebody has it at this moment
+        return connection
+
+    with start_blocking_portal() as portal:
+        connection = portal.call(hold)
+        try:
+            yield
+        finally:
+            portal.call(connection.close)
+
+
+def test_what_a_worker_had_claimed_and_not_started_goes_to_another_when_it_is_killed(
+    lively: House, tmp_path: Path, scratch: Scratch
+) -> None:
+    with lively.started(fault_jobs.two_held_and_more, scratch) as process:
+        lively.wait_until_queued(8)
+        with tasks_out_of_reach(lively.settings):
+            with running_worker(lively.settings, tmp_path, "-c", "2", name="doomed") as doomed:
+                eventually(lambda: lively.waiting() < 8, "it has taken some")
+                eventually(lambda: "Cannot record the start" in doomed.output())
+                doomed.process.kill()
+                doomed.wait()
+            # The server has them back, and nobody has begun any.
+            lively.wait_until_queued(8)
+            assert (scratch.count("held-began"), scratch.count("quick")) == (0, 0)
+        scratch.note("go")
+        with running_worker(lively.settings, tmp_path, "-c", "2", name="successor"):
+            outcome = process.wait()
+    assert_each_once(outcome)
+    outcome.assert_sound()
+
+
+def signal_all(worker: WorkerProcess, number: int) -> None:
+    """Send a signal to a worker and to all that it has started."""
+    parent = psutil.Process(worker.pid)
+    for process in (parent, *parent.children(recursive=True)):
+        process.send_signal(number)
+
+
+def test_a_worker_that_was_frozen_beyond_its_lease_ends_what_was_begun_elsewhere(
+    lively: House, tmp_path: Path, scratch: Scratch
+) -> None:
+    outcome = lively.create(fault_jobs.two_held_and_more, scratch)
+    deeds: list[str] = []
+    client = client_for(lively.settings)
+
+    def is_free(name: str) -> bool:
+        return any(
+            each.name == name and not each.is_lost and not each.running for each in client.workers()
+        )
+
+    with ExitStack() as stack:
+
+        def start(name: str) -> WorkerProcess:
+            worker = running_worker(lively.settings, tmp_path, "-c", "2", name=name)
+            return stack.enter_context(worker)
+
+        sleeper = start("sleeper")
+
+        def freeze_then_wake() -> None:
+            if deeds or not (scratch.count("held-began") and scratch.count("policy-began")):
+                return
+            deeds.append("frozen")
+            signal_all(sleeper, signal.SIGSTOP)
+            start("other")
+            # The other one has begun anew what the first still holds.
+            scratch.wait_for("policy-began", 2)
+            signal_all(sleeper, signal.SIGCONT)
+            eventually(lambda: is_free("sleeper"), "it beats again, and holds nothing")
+            assert "longer than the lease" in sleeper.output()
+            scratch.note("go")
+
+        lively.execute(outcome, fault_jobs.two_held_and_more, meanwhile=freeze_then_wake)
+        eventually(lambda: is_free("sleeper") and is_free("other"))
+    assert (outcome.status, outcome.failed) == (FAILURE, {"held"})
+    assert "sleeper" in outcome.failure("held")
+    # What the sleeper held did not come to its end there.
+    assert (scratch.count("held-began"), scratch.count("held-ended")) == (1, 0)
+    assert (scratch.count("policy-began"), scratch.count("policy-ended")) == (2, 1)
+    assert sorted(scratch.lines("quick")) == QUICK

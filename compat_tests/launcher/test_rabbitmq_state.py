@@ -1,0 +1,196 @@
+"""What RabbitMQ itself, as ``rpc://``, tells of a launched run to whoever asks, and whenever.
+
+Celery's backend of that name answers the process that has sent a task, and nobody else. Here each
+deed and each question is a process of its own, which ends before the next one begins.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dagster import DagsterRunStatus
+from dagster._core.launcher import WorkerStatus
+from dagster._core.workspace.load_target import GrpcServerTarget
+
+from compat_tests.conftest import make_settings
+from compat_tests.executor.runs import Outcome
+from compat_tests.executor.scratch import Scratch, eventually
+from compat_tests.launcher.deaths import (
+    ATTEMPTS,
+    ON_NOBODY,
+    kill,
+    task_of,
+    wait_until_taken,
+    wait_until_task_ended,
+)
+from compat_tests.launcher.fleet import LOCATION, Fleet, open_fleet
+from compat_tests.workers import ROOT, running_worker
+from dagster_taskiq.backends.base import TaskState
+from dagster_taskiq.tags import QUEUE_TAG
+
+pytest_plugins = ["compat_tests.launcher.monitored_fleets"]
+
+SUCCESS, FAILURE = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE
+STARTED, STARTING = DagsterRunStatus.STARTED, DagsterRunStatus.STARTING
+
+#: A webserver, or a daemon, that does one thing to some runs, and ends.
+PROCESS = f"""
+import json, sys
+from dagster import DagsterInstance
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import GrpcServerTarget
+
+home, port, deed, *run_ids = sys.argv[1:]
+server = GrpcServerTarget(host="localhost", port=int(port), socket=None, location_name="{LOCATION}")
+found = {{}}
+with DagsterInstance.from_config(home) as instance:
+    launcher = instance.run_launcher
+    if deed == "ask":
+        for run_id in run_ids:
+            run = instance.get_run_by_id(run_id)
+            health = launcher.check_run_worker_health(run)
+            told = launcher.get_run_worker_debug_info(run)
+            found[run_id] = [health.status.value, health.msg or "", told or ""]
+    elif deed == "terminate":
+        found = {{run_id: launcher.terminate(run_id) for run_id in run_ids}}
+    else:
+        with WorkspaceProcessContext(instance, server) as workspace:
+            for run_id in run_ids:
+                context = workspace.create_request_context()
+                if deed == "launch":
+                    instance.launch_run(run_id, context)
+                else:
+                    instance.resume_run(run_id, context, int(deed.removeprefix("resume-")))
+print(json.dumps(found))
+"""
+
+
+def in_a_process(
+    fleet: Fleet, code_server: GrpcServerTarget, deed: str, *outcomes: Outcome
+) -> dict[str, Any]:
+    """Have a process of its own do something, and return what it has found, by run."""
+    home = fleet.instance.root_directory
+    command = [sys.executable, "-c", PROCESS, home, str(code_server.port), deed]
+    done = subprocess.run(
+        [*command, *(each.run_id for each in outcomes)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.parametrize("resuming", ["rabbitmq"], indirect=True)
+def test_a_process_that_launched_nothing_knows_how_runs_are_whose_launching_process_is_gone(
+    resuming: Fleet, code_server: GrpcServerTarget, tmp_path: Path
+) -> None:
+    def create(name: str, job: str, **arguments: Any) -> Outcome:
+        (tmp_path / name).mkdir()
+        return resuming.create(job, Scratch(tmp_path / name), **arguments)
+
+    waits = create("waits", "whole", tags=ON_NOBODY)
+    runs = create("runs", "whole_that_waits")
+    succeeds = create("succeeds", "whole")
+    dies = create("dies", "whole_that_dies")
+    all_four = (waits, runs, succeeds, dies)
+    in_a_process(resuming, code_server, "launch", *all_four)
+
+    resuming.wait(succeeds)
+    wait_until_task_ended(resuming, succeeds)
+    assert wait_until_task_ended(resuming, dies).state is TaskState.FAILURE
+    runs.scratch.wait_for("waiting")
+    (pid,) = runs.scratch.lines("waiting")
+    worker_id = task_of(resuming, runs).worker
+
+    def is_listed() -> bool:
+        workers = [each for each in resuming.client.workers() if each.id == worker_id]
+        return any(each.id == runs.run_id and each.pid for each in workers[0].running)
+
+    # The worker's next heartbeat tells what runs there.
+    eventually(is_listed)
+
+    found = in_a_process(resuming, code_server, "ask", *all_four)
+    status, message, told = found[waits.run_id]
+    assert WorkerStatus(status) is WorkerStatus.RUNNING
+    assert "WAITING" in message
+    assert 'WAITING, in queue "nobody"' in told
+    status, message, told = found[runs.run_id]
+    assert WorkerStatus(status) is WorkerStatus.RUNNING
+    assert "STARTED" in message
+    for words in ("STARTED", "Worker shared-rabbitmq", "is alive", f"runs in process {pid}"):
+        assert words in told
+    status, _, told = found[succeeds.run_id]
+    assert WorkerStatus(status) is WorkerStatus.SUCCESS
+    assert "SUCCESS" in told
+    assert "Ended 20" in told
+    status, message, told = found[dies.run_id]
+    assert WorkerStatus(status) is WorkerStatus.FAILED
+    assert "exit code 7" in message
+    assert "exit code 7" in told
+    # Dagster has not been told yet, and decides what becomes of it.
+    assert dies.status is STARTED
+
+    # Another one stops what still is.
+    stopped = in_a_process(resuming, code_server, "terminate", waits, runs)
+    assert stopped == {waits.run_id: True, runs.run_id: True}
+    resuming.wait(runs)
+    assert waits.status is runs.status is DagsterRunStatus.CANCELED
+    assert runs.scratch.count("released") == 0
+
+
+@pytest.mark.parametrize("resuming", ["rabbitmq"], indirect=True)
+def test_a_process_that_launched_nothing_resumes_a_run_and_no_step_is_repeated(
+    resuming: Fleet, code_server: GrpcServerTarget, scratch: Scratch
+) -> None:
+    outcome = resuming.create("relay", scratch)
+    in_a_process(resuming, code_server, "launch", outcome)
+    scratch.wait_for("held-began")
+    kill(wait_until_taken(outcome))
+    wait_until_task_ended(resuming, outcome)
+    assert outcome.status is STARTED
+    in_a_process(resuming, code_server, "resume-1", outcome)
+    eventually(lambda: outcome.says('"holds"', "going on with it"), "the held step is adopted")
+    scratch.note("go")
+    resuming.wait(outcome)
+    assert outcome.status is SUCCESS
+    assert (scratch.count("begins"), scratch.count("ends-1")) == (1, 1)
+    assert (scratch.count("held-began"), scratch.count("held-ended")) == (1, 1)
+    outcome.assert_sound()
+
+
+def test_a_run_that_nobody_takes_for_longer_than_anything_lasts_is_well_and_then_is_executed(
+    code_server: GrpcServerTarget,
+    dagster_home: Path,
+    tmp_path: Path,
+    scratch: Scratch,
+    request: pytest.FixtureRequest,
+) -> None:
+    # A lease, and what is kept of tasks that have ended, are over before anybody asks.
+    settings = make_settings("rabbitmq", tmp_path, request)
+    hasty = replace(settings, heartbeat_interval=0.1, lease=0.3, result_ttl=0.5)
+    monitoring = {"enabled": True, "max_resume_run_attempts": ATTEMPTS}
+    with open_fleet(dagster_home, hasty, code_server, run_monitoring=monitoring) as fleet:
+        outcome = fleet.create("whole", scratch, tags={QUEUE_TAG: "special"})
+        in_a_process(fleet, code_server, "launch", outcome)
+        healths = set()
+        deadline = time.monotonic() + 6 * hasty.lease
+        while time.monotonic() < deadline:
+            healths.add(fleet.health(outcome).status)
+            assert fleet.monitor() == []
+        assert healths == {WorkerStatus.RUNNING}
+        status, message, _ = in_a_process(fleet, code_server, "ask", outcome)[outcome.run_id]
+        assert (WorkerStatus(status), "WAITING" in message) == (WorkerStatus.RUNNING, True)
+        assert outcome.status is STARTING
+        with running_worker(settings, tmp_path, "-q", "special", "-c", "1"):
+            fleet.wait(outcome)
+    assert outcome.status is SUCCESS
+    assert (scratch.count("first"), scratch.count("second")) == (1, 1)
