@@ -215,6 +215,10 @@ class Client:
         """Return what waits in each queue."""
         return self._call(self.broker.depths)
 
+    def is_empty(self, queue: str) -> bool:
+        """Return whether no message of a queue waits or is being taken, runs left aside."""
+        return self._call(lambda: self.broker.is_empty(queue))
+
     def rejected(self) -> int:
         """Return how many messages were set aside as unreadable."""
         return self._call(self.broker.rejected)
@@ -290,7 +294,10 @@ class Client:
             raise self._unreachable(url, error) from None
 
     def _unreachable(self, url: str, error: BaseException) -> BrokerUnreachableError:
-        problem = (str(error) or type(error).__name__).rstrip(".")
+        problem = str(error).rstrip(".")
+        if not problem and isinstance(error, asyncio.TimeoutError):
+            problem = f"no word from it within {self.settings.connect_timeout:g} s"
+        problem = problem or type(error).__name__
         return BrokerUnreachableError(
             f"{redact(url)} does not answer: {problem}. Check that the server runs and that this "
             "machine may reach it."

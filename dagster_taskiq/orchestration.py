@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 from dagster import DagsterEvent, DagsterRunStatus
@@ -74,6 +75,10 @@ class Flight:
     decided: bool = False
     #: How often in a row the backend knew nothing of the task.
     unknown: int = 0
+    #: How often in a row the broker had no message where the task's should have been.
+    missing: int = 0
+    #: How often it was sent again for that.
+    sent_again: int = 0
 
 
 class RunLoop:
@@ -374,6 +379,7 @@ class RunLoop:
         for task_id, flight in {**flights, **self._closing}.items():
             if flight.step.key not in self._unsent:
                 self._check_flight(flight, known.get(task_id), by_id)
+        self._send_what_is_missing(known, workers)
         self._complain_of_unserved(known, workers)
 
     def _check_flight(
@@ -397,6 +403,32 @@ class RunLoop:
                 # itself meanwhile, which is what counts then.
                 self._reach(lambda: self._client.lose(task, silence))
                 self._ended.add(task.id)
+
+    def _send_what_is_missing(self, known: Mapping[str, Task], workers: Sequence[Worker]) -> None:
+        """Send steps again of which the record says that they wait, and the broker has nothing.
+
+        Somebody has emptied or deleted the queue, or the broker has lost what it had while the
+        backend is elsewhere. What is only looked at twice, and while somebody is idle, may still
+        be wrong; but a task that is sent twice starts once.
+        """
+        empty: dict[str, bool] = {}
+        for flight in self._flights.values():
+            queue = flight.queue
+            task = known.get(flight.task_id)
+            waits = task is not None and task.state is TaskState.WAITING
+            if not waits or flight.step.key in self._unsent or not _has_idle(workers, queue):
+                flight.missing = 0
+                continue
+            if queue not in empty:
+                empty[queue] = bool(self._reach(partial(self._client.is_empty, queue)))
+            flight.missing = flight.missing + 1 if empty[queue] else 0
+            if flight.missing > 1 and flight.sent_again < LOST_RETRIES:
+                self._say(
+                    f'Sent step "{flight.step.key}" again: its message is not in queue "{queue}".'
+                )
+                flight.missing = 0
+                flight.sent_again += 1
+                self._send(flight)
 
     def _silence_of(self, worker: Worker | None) -> str:
         """Return why a worker counts as lost, or nothing while it does not."""
@@ -562,3 +594,11 @@ def _sleep(seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not check_captured_interrupt() and (left := deadline - time.monotonic()) > 0:
         time.sleep(min(left, SLICE_SECONDS))
+
+
+def _has_idle(workers: Sequence[Worker], queue: str) -> bool:
+    """Whether somebody serves a queue and has a slot free."""
+    return any(
+        queue in worker.queues and not worker.is_lost and worker.busy_slots < worker.concurrency
+        for worker in workers
+    )

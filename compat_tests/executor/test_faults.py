@@ -1,5 +1,6 @@
 """Steps, workers and servers that die in the middle: what is said, repeated, and never repeated."""
 
+import asyncio
 import os
 import signal
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from compat_tests.executor import fault_jobs
 from compat_tests.executor.runs import House
 from compat_tests.executor.scratch import Scratch, eventually
 from compat_tests.servers import own_redis
+from dagster_taskiq.brokers import make_broker
 from dagster_taskiq.client import client_for
 
 SUCCESS, FAILURE = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE
@@ -75,6 +77,37 @@ def test_a_worker_that_is_killed_loses_what_it_ran_and_nothing_that_waited(
     assert (scratch.count("held-began"), scratch.count("held-ended")) == (1, 0)
     assert (scratch.count("policy-began"), scratch.count("policy-ended")) == (2, 1)
     assert sorted(scratch.lines("quick")) == [f"quick_{number}" for number in range(6)]
+
+
+def test_steps_whose_messages_have_gone_from_the_queue_are_sent_again(
+    own: House, start_worker: StartWorker, scratch: Scratch
+) -> None:
+    start_worker("-c", "2")
+    outcome = own.create(fault_jobs.two_held_and_more, scratch)
+    deeds: list[str] = []
+
+    async def empty_the_queue() -> int:
+        broker = make_broker(own.settings)
+        broker.queues = (own.settings.queue,)
+        await broker.startup()
+        count = 0
+        while (delivery := await broker.claim()) is not None:
+            await broker.acknowledge(delivery)
+            count += 1
+        await broker.shutdown()
+        return count
+
+    def empty() -> None:
+        if deeds or not (scratch.count("held-began") and scratch.count("policy-began")):
+            return
+        deeds.append("emptied")
+        assert asyncio.run(empty_the_queue()) == 6
+        scratch.note("go")
+
+    own.execute(outcome, fault_jobs.two_held_and_more, meanwhile=empty)
+    assert outcome.status is SUCCESS
+    assert sorted(scratch.lines("quick")) == [f"quick_{number}" for number in range(6)]
+    assert sum("its message is not in queue" in each for each in outcome.engine_says) == 6
 
 
 def test_a_restarted_redis_delays_a_run_and_loses_nothing_of_it(

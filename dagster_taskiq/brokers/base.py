@@ -225,6 +225,10 @@ class QueueBroker(AsyncBroker):
     async def depths(self) -> list[QueueDepth]:
         """Return the queues that hold messages, by name."""
 
+    async def is_empty(self, queue: str) -> bool:
+        """Return whether a queue holds no message that will be delivered."""
+        return all(row.queue != queue for row in await self.depths())
+
     @abstractmethod
     async def rejected(self) -> int:
         """Return how many messages have been set aside."""

@@ -211,6 +211,15 @@ class RabbitBroker(QueueBroker):
                 rows.append(QueueDepth(lane, waiting, None, age))
         return sorted(rows, key=lambda row: row.queue)
 
+    async def is_empty(self, queue: str) -> bool:
+        """Ask for this queue alone; what has just been taken is not counted."""
+        try:
+            async with self.connection.channel() as channel:
+                _, waiting = await channel.declare_queue(self._queue(queue), passive=True)
+        except ChannelNotFoundEntity:
+            return True
+        return waiting == 0
+
     async def rejected(self) -> int:
         """Ask how many are in the queue of those set aside."""
         async with self.connection.channel() as channel:
