@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import aiormq
 import hypothesis
 import pytest
 from dagster import DagsterInstance
+from xdist.scheduler import LoadScopeScheduling
 
 from compat_tests.servers import any_rabbit, any_redis
 from compat_tests.workers import WorkerProcess, running_worker
@@ -32,15 +34,22 @@ ALL_BROKERS = (*BROKERS, "memory")
 StartWorker = Callable[..., WorkerProcess]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together, for those who run tests side by side, what shares workers and servers."""
-    for item in items:
-        parameters = getattr(getattr(item, "callspec", None), "params", {}).values()
-        kind = next((each for each in parameters if each in ALL_BROKERS), "")
+class Together(LoadScopeScheduling):
+    """Keeps together, for those who run tests side by side, what shares workers and servers."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path, _, name = nodeid.partition("::")
+        parameters = name.partition("[")[2].rstrip("]").split("-")
+        kind = next((each for each in ALL_BROKERS if each in parameters), "")
+        directory = Path(path).parent
         # The tests of executor and launcher have warm workers of each kind for all of their files.
-        directory = item.path.parent
-        shared = directory if directory.name in ("executor", "launcher") and kind else item.path
-        item.add_marker(pytest.mark.xdist_group(f"{shared.stem}-{kind}"))
+        shared = directory if directory.name in ("executor", "launcher") and kind else path
+        return f"{shared} {kind}"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
+    return Together(config, log)
 
 
 @pytest.fixture(scope="session")

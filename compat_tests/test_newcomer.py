@@ -64,17 +64,19 @@ def test_the_demo_says_what_happened_and_leaves_nothing_behind(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("kind", ["redis", "rabbitmq"])
 def test_the_demo_runs_on_another_broker_and_can_be_looked_at(
-    tmp_path: Path, redis_url: str
+    tmp_path: Path, kind: str, request: pytest.FixtureRequest
 ) -> None:
-    done = run_demo(tmp_path, "--broker", redis_url, "--keep")
+    url = request.getfixturevalue(f"{kind}_url")
+    done = run_demo(tmp_path, "--broker", url, "--keep")
     assert done.returncode == 0, done.stdout + done.stderr
     (home,) = tmp_path.iterdir()
     assert f"Kept: {home}" in done.stdout
     with DagsterInstance.from_config(str(home)) as instance:
         story = RunStory.from_event_log(instance, instance.get_runs()[0].run_id)
     assert story.steps["sail"].outcome is Outcome.SKIPPED
-    assert redis_url not in (home / "worker.yaml").read_text()
+    assert url not in (home / "worker.yaml").read_text()
 
 
 def test_the_demo_refuses_a_broker_without_workers() -> None:

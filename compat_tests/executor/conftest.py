@@ -54,9 +54,12 @@ def make_instance(directory: Path, extra: str = "") -> DagsterInstance:
     return DagsterInstance.from_config(str(home))
 
 
-@pytest.fixture(params=[*BROKERS, "memory"])
+@pytest.fixture(params=["embedded", "memory"])
 def house(request: pytest.FixtureRequest, house_of_kind: Callable[[str], House]) -> House:
-    """A house of every kind, with its warm worker where the kind has workers."""
+    """A house with a warm worker, and one without, for what is the same on every broker.
+
+    That it is the same is what the contract tests hold, and the demo, which runs on all of them.
+    """
     return house_of_kind(request.param)
 
 
