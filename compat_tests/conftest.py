@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -23,6 +24,11 @@ from dagster_taskiq.settings import Settings
 # The same examples in every run, however slow the machine is.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("repeatable")
+
+# A shell that starts the tests in the background has them ignore this signal, and with them whatever
+# they start: servers that cannot be interrupted, and steps.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: The brokers that can be shared by processes. A new one is added here, and all contract tests
 #: run on it.
