@@ -25,8 +25,8 @@ from dagster_taskiq.settings import Settings
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("repeatable")
 
-# A shell that starts the tests in the background has them ignore this signal, and with them whatever
-# they start: servers that cannot be interrupted, and steps.
+# A shell that starts the tests in the background has them ignore this signal, and with them
+# whatever they start: servers that cannot be interrupted, and steps.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -177,8 +177,8 @@ def test_heartbeat_and_name_are_what_the_url_or_the_options_say(place: Place) ->
         settings_for(plain, {"heartbeat": 78, "name": "by-options"}),
         # What the options say wins.
         settings_for(f"{plain}?heartbeat=1&name=both", {"heartbeat": "79"}),
-        # A third of the lease: who is frozen loses what he holds about when he is lost.
-        settings_for(f"{plain}?name=by-lease", lease=240.0),
+        # A sixth of the lease: who is frozen loses what he holds before others lose their lease.
+        settings_for(f"{plain}?name=by-lease", lease=480.0),
     ):
         client_for(settings).depths()
     listed = place.server.ctl("list_connections", "timeout", "client_properties")
