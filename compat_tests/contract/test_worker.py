@@ -252,6 +252,23 @@ def test_a_revoked_task_is_stopped_and_may_clean_up(
 
 
 @one_broker
+def test_a_worker_that_a_script_has_started_in_the_background_stops_tasks_gently_too(
+    start_worker: StartWorker, settings: Settings, own_sender: Sender, place: Place
+) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as `worker start &` in a script
+    try:
+        start_worker(*INCLUDE, "-c", "1")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    never, ended = place.path("never"), place.path("ended")
+    task_id = own_sender.send("hold", place.path("started"), never, ended)
+    place.pid("started")
+    client_for(settings).revoke([task_id], "nobody wants it")
+    assert isinstance(own_sender.error(task_id), TaskRevokedError)
+    assert place.lines("ended") == ["ended"]
+
+
+@one_broker
 def test_a_revoked_task_that_does_not_listen_is_killed_after_the_grace_period(
     sender: Sender, client: Client, place: Place
 ) -> None:

@@ -47,6 +47,9 @@ def main(channel: socket.socket, lifeline: socket.socket) -> None:
             other end closes.
     """
     os.setpgrp()
+    # A worker that a script has started in the background ignores this signal, and Dagster takes
+    # for SIGTERM, by which tasks are stopped, what is done about this one.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     setup_interrupt_handlers()
     # What the user's code forks must not keep these open: the parent reads this process's death
     # from the end of the channel.
