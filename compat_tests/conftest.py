@@ -19,6 +19,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from compat_tests.servers import any_rabbit, any_redis
 from compat_tests.workers import WorkerProcess, running_worker
+from dagster_taskiq.connections.registers import NAMES
 from dagster_taskiq.settings import Settings
 
 # The same examples in every run, however slow the machine is.
@@ -119,8 +120,7 @@ async def forget_on_rabbitmq(url: str, prefix: str) -> None:
 
     What has the name of a task or a run is left: it expires.
     """
-    registers = ["workers", "queues", "attempts", *(f"tasks-{number:02}" for number in range(16))]
-    names = [f"register:{each}" for each in registers]
+    names = [f"register:{each}" for each in NAMES]
     names += [f"queue:{each}{lane}" for each in QUEUES for lane in ("", ":runs")]
     # At the end of all tests our own server goes before, or meanwhile, with all that was on it.
     with contextlib.suppress(aiormq.exceptions.AMQPError, OSError):

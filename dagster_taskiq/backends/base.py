@@ -34,6 +34,10 @@ CODE_LABEL = "code"
 
 #: About how many mails a channel keeps. Mail is a hint; what it hints at is recorded elsewhere.
 MAIL_LENGTH = 1000
+#: How long a task that has not ended is remembered without a sign of it, in seconds.
+UNFINISHED_SECONDS = 30 * 86400
+#: How long mail and silent workers are kept, in seconds.
+KEEP_SECONDS = 86400
 #: Seconds between two tries to write what must not be lost: the first, and the longest.
 WRITE_RETRY_SECONDS = (0.1, 5.0)
 

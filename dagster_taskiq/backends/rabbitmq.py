@@ -18,12 +18,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiormq.abc import DeliveredMessage
-from aiormq.exceptions import ChannelNotFoundEntity
 
 from dagster_taskiq.backends import transitions
 from dagster_taskiq.backends.base import (
     FROM_START,
+    KEEP_SECONDS,
     MAIL_LENGTH,
+    UNFINISHED_SECONDS,
     Mail,
     StateBackend,
     Task,
@@ -36,13 +37,9 @@ from dagster_taskiq.connections.rabbitmq import Channel, RabbitConnection, sayab
 from dagster_taskiq.connections.registers import WORKERS, Record, task_shard
 from dagster_taskiq.settings import Settings
 
-#: How long a task that has not ended is remembered without a sign of it, in seconds.
-UNFINISHED_SECONDS = 30 * 86400
 #: How long a step that has ended is remembered at the most, in seconds. Its outcome is in the event
 #: log; the record is there to drop what is delivered twice, and is written with each of its shard.
 STEP_SECONDS = 3600
-#: How long silent workers are kept, in seconds.
-KEEP_SECONDS = 86400
 #: How long mail waits for a reader who has not come yet, in seconds.
 PARKED_SECONDS = 300
 #: How long a channel that nobody reads any more is listened to, in seconds.
@@ -224,7 +221,7 @@ class RabbitBackend(StateBackend):
                     await channel.give_back(message)
                 return message.body if message else None
 
-        while await self._exists(queue):
+        while await self.connection.waiting_in(queue) is not None:
             body = await self.connection.again(look)
             if body is not None or time.monotonic() > deadline:
                 return body
@@ -247,14 +244,6 @@ class RabbitBackend(StateBackend):
                 await channel.publish(queue, result)
 
         await self.connection.again(work)
-
-    async def _exists(self, queue: str) -> bool:
-        try:
-            async with self.connection.channel() as channel:
-                await channel.declare_queue(queue, passive=True)
-        except ChannelNotFoundEntity:
-            return False
-        return True
 
     def _table(self, record: Record) -> "_Table":
         """Return a shard for one who is about to change it, without what has expired."""

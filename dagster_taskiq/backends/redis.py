@@ -12,7 +12,9 @@ from typing import Any, cast
 
 from dagster_taskiq.backends.base import (
     FROM_START,
+    KEEP_SECONDS,
     MAIL_LENGTH,
+    UNFINISHED_SECONDS,
     Mail,
     StateBackend,
     Task,
@@ -26,10 +28,6 @@ from dagster_taskiq.settings import Settings
 
 _LUA = Path(__file__).with_name("lua")
 
-#: How long a task that has not ended is remembered without a sign of it, in seconds.
-UNFINISHED_SECONDS = 30 * 86400
-#: How long mail and silent workers are kept, in seconds.
-KEEP_SECONDS = 86400
 #: How many tasks one script call handles; more would hold up the server's other clients.
 CHUNK = 500
 

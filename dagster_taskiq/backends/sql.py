@@ -10,6 +10,7 @@ from sqlalchemy.engine import Connection, Row
 
 from dagster_taskiq.backends.base import (
     FROM_START,
+    KEEP_SECONDS,
     MAIL_LENGTH,
     Mail,
     StateBackend,
@@ -23,8 +24,6 @@ from dagster_taskiq.connections import sql
 from dagster_taskiq.connections.sql import SqlConnection
 from dagster_taskiq.settings import Settings
 
-#: How long mail and lost workers are kept, in seconds.
-KEEP_SECONDS = 86400.0
 #: A channel is cut to its length at every so many mails on the server.
 TRIM_EVERY = 100
 #: How many ids stand in one statement; SQLite allows 32,766 variables, older builds 999.

@@ -162,11 +162,14 @@ class QueueBroker(AsyncBroker):
         self._claimed: dict[str, Delivery] = {}
 
     @property
-    def open_lanes(self) -> tuple[str, ...]:
-        """Where the next message may be taken from: the queues, and their lanes for runs."""
-        if not self.gate.takes_runs:
-            return self.queues
+    def lanes(self) -> tuple[str, ...]:
+        """The queues, and their lanes for runs."""
         return (*self.queues, *map(runs_lane, self.queues))
+
+    @property
+    def open_lanes(self) -> tuple[str, ...]:
+        """Where the next message may be taken from: of all lanes those that are open now."""
+        return self.lanes if self.gate.takes_runs else self.queues
 
     async def startup(self) -> None:
         """Connect; run taskiq's start-up hooks; in a worker, start what stands around it."""

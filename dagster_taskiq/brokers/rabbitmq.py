@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import ChannelNotFoundEntity
 
-from dagster_taskiq.brokers.base import Delivery, QueueBroker, QueueDepth, runs_lane
+from dagster_taskiq.brokers.base import Delivery, QueueBroker, QueueDepth
 from dagster_taskiq.connections.rabbitmq import Channel, RabbitConnection, UnroutableError, sayable
 from dagster_taskiq.connections.registers import ATTEMPTS, QUEUES, Record
 from dagster_taskiq.settings import Settings
@@ -76,9 +76,8 @@ class RabbitBroker(QueueBroker):
         await self.connection.ping()
         if self.is_worker_process:
             async with self.connection.channel() as channel:
-                for queue in self.queues:
-                    for lane in (queue, runs_lane(queue)):
-                        await self._declare(channel, lane)
+                for lane in self.lanes:
+                    await self._declare(channel, lane)
 
     async def put(self, task_id: str, queue: str, priority: int, body: bytes) -> None:
         """Publish, and wait until the server has the message on disk."""
@@ -213,12 +212,7 @@ class RabbitBroker(QueueBroker):
 
     async def is_empty(self, queue: str) -> bool:
         """Ask for this queue alone; what has just been taken is not counted."""
-        try:
-            async with self.connection.channel() as channel:
-                _, waiting = await channel.declare_queue(self._queue(queue), passive=True)
-        except ChannelNotFoundEntity:
-            return True
-        return waiting == 0
+        return not await self.connection.waiting_in(self._queue(queue))
 
     async def rejected(self) -> int:
         """Ask how many are in the queue of those set aside."""
@@ -319,8 +313,7 @@ class RabbitBroker(QueueBroker):
             )
             await channel.consume(self._bell_queue, self._on_bell)
             self._bell_channel = channel
-        lanes = {lane for queue in self.queues for lane in (queue, runs_lane(queue))}
-        missing = lanes - self._heard
+        missing = set(self.lanes) - self._heard
         for lane in missing:
             await channel.bind(self._bell_queue, await self._bells(channel), lane)
             self._heard.add(lane)

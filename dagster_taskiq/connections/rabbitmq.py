@@ -40,6 +40,7 @@ from pamqp.exceptions import PAMQPException
 from yarl import URL
 
 from dagster_taskiq.connections.registers import Registers
+from dagster_taskiq.connections.unawaited import look_at
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings import redact
 
@@ -188,6 +189,14 @@ class RabbitConnection:
             spare.append(channel)
         else:
             channel.discard()
+
+    async def waiting_in(self, queue: str) -> int | None:
+        """Return how many messages are ready in a queue; ``None`` where there is no such queue."""
+        try:
+            async with self.channel() as channel:
+                return (await channel.declare_queue(queue, passive=True))[1]
+        except ChannelNotFoundEntity:
+            return None
 
     async def lasting_channel(self, name: str) -> "Channel":
         """Return the channel of this name; a new one where there was none, or it was closed."""
@@ -366,7 +375,7 @@ class Channel:
         """
         waiting = asyncio.ensure_future(event.wait())
         closing = asyncio.ensure_future(asyncio.shield(self.raw.closing))
-        closing.add_done_callback(_look_at)
+        closing.add_done_callback(look_at)
         try:
             await asyncio.wait(
                 [waiting, closing], timeout=seconds, return_when=asyncio.FIRST_COMPLETED
@@ -501,7 +510,7 @@ class _Link:
         task = asyncio.ensure_future(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-        task.add_done_callback(_look_at)
+        task.add_done_callback(look_at)
 
 
 class _Connection(aiormq.Connection):
@@ -689,19 +698,13 @@ async def _within(work: Awaitable[T], seconds: float) -> T:
     try:
         await asyncio.wait([task], timeout=seconds)
     finally:
-        task.add_done_callback(_look_at)
+        task.add_done_callback(look_at)
     if not task.done():
         task.cancel()
         raise asyncio.TimeoutError
     if task.cancelled():
         raise ConnectionError("the connection was closed")
     return task.result()
-
-
-def _look_at(task: "asyncio.Future[Any]") -> None:
-    """Ask for the outcome of what nobody waits for; asyncio complains where nobody does."""
-    if not task.cancelled():
-        task.exception()
 
 
 def _said(error: BaseException) -> str:

@@ -24,6 +24,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from dagster_taskiq.connections.unawaited import look_at
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings import redact, scheme_of
 
@@ -266,11 +267,5 @@ async def _in_own_task(command: Awaitable[Any]) -> Any:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         task.cancel()
-        task.add_done_callback(_look_at_outcome)
+        task.add_done_callback(look_at)
         raise
-
-
-def _look_at_outcome(task: "asyncio.Future[Any]") -> None:
-    """Ask for the outcome of a command nobody waits for; asyncio complains where nobody does."""
-    if not task.cancelled():
-        task.exception()

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import ChannelLockedResource, ChannelNotFoundEntity
 
+from dagster_taskiq.connections.unawaited import look_at
+
 if TYPE_CHECKING:
     from dagster_taskiq.connections.rabbitmq import Channel, RabbitConnection
 
@@ -91,7 +93,7 @@ class Registers:
             the connection's ``errors``: it is not known whether the change was made.
         """
         task = asyncio.ensure_future(self._change(name, by))
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        task.add_done_callback(look_at)
         return await asyncio.shield(task)
 
     async def _change(self, name: str, by: Callable[[Record], T]) -> T:
