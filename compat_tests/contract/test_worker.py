@@ -28,6 +28,7 @@ from dagster_taskiq.errors import (
     BrokerUnreachableError,
     ChildDiedError,
     TaskRevokedError,
+    TimeLimitError,
     UnknownTaskError,
     WorkerLostError,
 )
@@ -346,6 +347,81 @@ def test_a_child_may_take_longer_than_the_lease_to_import_the_users_code(
     start_worker(*INCLUDE, *slow, lease=2.0, heartbeat_interval=0.25)
     pids = {own_sender.value(own_sender.send("note", place.path("notes"))) for _ in range(2)}
     assert len(pids) == 2
+
+
+# -- time limits -----------------------------------------------------------------------------
+
+on_file_and_server = pytest.mark.parametrize("broker_kind", ["embedded", "redis"], indirect=True)
+
+
+@on_file_and_server
+def test_a_task_over_its_time_limit_is_killed_and_fails_and_no_other_notices(
+    sender: Sender, client: Client, place: Place
+) -> None:
+    beside = sender.send("hold", place.path("beside"), place.path("go"))
+    beside_pid = place.pid("beside")
+    never, ended = place.path("never"), place.path("ended")
+    task_id = sender.send("hold", place.path("started"), never, ended, time_limit=0.5)
+    error = sender.error(task_id)
+    assert isinstance(error, TimeLimitError)
+    assert str(error) == "It exceeded its time limit of 0.5 s."
+    assert ends_as(client, task_id, TaskState.FAILURE).error == str(error)
+    eventually(lambda: is_gone(place.pid("started")))
+    assert place.lines("ended") == []
+    # The other slot goes on, and this one takes work again.
+    assert sender.value(sender.send("add", 2, 2)) == 4
+    assert not is_gone(beside_pid)
+    place.write("go")
+    assert sender.value(beside) == "held"
+
+
+@on_file_and_server
+def test_a_task_over_its_soft_time_limit_may_clean_up_and_fails(
+    sender: Sender, client: Client, place: Place
+) -> None:
+    never, ended = place.path("never"), place.path("ended")
+    task_id = sender.send("hold", place.path("started"), never, ended, soft_time_limit=0.5)
+    error = sender.error(task_id)
+    assert isinstance(error, TimeLimitError)
+    assert str(error) == "It exceeded its soft time limit of 0.5 s."
+    assert ends_as(client, task_id, TaskState.FAILURE).error == str(error)
+    assert place.lines("ended") == ["ended"]
+
+
+@one_broker
+@pytest.mark.parametrize("limits", [{}, {"time_limit": 0.6}], ids=["grace", "time limit"])
+def test_a_task_that_does_not_listen_at_its_soft_limit_is_killed_after_it(
+    sender: Sender, place: Place, limits: dict[str, float]
+) -> None:
+    deaf = ("hold", place.path("started"), place.path("never"), "", True)
+    error = sender.error(sender.send(*deaf, soft_time_limit=0.3, **limits))
+    name = "time limit of 0.6 s" if limits else "soft time limit of 0.3 s"
+    assert str(error) == f"It exceeded its {name}."
+    eventually(lambda: is_gone(place.pid("started")))
+
+
+@one_broker
+def test_the_worker_has_limits_for_tasks_that_say_nothing_of_their_own(
+    start_worker: StartWorker, own_sender: Sender, place: Place
+) -> None:
+    start_worker(*INCLUDE, "-c", "2", "--time-limit", "0.5", "--soft-time-limit", "60")
+    held = own_sender.send("hold", place.path("held"), place.path("go"), time_limit=600)
+    error = own_sender.error(own_sender.send("hold", place.path("started"), place.path("never")))
+    assert str(error) == "It exceeded its time limit of 0.5 s."
+    # A child that is warm has all its time again for the next task.
+    assert [own_sender.value(own_sender.send("add", 1, 1)) for _ in range(3)] == [2, 2, 2]
+    place.write("go")
+    assert own_sender.value(held) == "held"
+
+
+@one_broker
+def test_a_limit_that_is_no_number_and_came_past_that_fails_its_task(sender: Sender) -> None:
+    name, labels = f"{USER_TASKS}:add", {"time_limit": "soon"}
+    plain = TaskiqMessage(task_id="odd", task_name=name, labels=labels, args=[1, 1], kwargs={})
+    message = sender.broker.formatter.dumps(plain)
+    sender.call(sender.broker.put, "odd", "dagster", 0, message.message)
+    assert "must be a number of seconds" in str(sender.error("odd"))
+    assert sender.value(sender.send("add", 1, 1)) == 2
 
 
 # -- slots and signals -----------------------------------------------------------------------
