@@ -6,6 +6,7 @@ than a label that is not there.
 """
 
 import math
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,11 +17,18 @@ TIME_LIMIT_LABEL = "time_limit"
 #: Seconds after which the task is stopped gently, as one that is cancelled. Counts instead of the
 #: worker's own.
 SOFT_TIME_LIMIT_LABEL = "soft_time_limit"
+#: When the task is not wanted any more, in seconds since the epoch, by the clock of whoever would
+#: start it: from then on it is not started, and ends as REVOKED when its turn comes.
+EXPIRES_AT_LABEL = "expires_at"
+
+#: Why such a task has ended.
+EXPIRED = "It expired before it started."
 
 #: All of them, with what each is a number of.
 UNITS = {
     TIME_LIMIT_LABEL: "seconds",
     SOFT_TIME_LIMIT_LABEL: "seconds",
+    EXPIRES_AT_LABEL: "seconds since the epoch",
 }
 
 
@@ -50,3 +58,13 @@ def check_times(labels: Mapping[str, Any]) -> None:
     """
     for name in UNITS:
         read_time(labels, name)
+
+
+def has_expired(labels: Mapping[str, Any]) -> bool:
+    """Return whether a task that has not started must not start any more.
+
+    Raises:
+        ConfigError: its label is not a number.
+    """
+    expires_at = read_time(labels, EXPIRES_AT_LABEL)
+    return 0 < expires_at <= time.time()

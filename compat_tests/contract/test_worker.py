@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from compat_tests.sending import USER_TASKS, Sender, open_sender
 from compat_tests.servers import RedisServer, own_redis, redis_binary
 from compat_tests.waiting import eventually
 from compat_tests.workers import ROOT, WorkerProcess, running_worker
-from dagster_taskiq.backends.base import Task, TaskState
+from dagster_taskiq.backends.base import FROM_START, Task, TaskState, run_channel
 from dagster_taskiq.client import Client, Order, client_for
 from dagster_taskiq.errors import (
     BrokerUnreachableError,
@@ -422,6 +423,47 @@ def test_a_limit_that_is_no_number_and_came_past_that_fails_its_task(sender: Sen
     sender.call(sender.broker.put, "odd", "dagster", 0, message.message)
     assert "must be a number of seconds" in str(sender.error("odd"))
     assert sender.value(sender.send("add", 1, 1)) == 2
+
+
+# -- expiry ----------------------------------------------------------------------------------
+
+
+def test_a_task_that_has_expired_when_its_turn_comes_is_not_started_and_ends_as_revoked(
+    sender: Sender, client: Client, place: Place
+) -> None:
+    holds = [sender.send("hold", place.path("started"), place.path("go")) for _ in range(2)]
+    place.said("started", 2)
+    expires_at = time.time() + 0.2
+    by_label = sender.send("note", place.path("notes"), expires_at=expires_at)
+    notes = {"path": place.path("notes")}
+    name, id_ = f"{USER_TASKS}:note", "ordered"
+    client.submit(Order(id_, name, notes, "dagster", run_id="run", expires_at=expires_at))
+    in_time = sender.send("note", place.path("in-time"), expires_at=time.time() + 3600)
+    eventually(lambda: time.time() > expires_at)
+    place.write("go")
+    assert [sender.value(each) for each in holds] == ["held", "held"]
+    for task_id in (by_label, id_):
+        ended = ends_as(client, task_id, TaskState.REVOKED)
+        assert ended.error == "It expired before it started."
+        assert isinstance(sender.error(task_id), TaskRevokedError)
+    assert sender.value(in_time) == int(place.lines("in-time")[0])
+    assert place.lines("notes") == []
+    assert waiting(client) == (0, 0)
+    # The loop of a run is told.
+    (mail,) = client.wait(run_channel("run"), FROM_START, 60, interrupted=lambda: False)
+    assert mail.body == {"task": id_, "state": "REVOKED"}
+
+
+def test_a_task_that_has_expired_is_not_started_in_the_process_that_sends_it() -> None:
+    client = client_for(Settings(broker="memory://expiry"))
+    client.submit(Order("late", "t", {}, "dagster", expires_at=time.time() - 1))
+    client.submit(Order("in-time", "t", {}, "dagster", expires_at=time.time() + 3600))
+    claimed = client.claim_in_process()
+    assert claimed is not None
+    assert claimed[1].id == "in-time"
+    assert client.claim_in_process() is None
+    ended = ends_as(client, "late", TaskState.REVOKED)
+    assert ended.error == "It expired before it started."
 
 
 # -- slots and signals -----------------------------------------------------------------------

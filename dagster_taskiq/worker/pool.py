@@ -32,7 +32,13 @@ from dagster_taskiq.errors import (
     TimeLimitError,
 )
 from dagster_taskiq.settings import Settings
-from dagster_taskiq.timing import SOFT_TIME_LIMIT_LABEL, TIME_LIMIT_LABEL, read_time
+from dagster_taskiq.timing import (
+    EXPIRED,
+    SOFT_TIME_LIMIT_LABEL,
+    TIME_LIMIT_LABEL,
+    has_expired,
+    read_time,
+)
 from dagster_taskiq.worker import fork_server, frames
 from dagster_taskiq.worker.logs import Mirror
 
@@ -276,10 +282,10 @@ class Pool:
 
         Raises:
             TaskRevokedError: :meth:`stop` ended it; a ``TaskCutShortError`` where it could not say
-                anything more.
+                anything more, or has expired and was not begun.
             TimeLimitError: it ran longer than it may.
             ChildDiedError: its process died; the text has the signal or exit code.
-            ConfigError: its label of a time limit is no number.
+            ConfigError: one of its labels that say when and for how long is no number.
         """
         task_id = message.task_id
         timer = self._expected.pop(task_id, None)
@@ -294,6 +300,8 @@ class Pool:
         orchestrated = False
         try:
             limits = self._limits_of(message)
+            if has_expired(message.labels):
+                raise TaskCutShortError(EXPIRED)
             child = await self._idle_child(message)
             try:
                 return await self._run_in(child, message, limits)

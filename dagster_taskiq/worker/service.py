@@ -174,7 +174,7 @@ class WorkerService:
 
         Raises:
             NoResultError: it is not this worker's to run: delivered twice, revoked, given back.
-            TaskRevokedError: it was stopped.
+            TaskRevokedError: it was stopped, or has expired.
             TimeLimitError: it ran longer than it may.
             ChildDiedError: its process died.
         """
@@ -206,7 +206,8 @@ class WorkerService:
             await self._settle(message, str(error))
             raise
         except TaskCutShortError as error:
-            await self._settle(message, f"Worker {self.options.name} cut it short: {error}.")
+            why = str(error).rstrip(".")
+            await self._settle(message, f"Worker {self.options.name} cut it short: {why}.")
             raise
         except TimeLimitError as error:
             await self._settle(message, f"Worker {self.options.name} stopped the run. {error}")
