@@ -70,9 +70,9 @@ class OldFleet:
     def cli(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return run_cli(*arguments, DAGSTER_HOME=str(self.home), **environment)
 
-    def start(self, name: str, *arguments: str) -> "subprocess.Popen[bytes]":
+    def start(self, name: str, *arguments: str, app: str = APP) -> "subprocess.Popen[bytes]":
         """Start a worker, and return when it is there."""
-        command = [sys.executable, "-m", "dagster_celery", "worker", "start", "-A", APP]
+        command = [sys.executable, "-m", "dagster_celery", "worker", "start", "-A", app]
         command += ["-y", str(self.config_file), "-n", name, *arguments]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "DAGSTER_HOME": str(self.home)}
         log = self.home / f"{name}.log"
@@ -80,11 +80,11 @@ class OldFleet:
             process = subprocess.Popen(
                 command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
             )
-        app = self.app()
+        control = self.app().control
 
         def there() -> bool:
             assert process.poll() is None, log.read_text()
-            known = app.control.inspect().ping() or {}
+            known = control.inspect().ping() or {}
             return any(each.startswith(f"{name}@") for each in known)
 
         eventually(there)
