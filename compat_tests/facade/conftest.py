@@ -25,14 +25,17 @@ WORKER = "old"
 SLOTS = 2
 
 
-def run_cli(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run ``dagster-celery`` as its users do, with its warnings not shown unless asked for."""
+Done = subprocess.CompletedProcess[str]
+
+
+def run_cli(*arguments: str, **environment: str) -> Done:
+    """Run ``dagster-celery`` as its users do."""
     return subprocess.run(
         [sys.executable, "-m", "dagster_celery", *arguments],
         capture_output=True,
         text=True,
         timeout=120,
-        cwd=cwd,
+        cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         check=False,
     )
@@ -67,7 +70,7 @@ class OldFleet:
         names = ("broker", "backend", "config_source")
         return make_app({name: self.config[name] for name in names})
 
-    def cli(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def cli(self, *arguments: str, **environment: str) -> Done:
         return run_cli(*arguments, DAGSTER_HOME=str(self.home), **environment)
 
     def start(self, name: str, *arguments: str, app: str = APP) -> "subprocess.Popen[bytes]":
@@ -110,9 +113,8 @@ def old_fleet_of_kind(
                 home = tmp_path_factory.mktemp(f"old-{kind}")
                 (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
                 fleets[kind] = OldFleet(make_settings(kind, home, request), home)
-                process = fleets[kind].start(
-                    WORKER, "-q", "dagster", "-q", "side,more", "--", "-E", "--prefetch-multiplier=1"
-                )
+                queues = ("-q", "dagster", "-q", "side,more")
+                process = fleets[kind].start(WORKER, *queues, "--", "-E", "--prefetch-multiplier=1")
                 stack.callback(end, process)
             return fleets[kind]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from dagster import Config, OpExecutionContext, RetryPolicy, job, op
+
 from dagster_celery import celery_executor
 from dagster_celery.app import app
-
 from dagster_taskiq import taskiq_executor
 
 

@@ -177,7 +177,8 @@ def test_variables_in_config_source_are_read_where_they_are_used(
     dagster_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "celery.yaml"
-    config = {"broker": {"env": "BROKER"}, "config_source": {"task_default_queue": {"env": "QUEUE"}}}
+    source = {"task_default_queue": {"env": "QUEUE"}}
+    config = {"broker": {"env": "BROKER"}, "config_source": source}
     path.write_text(yaml.safe_dump({"execution": {"config": config}}))
     monkeypatch.setenv("BROKER", "redis://:secret@host")
     monkeypatch.setenv("QUEUE", "from-the-environment")

@@ -36,15 +36,14 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def warned(project: Path, dagster_home: Path) -> Warned:
-    """Write files, run one of them, and return what it warned of, with the project's path cut off."""
+    """Write files, run one of them, and return what it warned of, without the project's path."""
 
     def run(files: dict[str, str], main: str = "main.py") -> list[str]:
         for name, text in files.items():
             (project / name).write_text(text)
         (project / "recording.py").write_text(RECORDING)
-        (project / "start.py").write_text(
-            f"import recording, runpy\nrunpy.run_path({str(project / main)!r}, run_name='__main__')\n"
-        )
+        start = f"runpy.run_path({str(project / main)!r}, run_name='__main__')"
+        (project / "start.py").write_text(f"import recording, runpy\n{start}\n")
         done = subprocess.run(
             [sys.executable, "start.py"],
             cwd=project,
@@ -80,12 +79,15 @@ for _ in range(3):
     ]
 
 
-@pytest.mark.parametrize("module", list(NAMES))
-def test_each_name_of_the_table_is_there_and_is_said(module: str, warned: Warned) -> None:
-    names = list(NAMES[module])
-    lines = warned({"main.py": "".join(f"from {module} import {name}\n" for name in names)})
+def test_each_name_of_the_table_is_there_and_is_said(warned: Warned) -> None:
+    names = [(module, name) for module, rows in NAMES.items() for name in rows]
+    program = "".join(f"from {module} import {name}\n" for module, name in names)
+
+    lines = warned({"main.py": program})
+
     assert [line.partition(" is an older")[0] for line in lines] == [
-        f"main.py:{number}: dagster-celery: {module}.{name}" for number, name in enumerate(names, 1)
+        f"main.py:{number}: dagster-celery: {module}.{name}"
+        for number, (module, name) in enumerate(names, 1)
     ]
     assert all("; " in line for line in lines)
 
@@ -127,19 +129,20 @@ def test_tags_are_said_where_ops_and_jobs_have_them(warned: Warned) -> None:
     lines = warned(files)
 
     assert [line for line in lines if "the tag" in line] == [
-        'jobs.py:17: dagster-celery: the tag "dagster-celery/run_priority" is now '
-        '"dagster-taskiq/run_priority". Both are read; the new one wins.',
         'jobs.py:10: dagster-celery: the tag "dagster-celery/queue" is now "dagster-taskiq/queue". '
         "Both are read; the new one wins.",
         'jobs.py:11: dagster-celery: the tag "dagster-celery/priority" is now '
         '"dagster-taskiq/priority". Both are read; the new one wins.',
+        'jobs.py:17: dagster-celery: the tag "dagster-celery/run_priority" is now '
+        '"dagster-taskiq/run_priority". Both are read; the new one wins.',
     ]
 
 
 def test_tags_are_said_of_the_new_executor_too(warned: Warned) -> None:
-    job = OLD_JOB.replace("dagster_celery import celery_executor", "dagster_taskiq import taskiq_executor")
-    job = job.replace("=celery_executor", "=taskiq_executor")
-    files = {"jobs.py": job, "main.py": RUN.format(job="old_job", config='{"broker": "memory://"}')}
+    job = OLD_JOB.replace("celery_executor", "taskiq_executor")
+    job = job.replace("dagster_celery import", "dagster_taskiq import")
+    run = RUN.format(job="old_job", config='{"broker": "memory://"}')
+    files = {"jobs.py": job, "main.py": run}
 
     lines = warned(files)
 
@@ -158,7 +161,7 @@ def test_settings_are_said_with_what_they_are_now(warned: Warned) -> None:
     assert len([line for line in lines if "typo_x" in line]) == 1
 
 
-def test_the_launcher_is_said_at_its_line_of_dagster_yaml(warned: Warned, dagster_home: Path) -> None:
+def test_the_launcher_is_said_at_its_line_of_the_file(warned: Warned, dagster_home: Path) -> None:
     (dagster_home / "dagster.yaml").write_text(
         "telemetry: {enabled: false}\n"
         "run_launcher:\n"
@@ -232,10 +235,12 @@ def test_made_errors_they_show_what_is_left(
 
 
 def test_pytest_knows_the_category(project: Path) -> None:
-    (project / "test_it.py").write_text("def test_it():\n    from dagster_celery import celery_executor\n")
+    program = "def test_it():\n    from dagster_celery import celery_executor\n"
+    (project / "test_it.py").write_text(program)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
 
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", f"error::{CATEGORY}"],
+        [*command, "-W", f"error::{CATEGORY}"],
         cwd=project,
         capture_output=True,
         text=True,
@@ -253,7 +258,8 @@ import importlib, pkgutil, sys, dagster_taskiq
 for module in pkgutil.walk_packages(dagster_taskiq.__path__, "dagster_taskiq."):
     if not module.name.endswith("__main__"):
         importlib.import_module(module.name)
-found = [name for name in sys.modules if name.split(".")[0] in ("dagster_celery", "celery", "kombu")]
+theirs = ("dagster_celery", "celery", "kombu")
+found = [name for name in sys.modules if name.split(".")[0] in theirs]
 assert not found, found
 """
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=120)
