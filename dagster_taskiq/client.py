@@ -33,7 +33,7 @@ from dagster_taskiq.backends.base import (
 from dagster_taskiq.brokers.base import PRIORITY_LABEL, QUEUE_LABEL, QueueBroker, QueueDepth
 from dagster_taskiq.errors import BrokerUnreachableError
 from dagster_taskiq.settings import Settings, redact
-from dagster_taskiq.timing import EXPIRED, EXPIRES_AT_LABEL, has_expired
+from dagster_taskiq.timing import DELAY_LABEL, EXPIRED, EXPIRES_AT_LABEL, has_expired
 from dagster_taskiq.worker.control import Command, command
 
 T = TypeVar("T")
@@ -54,6 +54,8 @@ class Order:
     priority: int = 0
     run_id: str = ""
     step_key: str = ""
+    #: How long the broker keeps it before anybody may have it, in seconds.
+    delay: float = 0.0
     #: When it is not worth starting any more, in seconds since the epoch; 0 for never.
     expires_at: float = 0.0
     labels: Mapping[str, Any] = field(default_factory=dict)
@@ -66,6 +68,7 @@ class Order:
             PRIORITY_LABEL: self.priority,
             RUN_LABEL: self.run_id,
             STEP_LABEL: self.step_key,
+            DELAY_LABEL: self.delay or "",
             EXPIRES_AT_LABEL: self.expires_at or "",
         }
         return TaskiqMessage(
