@@ -13,9 +13,9 @@ from typing import Any
 from dagster_celery._translate.rows import Fate, Remark, Row, by_name, did_you_mean
 from dagster_celery._translate.values import (
     READ_SECONDS,
-    anything,
     bigger_than_a_read,
     mapping,
+    plain,
     seconds,
     text,
     tls_version,
@@ -32,6 +32,7 @@ class Server(Enum):
 
     RABBITMQ = "RabbitMQ"
     REDIS = "Redis"
+    SENTINEL = "Redis with sentinels"
     #: A Redis behind a socket, which takes no options of TCP.
     SOCKET = "Redis behind a unix socket"
     NONE = "no server"
@@ -43,18 +44,17 @@ _SERVERS = {
     "pyamqp": Server.RABBITMQ,
     "redis": Server.REDIS,
     "rediss": Server.REDIS,
-    "redis+sentinel": Server.REDIS,
-    "rediss+sentinel": Server.REDIS,
+    "redis+sentinel": Server.SENTINEL,
+    "rediss+sentinel": Server.SENTINEL,
     "unix": Server.SOCKET,
 }
 
 
 @dataclass(frozen=True)
 class Option(Row):
-    """One option of a connection: its name for each server that has it, and its value there."""
+    """One option of a connection: by server, its name there and what reads its value."""
 
-    on: Mapping[Server, str] = field(default_factory=dict)
-    read: Callable[[Any], Any] = anything
+    on: Mapping[Server, tuple[str, Callable[[Any], Any]]] = field(default_factory=dict)
 
 
 def server_of(engine_url: str) -> Server:
@@ -80,8 +80,8 @@ def tls_options(
         return {}, ()
     if not isinstance(given, Mapping):
         raise ConfigError(f"{subject} must be true, false or a mapping of TLS options.")
-    plain = {str(name).removeprefix("ssl_"): value for name, value in given.items()}
-    return _options(plain, TLS, server, subject, becomes)
+    bare = {str(name).removeprefix("ssl_"): value for name, value in given.items()}
+    return _options(bare, TLS, server, subject, becomes)
 
 
 def transport_options(
@@ -116,7 +116,7 @@ def written(options: Mapping[str, Any]) -> str:
 def _as_yaml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return plain(value) if isinstance(value, float) else str(value)
 
 
 def _options(
@@ -149,11 +149,12 @@ def _option(subject: str, row: Option | None, value: Any, server: Server) -> dic
         raise ConfigError(f"{subject} cannot be used here: {row.says}")
     if server not in row.on:
         return {}
+    name, read = row.on[server]
     try:
-        read = row.read(value)
+        found = read(value)
     except ValueError as error:
         raise ConfigError(f"{subject} {error}.") from None
-    return {} if read is None else {row.on[server]: read}
+    return {} if found is None else {name: found}
 
 
 def _says_nothing(
@@ -176,19 +177,22 @@ def _says_nothing(
 
 # -- the tables --------------------------------------------------------------------------------
 
-_BOTH = (Server.REDIS, Server.SOCKET)
+_TCP = (Server.REDIS, Server.SENTINEL)
 
 
-def _redis(name: str, read: Callable[[Any], Any], socket: bool = True, says: str = "") -> Option:
-    on = dict.fromkeys(_BOTH if socket else (Server.REDIS,), name)
-    return Option(
-        name, Fate.TRANSLATED, says or f"`{name}` of `broker_options`, on Redis.", on, read
-    )
+def _redis(
+    name: str,
+    read: Callable[[Any], Any],
+    servers: tuple[Server, ...] = (*_TCP, Server.SOCKET),
+    says: str = "",
+) -> Option:
+    says = says or f"`{name}` of `broker_options`, on {servers[0].value}."
+    return Option(name, Fate.TRANSLATED, says, dict.fromkeys(servers, (name, read)))
 
 
 def _rabbitmq(name: str, becomes: str, read: Callable[[Any], Any]) -> Option:
     says = f"`{becomes}` of `broker_options`, on RabbitMQ."
-    return Option(name, Fate.TRANSLATED, says, {Server.RABBITMQ: becomes}, read)
+    return Option(name, Fate.TRANSLATED, says, {Server.RABBITMQ: (becomes, read)})
 
 
 def _no_effect(because: str, *names: str) -> tuple[Option, ...]:
@@ -200,20 +204,11 @@ def _elsewhere(name: str, says: str) -> Option:
     return Option(name, Fate.TRANSLATED, says)
 
 
-def _tls(
-    name: str,
-    redis: str,
-    rabbitmq: str,
-    read: Callable[[Any], Any] = text,
-    says: str = "",
-) -> Option:
-    on = {
-        server: becomes
-        for server, becomes in ((Server.REDIS, redis), (Server.RABBITMQ, rabbitmq))
-        if becomes
-    }
-    says = says or " ".join(f"`{becomes}` on {server.value}." for server, becomes in on.items())
-    return Option(name, Fate.TRANSLATED, says, on, read)
+def _tls(name: str, redis: str, rabbitmq: str = "", read: Callable[[Any], Any] = text) -> Option:
+    on = {server: (redis, read) for server in _TCP if redis}
+    on |= {Server.RABBITMQ: (rabbitmq, read)} if rabbitmq else {}
+    says = [f"`{redis}` on Redis."] * bool(redis) + [f"`{rabbitmq}` on RabbitMQ."] * bool(rabbitmq)
+    return Option(name, Fate.TRANSLATED, " ".join(says), on)
 
 
 def login(value: Any) -> str:
@@ -235,30 +230,27 @@ def _milliseconds(value: Any) -> int | None:
     return None if found is None else int(found * 1000)
 
 
-@dataclass(frozen=True)
-class _Verification(Option):
-    """The one TLS option whose value, too, is another on each server."""
-
-
 #: What ``broker_use_ssl`` and ``redis_backend_use_ssl`` may hold, without the prefix ``ssl_``.
 TLS: Mapping[str, Option] = by_name(
     (
         _tls("ca_certs", "ssl_ca_certs", "cafile"),
         _tls("ca_path", "ssl_ca_path", "capath"),
-        _tls("ca_data", "ssl_ca_data", ""),
+        _tls("ca_data", "ssl_ca_data"),
         _tls("certfile", "ssl_certfile", "certfile"),
         _tls("keyfile", "ssl_keyfile", "keyfile"),
-        _tls("password", "ssl_password", ""),
-        _tls("ciphers", "ssl_ciphers", ""),
-        _tls("min_version", "ssl_min_version", "", tls_version),
-        _tls("check_hostname", "ssl_check_hostname", "", yes_or_no),
+        _tls("password", "ssl_password"),
+        _tls("ciphers", "ssl_ciphers"),
+        _tls("min_version", "ssl_min_version", read=tls_version),
+        _tls("check_hostname", "ssl_check_hostname", read=yes_or_no),
         _tls("server_hostname", "", "server_name_indication"),
-        _tls(
+        Option(
             "cert_reqs",
-            "ssl_cert_reqs",
-            "verify",
-            verification,
-            "`ssl_cert_reqs: none` on Redis and `verify: verify_none` on RabbitMQ trust any server.",
+            Fate.TRANSLATED,
+            "`ssl_cert_reqs` on Redis, `verify` on RabbitMQ.",
+            {
+                **dict.fromkeys(_TCP, ("ssl_cert_reqs", verification)),
+                Server.RABBITMQ: ("verify", _verify),
+            },
         ),
         *_no_effect(
             "Python's own defaults choose the version and ciphers of TLS.",
@@ -279,8 +271,8 @@ _PRIORITIES = (
     "Leave it out."
 )
 _OUTAGES = (
-    "workers and runs wait for a broker that is away, and go on when it is back. How long the first "
-    'contact may take is "connect_timeout" of taskiq_executor.'
+    "workers and runs wait for a broker that is away, and go on when it is back. How long the "
+    'first contact may take is "connect_timeout" of taskiq_executor.'
 )
 _OWN_KEYS = 'keys and queues are the engine\'s own, under the "prefix" of taskiq_executor.'
 _SEES_TO_IT = (
@@ -328,6 +320,10 @@ TRANSPORT: Mapping[str, Option] = by_name(
             "body_encoding",
         ),
         *_no_effect(_SEES_TO_IT, "max_connections", "retry_on_timeout"),
+        *_no_effect(
+            "connections are kept alive as often as the system does. Leave it out.",
+            "socket_keepalive_options",
+        ),
         *_no_effect("every message is confirmed, in any case. Leave it out.", "confirm_publish"),
         *_no_effect(
             "the engine sees to the connection to RabbitMQ itself. Leave it out.",
@@ -350,7 +346,7 @@ TRANSPORT: Mapping[str, Option] = by_name(
             "data_folder_out",
         ),
         Option("credential_provider", Fate.REFUSED, _CREDENTIALS),
-        _elsewhere("global_keyprefix", "`prefix` of `taskiq_executor`."),
+        _elsewhere("global_keyprefix", "the `prefix` of `taskiq_executor`."),
         _elsewhere("master_name", "the path of `redis+sentinel://HOST:PORT/MASTER/DB`."),
         _elsewhere("sentinel_kwargs", "`?sentinel_password=...` and its like behind the URL."),
         _redis(
@@ -362,11 +358,10 @@ TRANSPORT: Mapping[str, Option] = by_name(
             ),
         ),
         _redis("socket_connect_timeout", seconds),
-        _redis("socket_keepalive", yes_or_no, socket=False),
-        _redis("socket_keepalive_options", mapping, socket=False),
+        _redis("socket_keepalive", yes_or_no, _TCP),
         _redis("health_check_interval", seconds),
         _redis("client_name", text),
-        _redis("min_other_sentinels", whole_number, socket=False),
+        _redis("min_other_sentinels", whole_number, (Server.SENTINEL,)),
         _rabbitmq("heartbeat", "heartbeat", seconds),
         _rabbitmq("connect_timeout", "connection_timeout", _milliseconds),
         _rabbitmq("login_method", "auth", login),

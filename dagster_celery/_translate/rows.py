@@ -50,7 +50,7 @@ class Translation:
 
     #: Arguments of ``dagster_taskiq.settings.Settings``.
     settings: Mapping[str, Any]
-    #: What a worker takes from its configuration: parameters of ``dagster_taskiq.cli.worker.start``.
+    #: What a worker takes from it: parameters of ``dagster_taskiq.cli.worker.start``.
     worker: Mapping[str, Any]
     #: What only the object that ``make_app`` returns looks at, under Celery's names.
     app: Mapping[str, Any]
@@ -59,8 +59,17 @@ class Translation:
 
 
 def by_name(rows: Iterable[R]) -> dict[str, R]:
-    """Return rows as a mapping from their name."""
-    return {row.name: row for row in rows}
+    """Return rows as a mapping from their name.
+
+    Raises:
+        ValueError: two rows have the same name.
+    """
+    table: dict[str, R] = {}
+    for row in rows:
+        if row.name in table:
+            raise ValueError(f"There are two rows for {row.name!r}.")
+        table[row.name] = row
+    return table
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

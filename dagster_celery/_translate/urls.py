@@ -303,10 +303,10 @@ def _sentinels(text: str, sentinel: Sentinel) -> Found:
         len(parts) < len(urls)
     )
     first = parts[0]
-    if any(name.startswith(_TLS_PREFIX) for name in query_of(first.query and f"?{first.query}")):
+    if any(name.startswith(_TLS_PREFIX) for name in query_of(urls[0])):
         raise ConfigError(
-            f'The TLS options behind the "?" of "{shown}" cannot be used with sentinels. Write them '
-            "as `broker_use_ssl` of config_source, or `broker_options` of taskiq_executor."
+            f'The TLS options behind the "?" of "{shown}" cannot be used with sentinels. Write '
+            "them as `broker_use_ssl` of config_source, or `broker_options` of taskiq_executor."
         )
     hosts = ",".join(
         f"{each.hostname or 'localhost'}:{each.port or SENTINEL_PORT}" for each in parts
