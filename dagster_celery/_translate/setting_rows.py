@@ -34,7 +34,7 @@ from dagster_celery._translate.values import (
     yes_or_no,
 )
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.settings import redact, scheme_of
+from dagster_taskiq.settings import OnWorkerLost, redact, scheme_of
 
 #: Puts a value where it belongs, and returns what the setting "is" here. ``ValueError``: it cannot.
 Turn = Callable[[Draft, Given], str]
@@ -205,7 +205,7 @@ def _worker_lost(draft: Draft, given: Given) -> str:
             "whose worker dies fails; the op's RetryPolicy decides whether it is tried again."
         )
     if _retried(draft):
-        draft.settings["worker_lost"] = "retry"
+        draft.settings["worker_lost"] = OnWorkerLost.RETRY
         return 'is "worker_lost: retry" of taskiq_executor.'
     return (
         "alone has no effect here: a message is acknowledged once its task has started, and a step "
@@ -377,7 +377,8 @@ _NO_DAEMON = "use a service manager, the shell, or the container for it."
 _PRIORITIES = "every queue has priorities, higher runs first, with no limit to set."
 _HEARTBEAT = (
     "how often a connection says that it lives follows from the `lease`, so that a frozen worker "
-    'is noticed in time. To set it anyway, write "broker_options: {heartbeat: 60}" of taskiq_executor.'
+    'is noticed in time. To set it anyway, write "broker_options: {heartbeat: 60}" of '
+    "taskiq_executor."
 )
 _DELAYS = "a task with a delay waits in the engine's own way on every broker."
 

@@ -9,6 +9,7 @@ from dagster_celery._translate.rows import Fate, Translation, did_you_mean
 from dagster_celery._translate.servers import place_backend, place_broker, share_options
 from dagster_celery._translate.setting_names import new_names
 from dagster_celery._translate.setting_rows import SETTINGS, UNDECLARED, Setting, Turn
+from dagster_celery._translate.values import yes_or_no
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings import SECRET_ARGUMENTS, resolve_env
 
@@ -45,16 +46,21 @@ def translate_settings(
     """
     given = _by_todays_name(resolve_env(source), where)
     draft = Draft(given)
+    if _is_eager(given):
+        broker = backend = EAGER_URL
     place_broker(draft, broker)
     place_backend(draft, backend)
     for each in given.values():
         _translate(draft, each, broker, backend)
     share_options(draft)
-    if draft.app.get("task_always_eager"):
-        draft.settings.update(broker=EAGER_URL, backend=EAGER_URL)
-        for options in ("broker_options", "backend_options"):
-            draft.settings.pop(options, None)
     return draft.finished()
+
+
+def _is_eager(given: Mapping[str, Given]) -> bool:
+    try:
+        return "task_always_eager" in given and yes_or_no(given["task_always_eager"].value)
+    except ValueError:
+        return False  # its row will say so
 
 
 def _by_todays_name(source: Mapping[str, Any], where: str) -> dict[str, Given]:

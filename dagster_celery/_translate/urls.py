@@ -63,6 +63,8 @@ class Scheme(Row):
     """A URL scheme of Celery's, and what makes the engine's URL of one."""
 
     turn: Callable[[str, Sentinel], Found] | None = None
+    #: What may stand behind a ``+`` in it; anything where ``None``.
+    after_plus: tuple[str, ...] | None = ()
 
 
 def translate_broker(url: str, sentinel: Sentinel | None = None) -> tuple[str, tuple[Remark, ...]]:
@@ -160,9 +162,12 @@ def _translated(
         )
     rows, own = (BROKERS, ENGINE_BROKERS) if kind == "broker" else (BACKENDS, ENGINE_BACKENDS)
     scheme = scheme_of(text)
-    row = rows.get(scheme) or rows.get(scheme.split("+")[0])
-    if scheme in own.entries and (row is None or scheme not in rows):
+    if scheme in own.entries and scheme not in rows:
         return text, ()
+    first, plus, rest = scheme.partition("+")
+    row = rows.get(first)
+    if plus and row is not None and row.after_plus is not None and rest not in row.after_plus:
+        row = None
     if row is None:
         raise ConfigError(
             f'Nothing serves the {kind} "{shown}", neither here nor in Celery.'
@@ -250,7 +255,7 @@ _REDIS_LEFT_OUT: Mapping[str, tuple[Callable[[str], bool], str]] = {
 
 
 def _redis(text: str, _: Sentinel) -> Found:
-    if scheme_of(text) in ("redis+socket", "rediss+socket"):
+    if scheme_of(text) == "redis+socket":
         return _socket(text)
     url, notes = _first(text)
     parts = _split(url, redact(text))
@@ -397,7 +402,13 @@ BROKERS: Mapping[str, Scheme] = by_name(
         Scheme("amqps", Fate.TRANSLATED, "`amqps://`: RabbitMQ with TLS.", _rabbitmq),
         Scheme("pyamqp", Fate.TRANSLATED, "`pyamqp://`, another word for `amqp://`.", _rabbitmq),
         Scheme("librabbitmq", Fate.TRANSLATED, "`amqp://`.", _rabbitmq),
-        Scheme("redis", Fate.TRANSLATED, "`redis://`; `redis+socket://` is `unix://`.", _redis),
+        Scheme(
+            "redis",
+            Fate.TRANSLATED,
+            "`redis://`; `redis+socket://` is `unix://`.",
+            _redis,
+            ("socket",),
+        ),
         Scheme("rediss", Fate.TRANSLATED, "`rediss://`: Redis with TLS.", _redis),
         Scheme(
             "sentinel",
@@ -411,12 +422,14 @@ BROKERS: Mapping[str, Scheme] = by_name(
             Fate.TRANSLATED,
             "`sqlite:///FILE` of `sqla+sqlite:///FILE`. Other databases are refused for now.",
             _database_broker,
+            None,
         ),
         Scheme(
             "sqlalchemy",
             Fate.TRANSLATED,
             "`sqlite:///FILE` of `sqlalchemy+sqlite:///FILE`. Other databases are refused for now.",
             _database_broker,
+            None,
         ),
         Scheme("memory", Fate.TRANSLATED, "`memory://`: the whole job in one process.", _memory),
         Scheme("SQS", Fate.REFUSED, _ON_SQS),
@@ -426,7 +439,7 @@ BROKERS: Mapping[str, Scheme] = by_name(
         Scheme("azureservicebus", Fate.REFUSED, _ON_AZURE),
         Scheme("gcpubsub", Fate.REFUSED, _ON_GOOGLE),
         *(
-            Scheme(name, Fate.REFUSED, _ANY_OTHER)
+            Scheme(name, Fate.REFUSED, _ANY_OTHER, None, None)
             for name in (
                 "confluentkafka",
                 "kafka",
@@ -452,8 +465,14 @@ _NOT_USED = (
 #: Every scheme of a result backend that Celery knows.
 BACKENDS: Mapping[str, Scheme] = by_name(
     (
-        Scheme("rpc", Fate.TRANSLATED, "`rpc://`: on the broker's own server.", _rpc),
-        Scheme("redis", Fate.TRANSLATED, "`redis://`; `redis+socket://` is `unix://`.", _redis),
+        Scheme("rpc", Fate.TRANSLATED, "`rpc://`: on the broker's own server.", _rpc, None),
+        Scheme(
+            "redis",
+            Fate.TRANSLATED,
+            "`redis://`; `redis+socket://` is `unix://`.",
+            _redis,
+            ("socket",),
+        ),
         Scheme("rediss", Fate.TRANSLATED, "`rediss://`: Redis with TLS.", _redis),
         Scheme(
             "sentinel",
@@ -467,15 +486,17 @@ BACKENDS: Mapping[str, Scheme] = by_name(
             Fate.TRANSLATED,
             "`sqlite:///FILE` of `db+sqlite:///FILE`. Any other database " + _NOT_USED,
             _database_backend,
+            None,
         ),
         Scheme(
             "database",
             Fate.TRANSLATED,
             "`sqlite:///FILE` of `database+sqlite:///FILE`. Any other database " + _NOT_USED,
             _database_backend,
+            None,
         ),
         *(
-            Scheme(name, Fate.NO_EFFECT, "It " + _NOT_USED, _beside_the_broker)
+            Scheme(name, Fate.NO_EFFECT, "It " + _NOT_USED, _beside_the_broker, None)
             for name in (
                 "cache",
                 "mongodb",

@@ -318,7 +318,7 @@ WORKER_OPTIONS: Mapping[str, WorkerOption] = by_name(
             "--max-tasks-per-child",
         ),
         _no_effect(
-            "child processes are started from a warm fork server, which forks no threads.",
+            "child processes are started from a warm fork server.",
             "--pool-start-method",
         ),
         _translated(
@@ -365,7 +365,11 @@ WORKER_OPTIONS: Mapping[str, WorkerOption] = by_name(
         ),
         _refused(_AS_THAT_USER, "--uid"),
         _refused(_AS_THAT_USER, "--gid"),
-        _no_effect("write `umask 077;` before the command.", "--umask"),
+        _no_effect(
+            "a worker has the umask of the shell that starts it: write `umask 077` before the "
+            "command.",
+            "--umask",
+        ),
         _no_effect(
             "a worker runs on the interpreter that `dagster-celery` is installed in.",
             "--executable",
