@@ -37,8 +37,8 @@ class Draft:
 
     @property
     def server(self) -> Server:
-        """What the broker is; RabbitMQ where nothing else was said, as in Celery."""
-        return server_of(self.settings.get("broker", "amqp://"))
+        """What the broker is; none where no URL is known."""
+        return server_of(self.settings.get("broker", ""))
 
     @property
     def backend_server(self) -> Server:

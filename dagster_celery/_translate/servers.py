@@ -38,17 +38,12 @@ def place_broker(draft: Draft, url: str) -> None:
         ConfigError: the URL cannot be read or is not served, or two of them contradict each other.
     """
     found = _only_one(draft, url or _broker_url(draft))
-    secure = draft.value("broker_use_ssl")
     if not found:
-        if secure:
-            raise ConfigError(
-                f"{draft.given['broker_use_ssl'].subject} needs the URL of a broker: write "
-                "`broker: amqps://USER:PASSWORD@HOST` or `broker: rediss://HOST:6379/0`."
-            )
         return
     found = completed(found, path=_path(draft, "broker_vhost"), **_parts(draft, _BROKER_PARTS))
     engine_url, remarks = translate_broker(found, _sentinel(draft, "broker_transport_options"))
     _needs_master(draft, "broker", engine_url, "broker_transport_options")
+    secure = draft.value("broker_use_ssl")
     # On Redis, kombu knows what to do with a mapping only.
     if secure and (isinstance(secure, Mapping) or server_of(engine_url) is Server.RABBITMQ):
         engine_url = secured(engine_url)

@@ -170,7 +170,7 @@ def _tls_of(kind: str) -> Turn:
             return _IS_THE_DEFAULT
         server = draft.server if kind == "broker" else draft.backend_server
         if server in (Server.NONE, Server.SOCKET):
-            return f"has no effect here: the {kind} is not reached by TLS. Leave it out."
+            return f"has no effect here: no {kind} that speaks TLS is named beside it."
         if given.value is True and server is not Server.RABBITMQ:
             return "has no effect, as in Celery: on Redis it has to be a mapping. Leave it out."
         options, remarks = tls_options(given.value, server, given.subject, becomes)

@@ -13,6 +13,8 @@ from dagster_celery._translate.values import yes_or_no
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings import SECRET_ARGUMENTS, resolve_env
 
+__all__ = ["EAGER_URL", "SETTINGS", "translate_settings"]
+
 #: Broker and backend of eager mode: the whole job in its own process.
 EAGER_URL = "memory://"
 
@@ -36,8 +38,9 @@ def translate_settings(
             NAME}`` is resolved at any depth.
         broker: the URL of the broker that is in force, defaults included, in Celery's words or the
             engine's: the scheme decides what TLS and transport options become. Where it is empty,
-            ``broker_url`` says it. The result then has the engine's URL under ``broker``, complete
-            with what the settings add to it (TLS, the master of sentinels, a password).
+            ``broker_url`` says it; with neither, they become nothing. The result then has the
+            engine's URL under ``broker``, complete with what the settings add to it (TLS, the
+            master of sentinels, a password).
         where: what to call the source in remarks and errors.
         backend: the URL of the result backend that is in force; as for ``broker``.
 
