@@ -170,8 +170,8 @@ def _says_nothing(
     if not row.on:
         return f"{subject} is {row.says}"
     if server not in row.on:
-        kinds = " and ".join(each.value for each in row.on)
-        return f"{subject} has no effect here: it is an option for {kinds}. Leave it out."
+        kind = next(iter(row.on)).value
+        return f"{subject} has no effect here: it is an option for {kind}. Leave it out."
     return f"{subject} has no effect here, with this value. {row.says}"
 
 

@@ -22,6 +22,9 @@ T = TypeVar("T")
 #: The backend that stands for the broker's own server.
 BESIDE_THE_BROKER = "rpc://"
 
+#: What kombu takes a host name alone for.
+BARE_HOST = "amqp://"
+
 #: The port of a sentinel whose URL names none, as kombu has it.
 SENTINEL_PORT = 26379
 
@@ -80,8 +83,7 @@ def translate_broker(url: str, sentinel: Sentinel | None = None) -> tuple[str, t
     """
     text = url.strip()
     if text and "://" not in text:
-        # kombu takes it for a host that speaks AMQP.
-        text = f"amqp://{text}"
+        text = f"{BARE_HOST}{text}"
     return _translated(url, text, "broker", sentinel)
 
 
@@ -133,6 +135,10 @@ def completed(
     Raises:
         ConfigError: the URL cannot be read.
     """
+    if not (user or password or port or path):
+        return url
+    if "://" not in url:
+        url = f"{BARE_HOST}{url}"
     if scheme_of(url) not in _WITH_A_HOST:
         return url
     return ";".join(
