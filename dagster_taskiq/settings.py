@@ -91,6 +91,8 @@ class Settings:
     backend: str | None = None
     #: The queue of a step or run that has no queue tag.
     queue: str = "dagster"
+    #: The priority of a step that has no priority tag, higher first.
+    priority: int = 0
     #: Modules every child of a worker imports before its first task.
     include: tuple[str, ...] = ()
     #: Prefix of every key, queue and table on the server, so that others there are not disturbed.
@@ -232,6 +234,11 @@ def belong_to_worker(settings: Settings) -> None:
     """
     global _of_this_worker  # noqa: PLW0603 - it is what from_dict reads in this process
     _of_this_worker = settings
+
+
+def in_worker() -> bool:
+    """Return whether this process works for a worker, whose fleet is then what nobody names."""
+    return _of_this_worker is not None
 
 
 def settings_of_worker() -> Settings:
