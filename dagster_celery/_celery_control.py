@@ -57,7 +57,9 @@ class Control:
         Raises:
             ConfigError: another command.
         """
-        handler = {"shutdown": self._shutdown, "ping": self.ping, "revoke": self._revoke}.get(command)
+        handler = {"shutdown": self._shutdown, "ping": self.ping, "revoke": self._revoke}.get(
+            command
+        )
         if handler is None:
             raise ConfigError(
                 f"Workers here do not know the command {command!r}. They know shutdown, ping and "

@@ -157,7 +157,9 @@ def get_config_dir(config_yaml: str | None = None) -> str:
         "include": config.get("include"),
     }
     lines = [f"{name} = {value!r}\n" for name, value in values.items() if value]
-    lines += [f"{name} = {value!r}\n" for name, value in (config.get("config_source") or {}).items()]
+    lines += [
+        f"{name} = {value!r}\n" for name, value in (config.get("config_source") or {}).items()
+    ]
     file = os.open(directory / f"{CONFIG_MODULE}.py", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     with os.fdopen(file, "w", encoding="utf8") as output:
         output.writelines(lines)
@@ -266,9 +268,7 @@ def worker_start_command(
         start.main(["-A", found, *arguments], standalone_mode=False)
 
 
-@click.command(
-    name="list", help="List running dagster-celery workers, and what each of them runs."
-)
+@click.command(name="list", help="List running dagster-celery workers, and what each of them runs.")
 @click.option(
     "--config-yaml",
     "-y",

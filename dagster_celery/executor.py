@@ -39,9 +39,7 @@ CELERY_CONFIG = {
         default_value="rpc://",
         description="URL of the backend. Default: `rpc://`, the broker's own server.",
     ),
-    "include": Field(
-        [str], is_required=False, description="Modules that every worker imports."
-    ),
+    "include": Field([str], is_required=False, description="Modules that every worker imports."),
     "config_source": Field(
         Noneable(Permissive()),
         is_required=False,

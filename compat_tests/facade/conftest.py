@@ -25,7 +25,9 @@ WORKER = "old"
 SLOTS = 2
 
 
-def run_cli(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_cli(
+    *arguments: str, cwd: Path = ROOT, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run ``dagster-celery`` as its users do, with its warnings not shown unless asked for."""
     return subprocess.run(
         [sys.executable, "-m", "dagster_celery", *arguments],
@@ -111,7 +113,14 @@ def old_fleet_of_kind(
                 (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
                 fleets[kind] = OldFleet(make_settings(kind, home, request), home)
                 process = fleets[kind].start(
-                    WORKER, "-q", "dagster", "-q", "side,more", "--", "-E", "--prefetch-multiplier=1"
+                    WORKER,
+                    "-q",
+                    "dagster",
+                    "-q",
+                    "side,more",
+                    "--",
+                    "-E",
+                    "--prefetch-multiplier=1",
                 )
                 stack.callback(end, process)
             return fleets[kind]

@@ -9,6 +9,7 @@ import enum
 import importlib
 import inspect
 import json
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -25,9 +26,12 @@ ABSENT = "<absent>"
 
 #: What Dagster projects use of Celery's app object.
 OFFERED = (
-    *("task", "send_task", "AsyncResult", "tasks", "conf", "main", "loader"),
+    *("task", "send_task", "AsyncResult", "tasks", "conf", "main"),
     *("control.inspect", "control.broadcast", "control.revoke", "control.ping"),
 )
+
+#: The modules that expressions may name.
+MODULES = ("cli", "config", "executor", "launcher", "make_app", "tasks")
 
 
 def plain(value: object) -> Any:
@@ -173,9 +177,11 @@ def described(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def evaluate(expression: str) -> object:
-    """Return the value of an expression which begins with a module of ``dagster_celery``."""
-    module = expression.partition(".")[0]
-    return eval(expression, {module: importlib.import_module(f"dagster_celery.{module}")})
+    """Return the value of an expression in which modules of ``dagster_celery`` are known."""
+    names = {each for each in re.findall(r"\w+", expression) if each in MODULES}
+    return eval(
+        expression, {each: importlib.import_module(f"dagster_celery.{each}") for each in names}
+    )
 
 
 if __name__ == "__main__":

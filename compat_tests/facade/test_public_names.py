@@ -28,7 +28,7 @@ MODULES = (
 )
 
 #: Names whose values are other ones on purpose; they are of the same type.
-OTHER_VALUES = ("dagster_celery.version.__version__",)
+OTHER_VALUES = ("dagster_celery.__version__", "dagster_celery.version.__version__")
 
 #: What functions and objects give, and must give here.
 EXPRESSIONS = (
