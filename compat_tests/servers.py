@@ -1,5 +1,6 @@
 """Real servers for the tests: the environment's, our own from a binary, or a container's."""
 
+import asyncio
 import fcntl
 import json
 import os
@@ -10,9 +11,10 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import aiormq
 import redis
 
 #: A Redis or Valkey that is already there; its database is written to under prefixes of the tests.
@@ -21,6 +23,9 @@ BINARIES = ("redis-server", "valkey-server")
 
 #: A RabbitMQ that is already there; queues are made in it under prefixes of the tests.
 RABBIT_ENV = "DAGSTER_TASKIQ_TEST_RABBITMQ_URL"
+#: Where clients look for a RabbitMQ by default, and what says on which machine.
+DEFAULT_PORT = 5672
+HOST_ENV = "DAGSTER_CELERY_BROKER_HOST"
 #: What packages hide behind a wrapper that changes the user; the tests run as whoever they are.
 RABBIT_SCRIPTS = Path("/usr/lib/rabbitmq/bin")
 
@@ -128,12 +133,15 @@ class RabbitServer:
         script: ``rabbitmq-server`` itself, not a wrapper that changes the user.
         directory: a new one, for everything it writes.
         rabbit: settings of the application ``rabbit``, as Erlang writes them in a list.
+        port: where it listens; any that is free, where none is asked for.
     """
 
-    def __init__(self, script: str, directory: Path, rabbit: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, script: str, directory: Path, rabbit: tuple[str, ...] = (), port: int | None = None
+    ) -> None:
         self.script = script
         self.directory = directory
-        self.port = free_port()
+        self.port = port or free_port()
         self.process: subprocess.Popen[bytes] | None = None
         self.guard = Guard(directory)
         self._names = NameServer()
@@ -338,16 +346,18 @@ def rabbit_script() -> str | None:
 
 
 @contextmanager
-def own_rabbit(*rabbit: str) -> Iterator[RabbitServer]:
+def own_rabbit(*rabbit: str, port: int | None = None) -> Iterator[RabbitServer]:
     """Start a server that only one test, or one file of tests, uses.
 
     Args:
         rabbit: its settings, such as ``{consumer_timeout, 2000}``.
+        port: where it has to listen, if that matters.
     """
     script = rabbit_script()
     if script is None:
         raise RuntimeError(f"This test stops its own RabbitMQ, and needs its binary. {_HOW_RABBIT}")
-    server = RabbitServer(script, Path(tempfile.mkdtemp(prefix="dagster-taskiq-rabbitmq-")), rabbit)
+    directory = Path(tempfile.mkdtemp(prefix="dagster-taskiq-rabbitmq-"))
+    server = RabbitServer(script, directory, rabbit, port)
     try:
         server.start()
         yield server
@@ -369,17 +379,72 @@ def any_rabbit(meeting_place: Path) -> Iterator[str]:
         with _shared_rabbit(script, meeting_place) as url:
             yield url
     elif shutil.which("docker"):
-        from testcontainers.core.container import DockerContainer
-
-        # The library's own class for it looks whether it is ready by yet another client of AMQP.
-        with DockerContainer("rabbitmq:3").with_exposed_ports(5672) as container:
-            host, port = container.get_container_host_ip(), container.get_exposed_port(5672)
-            deadline = time.monotonic() + 120
-            while not shakes_hands(host, int(port)) and time.monotonic() < deadline:
-                time.sleep(0.1)
-            yield f"amqp://guest:guest@{host}:{port}/"
+        with _rabbit_container() as url:
+            yield url
     else:
         raise RuntimeError(f"No RabbitMQ for the tests. {_HOW_RABBIT}")
+
+
+@contextmanager
+def _rabbit_container(port: int | None = None) -> Iterator[str]:
+    """Start one with Docker, on a port of this machine or any that is free there."""
+    from testcontainers.core.container import DockerContainer
+
+    # The library's own class for it looks whether it is ready by yet another client of AMQP.
+    with DockerContainer("rabbitmq:3").with_bind_ports(5672, port) as container:
+        host, mapped = container.get_container_host_ip(), int(container.get_exposed_port(5672))
+        deadline = time.monotonic() + 120
+        while not shakes_hands(host, mapped) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        yield f"amqp://guest:guest@{host}:{mapped}/"
+
+
+@contextmanager
+def default_rabbit() -> Iterator[str]:
+    """Yield the URL of a RabbitMQ where clients look for one by default, as the user guest.
+
+    It is one that runs already, on this machine or on that of ``DAGSTER_CELERY_BROKER_HOST``, or
+    our own. Only one process has it at a time, since all would use the same queues.
+    """
+    host = os.environ.get(HOST_ENV, "localhost")
+    url = f"amqp://guest:guest@{host}:{DEFAULT_PORT}/"
+    lock = Path(tempfile.gettempdir()) / f"dagster-taskiq-rabbitmq-{os.getuid()}.lock"
+    with ExitStack() as stack:
+        fcntl.flock(stack.enter_context(lock.open("w")), fcntl.LOCK_EX)
+        if shakes_hands(host, DEFAULT_PORT):
+            asyncio.run(_log_in(url))
+        elif _is_taken(host, DEFAULT_PORT):
+            raise RuntimeError(
+                f"Port {DEFAULT_PORT} of {host} is taken by something that is no RabbitMQ, and "
+                f"tests of defaults need one there. Stop it, or name another host in {HOST_ENV}."
+            )
+        elif HOST_ENV in os.environ:
+            raise RuntimeError(f"{HOST_ENV} is {host}, but no RabbitMQ answers there.")
+        elif rabbit_script() is not None:
+            stack.enter_context(own_rabbit(port=DEFAULT_PORT))
+        elif shutil.which("docker"):
+            stack.enter_context(_rabbit_container(DEFAULT_PORT))
+        else:
+            raise RuntimeError(f"No RabbitMQ on port {DEFAULT_PORT}. {_HOW_RABBIT}")
+        yield url
+
+
+async def _log_in(url: str) -> None:
+    try:
+        await (await aiormq.connect(url)).close()
+    except aiormq.exceptions.AMQPError as error:
+        raise RuntimeError(
+            f"The RabbitMQ at {url} does not let the tests in: {error!r}. They need the user "
+            f"guest with the password guest. Create it, or stop the server: the tests start one."
+        ) from error
+
+
+def _is_taken(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), 5).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""dagster-celery's own tests, unmodified, run against the ``dagster_celery`` of this project."""

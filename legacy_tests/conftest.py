@@ -1,0 +1,22 @@
+"""How the original suite is started beside others, and what is said of it at the end."""
+
+from pytest import ExitCode, TerminalReporter, hookimpl
+
+# Found here as well, these hold where only this directory is tested: what belongs together stays
+# together when tests run side by side, and tests can be interrupted wherever they were started.
+from compat_tests.conftest import pytest_xdist_make_scheduler
+
+__all__ = ["pytest_xdist_make_scheduler"]
+
+#: What a test says of a whole suite, for the summary; it passes between processes of pytest-xdist.
+REMARK = "remark on the original suite"
+
+
+@hookimpl
+def pytest_terminal_summary(terminalreporter: TerminalReporter, exitstatus: ExitCode) -> None:
+    reports = [each for kind in ("passed", "failed") for each in terminalreporter.getreports(kind)]
+    remarks = [text for each in reports for name, text in each.user_properties if name == REMARK]
+    if remarks:
+        terminalreporter.section("the original suite of dagster-celery")
+        for remark in remarks:
+            terminalreporter.write_line(remark)

@@ -1,0 +1,106 @@
+"""dagster-celery's own tests pass, on the servers and with the settings that its users have."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import redis
+
+import dagster_celery
+from compat_tests.servers import HOST_ENV, any_redis, default_rabbit
+from legacy_tests import original_suite
+from legacy_tests.conftest import REMARK
+from legacy_tests.original_suite import Seen
+from legacy_tests.sdists import NEWEST, OLDEST, Sdist
+
+# All three suites take minutes, and the first test of each waits for it.
+pytestmark = pytest.mark.timeout(1800)
+
+OURS = Path(dagster_celery.__file__).parent
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A release of the suite, and where its work waits."""
+
+    sdist: Sdist
+    on: str
+
+    def __str__(self) -> str:
+        return f"{self.sdist.version} on {self.on}"
+
+
+#: "RabbitMQ" is without any setting: the defaults are ``pyamqp://`` and ``rpc://``.
+SETTINGS = (Setting(NEWEST, "RabbitMQ"), Setting(NEWEST, "Redis"), Setting(OLDEST, "RabbitMQ"))
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A suite that has run, and what it had Redis do meanwhile."""
+
+    setting: Setting
+    seen: Seen
+    redis_commands: int
+
+
+@pytest.fixture(scope="module")
+def rabbit_is_there() -> Iterator[None]:
+    # Also for the suite on Redis: a fixture of its own waits until the port of RabbitMQ is open.
+    with default_rabbit():
+        yield
+
+
+@pytest.fixture(scope="module")
+def redis_url() -> Iterator[str]:
+    with any_redis() as url:
+        yield url
+
+
+@pytest.fixture(scope="module", params=SETTINGS, ids=str)
+def ran(request: pytest.FixtureRequest, rabbit_is_there: None, redis_url: str) -> Ran:
+    setting: Setting = request.param
+    variables = {name: os.environ[name] for name in (HOST_ENV,) if name in os.environ}
+    if setting.on == "Redis":
+        variables |= {"CELERY_BROKER_URL": redis_url, "CELERY_RESULT_BACKEND": redis_url}
+    with redis.Redis.from_url(redis_url) as client:
+        before = commands(client)
+        seen = original_suite.run(setting.sdist, variables)
+        return Ran(setting, seen, commands(client) - before)
+
+
+def commands(client: "redis.Redis") -> int:
+    return int(client.info("stats")["total_commands_processed"])
+
+
+def test_every_test_of_the_original_passes(
+    ran: Ran, record_property: Callable[[str, object], None]
+) -> None:
+    counts = Counter(ran.seen.outcomes.values())
+    told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
+    record_property(REMARK, f"{ran.setting}: {told}, in {ran.seen.seconds:.0f} s")
+    if counts != {"passed": ran.setting.sdist.tests} or ran.seen.exit_code != 0:
+        pytest.fail(f"{ran.setting}: {told}\n\n{ran.seen.output}", pytrace=False)
+
+
+def test_it_has_all_the_tests_that_the_release_has(ran: Ran) -> None:
+    assert len(ran.seen.collected) == ran.setting.sdist.tests, ran.seen.output
+
+
+def test_what_it_tests_is_ours(ran: Ran) -> None:
+    assert {"dagster_celery", "dagster_celery.app", "dagster_celery.cli"} <= set(ran.seen.modules)
+    elsewhere = {
+        name: path for name, path in ran.seen.modules.items() if not Path(path).is_relative_to(OURS)
+    }
+    assert elsewhere == {}  # neither the original's, nor Celery
+
+
+def test_its_work_waits_where_it_was_told_to(ran: Ran) -> None:
+    # Far more than we ask ourselves; and none but ours while RabbitMQ has the work.
+    assert (ran.redis_commands > 1000) == (ran.setting.on == "Redis"), ran.redis_commands
+
+
+def test_it_leaves_no_process_behind(ran: Ran) -> None:
+    assert ran.seen.left_behind == []
