@@ -77,6 +77,8 @@ def load(app: str) -> QueueBroker:
     names = (name,) if name else APP_ATTRIBUTES
     for each in names:
         found = getattr(module, each, None)
+        # An object of another kind may have one inside, made when it is asked for.
+        found = found if isinstance(found, QueueBroker) else getattr(found, "taskiq_broker", None)
         if isinstance(found, QueueBroker):
             return found
     raise ConfigError(

@@ -16,6 +16,12 @@ def working_directory_of(origin: JobPythonOrigin) -> str:
     return str(getattr(pointer, "working_directory", None) or "")
 
 
+def source_of(origin: JobPythonOrigin) -> str:
+    """Return the file or module in which a job's code location is; empty where it names none."""
+    pointer = origin.repository_origin.code_pointer
+    return str(getattr(pointer, "python_file", None) or getattr(pointer, "module", None) or "")
+
+
 def make_importable(origin: JobPythonOrigin) -> None:
     """Let this process import what lies in the code location's working directory.
 

@@ -23,7 +23,8 @@ CONNECTION_FIELDS: dict[str, Field] = {
         is_required=False,
         description=(
             "URL of the broker: `embedded://` (a SQLite file under $DAGSTER_HOME), "
-            "`sqlite:///PATH`, `redis://`, `rediss://`, `unix://`, `redis+sentinel://`, or "
+            "`sqlite:///PATH`, `redis://`, `rediss://`, `unix://`, `redis+sentinel://`, "
+            "`amqp://`, `amqps://`, or "
             f"`memory://` (the whole job in this process). Default: ${BROKER_ENV}, else `embedded://`."
         ),
     ),
@@ -93,6 +94,12 @@ CONNECTION_FIELDS: dict[str, Field] = {
 #: Dagster schema of ``taskiq_executor``, and so of the YAML file of a worker.
 EXECUTOR_FIELDS: dict[str, Field] = {
     **CONNECTION_FIELDS,
+    "priority": Field(
+        int,
+        is_required=False,
+        default_value=_DEFAULT.priority,
+        description="The priority of a step that has no `dagster-taskiq/priority` tag.",
+    ),
     "worker_lost": Field(
         _ON_WORKER_LOST,
         is_required=False,

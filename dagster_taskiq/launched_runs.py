@@ -23,10 +23,11 @@ from dagster_taskiq import tags
 from dagster_taskiq.backends.base import CODE_LABEL, Task, TaskState, Worker
 from dagster_taskiq.brokers.base import queue_of_lane, runs_lane
 from dagster_taskiq.client import Client, Order, client_for
-from dagster_taskiq.code_location import working_directory_of
+from dagster_taskiq.code_location import source_of, working_directory_of
 from dagster_taskiq.errors import BrokerUnreachableError
 from dagster_taskiq.launcher import TaskiqRunLauncher
 from dagster_taskiq.leftovers import end_run, stop_steps
+from dagster_taskiq.older_names import warn_of_tags
 from dagster_taskiq.settings import Settings, home_of, redact
 from dagster_taskiq.task_names import EXECUTE_JOB, PACKED_RUN, RESUME_JOB
 from dagster_taskiq.unserved import who_is_there
@@ -80,6 +81,7 @@ class LaunchedRuns:
     def _send(
         self, run: DagsterRun, name: str, task_id: str, arguments: Mapping[str, Any], said: str
     ) -> None:
+        warn_of_tags(run.tags, source_of(_code_origin(run)))
         queue = tags.read_tag(run.tags, tags.QUEUE_TAG) or self._settings.queue
         order = Order(
             id=task_id,
@@ -119,8 +121,14 @@ class LaunchedRuns:
             "it (start_timeout_seconds under run_monitoring in dagster.yaml)."
         )
 
-    def terminate(self, run_id: str) -> bool:
-        """Cancel or stop a run; ``False`` when there is nothing to stop."""
+    def terminate(self, run_id: str, as_canceled: bool = True) -> bool:
+        """Cancel or stop a run; ``False`` when there is nothing to stop.
+
+        Args:
+            run_id: which one.
+            as_canceled: whether it ends as CANCELED; else as FAILURE, unless somebody else has said
+                before that it is to be cancelled.
+        """
         run = self._instance.get_run_by_id(run_id)
         task_id = tags.read_tag(run.tags, tags.TASK_ID_TAG) if run else None
         if run is None or run.is_finished or not task_id:
@@ -136,7 +144,7 @@ class LaunchedRuns:
         if canceling and task is not None and task.state is TaskState.STARTED:
             client.stop_later(task, reason, CALLER_SECONDS)
         else:
-            if not canceling:
+            if as_canceled and not canceling:
                 # First: the run's process, when it is interrupted, reads that somebody wanted it.
                 self._instance.report_run_canceling(run)
             client.revoke([task_id], reason)

@@ -27,6 +27,7 @@ from dagster._core.storage.tags import GLOBAL_CONCURRENCY_TAG
 from dagster._utils.interrupts import check_captured_interrupt
 from dagster_shared.error import SerializableErrorInfo
 
+from dagster_taskiq import tags
 from dagster_taskiq.backends.base import FROM_START, Task, TaskState, Worker, run_channel
 from dagster_taskiq.client import SLICE_SECONDS, Client, client_for
 from dagster_taskiq.errors import BrokerUnreachableError, TaskFailedError
@@ -40,7 +41,7 @@ from dagster_taskiq.performing import (
     surroundings,
 )
 from dagster_taskiq.resumption import Pools, replay
-from dagster_taskiq.settings import OnWorkerLost, home_of, redact
+from dagster_taskiq.settings import OnWorkerLost, Settings, home_of, redact
 from dagster_taskiq.step_orders import StepOrders
 from dagster_taskiq.tasks import register_tasks
 from dagster_taskiq.unserved import UnservedQueues
@@ -85,9 +86,25 @@ class RunLoop:
     """The execution of one plan."""
 
     def __init__(
-        self, executor: TaskiqExecutor, context: PlanOrchestrationContext, plan: ExecutionPlan
+        self,
+        executor: TaskiqExecutor,
+        context: PlanOrchestrationContext,
+        plan: ExecutionPlan,
+        client: Callable[[Settings], Client] = client_for,
     ) -> None:
+        """Look at the plan; nothing is connected until :meth:`events` is read.
+
+        Args:
+            executor: how this run is executed.
+            context: Dagster's context of the run.
+            plan: what is to be executed.
+            client: opens the door to broker and backend.
+
+        Raises:
+            ConfigError: a setting or a tag cannot work.
+        """
         self._executor = executor
+        self._open = client
         self._context = context
         self._plan = plan
         self._instance: DagsterInstance = context.instance
@@ -124,7 +141,7 @@ class RunLoop:
             BrokerUnreachableError: broker or backend does not answer.
             DagsterSubprocessError: a step failed and the caller wants errors raised.
         """
-        self._client: Client = client_for(self._settings)
+        self._client: Client = self._open(self._settings)
         # Where a worker runs this run, its slot is free from here on for the steps.
         surroundings().orchestrating()
         if self._client.runs_in_process:
@@ -458,7 +475,7 @@ class RunLoop:
         """Stop the steps in flight, unless the run will be resumed and they with it."""
         self._active.mark_interrupted()
         run = self._instance.get_run_by_id(self._run.run_id)
-        wanted = run is None or run.status in _CANCELLED or run.is_finished
+        wanted = run is None or run.status in _CANCELLED or run.is_finished or self._was_revoked()
         if not wanted and self._instance.run_will_resume(self._run.run_id):
             self._say(
                 "The executor was interrupted. The steps in flight go on, since the run will be "
@@ -478,12 +495,19 @@ class RunLoop:
             self._read_log()
             self._forget_ended()
             self._check_flights()
-        if self._flights:
-            self._say(f"Still not stopped: {', '.join(self._flights)}.")
+        still = f" Still not stopped: {', '.join(self._flights)}." if self._flights else ""
+        self._say(f"What had not started was revoked.{still}")
         self._read_log()
         yield from self._take_read()
         # Steps that failed as they were stopped are not why the run ends.
         raise DagsterExecutionInterruptedError
+
+    def _was_revoked(self) -> bool:
+        """Whether somebody has revoked the task that executes this run, if one does."""
+        task_id = tags.read_tag(self._run.tags, tags.TASK_ID_TAG) or ""
+        known = self._reach(lambda: self._client.tasks([task_id])) if task_id else None
+        task = (known or {}).get(task_id)
+        return task is not None and task.revoke_requested
 
     def _forget_ended(self) -> None:
         """Drop what has ended; of an interrupted run nobody asks any more how."""

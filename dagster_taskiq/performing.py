@@ -31,6 +31,9 @@ class Surroundings:
     orchestrating: Callable[[], None] = lambda: None
 
 
+#: The message whose task is performed now.
+_message: ContextVar[TaskiqMessage] = ContextVar("dagster_taskiq_message")
+
 _surroundings: ContextVar[Surroundings] = ContextVar("dagster_taskiq_surroundings")
 _NOWHERE = Surroundings("")
 
@@ -50,6 +53,11 @@ def surroundings() -> Surroundings:
     return _surroundings.get(_NOWHERE)
 
 
+def current_message() -> TaskiqMessage | None:
+    """Return the message whose task is performed now, if one is."""
+    return _message.get(None)
+
+
 def perform(broker: AsyncBroker, message: TaskiqMessage) -> TaskiqResult[Any]:
     """Run the task that ``message`` asks for, in this thread, and return how it ended.
 
@@ -57,6 +65,7 @@ def perform(broker: AsyncBroker, message: TaskiqMessage) -> TaskiqResult[Any]:
     it may start one; all others run as taskiq runs them.
     """
     started = time.monotonic()
+    _message.set(message)
     task = broker.find_task(message.task_name)
     error: BaseException | None = None
     value: Any = None

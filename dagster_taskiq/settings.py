@@ -91,6 +91,8 @@ class Settings:
     backend: str | None = None
     #: The queue of a step or run that has no queue tag.
     queue: str = "dagster"
+    #: The priority of a step that has no priority tag, higher first.
+    priority: int = 0
     #: Modules every child of a worker imports before its first task.
     include: tuple[str, ...] = ()
     #: Prefix of every key, queue and table on the server, so that others there are not disturbed.

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from dagster._core.definitions.reconstruct import ReconstructableJob
 from dagster._core.execution.context.system import PlanOrchestrationContext
 from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.plan.state import KnownExecutionState
@@ -13,9 +14,10 @@ from dagster._serdes import pack_value
 from dagster_taskiq import tags
 from dagster_taskiq.backends.base import CODE_LABEL
 from dagster_taskiq.client import Order
-from dagster_taskiq.code_location import working_directory_of
+from dagster_taskiq.code_location import source_of, working_directory_of
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.executor import TaskiqExecutor
+from dagster_taskiq.older_names import warn_of_tags
 from dagster_taskiq.settings import Settings
 from dagster_taskiq.task_names import EXECUTE_PLAN
 
@@ -38,10 +40,13 @@ class StepOrders:
         _check_priorities(plan)
         _check_storage(plan)
         job = context.reconstructable_job
+        _warn_of_older_tags(plan, job)
         self._run_id = context.run_id
         self._run_priority = tags.read_int_tag(context.dagster_run.tags, tags.RUN_PRIORITY_TAG)
         self._queue = settings.queue
+        self._priority = settings.priority
         self._origin = job.get_python_origin()
+        warn_of_tags(context.dagster_run.tags, source_of(self._origin))
         self._labels = {CODE_LABEL: working_directory_of(self._origin)}
         self._instance_ref = context.instance.get_ref()
         self._retries = executor.retries.for_inner_plan()
@@ -55,8 +60,11 @@ class StepOrders:
         return tags.read_tag(step.tags, tags.QUEUE_TAG) or self._queue
 
     def priority_of(self, step: ExecutionStep) -> int:
-        """Return the run's priority plus the step's: our tag's, else Dagster's own."""
-        return self._run_priority + tags.read_priority(step.tags, tags.PRIORITY_TAG)
+        """Return the run's priority plus the step's: our tag's, else Dagster's own, else the
+        configured one.
+        """
+        step_priority = tags.read_priority(step.tags, tags.PRIORITY_TAG, self._priority)
+        return self._run_priority + step_priority
 
     def task_id(self, step: ExecutionStep, attempt: int, incarnation: int = 0) -> str:
         """Return the id of a step's task: the same one however often it is sent.
@@ -97,6 +105,18 @@ def _check_priorities(plan: ExecutionPlan) -> None:
             tags.read_int_tag(step.tags or {}, tags.PRIORITY_TAG)
         except ConfigError as error:
             raise ConfigError(f'Step "{key}": {error}') from None
+
+
+def _warn_of_older_tags(plan: ExecutionPlan, job: ReconstructableJob) -> None:
+    definition = job.get_definition()
+    for key in plan.step_keys_to_execute:
+        step = plan.get_step_by_key(key)
+        node = definition.get_node(step.node_handle).definition
+        # What an op was made of other than a function says nothing of where it was made.
+        function = getattr(getattr(node, "compute_fn", None), "decorated_fn", None)
+        code = getattr(function, "__code__", None)
+        if code is not None:
+            warn_of_tags(step.tags or {}, code.co_filename, code.co_firstlineno)
 
 
 def _check_storage(plan: ExecutionPlan) -> None:

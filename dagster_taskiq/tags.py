@@ -35,14 +35,14 @@ def read_tag(tags: Mapping[str, str], tag: str) -> str | None:
     return value if value is not None else tags.get(OLDER_NAMES[tag])
 
 
-def read_priority(tags: Mapping[str, str], tag: str) -> int:
-    """Return the priority in ``tag`` (or its older name), else in Dagster's own, else 0.
+def read_priority(tags: Mapping[str, str], tag: str, default: int = 0) -> int:
+    """Return the priority in ``tag`` (or its older name), else in Dagster's own, else ``default``.
 
     Raises:
         ConfigError: the value of ``tag`` is not an integer. Dagster's own may be anything.
     """
-    fallback = tags.get(DAGSTER_PRIORITY_TAG, "0")
-    default = int(fallback) if fallback.lstrip("+-").isdigit() else 0
+    fallback = tags.get(DAGSTER_PRIORITY_TAG, "")
+    default = int(fallback) if fallback.lstrip("+-").isdigit() else default
     return read_int_tag(tags, tag, default)
 
 

@@ -77,11 +77,18 @@ OUTPUT_EVENTS = frozenset({DagsterEventType.STEP_OUTPUT})
 
 
 def register_tasks(broker: AsyncBroker) -> None:
-    """Register every task of this module with ``broker``, under the names used on the wire."""
-    broker.register_task(execute_plan, task_name=EXECUTE_PLAN)
-    broker.register_task(execute_job, task_name=EXECUTE_JOB)
-    broker.register_task(resume_job, task_name=RESUME_JOB)
-    broker.register_task(settle_run, task_name=SETTLE_RUN)
+    """Register every task of this module with ``broker``, under the names used on the wire.
+
+    A project's own task of such a name stays.
+    """
+    for name, function in (
+        (EXECUTE_PLAN, execute_plan),
+        (EXECUTE_JOB, execute_job),
+        (RESUME_JOB, resume_job),
+        (SETTLE_RUN, settle_run),
+    ):
+        if broker.find_task(name) is None:
+            broker.register_task(function, task_name=name)
 
 
 def execute_plan(

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -263,13 +264,6 @@ def _start_in_background(context: click.Context) -> None:
     }
     # The command itself would say so only in its log.
     settings_from(*(context.params[name] for name in ("broker", "backend", "config_yaml", "app")))
-    home = os.environ.get("DAGSTER_HOME")
-    if not home:
-        raise ConfigError("A background worker logs under $DAGSTER_HOME, which is not set.")
-    directory = Path(home).expanduser() / LOG_DIRECTORY
-    directory.mkdir(parents=True, exist_ok=True)
-    name = re.sub(r"[^\w.@-]", "_", given.get("name") or time.strftime("%Y%m%d-%H%M%S"))
-    log = directory / f"worker-{name}-{os.getpid()}.log"
     arguments = []
     environment = dict(os.environ)
     for parameter in context.command.params:
@@ -281,13 +275,42 @@ def _start_in_background(context: click.Context) -> None:
         elif value is not None and parameter.name != "background":
             for each in value if isinstance(value, tuple) else (value,):
                 arguments += [parameter.opts[-1], str(each)]
+    label = given.get("name") or time.strftime("%Y%m%d-%H%M%S")
+    again = [sys.executable, "-m", "dagster_taskiq", "worker", "start", *arguments]
+    pid, log = start_detached(again, environment, label)
+    click.echo(f"Started worker in the background: pid {pid}, log {log}")
+
+
+def start_detached(
+    arguments: Sequence[str], environment: Mapping[str, str], label: str
+) -> tuple[int, Path]:
+    """Start a command that outlives this process and its terminal, with its output in a file.
+
+    Args:
+        arguments: the command.
+        environment: its environment.
+        label: goes into the name of the log, under ``$DAGSTER_HOME/dagster_taskiq/logs``.
+
+    Returns:
+        Its process id, and its log, which only its owner can read.
+
+    Raises:
+        ConfigError: ``$DAGSTER_HOME`` is not set.
+    """
+    home = os.environ.get("DAGSTER_HOME")
+    if not home:
+        raise ConfigError("A background worker logs under $DAGSTER_HOME, which is not set.")
+    directory = Path(home).expanduser() / LOG_DIRECTORY
+    directory.mkdir(parents=True, exist_ok=True)
+    name = re.sub(r"[^\w.@-]", "_", label)
+    log = directory / f"worker-{name}-{os.getpid()}.log"
     with os.fdopen(os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600), "ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "dagster_taskiq", "worker", "start", *arguments],
+            arguments,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    click.echo(f"Started worker in the background: pid {process.pid}, log {log}")
+    return process.pid, log

@@ -1,0 +1,139 @@
+"""What dagster-celery called things that are read here too, and the warning about it.
+
+Projects that come from there keep running as they are. What they still call by its older name is
+said once for each place, at the line of the project's own that says it, in one category of
+warnings, so that ``-W error`` on that category shows all that is left to rename.
+"""
+
+import linecache
+import os
+import sys
+import sysconfig
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from dagster_taskiq.tags import OLDER_NAMES, TASK_ID_TAG
+
+#: What every message starts with. Python's own ``-W`` option is read before installed packages can
+#: be imported, and so knows this category only by the start of its messages.
+MESSAGE_START = "dagster-celery: "
+
+#: Packages whose calls are nobody's to rename: Dagster's own, and ours.
+_NOT_THE_USERS = frozenset(
+    {
+        "dagster",
+        "dagster_celery",
+        "dagster_celery_docker",
+        "dagster_celery_k8s",
+        "dagster_graphql",
+        "dagster_shared",
+        "dagster_taskiq",
+        "dagster_webserver",
+    }
+)
+
+#: Where Python, installed packages and console scripts are; a project is elsewhere.
+_INSTALLED = tuple(
+    {
+        str(Path(path).resolve()) + os.sep
+        for name, path in sysconfig.get_paths().items()
+        if name in ("stdlib", "platstdlib", "purelib", "platlib", "scripts")
+    }
+)
+
+
+class DagsterCeleryDeprecationWarning(DeprecationWarning):
+    """A name, tag, setting or command of dagster-celery is used; the text says what replaces it."""
+
+
+#: What Python has shown already, for each file, as it keeps it for each module.
+_shown: dict[str, dict[Any, Any]] = {}
+
+
+def warn_older(text: str, file: str, line: int = 1) -> None:
+    """Warn, once by Python's own defaults, that a place calls something by its older name.
+
+    Args:
+        text: what it is, and what to write instead; one or two sentences.
+        file: the file that says it.
+        line: the line in it, from 1.
+
+    Raises:
+        DagsterCeleryDeprecationWarning: where the user has made errors of this category.
+    """
+    warnings.warn_explicit(
+        MESSAGE_START + text,
+        DagsterCeleryDeprecationWarning,
+        file,
+        line,
+        registry=_shown.setdefault(file, {}),
+    )
+
+
+def warn_user(text: str, elsewhere: str = "<configuration>", line: int = 1) -> None:
+    """Warn at the innermost line of the user's that is being executed.
+
+    Args:
+        text: as for :func:`warn_older`.
+        elsewhere: the file to name where no such line is, as in a process of Dagster's.
+        line: the line in that file.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if _is_users(frame):
+            warn_older(text, frame.f_code.co_filename, frame.f_lineno)
+            return
+        frame = frame.f_back
+    warn_older(text, elsewhere, line)
+
+
+def warn_importer(text: str, depth: int) -> None:
+    """Warn at the line that imports or reads a name, unless it is Dagster's or ours.
+
+    Args:
+        text: as for :func:`warn_older`.
+        depth: how many frames up the line is, as for ``warnings.warn``.
+    """
+    frame = sys._getframe(depth)
+    module = _module_of(frame)
+    # The import system asks first whether the name is there, and the line itself reads it then.
+    if not module.startswith("importlib") and module.partition(".")[0] not in _NOT_THE_USERS:
+        warn_older(text, frame.f_code.co_filename, frame.f_lineno)
+
+
+def warn_of_tags(tags: Mapping[str, str], file: str, line: int = 1) -> None:
+    """Warn of the older names among the tags of a step or run that its author has written.
+
+    Args:
+        tags: all of its tags.
+        file: the source that has them; a line with the tag itself is looked for there.
+        line: where the definition that has them begins.
+    """
+    for name, older in OLDER_NAMES.items():
+        if older in tags and name != TASK_ID_TAG:
+            text = f'the tag "{older}" is now "{name}". Both are read; the new one wins.'
+            warn_older(text, file, line_with(file, older, line))
+
+
+def line_with(file: str, text: str, start: int = 1) -> int:
+    """Return the line of a file that holds a text: the first from ``start``, else the first.
+
+    Returns:
+        Its number, from 1; ``start`` where no line holds it, or the file cannot be read.
+    """
+    found = [number for number, line in enumerate(linecache.getlines(file), 1) if text in line]
+    return next((number for number in found if number >= start), found[0] if found else start)
+
+
+def _is_users(frame: FrameType) -> bool:
+    file = frame.f_code.co_filename
+    if file.startswith("<") or _module_of(frame).partition(".")[0] in _NOT_THE_USERS:
+        return False
+    return not str(Path(file).absolute()).startswith(_INSTALLED)
+
+
+def _module_of(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))
