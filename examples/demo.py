@@ -3,15 +3,16 @@
 It starts the workers that the project's ``docker-compose.yaml`` names, launches both jobs with the
 project's own run launcher, and shows what happened, what came out of it, and what the warnings
 would have its author rename. The exit code is 0 when everything went as it should, 1 when something
-did not, and 130 after Ctrl-C. It leaves no process and no file behind.
+did not, and 130 after Ctrl-C. It leaves no process behind.
 """
 
 import json
 import signal
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,14 +45,21 @@ _COLUMNS = ("job", "step", "queue", "worker", "attempts", "seconds")
 
 def main() -> None:
     """Run the demo, and exit."""
-    # SIGTERM and a closed terminal end it as Ctrl-C does.
+    # Ctrl-C, SIGTERM and a closed terminal are heeded between two looks at what is waited for, so
+    # that no process is started and then forgotten.
+    ended = threading.Event()
     for number in end_signals():
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, lambda *_: ended.set())
+
+    def look() -> None:
+        if ended.is_set():
+            raise KeyboardInterrupt
+
     try:
         with tempfile.TemporaryDirectory(
             prefix="dagster-celery-demo-", ignore_cleanup_errors=True
         ) as directory:
-            succeeded = _run_demo(Path(directory))
+            succeeded = _run_demo(Path(directory), look)
     except KeyboardInterrupt:
         click.echo("Interrupted.", err=True)
         sys.exit(130)
@@ -61,10 +69,10 @@ def main() -> None:
     sys.exit(0 if succeeded else 1)
 
 
-def _run_demo(directory: Path) -> bool:
+def _run_demo(directory: Path, look: Callable[[], None]) -> bool:
     """Run the project in a directory; return whether all facts hold."""
     click.echo(f"Project {_relative(UNTOUCHED)}, as it is, on a broker with nothing to install\n")
-    deployment = Deployment(UNTOUCHED, directory, UNTOUCHED_ENVIRONMENT)
+    deployment = Deployment(UNTOUCHED, directory, UNTOUCHED_ENVIRONMENT, look)
     with deployment.instance() as instance:
         with _workers(deployment):
             click.echo(f"Launching {' and '.join(JOBS)} with its own run launcher ...")
@@ -92,12 +100,7 @@ def _workers(deployment: Deployment) -> Iterator[None]:
         yield
         at_once = False
     finally:
-        # They are being stopped already: an impatient Ctrl-C must not leave them behind.
-        for number in end_signals():
-            signal.signal(number, signal.SIG_IGN)
         deployment.stop(at_once)
-        for number in end_signals():
-            signal.signal(number, signal.default_int_handler)
 
 
 def _show_steps(

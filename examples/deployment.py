@@ -71,15 +71,23 @@ class OlderName:
 class Deployment:
     """The workers of a project, and the runs that are launched onto them."""
 
-    def __init__(self, project: Path, directory: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        project: Path,
+        directory: Path,
+        environment: Mapping[str, str],
+        look: Callable[[], None] = lambda: None,
+    ) -> None:
         """Make Dagster's home with the project's own ``dagster.yaml``; nothing is started yet.
 
         Args:
             project: the directory of the project.
             directory: an empty one, for Dagster's home, the reports, and all logs.
             environment: what is set beside the environment of the compose file.
+            look: called again and again while something is waited for; it may raise.
         """
         self.project = project
+        self._look = look
         self.directory = directory
         self.reports = directory / "reports"
         self._home = directory / "home"
@@ -153,10 +161,12 @@ class Deployment:
         Raises:
             DeploymentError: a worker had to be killed, or did not leave with exit code 0.
         """
-        for process in self._running.values():
-            # The second one says that it is urgent.
+        for name, process in self._running.items():
+            # Told a second time, a worker stops what it runs. Dagster's own command tidies up after
+            # Ctrl-C alone.
+            number = signal.SIGTERM if name in self.commands else signal.SIGINT
             for _ in range(1 + at_once):
-                process.terminate()
+                process.send_signal(number)
         left = {name: _leave(process) for name, process in self._running.items()}
         self._running.clear()
         for name, code in left.items():
@@ -196,6 +206,7 @@ class Deployment:
         """Wait for something as long as all workers are there."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not is_so():
+            self._look()
             for name in self.commands:
                 if self._running[name].poll() is not None:
                     raise DeploymentError(f"{name} has ended.\n{self._end_of_log(name)}")
