@@ -1,0 +1,1 @@
+"""What the names of dagster-celery promise, held against dagster-celery itself."""
