@@ -1,8 +1,45 @@
-"""The names of dagster-celery, on top of ``dagster_taskiq``.
+"""dagster-celery, on top of ``dagster_taskiq``: the names its projects use, which say what is new.
 
-Here so far: the tags, the version and the command line. Executor, launcher and app object follow.
+Every module has the name it has there. What it holds is translated here and done there.
 """
 
-from dagster_celery.version import __version__
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, distribution
+from typing import TYPE_CHECKING, Any
+from warnings import warn
 
-__all__ = ["__version__"]
+from dagster_celery._door import door
+from dagster_taskiq.older_names import DagsterCeleryDeprecationWarning
+from dagster_taskiq.version import __version__
+
+if TYPE_CHECKING:
+    from dagster_celery.executor import celery_executor
+
+__all__ = ["DagsterCeleryDeprecationWarning", "celery_executor"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when it is asked for: Dagster takes seconds to import, and a worker that is being
+    # started has better to do meanwhile.
+    if name != "celery_executor":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module("dagster_celery.executor").celery_executor
+
+
+def _warn_of_the_original() -> None:
+    try:
+        version = distribution("dagster-celery").version
+    except PackageNotFoundError:
+        return
+    warn(
+        f"dagster-celery {version} is installed beside dagster-taskiq. Both bring the package "
+        "dagster_celery, so that some of its files are of the one and some of the other. Run:\n"
+        "    pip uninstall -y dagster-celery\n"
+        "    pip install --force-reinstall --no-deps dagster-taskiq",
+        UserWarning,
+        stacklevel=3,
+    )
+
+
+_warn_of_the_original()
+door(__name__)

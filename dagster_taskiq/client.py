@@ -26,12 +26,14 @@ from dagster_taskiq.backends.base import (
     Mail,
     StateBackend,
     Task,
+    TaskState,
     Worker,
     worker_channel,
 )
 from dagster_taskiq.brokers.base import PRIORITY_LABEL, QUEUE_LABEL, QueueBroker, QueueDepth
 from dagster_taskiq.errors import BrokerUnreachableError
 from dagster_taskiq.settings import Settings, redact
+from dagster_taskiq.timing import EXPIRED, EXPIRES_AT_LABEL, has_expired
 from dagster_taskiq.worker.control import Command, command
 
 T = TypeVar("T")
@@ -52,6 +54,8 @@ class Order:
     priority: int = 0
     run_id: str = ""
     step_key: str = ""
+    #: When it is not worth starting any more, in seconds since the epoch; 0 for never.
+    expires_at: float = 0.0
     labels: Mapping[str, Any] = field(default_factory=dict)
 
     def message(self) -> TaskiqMessage:
@@ -62,6 +66,7 @@ class Order:
             PRIORITY_LABEL: self.priority,
             RUN_LABEL: self.run_id,
             STEP_LABEL: self.step_key,
+            EXPIRES_AT_LABEL: self.expires_at or "",
         }
         return TaskiqMessage(
             task_id=self.id,
@@ -252,7 +257,7 @@ class Client:
 
         Returns:
             Its message, and the record to pass to :meth:`finish_in_process`; ``None`` when
-            nothing waits. Tasks that were revoked meanwhile are dropped.
+            nothing waits. Tasks that were revoked meanwhile, or have expired, are dropped.
         """
         me = f"process-{os.getpid()}"
 
@@ -263,8 +268,11 @@ class Client:
                 task = replace(known or Task(delivery.task_id), worker=me)
                 refused = await self.backend.start(task)
                 await self.broker.acknowledge(delivery)
-                if refused is None:
+                if refused is not None:
+                    continue
+                if not has_expired(message.labels):
                     return message, task
+                await self.backend.finish(task, TaskState.REVOKED, EXPIRED, None)
             return None
 
         self.broker.queues = tuple(each.queue for each in self.depths())

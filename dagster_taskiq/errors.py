@@ -31,6 +31,10 @@ class ChildDiedError(DagsterTaskiqError):
     """The process that ran the task ended under it: a signal, ``os._exit``, out of memory."""
 
 
+class TimeLimitError(DagsterTaskiqError):
+    """The task ran longer than it may. Give it more time, or less to do."""
+
+
 class WorkerLostError(DagsterTaskiqError):
     """The worker that ran the task stopped beating and lost its lease."""
 

@@ -35,6 +35,8 @@ _NOT_THE_USERS = frozenset(
     }
 )
 
+#: Where console scripts are, which import what they run.
+_SCRIPTS = str(Path(sysconfig.get_path("scripts")).resolve()) + os.sep
 #: Where Python, installed packages and console scripts are; a project is elsewhere.
 _INSTALLED = tuple(
     {
@@ -98,10 +100,12 @@ def warn_importer(text: str, depth: int) -> None:
         depth: how many frames up the line is, as for ``warnings.warn``.
     """
     frame = sys._getframe(depth)
-    module = _module_of(frame)
+    module, file = _module_of(frame), frame.f_code.co_filename
+    if file.startswith(_SCRIPTS):
+        return
     # The import system asks first whether the name is there, and the line itself reads it then.
     if not module.startswith("importlib") and module.partition(".")[0] not in _NOT_THE_USERS:
-        warn_older(text, frame.f_code.co_filename, frame.f_lineno)
+        warn_older(text, file, frame.f_lineno)
 
 
 def warn_of_tags(tags: Mapping[str, str], file: str, line: int = 1) -> None:

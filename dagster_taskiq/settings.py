@@ -236,6 +236,11 @@ def belong_to_worker(settings: Settings) -> None:
     _of_this_worker = settings
 
 
+def in_worker() -> bool:
+    """Return whether this process works for a worker, whose fleet is then what nobody names."""
+    return _of_this_worker is not None
+
+
 def settings_of_worker() -> Settings:
     """Return the settings of the worker this process works for; elsewhere the environment's."""
     return _of_this_worker or Settings.from_dict({})

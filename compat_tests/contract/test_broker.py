@@ -28,6 +28,7 @@ from dagster_taskiq.brokers import QueueBroker, make_broker
 from dagster_taskiq.brokers.base import MAX_DELIVERIES, Delivery, runs_lane
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings import Settings
+from dagster_taskiq.timing import UNITS
 
 pytestmark = pytest.mark.anyio
 
@@ -543,6 +544,17 @@ async def test_a_priority_that_is_no_integer_is_refused_by_name(
         await broker.kick(message("t", priority=priority))
     assert repr(priority) in str(caught.value)
     assert await broker.claim() is None
+
+
+@pytest.mark.parametrize("name", sorted(UNITS))
+@pytest.mark.parametrize("value", ["soon", -1, float("inf"), [1]])
+async def test_a_time_that_is_no_number_is_refused_by_name(
+    broker: QueueBroker, name: str, value: object
+) -> None:
+    with pytest.raises(ConfigError, match=f'"{name}" must be a number of {UNITS[name]}') as caught:
+        await broker.kick(message("t", **{name: value}))
+    assert repr(value) in str(caught.value)
+    assert await broker.depths() == []
 
 
 # -- listening -------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,12 +23,13 @@ from compat_tests.sending import USER_TASKS, Sender, open_sender
 from compat_tests.servers import RedisServer, own_redis, redis_binary
 from compat_tests.waiting import eventually
 from compat_tests.workers import ROOT, WorkerProcess, running_worker
-from dagster_taskiq.backends.base import Task, TaskState
+from dagster_taskiq.backends.base import FROM_START, Task, TaskState, run_channel
 from dagster_taskiq.client import Client, Order, client_for
 from dagster_taskiq.errors import (
     BrokerUnreachableError,
     ChildDiedError,
     TaskRevokedError,
+    TimeLimitError,
     UnknownTaskError,
     WorkerLostError,
 )
@@ -346,6 +348,122 @@ def test_a_child_may_take_longer_than_the_lease_to_import_the_users_code(
     start_worker(*INCLUDE, *slow, lease=2.0, heartbeat_interval=0.25)
     pids = {own_sender.value(own_sender.send("note", place.path("notes"))) for _ in range(2)}
     assert len(pids) == 2
+
+
+# -- time limits -----------------------------------------------------------------------------
+
+on_file_and_server = pytest.mark.parametrize("broker_kind", ["embedded", "redis"], indirect=True)
+
+
+@on_file_and_server
+def test_a_task_over_its_time_limit_is_killed_and_fails_and_no_other_notices(
+    sender: Sender, client: Client, place: Place
+) -> None:
+    beside = sender.send("hold", place.path("beside"), place.path("go"))
+    beside_pid = place.pid("beside")
+    never, ended = place.path("never"), place.path("ended")
+    task_id = sender.send("hold", place.path("started"), never, ended, time_limit=0.5)
+    error = sender.error(task_id)
+    assert isinstance(error, TimeLimitError)
+    assert str(error) == "It exceeded its time limit of 0.5 s."
+    assert ends_as(client, task_id, TaskState.FAILURE).error == str(error)
+    eventually(lambda: is_gone(place.pid("started")))
+    assert place.lines("ended") == []
+    # The other slot goes on, and this one takes work again.
+    assert sender.value(sender.send("add", 2, 2)) == 4
+    assert not is_gone(beside_pid)
+    place.write("go")
+    assert sender.value(beside) == "held"
+
+
+@on_file_and_server
+def test_a_task_over_its_soft_time_limit_may_clean_up_and_fails(
+    sender: Sender, client: Client, place: Place
+) -> None:
+    never, ended = place.path("never"), place.path("ended")
+    task_id = sender.send("hold", place.path("started"), never, ended, soft_time_limit=0.5)
+    error = sender.error(task_id)
+    assert isinstance(error, TimeLimitError)
+    assert str(error) == "It exceeded its soft time limit of 0.5 s."
+    assert ends_as(client, task_id, TaskState.FAILURE).error == str(error)
+    assert place.lines("ended") == ["ended"]
+
+
+@one_broker
+@pytest.mark.parametrize("limits", [{}, {"time_limit": 0.6}], ids=["grace", "time limit"])
+def test_a_task_that_does_not_listen_at_its_soft_limit_is_killed_after_it(
+    sender: Sender, place: Place, limits: dict[str, float]
+) -> None:
+    deaf = ("hold", place.path("started"), place.path("never"), "", True)
+    error = sender.error(sender.send(*deaf, soft_time_limit=0.3, **limits))
+    name = "time limit of 0.6 s" if limits else "soft time limit of 0.3 s"
+    assert str(error) == f"It exceeded its {name}."
+    eventually(lambda: is_gone(place.pid("started")))
+
+
+@one_broker
+def test_the_worker_has_limits_for_tasks_that_say_nothing_of_their_own(
+    start_worker: StartWorker, own_sender: Sender, place: Place
+) -> None:
+    start_worker(*INCLUDE, "-c", "2", "--time-limit", "0.5", "--soft-time-limit", "60")
+    held = own_sender.send("hold", place.path("held"), place.path("go"), time_limit=600)
+    error = own_sender.error(own_sender.send("hold", place.path("started"), place.path("never")))
+    assert str(error) == "It exceeded its time limit of 0.5 s."
+    # A child that is warm has all its time again for the next task.
+    assert [own_sender.value(own_sender.send("add", 1, 1)) for _ in range(3)] == [2, 2, 2]
+    place.write("go")
+    assert own_sender.value(held) == "held"
+
+
+@one_broker
+def test_a_limit_that_is_no_number_and_came_past_that_fails_its_task(sender: Sender) -> None:
+    name, labels = f"{USER_TASKS}:add", {"time_limit": "soon"}
+    plain = TaskiqMessage(task_id="odd", task_name=name, labels=labels, args=[1, 1], kwargs={})
+    message = sender.broker.formatter.dumps(plain)
+    sender.call(sender.broker.put, "odd", "dagster", 0, message.message)
+    assert "must be a number of seconds" in str(sender.error("odd"))
+    assert sender.value(sender.send("add", 1, 1)) == 2
+
+
+# -- expiry ----------------------------------------------------------------------------------
+
+
+def test_a_task_that_has_expired_when_its_turn_comes_is_not_started_and_ends_as_revoked(
+    sender: Sender, client: Client, place: Place
+) -> None:
+    holds = [sender.send("hold", place.path("started"), place.path("go")) for _ in range(2)]
+    place.said("started", 2)
+    expires_at = time.time() + 0.2
+    by_label = sender.send("note", place.path("notes"), expires_at=expires_at)
+    notes = {"path": place.path("notes")}
+    name, id_ = f"{USER_TASKS}:note", "ordered"
+    client.submit(Order(id_, name, notes, "dagster", run_id="run", expires_at=expires_at))
+    in_time = sender.send("note", place.path("in-time"), expires_at=time.time() + 3600)
+    eventually(lambda: time.time() > expires_at)
+    place.write("go")
+    assert [sender.value(each) for each in holds] == ["held", "held"]
+    for task_id in (by_label, id_):
+        ended = ends_as(client, task_id, TaskState.REVOKED)
+        assert ended.error == "It expired before it started."
+        assert isinstance(sender.error(task_id), TaskRevokedError)
+    assert sender.value(in_time) == int(place.lines("in-time")[0])
+    assert place.lines("notes") == []
+    assert waiting(client) == (0, 0)
+    # The loop of a run is told.
+    (mail,) = client.wait(run_channel("run"), FROM_START, 60, interrupted=lambda: False)
+    assert mail.body == {"task": id_, "state": "REVOKED"}
+
+
+def test_a_task_that_has_expired_is_not_started_in_the_process_that_sends_it() -> None:
+    client = client_for(Settings(broker="memory://expiry"))
+    client.submit(Order("late", "t", {}, "dagster", expires_at=time.time() - 1))
+    client.submit(Order("in-time", "t", {}, "dagster", expires_at=time.time() + 3600))
+    claimed = client.claim_in_process()
+    assert claimed is not None
+    assert claimed[1].id == "in-time"
+    assert client.claim_in_process() is None
+    ended = ends_as(client, "late", TaskState.REVOKED)
+    assert ended.error == "It expired before it started."
 
 
 # -- slots and signals -----------------------------------------------------------------------

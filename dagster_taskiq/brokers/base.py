@@ -17,6 +17,7 @@ from taskiq import AckableMessage, AsyncBroker, BrokerMessage
 
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings import Settings
+from dagster_taskiq.timing import check_times
 
 logger = logging.getLogger("dagster_taskiq.broker")
 
@@ -240,8 +241,10 @@ class QueueBroker(AsyncBroker):
         """Send one message; its labels ``queue_name`` and ``priority`` say where to.
 
         Raises:
-            ConfigError: the priority is not an integer.
+            ConfigError: the priority is not an integer, or a label of :mod:`dagster_taskiq.timing`
+                not a time.
         """
+        check_times(message.labels)
         priority = message.labels.get(PRIORITY_LABEL) or 0
         try:
             level = int(priority)

@@ -92,6 +92,25 @@ def worker() -> None:
     help="Replace a child process that holds more than this many KiB after a task.",
 )
 @click.option(
+    "--time-limit",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help=(
+        "Kill a task that runs longer than this; it fails, and its own RetryPolicy decides. A "
+        "launched run is a task like any other, also while it waits for its steps. Default: no "
+        "limit."
+    ),
+)
+@click.option(
+    "--soft-time-limit",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help=(
+        "The same, but the task is stopped with SIGTERM, and has the kill grace to write what "
+        "became of it. Default: no limit."
+    ),
+)
+@click.option(
     "--kill-grace",
     type=click.FloatRange(min=0),
     default=10.0,
@@ -117,6 +136,8 @@ def start(
     include: tuple[str, ...],
     max_tasks_per_child: int | None,
     max_memory_per_child: int | None,
+    time_limit: float | None,
+    soft_time_limit: float | None,
     kill_grace: float,
     drain_timeout: float | None,
 ) -> None:
@@ -151,6 +172,8 @@ def start(
             max_tasks_per_child=max_tasks_per_child,
             max_memory_per_child=max_memory_per_child * KIB if max_memory_per_child else None,
             kill_grace=kill_grace,
+            time_limit=time_limit,
+            soft_time_limit=soft_time_limit,
         ),
         drain_timeout=drain_timeout,
     )

@@ -26,10 +26,19 @@ from dagster_taskiq.brokers.base import QUEUE_LABEL, is_runs_lane
 from dagster_taskiq.errors import (
     ChildDiedError,
     ConfigError,
+    DagsterTaskiqError,
     TaskCutShortError,
     TaskRevokedError,
+    TimeLimitError,
 )
 from dagster_taskiq.settings import Settings
+from dagster_taskiq.timing import (
+    EXPIRED,
+    SOFT_TIME_LIMIT_LABEL,
+    TIME_LIMIT_LABEL,
+    has_expired,
+    read_time,
+)
 from dagster_taskiq.worker import fork_server, frames
 from dagster_taskiq.worker.logs import Mirror
 
@@ -72,6 +81,22 @@ class PoolOptions:
     max_memory_per_child: int | None = None
     #: Seconds between SIGTERM and SIGKILL for a task that is stopped.
     kill_grace: float = 10.0
+    #: Seconds after which a task is killed, unless its own label says otherwise; ``None``: never.
+    time_limit: float | None = None
+    #: Seconds after which a task is stopped as one that is cancelled, unless its own label says
+    #: otherwise; ``None``: never.
+    soft_time_limit: float | None = None
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """How long a task may run, in seconds; 0 for as long as it likes."""
+
+    hard: float = 0.0
+    soft: float = 0.0
+
+
+_NO_LIMITS = _Limits()
 
 
 @dataclass(eq=False)
@@ -94,6 +119,8 @@ class _Child:
     aside: bool = False
     #: Why its task is being stopped; ``None`` while nobody asked for that.
     stop_reason: str | None = None
+    #: That reason is a time limit, and so the task's own failure.
+    over_limit: bool = False
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
     #: Files into which its output is being captured.
     captures: set[str] = field(default_factory=set)
@@ -255,8 +282,10 @@ class Pool:
 
         Raises:
             TaskRevokedError: :meth:`stop` ended it; a ``TaskCutShortError`` where it could not say
-                anything more.
+                anything more, or has expired and was not begun.
+            TimeLimitError: it ran longer than it may.
             ChildDiedError: its process died; the text has the signal or exit code.
+            ConfigError: one of its labels that say when and for how long is no number.
         """
         task_id = message.task_id
         timer = self._expected.pop(task_id, None)
@@ -270,9 +299,12 @@ class Pool:
             self._seat(task_id)
         orchestrated = False
         try:
+            limits = self._limits_of(message)
+            if has_expired(message.labels):
+                raise TaskCutShortError(EXPIRED)
             child = await self._idle_child(message)
             try:
-                return await self._run_in(child, message)
+                return await self._run_in(child, message, limits)
             finally:
                 orchestrated, child.orchestrating = child.orchestrating, False
         finally:
@@ -291,7 +323,7 @@ class Pool:
         child = await self._spawn()
         child.aside = True
         try:
-            return await self._run_in(child, message)
+            return await self._run_in(child, message, _NO_LIMITS)
         finally:
             child.aside = False
 
@@ -315,7 +347,8 @@ class Pool:
         loop = asyncio.get_running_loop()
         if child.stop_reason is None:
             child.stop_reason = reason
-            logger.info("Stopping task %s in child %d: %s.", task_id, child.pid, reason)
+            why = reason.rstrip(".")
+            logger.info("Stopping task %s in child %d: %s.", task_id, child.pid, why)
             if not at_once:
                 child.signal(signal.SIGTERM)
                 grace = self.options.kill_grace
@@ -332,7 +365,37 @@ class Pool:
         for task_id in [*self._busy, *self._waiting]:
             self.stop(task_id, reason, at_once)
 
-    async def _run_in(self, child: _Child, message: TaskiqMessage) -> TaskiqResult[Any]:
+    def _limits_of(self, message: TaskiqMessage) -> _Limits:
+        labels, options = message.labels, self.options
+        return _Limits(
+            hard=read_time(labels, TIME_LIMIT_LABEL) or options.time_limit or 0.0,
+            soft=read_time(labels, SOFT_TIME_LIMIT_LABEL) or options.soft_time_limit or 0.0,
+        )
+
+    def _limit(self, child: _Child, limits: _Limits) -> list[asyncio.TimerHandle]:
+        """Have a task stopped when it runs longer than it may; return what calls that off."""
+        later = asyncio.get_running_loop().call_later
+        timers = []
+        if limits.hard:
+            reason = f"It exceeded its time limit of {limits.hard:g} s."
+            timers.append(later(limits.hard, self._exceed, child, reason, True))
+        if limits.soft:
+            reason = f"It exceeded its soft time limit of {limits.soft:g} s."
+            timers.append(later(limits.soft, self._exceed, child, reason, False))
+        return timers
+
+    def _exceed(self, child: _Child, reason: str, at_once: bool) -> None:
+        if child.message is None:
+            return
+        if child.stop_reason is None:
+            child.over_limit = True
+        elif child.over_limit:
+            child.stop_reason = reason
+        self.stop(child.message.task_id, reason, at_once)
+
+    async def _run_in(
+        self, child: _Child, message: TaskiqMessage, limits: _Limits
+    ) -> TaskiqResult[Any]:
         task_id = message.task_id
         child.message, child.since = message, time.monotonic()
         if not child.aside:
@@ -340,6 +403,7 @@ class Pool:
         self._busy[task_id] = child
         self._waiting.pop(task_id, None)
         reusable = False
+        timers = self._limit(child, limits)
         try:
             early = self._stopped_early.pop(task_id, None)
             if early is not None:
@@ -363,18 +427,20 @@ class Pool:
                 result = TaskiqResult[Any].model_validate_json(frame["done"])
                 reusable = self._is_reusable(child, int(frame["rss"])) and not frame["last"]
                 if child.stop_reason is not None and result.is_err:
-                    raise TaskRevokedError(child.stop_reason)
+                    raise _stopped(child, TaskRevokedError)
                 return result
             # What it started has lost its parent, and must not go on in its name.
             child.signal_group(signal.SIGKILL)
             code = await self._exit_code(child)
             if child.stop_reason is not None:
-                raise TaskCutShortError(child.stop_reason)
+                raise _stopped(child, TaskCutShortError)
             raise ChildDiedError(
                 f"The process that ran the task (pid {child.pid}, worker {self.worker_name}) "
                 f"{describe_exit(code)}."
             )
         finally:
+            for timer in timers:
+                timer.cancel()
             self._busy.pop(task_id, None)
             child.message = None
             if reusable and child.is_usable and not self._closing:
@@ -579,6 +645,11 @@ def describe_exit(code: int | None) -> str:
 def included(modules: Sequence[str]) -> tuple[str, ...]:
     """Return module names without repetition, in order."""
     return tuple(dict.fromkeys(name for name in modules if name))
+
+
+def _stopped(child: _Child, otherwise: type[TaskRevokedError]) -> DagsterTaskiqError:
+    """Return the end of a task that was stopped: a limit is its own fault, else somebody asked."""
+    return (TimeLimitError if child.over_limit else otherwise)(child.stop_reason)
 
 
 def _code_of(message: TaskiqMessage) -> str:

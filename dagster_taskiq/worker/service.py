@@ -32,7 +32,13 @@ from dagster_taskiq.backends.base import (
     run_channel,
 )
 from dagster_taskiq.brokers.base import QUEUE_LABEL, QueueBroker
-from dagster_taskiq.errors import ChildDiedError, ConfigError, TaskCutShortError, TaskFailedError
+from dagster_taskiq.errors import (
+    ChildDiedError,
+    ConfigError,
+    TaskCutShortError,
+    TaskFailedError,
+    TimeLimitError,
+)
 from dagster_taskiq.task_names import PACKED_RUN, SETTLE_RUN
 from dagster_taskiq.version import __version__
 from dagster_taskiq.worker.control import Control
@@ -168,7 +174,8 @@ class WorkerService:
 
         Raises:
             NoResultError: it is not this worker's to run: delivered twice, revoked, given back.
-            TaskRevokedError: it was stopped.
+            TaskRevokedError: it was stopped, or has expired.
+            TimeLimitError: it ran longer than it may.
             ChildDiedError: its process died.
         """
         message = context.message
@@ -199,7 +206,11 @@ class WorkerService:
             await self._settle(message, str(error))
             raise
         except TaskCutShortError as error:
-            await self._settle(message, f"Worker {self.options.name} cut it short: {error}.")
+            why = str(error).rstrip(".")
+            await self._settle(message, f"Worker {self.options.name} cut it short: {why}.")
+            raise
+        except TimeLimitError as error:
+            await self._settle(message, f"Worker {self.options.name} stopped the run. {error}")
             raise
         finally:
             await acknowledged

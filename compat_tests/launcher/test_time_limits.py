@@ -1,0 +1,29 @@
+"""Launched runs on a worker with time limits: a run over the limit fails, and says why."""
+
+import pytest
+from dagster import DagsterEventType, DagsterRunStatus
+
+from compat_tests.conftest import StartWorker
+from compat_tests.executor.scratch import Scratch
+from compat_tests.launcher.conftest import OwnFleet
+from compat_tests.launcher.deaths import ends_of, wait_until_gone, wait_until_task_ended
+
+pytestmark = pytest.mark.parametrize("broker_kind", ["embedded"], indirect=True)
+
+
+@pytest.mark.parametrize("option", ["--time-limit", "--soft-time-limit"])
+def test_a_run_over_the_limit_fails_and_leaves_no_step_behind(
+    own_fleet: OwnFleet, start_worker: StartWorker, scratch: Scratch, option: str
+) -> None:
+    fleet = own_fleet()
+    start_worker("-c", "2", option, "12")
+    outcome = fleet.launch("relay", scratch)
+    scratch.wait_for("held-began")
+    fleet.wait(outcome)
+    assert outcome.status is DagsterRunStatus.FAILURE
+    wait_until_task_ended(fleet, outcome)
+    wait_until_gone(int(scratch.lines("held-began")[0]))
+    assert (scratch.count("held-began"), scratch.count("held-ended")) == (1, 0)
+    assert ends_of(outcome) == [DagsterEventType.RUN_FAILURE]
+    if option == "--time-limit":
+        assert "stopped the run. It exceeded its time limit of 12 s." in outcome.run_failure()

@@ -1,0 +1,127 @@
+"""From what a project has configured Celery with, to the engine's settings.
+
+What counts, first to last: Celery's environment variables, what was passed, the Celery settings in
+``config_source``, the worker that this process works for, this project's own environment
+variables, the defaults of dagster-celery.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dagster_celery._translate.rows import Remark
+from dagster_celery._translate.settings import translate_settings
+from dagster_celery._translate.urls import translate_backend, translate_broker
+from dagster_celery.config import DEFAULT_CONFIG
+from dagster_celery.defaults import (
+    broker_url,
+    result_backend,
+    task_default_priority,
+    task_default_queue,
+)
+from dagster_taskiq.older_names import warn_older, warn_user
+from dagster_taskiq.settings import BACKEND_ENV, BROKER_ENV, Settings, in_worker
+
+#: Celery's environment variables for broker and backend, which override all else, and ours.
+CELERY_BROKER_ENV, CELERY_BACKEND_ENV = "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"
+_NOW_CALLED = {CELERY_BROKER_ENV: BROKER_ENV, CELERY_BACKEND_ENV: BACKEND_ENV}
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A Celery configuration as this project has it."""
+
+    #: What both ends of the queue must agree on.
+    settings: Settings
+    #: What a worker takes from it: options of ``dagster-taskiq worker start``, by parameter.
+    worker: Mapping[str, Any]
+    #: What the app object alone uses, by Celery's names.
+    app: Mapping[str, Any]
+
+
+def configure(
+    broker: str | None = None,
+    backend: str | None = None,
+    include: Sequence[str] = (),
+    config_source: Mapping[str, Any] | None = None,
+    default_queue: str | None = None,
+    file: str = "<configuration>",
+) -> Configuration:
+    """Translate a configuration, and warn of what has another name now.
+
+    Args:
+        broker: Celery's broker URL, where one was given.
+        backend: Celery's result backend, where one was given.
+        include: modules that workers import.
+        config_source: Celery's settings by name, old or new.
+        default_queue: the queue of what has no tag; ``task_default_queue`` where ``None``.
+        file: where all this is written, for warnings about it.
+
+    Raises:
+        ConfigError: a setting or URL that cannot be translated; the text says what to use.
+    """
+    source = _written_by_user(config_source or {})
+    given = _first(os.environ.get(CELERY_BROKER_ENV), _unless(broker, broker_url))
+    translation = translate_settings(source, broker=given or str(source.get("broker_url", "")))
+    remarks = list(translation.remarks)
+    plain: dict[str, Any] = {
+        "queue": task_default_queue,
+        "priority": task_default_priority,
+        **translation.settings,
+    }
+    plain["include"] = tuple(dict.fromkeys([*plain.get("include", ()), *include]))
+    if default_queue is not None:
+        plain["queue"] = default_queue
+    if not translation.app.get("task_always_eager"):
+        url = given or plain.pop("broker", None)
+        result = _first(
+            os.environ.get(CELERY_BACKEND_ENV),
+            _unless(backend, result_backend),
+            plain.pop("backend", None),
+        )
+        remarks += _put(plain, "broker", url or _default_broker(), translate_broker)
+        follows = "broker" not in plain
+        remarks += _put(
+            plain, "backend", result or (None if follows else result_backend), translate_backend
+        )
+    _warn(remarks, file)
+    return Configuration(Settings.from_dict(plain), translation.worker, translation.app)
+
+
+def _written_by_user(config_source: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what every executor and launcher of dagster-celery adds by itself."""
+    return {
+        name: value
+        for name, value in config_source.items()
+        if name not in DEFAULT_CONFIG or DEFAULT_CONFIG[name] != value
+    }
+
+
+def _default_broker() -> str | None:
+    """Return the default broker; ``None`` where the worker, or our own variable, names another."""
+    return None if in_worker() or os.environ.get(BROKER_ENV) else broker_url
+
+
+def _put(plain: dict[str, Any], name: str, url: str | None, translate: Any) -> tuple[Remark, ...]:
+    if not url:
+        return ()
+    plain[name], remarks = translate(url)
+    found: tuple[Remark, ...] = remarks
+    return found
+
+
+def _warn(remarks: Iterable[Remark], file: str) -> None:
+    for older, newer in _NOW_CALLED.items():
+        if os.environ.get(older):
+            warn_older(f"the variable {older} is now {newer}.", "<environment>")
+    for remark in remarks:
+        warn_user(remark.text, file)
+
+
+def _first(*values: str | None) -> str | None:
+    return next((each for each in values if each), None)
+
+
+def _unless(value: str | None, default: str) -> str | None:
+    return None if value == default else value

@@ -1,0 +1,196 @@
+"""The loop of a run whose steps are sent by a function of the executor's own."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
+from typing import Any, cast
+
+from dagster import DagsterEvent
+from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._core.execution.context.system import PlanOrchestrationContext
+from dagster._core.execution.plan.plan import ExecutionPlan
+from dagster._grpc.types import ExecuteStepArgs
+from dagster._serdes import unpack_value
+
+from dagster_celery._celery_app import SENT_FOR, CeleryApp
+from dagster_celery._celery_result import AsyncResult
+from dagster_celery._door import door
+from dagster_celery.make_app import make_app
+from dagster_taskiq.backends.base import Mail, Task, TaskState, Worker, end_mail
+from dagster_taskiq.client import Client, Order, client_for
+from dagster_taskiq.errors import TaskRevokedError
+from dagster_taskiq.event_log import ends_step
+from dagster_taskiq.executor import TaskiqExecutor
+from dagster_taskiq.orchestration import TICK_SECONDS, RunLoop
+from dagster_taskiq.performing import describe_failure
+from dagster_taskiq.settings import Settings
+
+#: What executors of this kind mark the waiting of a step with, in Dagster's events.
+DELEGATE_MARKER = "celery_queue_wait"
+
+#: Sends a step: app, context, step, queue, priority, known state in; the result to come out.
+StepExecutionFn = Callable[..., Any]
+
+#: The worker, so to speak, of what a function has sent to where no worker of ours is.
+_ELSEWHERE = Worker("elsewhere", "elsewhere", "", 0, (), 0, "", lease=1.0)
+#: Seconds between two looks at results that do not say when they are ready.
+_LOOK_SECONDS = 0.05
+
+
+def core_celery_execution_loop(
+    job_context: PlanOrchestrationContext,
+    execution_plan: ExecutionPlan,
+    step_execution_fn: StepExecutionFn,
+) -> Iterator[DagsterEvent]:
+    """Execute a plan, each step of which a function sends.
+
+    Args:
+        job_context: Dagster's context; its executor has ``app_args()``, for :func:`make_app`, and
+            ``retries``.
+        execution_plan: what to execute.
+        step_execution_fn: called with the app, the context, the step, its queue, its priority and
+            the state of the run, so far as it concerns the step. Returns the result of a task of
+            the app; or anything with ``ready()``, ``get()`` and ``revoke()``. The step's events are
+            read from Dagster's event log.
+
+    Yields:
+        The run's events, those of a step together when it has ended.
+
+    Raises:
+        as ``TaskiqExecutor.execute``, and whatever the function raises.
+    """
+    executor: Any = job_context.executor
+    app = make_app(executor.app_args())
+    open_client = partial(_submitting, app, job_context, execution_plan, step_execution_fn)
+    ours = TaskiqExecutor(app.configuration.settings, executor.retries)
+    return by_step(RunLoop(ours, job_context, execution_plan, open_client).events())
+
+
+def by_step(events: Iterator[DagsterEvent]) -> Iterator[DagsterEvent]:
+    """Hold back the events of a step until it has ended, as the original's loop does.
+
+    Who reads the events of a run as it goes on may count on a step that has started having ended.
+    """
+    held: dict[str, list[DagsterEvent]] = {}
+    ended: set[str] = set()
+    try:
+        for event in events:
+            key = event.step_key
+            if key is None or key in ended:
+                yield event
+                continue
+            held.setdefault(key, []).append(event)
+            if ends_step(event):
+                ended.add(key)
+                yield from held.pop(key)
+    except DagsterExecutionInterruptedError:
+        yield from chain.from_iterable(held.values())
+        raise
+    yield from chain.from_iterable(held.values())
+
+
+@dataclass
+class _SubmittingClient:
+    """A client whose tasks are sent by a function; all else is the client's own."""
+
+    client: Client
+    send: Callable[[Order], Any]
+    #: The results, by task id, of what was sent elsewhere than to the client's broker.
+    elsewhere: dict[str, Any] = field(default_factory=dict)
+    #: Those that have ended, and how.
+    ended: dict[str, Task] = field(default_factory=dict)
+    #: What is sent runs on workers, or has run when it is sent.
+    runs_in_process: bool = False
+
+    def submit(self, order: Order) -> str:
+        """Have the task sent, under the id its order has."""
+        if order.id not in self.elsewhere:
+            token = SENT_FOR.set(order)
+            try:
+                result = self.send(order)
+            finally:
+                SENT_FOR.reset(token)
+            if not isinstance(result, AsyncResult):
+                self.elsewhere[order.id] = result
+        return order.id
+
+    def tasks(self, task_ids: Sequence[str]) -> dict[str, Task]:
+        """Return what is known of tasks, here or elsewhere."""
+        here = [each for each in task_ids if each not in self.elsewhere]
+        known = self.client.tasks(here) if here else {}
+        known.update({each: self._look(each) for each in task_ids if each in self.elsewhere})
+        return known
+
+    def workers(self) -> list[Worker]:
+        """Return the workers, with one for what runs elsewhere."""
+        return [*self.client.workers(), _ELSEWHERE]
+
+    def revoke(self, task_ids: Sequence[str], reason: str, at_once: bool = False) -> None:
+        """Cancel tasks, here or elsewhere."""
+        for task_id in task_ids:
+            if task_id in self.elsewhere:
+                self.elsewhere[task_id].revoke()
+        here = [each for each in task_ids if each not in self.elsewhere]
+        if here:
+            self.client.revoke(here, reason, at_once)
+
+    def wait(
+        self, channel: str, after: str, timeout: float, interrupted: Callable[[], bool]
+    ) -> list[Mail]:
+        """Wait for mail, or for a result from elsewhere."""
+        deadline = time.monotonic() + timeout
+        while going := [each for each in self.elsewhere if each not in self.ended]:
+            found = [task for each in going if (task := self._look(each)).state.is_final]
+            if found:
+                return [Mail(after, end_mail(task, task.state)) for task in found]
+            left = deadline - time.monotonic()
+            if left <= 0 or interrupted():
+                return []
+            mails = self.client.wait(channel, after, min(_LOOK_SECONDS, left), interrupted)
+            if mails:
+                return mails
+        return self.client.wait(channel, after, deadline - time.monotonic(), interrupted)
+
+    def _look(self, task_id: str) -> Task:
+        if task_id in self.ended:
+            return self.ended[task_id]
+        result = self.elsewhere[task_id]
+        state, text = TaskState.STARTED, ""
+        if result.ready():
+            state = TaskState.SUCCESS
+            try:
+                result.get()
+            except TaskRevokedError as error:
+                state, text = TaskState.REVOKED, str(error)
+            except Exception as error:
+                state, text = TaskState.FAILURE, describe_failure(error)
+        task = Task(task_id, state=state, worker=_ELSEWHERE.id, started_at=1.0, error=text)
+        if state.is_final:
+            self.ended[task_id] = task
+        return task
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.client, name)
+
+
+def _submitting(
+    app: CeleryApp,
+    context: PlanOrchestrationContext,
+    plan: ExecutionPlan,
+    step_execution_fn: StepExecutionFn,
+    settings: Settings,
+) -> Client:
+    def send(order: Order) -> Any:
+        packed = order.kwargs["execute_step_args_packed"]
+        state = unpack_value(packed, as_type=ExecuteStepArgs).known_state
+        step = plan.get_step_by_key(order.step_key)
+        return step_execution_fn(app, context, step, order.queue, order.priority, state)
+
+    return cast(Client, _SubmittingClient(client_for(settings), send))
+
+
+__all__ = ["DELEGATE_MARKER", "TICK_SECONDS", "core_celery_execution_loop"]
+
+door(__name__)

@@ -1,0 +1,174 @@
+"""``CeleryRunLauncher``: the run launcher of dagster-celery, on a taskiq broker."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dagster import DagsterInstance, DagsterRun, Field, Noneable, Permissive, StringSource
+from dagster import _check as check
+from dagster._core.launcher import LaunchRunContext, ResumeRunContext
+from dagster._serdes import ConfigurableClassData
+from typing_extensions import Self
+
+from dagster_celery._configuration import configure
+from dagster_celery._door import door
+from dagster_celery.config import DEFAULT_CONFIG
+from dagster_celery.defaults import task_default_queue
+from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
+from dagster_taskiq.launcher import TaskiqRunLauncher
+from dagster_taskiq.older_names import line_with, warn_older
+from dagster_taskiq.tags import TASK_ID_TAG
+
+if TYPE_CHECKING:
+    from dagster_celery._celery_app import CeleryApp
+
+
+class CeleryRunLauncher(TaskiqRunLauncher):
+    """A ``TaskiqRunLauncher`` that is configured as Celery is.
+
+    A run that is terminated through it ends as FAILURE, as with dagster-celery; with
+    ``TaskiqRunLauncher`` it ends as CANCELED.
+    """
+
+    def __init__(
+        self,
+        default_queue: str,
+        broker: str | None = None,
+        backend: str | None = None,
+        include: list[str] | None = None,
+        config_source: dict[str, Any] | None = None,
+        inst_data: ConfigurableClassData | None = None,
+    ) -> None:
+        """Make the launcher; nothing is connected until it is used.
+
+        Args:
+            default_queue: the queue of a run that has no queue tag.
+            broker: Celery's broker URL.
+            backend: Celery's result backend.
+            include: modules that are imported before a run is loaded.
+            config_source: Celery's settings.
+            inst_data: Dagster's own record of how the launcher was configured.
+
+        Raises:
+            ConfigError: a setting or URL that cannot be translated; the text says what to use.
+        """
+        self.broker = check.opt_str_param(broker, "broker") if broker else None
+        self.backend = check.opt_str_param(backend, "backend") if backend else None
+        self.include = check.opt_list_param(include, "include", of_type=str)
+        source = check.opt_dict_param(config_source, "config_source")
+        self.config_source = {**DEFAULT_CONFIG, **source}
+        self.default_queue = check.str_param(default_queue, "default_queue")
+        configuration = configure(
+            broker, backend, self.include, source, default_queue, file=str(_instance_file())
+        )
+        super().__init__(configuration.settings, inst_data)
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        """Return the schema of the ``config`` in ``dagster.yaml``."""
+        return {
+            "broker": Field(
+                Noneable(StringSource),
+                is_required=False,
+                description=(
+                    "URL of the broker, as Celery writes it or as TaskiqRunLauncher does. Default: "
+                    "RabbitMQ on $DAGSTER_CELERY_BROKER_HOST, else on this machine."
+                ),
+            ),
+            "backend": Field(
+                Noneable(StringSource),
+                is_required=False,
+                default_value="rpc://",
+                description="URL of the backend. Default: `rpc://`, the broker's own server.",
+            ),
+            "include": Field(
+                [str], is_required=False, description="Modules that every worker imports."
+            ),
+            "default_queue": Field(
+                StringSource,
+                is_required=False,
+                default_value=task_default_queue,
+                description="The queue of a run that has no queue tag.",
+            ),
+            "config_source": Field(
+                Noneable(Permissive()),
+                is_required=False,
+                description="Settings of Celery, by the names it has given them since version 4.",
+            ),
+        }
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData, config_value: Mapping[str, Any]
+    ) -> Self:
+        """Make the launcher from a config that Dagster has checked against its schema.
+
+        Raises:
+            ConfigError: a setting or URL that cannot be translated.
+        """
+        file = str(_instance_file())
+        line = line_with(file, cls.__name__)
+        warn_older("CeleryRunLauncher is now TaskiqRunLauncher, in dagster_taskiq.", file, line)
+        return cls(inst_data=inst_data, **config_value)
+
+    def app_args(self) -> dict[str, Any]:
+        """Return the arguments for ``make_app``."""
+        return {
+            "broker": self.broker,
+            "backend": self.backend,
+            "include": self.include,
+            "config_source": self.config_source,
+            "task_default_queue": self.default_queue,
+        }
+
+    @property
+    def celery(self) -> "CeleryApp":
+        """An app with this configuration, for whoever asks it about the tasks of runs."""
+        # Imported here: every process that opens an instance makes its launcher.
+        from dagster_celery.make_app import make_app  # noqa: PLC0415
+
+        return make_app(self.app_args())
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        """Send a run to the queue its tags name.
+
+        Raises:
+            as ``TaskiqRunLauncher.launch_run``.
+        """
+        super().launch_run(context)
+        self._add_older_tag(context.dagster_run)
+
+    def resume_run(self, context: ResumeRunContext) -> None:
+        """Send a run to its queue once more, to go on where it was.
+
+        Raises:
+            as ``TaskiqRunLauncher.resume_run``.
+        """
+        super().resume_run(context)
+        self._add_older_tag(context.dagster_run)
+
+    def terminate(self, run_id: str) -> bool:
+        """Cancel a run that waits, or stop one that runs, with its steps; do not wait for that.
+
+        Returns:
+            ``False`` when there is nothing to stop, as ``TaskiqRunLauncher.terminate``.
+        """
+        return self._runs.terminate(run_id, as_canceled=False)
+
+    def _add_older_tag(self, run: DagsterRun) -> None:
+        """Tag a run with the id of its task by the older name too, for who reads that."""
+        instance: DagsterInstance = self._instance
+        sent = instance.get_run_by_id(run.run_id)
+        if sent is not None and TASK_ID_TAG in sent.tags:
+            older = {DAGSTER_CELERY_TASK_ID_TAG: sent.tags[TASK_ID_TAG]}
+            instance.add_run_tags(run.run_id, older)
+
+
+def _instance_file() -> Path:
+    return Path(os.environ.get("DAGSTER_HOME", ".")).expanduser() / "dagster.yaml"
+
+
+__all__ = ["CeleryRunLauncher"]
+
+door(__name__)

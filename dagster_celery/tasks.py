@@ -1,0 +1,95 @@
+"""Dagster's tasks, defined on an app."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dagster import DagsterInstance
+from dagster._grpc.types import ExecuteStepArgs
+from dagster._serdes import serialize_value, unpack_value
+
+from dagster_celery._celery_app import CeleryApp, Task
+from dagster_celery._door import door
+from dagster_celery.config import (
+    TASK_EXECUTE_JOB_NAME,
+    TASK_EXECUTE_PLAN_NAME,
+    TASK_RESUME_JOB_NAME,
+)
+from dagster_taskiq import tasks
+
+
+def create_task(celery_app: CeleryApp, **task_kwargs: Any) -> Task:
+    """Define the task that executes a step.
+
+    Args:
+        celery_app: the app.
+        task_kwargs: options of the task.
+
+    Returns:
+        The task. It takes packed ``ExecuteStepArgs`` and ``ReconstructableJob.to_dict()``, and
+        returns the step's events, serialized; nothing where the loop of a run has sent it, which
+        reads them from Dagster's event log.
+    """
+
+    def _execute_plan(
+        self: Task,
+        execute_step_args_packed: dict[str, Any],
+        executable_dict: dict[str, Any],
+        **others: Any,
+    ) -> list[str] | None:
+        tasks.execute_plan(execute_step_args_packed, executable_dict, **others)
+        return None if self.request.run_id else _events_of(execute_step_args_packed)
+
+    return celery_app.task(bind=True, name=TASK_EXECUTE_PLAN_NAME, **task_kwargs)(_execute_plan)
+
+
+def create_execute_job_task(celery: CeleryApp, **task_kwargs: Any) -> Task:
+    """Define the task that executes a run; it takes packed ``ExecuteRunArgs``.
+
+    Args:
+        celery: the app.
+        task_kwargs: options of the task.
+    """
+
+    def _execute_job(
+        self: Task, execute_job_args_packed: dict[str, Any], include: Sequence[str] = ()
+    ) -> int:
+        tasks.execute_job(execute_job_args_packed, include)
+        return 0
+
+    return celery.task(bind=True, name=TASK_EXECUTE_JOB_NAME, **task_kwargs)(_execute_job)
+
+
+def create_resume_job_task(celery: CeleryApp, **task_kwargs: Any) -> Task:
+    """Define the task that goes on with a run; it takes packed ``ResumeRunArgs``.
+
+    Args:
+        celery: the app.
+        task_kwargs: options of the task.
+    """
+
+    def _resume_job(
+        self: Task,
+        resume_job_args_packed: dict[str, Any],
+        include: Sequence[str] = (),
+        previous_task_id: str = "",
+    ) -> int:
+        tasks.resume_job(resume_job_args_packed, include, previous_task_id)
+        return 0
+
+    return celery.task(bind=True, name=TASK_RESUME_JOB_NAME, **task_kwargs)(_resume_job)
+
+
+def _events_of(execute_step_args_packed: Mapping[str, Any]) -> list[str]:
+    """Return the events of a step, as the event log has them."""
+    args = unpack_value(dict(execute_step_args_packed), as_type=ExecuteStepArgs)
+    if args.instance_ref is None:
+        return []
+    with DagsterInstance.from_ref(args.instance_ref) as instance:
+        events = [entry.dagster_event for entry in instance.all_logs(args.run_id)]
+    keys = args.step_keys_to_execute or ()
+    return [serialize_value(each) for each in events if each and each.step_key in keys]
+
+
+__all__ = ["create_execute_job_task", "create_resume_job_task", "create_task"]
+
+door(__name__)

@@ -1,0 +1,70 @@
+"""The labels of a message that say when its task may run, and for how long.
+
+A label is what taskiq sends beside a task's arguments; whoever uses taskiq sets one with
+``task.kicker().with_labels(time_limit=60).kiq()``. All of these are numbers, and 0 says no more
+than a label that is not there.
+"""
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from dagster_taskiq.errors import ConfigError
+
+#: Seconds that the task may run; its process is killed then. Counts instead of the worker's own.
+TIME_LIMIT_LABEL = "time_limit"
+#: Seconds after which the task is stopped gently, as one that is cancelled. Counts instead of the
+#: worker's own.
+SOFT_TIME_LIMIT_LABEL = "soft_time_limit"
+#: When the task is not wanted any more, in seconds since the epoch, by the clock of whoever would
+#: start it: from then on it is not started, and ends as REVOKED when its turn comes.
+EXPIRES_AT_LABEL = "expires_at"
+
+#: Why such a task has ended.
+EXPIRED = "It expired before it started."
+
+#: All of them, with what each is a number of.
+UNITS = {
+    TIME_LIMIT_LABEL: "seconds",
+    SOFT_TIME_LIMIT_LABEL: "seconds",
+    EXPIRES_AT_LABEL: "seconds since the epoch",
+}
+
+
+def read_time(labels: Mapping[str, Any], name: str) -> float:
+    """Return what one of the labels in ``UNITS`` says; 0 where it is not there.
+
+    Raises:
+        ConfigError: it is not a number, or less than 0.
+    """
+    value = labels.get(name) or 0
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise ConfigError(
+            f'The label "{name}" must be a number of {UNITS[name]}, 0 or more, but it is {value!r}.'
+        )
+    return number
+
+
+def check_times(labels: Mapping[str, Any]) -> None:
+    """Look at all of them, before a message is sent.
+
+    Raises:
+        ConfigError: one is not a number, or less than 0.
+    """
+    for name in UNITS:
+        read_time(labels, name)
+
+
+def has_expired(labels: Mapping[str, Any]) -> bool:
+    """Return whether a task that has not started must not start any more.
+
+    Raises:
+        ConfigError: its label is not a number.
+    """
+    expires_at = read_time(labels, EXPIRES_AT_LABEL)
+    return 0 < expires_at <= time.time()
