@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 
 import click
@@ -38,6 +39,8 @@ SPREAD, WHOLE = JOBS = ("flood_report", "week_of_levels")
 #: The step whose first attempt fails, since the line of its station is busy.
 RETRIED = "read_gauge[oxmead]"
 QUEUES = {"dagster", "crunch"}
+#: What warnings about environment variables have in place of a file.
+ENVIRONMENT = "<environment>"
 STATIONS = ["upford", "millbridge", "oxmead", "eastport"]
 
 _COLUMNS = ("job", "step", "queue", "worker", "attempts", "seconds")
@@ -180,11 +183,15 @@ def _facts(
 
 def _show_older_names(names: Sequence[OlderName]) -> None:
     """Print what is left to rename, as the processes of the project were warned of it."""
+    # The variables that name the broker are the demo's, and no part of the project.
+    theirs = [name for name in names if name.file != ENVIRONMENT]
     click.echo(
-        f"\nNothing has to be renamed. What may be, in {len(names)} places, by the warnings:"
+        f"\nNothing has to be renamed. What may be, by the {len(theirs)} warnings there were:"
     )
-    for name in names:
-        click.echo(f"\n  {name.file}:{name.line}\n    {name.text}")
+    for (file, line), found in groupby(theirs, key=lambda name: (name.file, name.line)):
+        click.echo(f"\n  {file}:{line}")
+        for name in found:
+            click.echo(f"    {name.text}")
     click.echo(f"\nThe same project, with all of that done: {_relative(RENAMED)}")
 
 

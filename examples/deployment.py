@@ -41,8 +41,12 @@ OTHERS = frozenset({BROKER_ENV, BACKEND_ENV})
 #: Shows the warnings about older names, and changes nothing for others. Python reads this before
 #: installed packages can be imported, and so the category goes by the start of its messages.
 SHOW_WARNINGS = "default:dagster-celery:DeprecationWarning"
-#: How Python prints such a warning: file, line, category, text.
-_PRINTED = re.compile(r"^(\S.*?):(\d+): \w*DeprecationWarning: dagster-celery: (.+)$", re.MULTILINE)
+#: How Python prints such a warning: file, line, category, text. Dagster's commands log it, with a
+#: time and more before it.
+_PRINTED = re.compile(
+    r"^(?:.* - WARNING - )?(\S.*?):(\d+): \w*DeprecationWarning: dagster-celery: (.+)$",
+    re.MULTILINE,
+)
 
 #: How long all that is waited for may take, in seconds, on a machine that has other things to do.
 PATIENCE_SECONDS = 120.0
