@@ -57,6 +57,8 @@ class Order:
     #: When it is not worth starting any more, in seconds since the epoch; 0 for never.
     expires_at: float = 0.0
     labels: Mapping[str, Any] = field(default_factory=dict)
+    #: Positional arguments, before those by name.
+    args: Sequence[Any] = ()
 
     def message(self) -> TaskiqMessage:
         """Return it as taskiq's message."""
@@ -72,7 +74,7 @@ class Order:
             task_id=self.id,
             task_name=self.name,
             labels={name: value for name, value in labels.items() if value != ""},
-            args=[],
+            args=list(self.args),
             kwargs=dict(self.kwargs),
         )
 

@@ -1,0 +1,133 @@
+"""A fleet that was started by the commands of dagster-celery, for each broker."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from compat_tests.conftest import BROKERS, make_settings
+from compat_tests.waiting import eventually
+from compat_tests.workers import ROOT
+from dagster_celery._celery_app import CeleryApp
+from dagster_celery.make_app import make_app
+from dagster_taskiq.settings import Settings
+
+APP = "compat_tests.facade.old_project"
+WORKER = "old"
+SLOTS = 2
+
+
+def run_cli(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ``dagster-celery`` as its users do, with its warnings not shown unless asked for."""
+    return subprocess.run(
+        [sys.executable, "-m", "dagster_celery", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        check=False,
+    )
+
+
+@dataclass
+class OldFleet:
+    """One worker, its Dagster home and its config file."""
+
+    settings: Settings
+    home: Path
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The config of ``celery_executor``."""
+        return {
+            "broker": self.settings.broker,
+            "backend": self.settings.backend or "rpc://",
+            "config_source": {
+                "broker_transport_options": {"global_keyprefix": self.settings.prefix},
+                "worker_concurrency": SLOTS,
+            },
+        }
+
+    @property
+    def config_file(self) -> Path:
+        path = self.home / "celery.yaml"
+        path.write_text(yaml.safe_dump({"execution": {"config": self.config}}))
+        return path
+
+    def app(self) -> CeleryApp:
+        names = ("broker", "backend", "config_source")
+        return make_app({name: self.config[name] for name in names})
+
+    def cli(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return run_cli(*arguments, DAGSTER_HOME=str(self.home), **environment)
+
+    def start(self, name: str, *arguments: str, app: str = APP) -> "subprocess.Popen[bytes]":
+        """Start a worker, and return when it is there."""
+        command = [sys.executable, "-m", "dagster_celery", "worker", "start", "-A", app]
+        command += ["-y", str(self.config_file), "-n", name, *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "DAGSTER_HOME": str(self.home)}
+        log = self.home / f"{name}.log"
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
+            )
+        control = self.app().control
+
+        def there() -> bool:
+            assert process.poll() is None, log.read_text()
+            known = control.inspect().ping() or {}
+            return any(each.startswith(f"{name}@") for each in known)
+
+        eventually(there)
+        return process
+
+
+def end(process: "subprocess.Popen[bytes]") -> int:
+    """End a worker as Ctrl-C does, and return its exit code."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+    return process.wait(60)
+
+
+@pytest.fixture(scope="session")
+def old_fleet_of_kind(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Callable[[str], OldFleet]]:
+    fleets: dict[str, OldFleet] = {}
+    with ExitStack() as stack:
+
+        def find(kind: str) -> OldFleet:
+            if kind not in fleets:
+                home = tmp_path_factory.mktemp(f"old-{kind}")
+                (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+                fleets[kind] = OldFleet(make_settings(kind, home, request), home)
+                process = fleets[kind].start(
+                    WORKER, "-q", "dagster", "-q", "side,more", "--", "-E", "--prefetch-multiplier=1"
+                )
+                stack.callback(end, process)
+            return fleets[kind]
+
+        yield find
+
+
+@pytest.fixture(params=BROKERS)
+def old_fleet(
+    request: pytest.FixtureRequest, old_fleet_of_kind: Callable[[str], OldFleet]
+) -> OldFleet:
+    """A fleet on each broker."""
+    return old_fleet_of_kind(request.param)
+
+
+@pytest.fixture
+def embedded_fleet(old_fleet_of_kind: Callable[[str], OldFleet]) -> OldFleet:
+    """The fleet on the embedded broker, for what is the same on all of them."""
+    return old_fleet_of_kind("embedded")

@@ -1,0 +1,75 @@
+"""A project as dagster-celery's users have it: jobs, and tasks of its own on an app."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from dagster import Config, OpExecutionContext, RetryPolicy, job, op
+from dagster_celery import celery_executor
+from dagster_celery.app import app
+
+from dagster_taskiq import taskiq_executor
+
+
+class Notes(Config):
+    directory: str
+
+
+def note(directory: str, text: str) -> None:
+    with (Path(directory) / "notes").open("a") as file:
+        file.write(f"{text}\n")
+
+
+@app.task(bind=True, name="describe")
+def describe(self: Any, first: int, second: int = 0) -> dict[str, Any]:
+    request = self.request
+    return {
+        "sum": first + second,
+        "id": request.id,
+        "hostname": request.hostname,
+        "args": list(request.args),
+        "kwargs": dict(request.kwargs),
+        "queue": request.delivery_info["routing_key"],
+        "priority": request.delivery_info["priority"],
+        "pid": os.getpid(),
+    }
+
+
+@app.task
+def fail(text: str) -> None:
+    raise ValueError(text)
+
+
+@app.task
+def go_on_after(path: str, seconds: float = 30) -> str:
+    """Say in a file that it runs, and return when there is a second file."""
+    Path(path).write_text(str(os.getpid()))
+    deadline = time.monotonic() + seconds
+    while not Path(f"{path}.go").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return "went on"
+
+
+@op(tags={"dagster-celery/queue": "side", "dagster-celery/priority": "7"})
+def aside(context: OpExecutionContext, config: Notes) -> int:
+    note(config.directory, f"aside {os.getpid()}")
+    return 1
+
+
+@op(retry_policy=RetryPolicy(max_retries=1))
+def then(context: OpExecutionContext, config: Notes, number: int) -> int:
+    note(config.directory, f"then {context.retry_number}")
+    if context.retry_number == 0:
+        raise ValueError("the first time it does not work")
+    return number + 1
+
+
+@job(executor_def=celery_executor)
+def old_job() -> None:
+    then(aside())
+
+
+@job(executor_def=taskiq_executor)
+def new_job() -> None:
+    then(aside())
