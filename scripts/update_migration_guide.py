@@ -12,13 +12,30 @@ import sys
 from pathlib import Path
 
 from dagster_celery._translate import tables
+from dagster_celery._translate.names import COMMANDS, NAMES
 
 GUIDE = Path(__file__).parent.parent / "docs" / "migration.md"
+
+
+def names() -> str:
+    """Return the table of every public name and command, and what to write instead."""
+    rows = [("older", "now"), ("---", "---")]
+    rows += [
+        (f"`{module}.{name}`", f"{instead[0].upper()}{instead[1:]}.")
+        for module, held in NAMES.items()
+        for name, instead in held.items()
+    ]
+    rows += [(f"`dagster-celery {old}`", f"Run {new}.") for old, new in COMMANDS.items()]
+    return "\n".join(f"| {older} | {instead} |" for older, instead in rows)
+
+
 TABLES = {
-    "names": tables.names,
+    "names": names,
     "broker-schemes": tables.broker_schemes,
     "backend-schemes": tables.backend_schemes,
     "settings": tables.celery_settings,
+    "transport-options": tables.transport_options,
+    "tls-options": tables.tls_options,
     "worker-options": tables.worker_options,
 }
 

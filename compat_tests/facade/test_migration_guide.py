@@ -31,6 +31,16 @@ TEXT = GUIDE.read_text()
 #: What people read and write; the tables in between are the code's, and tested with it.
 PROSE = re.sub(r"<!-- table: .*?<!-- end -->", "", TEXT, flags=re.DOTALL)
 SCRIPT = "scripts/update_migration_guide.py"
+#: The tables of the guide, in its order.
+TABLES = [
+    "names",
+    "broker-schemes",
+    "backend-schemes",
+    "settings",
+    "transport-options",
+    "tls-options",
+    "worker-options",
+]
 
 PROGRAMS: dict[str, click.Command] = {"dagster-celery": celery_cli, "dagster-taskiq": taskiq_cli}
 #: Files that commands of the guide name, from the examples.
@@ -65,7 +75,7 @@ def test_its_tables_are_those_of_the_code(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / SCRIPT), str(copy)]
     subprocess.run(command, check=True, env=environment)
     places = re.findall(r"<!-- table: ([\w-]+) -->\n\|", copy.read_text())
-    assert places == ["names", "broker-schemes", "backend-schemes", "settings", "worker-options"]
+    assert places == TABLES
     assert copy.read_text() == TEXT, f"Run: python {SCRIPT}"
 
 
@@ -117,6 +127,7 @@ def imports() -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("module", "name"), sorted(set(imports())))
+@pytest.mark.usefixtures("dagster_home")
 def test_a_name_is_there(module: str, name: str) -> None:
     held = import_module(module)
     assert hasattr(held, name) or import_module(f"{module}.{name}")
