@@ -42,11 +42,12 @@ OTHERS = frozenset({BROKER_ENV, BACKEND_ENV})
 #: installed packages can be imported, and so the category goes by the start of its messages.
 SHOW_WARNINGS = "default:dagster-celery:DeprecationWarning"
 #: How Python prints such a warning: file, line, category, text. Dagster's commands log it, with a
-#: time and more before it.
+#: time and more before it, and in colours.
 _PRINTED = re.compile(
     r"^(?:.* - WARNING - )?(\S.*?):(\d+): \w*DeprecationWarning: dagster-celery: (.+)$",
     re.MULTILINE,
 )
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
 
 #: How long all that is waited for may take, in seconds, on a machine that has other things to do.
 PATIENCE_SECONDS = 120.0
@@ -182,7 +183,7 @@ class Deployment:
         found = {
             OlderName(self._shown(file), int(line), text)
             for log in self.directory.glob("*.log")
-            for file, line, text in _PRINTED.findall(log.read_text(errors="replace"))
+            for file, line, text in _PRINTED.findall(_COLOUR.sub("", _text_of(log)))
         }
         return sorted(found)
 
@@ -230,8 +231,12 @@ class Deployment:
         return self.directory / f"{name}.log"
 
     def _end_of_log(self, name: str) -> str:
-        lines = self._log(name).read_text(errors="replace").splitlines()[-LOG_LINES:]
+        lines = _text_of(self._log(name)).splitlines()[-LOG_LINES:]
         return "\n".join([f"The last lines of {name}.log:", *(f"  {line}" for line in lines)])
+
+
+def _text_of(log: Path) -> str:
+    return log.read_text(errors="replace")
 
 
 def _run(instance: DagsterInstance, run_id: str) -> DagsterRun:
