@@ -73,3 +73,19 @@ def old_job() -> None:
 @job(executor_def=taskiq_executor)
 def new_job() -> None:
     then(aside())
+
+
+@op
+def long_one(context: OpExecutionContext, config: Notes) -> None:
+    note(config.directory, f"long {os.getpid()}")
+    time.sleep(600)
+
+
+@op
+def after_it(config: Notes, nothing: None) -> None:
+    note(config.directory, "after")
+
+
+@job(executor_def=celery_executor)
+def long_job() -> None:
+    after_it(long_one())
