@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dagster import Config, OpExecutionContext, RetryPolicy, job, op
+from dagster import Config, Definitions, OpExecutionContext, RetryPolicy, job, op
 
 from dagster_celery import celery_executor
 from dagster_celery.app import app
@@ -89,3 +89,6 @@ def after_it(config: Notes, nothing: None) -> None:
 @job(executor_def=celery_executor)
 def long_job() -> None:
     after_it(long_one())
+
+
+defs = Definitions(jobs=[old_job, new_job, long_job])
