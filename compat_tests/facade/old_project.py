@@ -76,13 +76,14 @@ def new_job() -> None:
 
 
 @op
-def long_one(context: OpExecutionContext, config: Notes) -> None:
+def long_one(context: OpExecutionContext, config: Notes) -> int:
     note(config.directory, f"long {os.getpid()}")
     time.sleep(600)
+    return 1
 
 
 @op
-def after_it(config: Notes, nothing: None) -> None:
+def after_it(config: Notes, number: int) -> None:
     note(config.directory, "after")
 
 
