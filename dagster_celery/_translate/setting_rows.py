@@ -131,6 +131,8 @@ def _refused(instead: str, *several: str) -> tuple[Setting, ...]:
 
 def _url(kind: str) -> Turn:
     def turn(draft: Draft, _: Given) -> str:
+        if kind not in draft.settings:
+            return "is empty, which changes nothing. Leave it out."
         url = redact(str(draft.settings[kind]))
         return f'is "{kind}: {url}" of taskiq_executor.'
 
