@@ -122,9 +122,8 @@ def test_a_backend_that_nothing_serves_stops_no_one_and_is_said(name: str, form:
         ("redis+socket://u:p@/tmp/r.sock", "unix://u:p@/tmp/r.sock"),
         ("sqla+sqlite:///work.db", "sqlite:///work.db"),
         ("sqlalchemy+sqlite:////abs/work.db", "sqlite:////abs/work.db"),
-        ("memory://localhost/", "memory://"),
         # The engine's own go through untouched.
-        *((url, url) for url in ("embedded://", "sqlite:///f", "unix:///s?db=1")),
+        *((url, url) for url in ("embedded://", "sqlite:///f", "memory://name", "unix:///s?db=1")),
         ("redis+sentinel://:p@a:1,b:2/master/0", "redis+sentinel://:p@a:1,b:2/master/0"),
     ],
 )

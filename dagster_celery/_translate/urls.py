@@ -365,8 +365,8 @@ def _database_backend(text: str, sentinel: Sentinel) -> Found:
     return _beside_the_broker(text, sentinel) if url is None else Found(url)
 
 
-def _memory(_: str, __: Sentinel) -> Found:
-    return Found("memory://")
+def _as_it_is(text: str, _: Sentinel) -> Found:
+    return Found(text)
 
 
 _KEPT_BESIDE = (
@@ -437,7 +437,7 @@ BROKERS: Mapping[str, Scheme] = by_name(
             _database_broker,
             None,
         ),
-        Scheme("memory", Fate.TRANSLATED, "`memory://`: the whole job in one process.", _memory),
+        Scheme("memory", Fate.TRANSLATED, "`memory://`: the whole job in one process.", _as_it_is),
         Scheme("SQS", Fate.REFUSED, _ON_SQS),
         Scheme("sqs", Fate.REFUSED, _ON_SQS),
         Scheme("pgmq", Fate.REFUSED, _POSTGRESQL),
