@@ -12,7 +12,8 @@ SPREAD := -n 3
 .PHONY: help demo demo-ui test lint types tests tests-oldest servers bench clean
 
 help:
-	@echo "make demo     an example project, run on a worker on this machine"
+	@echo "make demo     two example projects, run on workers on this machine: one of our own, and"
+	@echo "              one as users of dagster-celery have it"
 	@echo "make demo-ui  the same in Dagster's UI, with the run launcher, until Ctrl-C"
 	@echo "make test     everything that is checked, servers included"
 	@echo "make lint     style and types alone"
@@ -21,6 +22,8 @@ help:
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/dagster-taskiq demo
+	@echo
+	$(VENV)/bin/python -m examples.demo
 
 # On another port, or another broker: make demo-ui ARGS='--port 3001'
 demo-ui: $(VENV)/.installed-ui

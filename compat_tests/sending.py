@@ -9,7 +9,7 @@ from taskiq import AsyncTaskiqTask, BrokerMessage, TaskiqResult
 from taskiq.kicker import AsyncKicker
 
 from dagster_taskiq import app
-from dagster_taskiq.brokers import QueueBroker
+from dagster_taskiq.brokers.base import QueueBroker
 from dagster_taskiq.settings import Settings
 
 USER_TASKS = "compat_tests.user_tasks"

@@ -15,7 +15,7 @@ from dagster_taskiq.version import __version__
 if TYPE_CHECKING:
     from dagster_celery.executor import celery_executor
 
-__all__ = ["DagsterCeleryDeprecationWarning", "celery_executor"]
+__all__ = ["DagsterCeleryDeprecationWarning", "__version__", "celery_executor"]
 
 
 def __getattr__(name: str) -> Any:

@@ -14,13 +14,13 @@ from datetime import datetime, timezone
 from difflib import get_close_matches
 from importlib import import_module
 from types import ModuleType
-from typing import Any, NoReturn, TypeVar, overload
+from typing import Any, TypeVar, overload
 from zoneinfo import ZoneInfo
 
 from dagster_celery._celery_control import Control
 from dagster_celery._celery_result import AsyncResult, EagerResult
 from dagster_celery._configuration import Configuration, configure
-from dagster_celery._translate.settings import SETTINGS
+from dagster_celery._translate.setting_rows import SETTINGS
 from dagster_taskiq import app as taskiq_app
 from dagster_taskiq.backends.base import RUN_LABEL
 from dagster_taskiq.brokers.base import PRIORITY_LABEL, QUEUE_LABEL, QueueBroker
@@ -307,7 +307,7 @@ class Task:
             propagate=bool(self.app.conf.task_eager_propagates),
         )
 
-    def AsyncResult(self, task_id: str) -> AsyncResult:  # noqa: N802 - Celery's name
+    def AsyncResult(self, task_id: str) -> AsyncResult:
         """Return the result of a task that was sent before."""
         return self.app.AsyncResult(task_id)
 
@@ -315,7 +315,7 @@ class Task:
         options = self.__dict__.get("options", {})
         if name in options:
             return options[name]
-        _not_here(f"task {self.__dict__.get('name', '')}", name)
+        raise _not_here(f"task {self.__dict__.get('name', '')}", name)
 
 
 class CeleryApp:
@@ -506,7 +506,7 @@ class CeleryApp:
                 return str(queue.name)
         return self.configuration.settings.queue
 
-    def AsyncResult(self, task_id: str, *_: Any, **__: Any) -> AsyncResult:  # noqa: N802
+    def AsyncResult(self, task_id: str, *_: Any, **__: Any) -> AsyncResult:
         """Return the result of a task that was sent before, by anyone."""
         return AsyncResult(task_id, self)
 
@@ -553,7 +553,7 @@ class CeleryApp:
         return when.timestamp()
 
     def __getattr__(self, name: str) -> Any:
-        _not_here("Celery's app", name)
+        raise _not_here("Celery's app", name)
 
 
 #: Settings that the app passes on by their own parameters.
@@ -585,10 +585,8 @@ def _register(broker: QueueBroker, task: Task) -> None:
 def _route(name: str, routes: Any) -> Mapping[str, Any]:
     if not isinstance(routes, Mapping):
         return {}
-    exact = routes.get(name)
-    found = exact or next(
-        (route for pattern, route in routes.items() if fnmatch.fnmatchcase(name, str(pattern))), {}
-    )
+    fitting = (each for each in routes if fnmatch.fnmatchcase(name, str(each)))
+    found: str | Mapping[str, Any] = routes.get(name) or routes.get(next(fitting, None)) or {}
     return {"queue": found} if isinstance(found, str) else found
 
 
@@ -620,10 +618,8 @@ def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name in OPTIONS}
 
 
-def _not_here(what: str, name: str) -> NoReturn:
-    if name.startswith("__"):
-        raise AttributeError(name)
-    raise AttributeError(
+def _not_here(what: str, name: str) -> AttributeError:
+    return AttributeError(
         f"The part of {what} that dagster-taskiq has does not include {name!r}. Use taskiq's own "
         "broker instead: dagster_taskiq.app.broker."
     )

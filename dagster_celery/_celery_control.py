@@ -40,7 +40,7 @@ class Control:
 
     def broadcast(
         self,
-        command: str,  # noqa: A002 - Celery's name
+        command: str,
         arguments: dict[str, Any] | None = None,
         destination: Sequence[str] | None = None,
         reply: bool = False,
@@ -57,9 +57,8 @@ class Control:
         Raises:
             ConfigError: another command.
         """
-        handler = {"shutdown": self._shutdown, "ping": self.ping, "revoke": self._revoke}.get(
-            command
-        )
+        known = {"shutdown": self._shutdown, "ping": self.ping, "revoke": self._revoke}
+        handler = known.get(command)
         if handler is None:
             raise ConfigError(
                 f"Workers here do not know the command {command!r}. They know shutdown, ping and "
@@ -139,7 +138,7 @@ class Inspect:
         return self._of_each(lambda worker: [_queue(name) for name in worker.queues])
 
     def reserved(self, safe: bool | None = None) -> Replies | None:
-        """Return what each worker holds without running it: nothing, for work waits in the broker."""
+        """Return what each worker holds without running it: nothing; work waits in the broker."""
         del safe
         return self._of_each(lambda worker: [])
 

@@ -28,7 +28,7 @@ LOOK_SECONDS = (0.02, 0.5)
 class AsyncResult:
     """The result of a task that was sent; known by nothing but the task's id."""
 
-    def __init__(self, id: str, app: "CeleryApp") -> None:  # noqa: A002 - Celery's name
+    def __init__(self, id: str, app: "CeleryApp") -> None:
         self.id = id
         self.app = app
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from dagster_celery._translate.rows import Remark
 from dagster_celery._translate.settings import translate_settings
-from dagster_celery._translate.urls import translate_backend, translate_broker
 from dagster_celery.config import DEFAULT_CONFIG
 from dagster_celery.defaults import (
     broker_url,
@@ -62,9 +61,13 @@ def configure(
         ConfigError: a setting or URL that cannot be translated; the text says what to use.
     """
     source = _written_by_user(config_source or {})
-    given = _first(os.environ.get(CELERY_BROKER_ENV), _unless(broker, broker_url))
-    translation = translate_settings(source, broker=given or str(source.get("broker_url", "")))
-    remarks = list(translation.remarks)
+    broker = os.environ.get(CELERY_BROKER_ENV) or _unless(broker, broker_url)
+    backend = os.environ.get(CELERY_BACKEND_ENV) or _unless(backend, result_backend)
+    translation = translate_settings(source, broker or "", backend=backend or "")
+    follows = in_worker() or bool(os.environ.get(BROKER_ENV))
+    if "broker" not in translation.settings and not follows:
+        # Once more: what the settings mean depends on the broker, which they do not name.
+        translation = translate_settings(source, broker_url, backend=backend or result_backend)
     plain: dict[str, Any] = {
         "queue": task_default_queue,
         "priority": task_default_priority,
@@ -73,19 +76,7 @@ def configure(
     plain["include"] = tuple(dict.fromkeys([*plain.get("include", ()), *include]))
     if default_queue is not None:
         plain["queue"] = default_queue
-    if not translation.app.get("task_always_eager"):
-        url = given or plain.pop("broker", None)
-        result = _first(
-            os.environ.get(CELERY_BACKEND_ENV),
-            _unless(backend, result_backend),
-            plain.pop("backend", None),
-        )
-        remarks += _put(plain, "broker", url or _default_broker(), translate_broker)
-        follows = "broker" not in plain
-        remarks += _put(
-            plain, "backend", result or (None if follows else result_backend), translate_backend
-        )
-    _warn(remarks, file)
+    _warn(translation.remarks, file)
     return Configuration(Settings.from_dict(plain), translation.worker, translation.app)
 
 
@@ -98,29 +89,12 @@ def _written_by_user(config_source: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _default_broker() -> str | None:
-    """Return the default broker; ``None`` where the worker, or our own variable, names another."""
-    return None if in_worker() or os.environ.get(BROKER_ENV) else broker_url
-
-
-def _put(plain: dict[str, Any], name: str, url: str | None, translate: Any) -> tuple[Remark, ...]:
-    if not url:
-        return ()
-    plain[name], remarks = translate(url)
-    found: tuple[Remark, ...] = remarks
-    return found
-
-
 def _warn(remarks: Iterable[Remark], file: str) -> None:
     for older, newer in _NOW_CALLED.items():
         if os.environ.get(older):
             warn_older(f"the variable {older} is now {newer}.", "<environment>")
     for remark in remarks:
         warn_user(remark.text, file)
-
-
-def _first(*values: str | None) -> str | None:
-    return next((each for each in values if each), None)
 
 
 def _unless(value: str | None, default: str) -> str | None:

@@ -156,13 +156,11 @@ def get_config_dir(config_yaml: str | None = None) -> str:
         "result_backend": config.get("backend"),
         "include": config.get("include"),
     }
-    lines = [f"{name} = {value!r}\n" for name, value in values.items() if value]
-    lines += [
-        f"{name} = {value!r}\n" for name, value in (config.get("config_source") or {}).items()
-    ]
+    given = {name: value for name, value in values.items() if value}
+    given.update(config.get("config_source") or {})
     file = os.open(directory / f"{CONFIG_MODULE}.py", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     with os.fdopen(file, "w", encoding="utf8") as output:
-        output.writelines(lines)
+        output.writelines(f"{name} = {value!r}\n" for name, value in given.items())
     return str(directory)
 
 

@@ -22,7 +22,7 @@ TASK_EXECUTE_JOB_NAME = EXECUTE_JOB
 TASK_RESUME_JOB_NAME = RESUME_JOB
 
 
-class dict_wrapper:  # noqa: N801 - the name is the original's
+class dict_wrapper:
     """An object whose attributes are the items of a dictionary."""
 
     def __init__(self, dictionary: dict[str, Any]) -> None:

@@ -132,7 +132,7 @@ def celery_executor(init_context: InitExecutorContext) -> CeleryExecutor:
     It takes the configuration that dagster-celery projects have: ``broker``, ``backend``,
     ``include``, ``config_source`` and ``retries``. New jobs take ``taskiq_executor``.
     """
-    config = init_context.executor_config
+    config: Mapping[str, Any] = init_context.executor_config
     return CeleryExecutor(
         broker=config.get("broker"),
         backend=config.get("backend"),

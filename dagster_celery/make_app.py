@@ -62,7 +62,8 @@ def make_app_with_task_routes(
         source = as_mapping(import_module(CONFIG_MODULE)) if found else {}
         return CeleryApp(config_source=source, defaults=held)
     names = ("broker", "backend", "include", "config_source", "task_default_queue")
-    return CeleryApp(defaults=held, **{name: app_args.get(name) for name in names})
+    arguments: dict[str, Any] = {name: app_args.get(name) for name in names}
+    return CeleryApp(defaults=held, **arguments)
 
 
 __all__ = ["make_app", "make_app_with_task_routes"]

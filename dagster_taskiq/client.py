@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from taskiq import TaskiqMessage, TaskiqResult
+from taskiq.exceptions import ResultGetError
 
 from dagster_taskiq import app
 from dagster_taskiq.backends.base import (
@@ -33,7 +34,7 @@ from dagster_taskiq.backends.base import (
 from dagster_taskiq.brokers.base import PRIORITY_LABEL, QUEUE_LABEL, QueueBroker, QueueDepth
 from dagster_taskiq.errors import BrokerUnreachableError
 from dagster_taskiq.settings import Settings, redact
-from dagster_taskiq.timing import EXPIRED, EXPIRES_AT_LABEL, has_expired
+from dagster_taskiq.timing import DELAY_LABEL, EXPIRED, EXPIRES_AT_LABEL, has_expired
 from dagster_taskiq.worker.control import Command, command
 
 T = TypeVar("T")
@@ -54,6 +55,8 @@ class Order:
     priority: int = 0
     run_id: str = ""
     step_key: str = ""
+    #: How long the broker keeps it before anybody may have it, in seconds.
+    delay: float = 0.0
     #: When it is not worth starting any more, in seconds since the epoch; 0 for never.
     expires_at: float = 0.0
     labels: Mapping[str, Any] = field(default_factory=dict)
@@ -68,6 +71,7 @@ class Order:
             PRIORITY_LABEL: self.priority,
             RUN_LABEL: self.run_id,
             STEP_LABEL: self.step_key,
+            DELAY_LABEL: self.delay or "",
             EXPIRES_AT_LABEL: self.expires_at or "",
         }
         return TaskiqMessage(
@@ -184,6 +188,27 @@ class Client:
     def tasks(self, task_ids: Sequence[str]) -> dict[str, Task]:
         """Return what is known of these tasks, by id."""
         return self._call(lambda: self.backend.tasks(task_ids))
+
+    def result(self, task_id: str) -> TaskiqResult[Any] | None:
+        """Return how a task has ended, with its value or error; ``None`` where it has not.
+
+        So it is of one that nobody knows, or that has been forgotten. A step or run has no value:
+        what became of it is in Dagster's event log.
+        """
+
+        async def look() -> TaskiqResult[Any] | None:
+            if not await self.backend.is_result_ready(task_id):
+                return None
+            try:
+                return await self.backend.get_result(task_id)
+            except ResultGetError:  # it has expired, or was forgotten, this moment
+                return None
+
+        return self._call(look)
+
+    def forget(self, task_ids: Sequence[str]) -> None:
+        """Delete what the backend knows of those of these tasks that have ended."""
+        self._call(lambda: self.backend.forget(task_ids))
 
     def lose(self, task: Task, error: str) -> bool:
         """Record that a task's worker is lost; ``False`` when the task has ended meanwhile."""

@@ -17,9 +17,11 @@ def working_directory_of(origin: JobPythonOrigin) -> str:
 
 
 def source_of(origin: JobPythonOrigin) -> str:
-    """Return the file or module in which a job's code location is; empty where it names none."""
+    """Return the file in which a job's code location is; its module where it is not loaded here."""
     pointer = origin.repository_origin.code_pointer
-    return str(getattr(pointer, "python_file", None) or getattr(pointer, "module", None) or "")
+    module = getattr(pointer, "module", None) or ""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return str(getattr(pointer, "python_file", None) or file or module)
 
 
 def make_importable(origin: JobPythonOrigin) -> None:

@@ -17,6 +17,9 @@ TIME_LIMIT_LABEL = "time_limit"
 #: Seconds after which the task is stopped gently, as one that is cancelled. Counts instead of the
 #: worker's own.
 SOFT_TIME_LIMIT_LABEL = "soft_time_limit"
+#: Seconds for which the message waits at the broker before anybody may have it. taskiq-aio-pika has
+#: a label of this name and meaning.
+DELAY_LABEL = "delay"
 #: When the task is not wanted any more, in seconds since the epoch, by the clock of whoever would
 #: start it: from then on it is not started, and ends as REVOKED when its turn comes.
 EXPIRES_AT_LABEL = "expires_at"
@@ -26,6 +29,7 @@ EXPIRED = "It expired before it started."
 
 #: All of them, with what each is a number of.
 UNITS = {
+    DELAY_LABEL: "seconds",
     TIME_LIMIT_LABEL: "seconds",
     SOFT_TIME_LIMIT_LABEL: "seconds",
     EXPIRES_AT_LABEL: "seconds since the epoch",

@@ -32,6 +32,7 @@ from dagster_taskiq.backends.base import (
     run_channel,
     worker_channel,
 )
+from dagster_taskiq.client import Order, client_for
 from dagster_taskiq.errors import TaskFailedError, TaskRevokedError, WorkerLostError
 from dagster_taskiq.settings import Settings
 
@@ -581,6 +582,80 @@ async def test_taskiq_times_out_on_a_task_that_does_not_end(backend: StateBacken
 
 
 # -- what becomes of it ----------------------------------------------------------------------
+
+
+async def test_what_has_ended_is_forgotten_with_its_result_and_the_rest_stays(
+    backend: StateBackend, other: StateBackend
+) -> None:
+    await store(backend, result_of("value"), "done")
+    await store(backend, result_of(error=LookupError("x")), "failed")
+    await backend.revoke(["revoked"], "enough")
+    lost = await started(backend, replace(TASK, id="lost"))
+    await backend.lose(lost, "its worker is gone")
+    await store(backend, result_of("kept"), "kept")
+    await started(backend, replace(TASK, id="running"))
+    await backend.submitted([replace(TASK, id="waiting")])
+    everything = ["done", "failed", "revoked", "lost", "running", "waiting"]
+    await other.forget([*everything, "unknown"])
+    await other.forget([])
+    left = await backend.tasks([*everything, "kept"])
+    assert sorted(left) == ["kept", "running", "waiting"]
+    assert (left["running"].state, left["running"].worker) == (TaskState.STARTED, "w1")
+    assert left["waiting"].state is TaskState.WAITING
+    assert await backend.load_result("done") is None
+    assert not await backend.is_result_ready("done")
+    assert (await backend.get_result("kept")).return_value == "kept"
+    # Its own end is recorded as if nobody had asked to forget it.
+    assert await backend.finish(replace(TASK, id="running"), TaskState.SUCCESS, "", None)
+
+
+async def test_what_was_forgotten_may_be_done_anew_and_has_nothing_of_its_former_result(
+    backend: StateBackend,
+) -> None:
+    await store(backend, result_of("first"), "t")
+    await backend.forget(["t"])
+    await started(backend, replace(TASK, run_id="", step_key=""))
+    await backend.finish(TASK, TaskState.FAILURE, "it broke", None)
+    assert await backend.load_result("t") is None
+    await backend.forget(["t"])
+    await store(backend, result_of("second"), "t")
+    assert (await backend.get_result("t")).return_value == "second"
+
+
+async def test_hundreds_of_tasks_are_forgotten_at_once(backend: StateBackend) -> None:
+    ids = [f"t{number}" for number in range(1200)]
+    await backend.revoke(ids, "enough")
+    await backend.forget(ids)
+    assert await backend.tasks(ids) == {}
+
+
+def test_a_caller_that_is_not_async_reads_and_forgets_the_result_of_a_task(
+    settings: Settings,
+) -> None:
+    client = client_for(settings)
+    for task_id in ("t", "failing", "unwanted"):
+        client.submit(Order(task_id, "some_task", {}, "q"))
+    assert client.result("t") is None
+    assert client.result("unknown") is None
+
+    def end(task_id: str, result: TaskiqResult[Any]) -> None:
+        client._call(lambda: client.backend.start(Task(task_id, worker="w1")))
+        assert client.result(task_id) is None
+        client._call(lambda: client.backend.set_result(task_id, result))
+
+    end("t", result_of({"answer": 42}))
+    end("failing", result_of(error=LookupError("not there")))
+    client.revoke(["unwanted"], "nobody wants it")
+    answered, failed, revoked = map(client.result, ("t", "failing", "unwanted"))
+    assert answered is not None
+    assert answered.return_value == {"answer": 42}
+    assert failed is not None
+    assert isinstance(failed.error, LookupError)
+    assert revoked is not None
+    assert isinstance(revoked.error, TaskRevokedError)
+    client.forget(["t", "unwanted"])
+    assert client.result("t") is None
+    assert sorted(client.tasks(["t", "failing", "unwanted"])) == ["failing"]
 
 
 @pytest.mark.parametrize("broker_kind", ["embedded", "memory"], indirect=True)

@@ -25,16 +25,17 @@ WORKER = "old"
 SLOTS = 2
 
 
-def run_cli(
-    *arguments: str, cwd: Path = ROOT, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    """Run ``dagster-celery`` as its users do, with its warnings not shown unless asked for."""
+Done = subprocess.CompletedProcess[str]
+
+
+def run_cli(*arguments: str, **environment: str) -> Done:
+    """Run ``dagster-celery`` as its users do."""
     return subprocess.run(
         [sys.executable, "-m", "dagster_celery", *arguments],
         capture_output=True,
         text=True,
         timeout=120,
-        cwd=cwd,
+        cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         check=False,
     )
@@ -69,12 +70,12 @@ class OldFleet:
         names = ("broker", "backend", "config_source")
         return make_app({name: self.config[name] for name in names})
 
-    def cli(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def cli(self, *arguments: str, **environment: str) -> Done:
         return run_cli(*arguments, DAGSTER_HOME=str(self.home), **environment)
 
-    def start(self, name: str, *arguments: str) -> "subprocess.Popen[bytes]":
+    def start(self, name: str, *arguments: str, app: str = APP) -> "subprocess.Popen[bytes]":
         """Start a worker, and return when it is there."""
-        command = [sys.executable, "-m", "dagster_celery", "worker", "start", "-A", APP]
+        command = [sys.executable, "-m", "dagster_celery", "worker", "start", "-A", app]
         command += ["-y", str(self.config_file), "-n", name, *arguments]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "DAGSTER_HOME": str(self.home)}
         log = self.home / f"{name}.log"
@@ -82,11 +83,11 @@ class OldFleet:
             process = subprocess.Popen(
                 command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
             )
-        app = self.app()
+        control = self.app().control
 
         def there() -> bool:
             assert process.poll() is None, log.read_text()
-            known = app.control.inspect().ping() or {}
+            known = control.inspect().ping() or {}
             return any(each.startswith(f"{name}@") for each in known)
 
         eventually(there)
@@ -112,16 +113,8 @@ def old_fleet_of_kind(
                 home = tmp_path_factory.mktemp(f"old-{kind}")
                 (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
                 fleets[kind] = OldFleet(make_settings(kind, home, request), home)
-                process = fleets[kind].start(
-                    WORKER,
-                    "-q",
-                    "dagster",
-                    "-q",
-                    "side,more",
-                    "--",
-                    "-E",
-                    "--prefetch-multiplier=1",
-                )
+                queues = ("-q", "dagster", "-q", "side,more")
+                process = fleets[kind].start(WORKER, *queues, "--", "-E", "--prefetch-multiplier=1")
                 stack.callback(end, process)
             return fleets[kind]
 

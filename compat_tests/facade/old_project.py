@@ -5,10 +5,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dagster import Config, OpExecutionContext, RetryPolicy, job, op
+from dagster import Config, Definitions, OpExecutionContext, RetryPolicy, job, op
+
 from dagster_celery import celery_executor
 from dagster_celery.app import app
-
 from dagster_taskiq import taskiq_executor
 
 
@@ -73,3 +73,23 @@ def old_job() -> None:
 @job(executor_def=taskiq_executor)
 def new_job() -> None:
     then(aside())
+
+
+@op
+def long_one(context: OpExecutionContext, config: Notes) -> int:
+    note(config.directory, f"long {os.getpid()}")
+    time.sleep(600)
+    return 1
+
+
+@op
+def after_it(config: Notes, number: int) -> None:
+    note(config.directory, "after")
+
+
+@job(executor_def=celery_executor)
+def long_job() -> None:
+    after_it(long_one())
+
+
+defs = Definitions(jobs=[old_job, new_job, long_job])

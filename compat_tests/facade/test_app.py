@@ -86,9 +86,8 @@ def test_a_task_waits_until_its_time_has_come(old_fleet: OldFleet) -> None:
     app = old_fleet.app()
     sent = time.time()
     later = app.send_task("describe", (1,), countdown=2)
-    at_a_time = app.send_task(
-        "describe", (2,), eta=datetime.now(timezone.utc) + timedelta(seconds=2)
-    )
+    when = datetime.now(timezone.utc) + timedelta(seconds=2)
+    at_a_time = app.send_task("describe", (2,), eta=when)
     at_once = app.send_task("describe", (3,), expires=60)
 
     assert at_once.get(timeout=60)["sum"] == 3
@@ -238,9 +237,7 @@ def test_an_option_that_cannot_be_kept_is_refused(name: str) -> None:
 
 
 def test_what_the_app_does_not_have_is_said() -> None:
-    with pytest.raises(
-        AttributeError, match=r"does not include 'amqp'.*dagster_taskiq\.app\.broker"
-    ):
+    with pytest.raises(AttributeError, match=r"'amqp'.*dagster_taskiq\.app\.broker"):
         make_app({}).amqp  # noqa: B018
 
 

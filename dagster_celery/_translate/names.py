@@ -46,7 +46,7 @@ NAMES: Mapping[str, Mapping[str, str]] = {
         "core_celery_execution_loop": (
             "write an executor that returns dagster_taskiq.orchestration.RunLoop(...).events()"
         ),
-        "DELEGATE_MARKER": "leave it out: Dagster's own events say when a step was sent and started",
+        "DELEGATE_MARKER": "leave it out: Dagster's own events say when a step was sent",
         "TICK_SECONDS": "write dagster_taskiq.orchestration.TICK_SECONDS",
     },
     "dagster_celery.defaults": {

@@ -1,16 +1,21 @@
 """What is known of each task and worker. The registry below says which class serves which URL."""
 
-from dagster_taskiq.backends.base import StateBackend
-from dagster_taskiq.brokers.base import QueueBroker
+from typing import TYPE_CHECKING
+
 from dagster_taskiq.registry import Entry, Registry
 from dagster_taskiq.settings import Settings
+
+# Whoever only asks which schemes there are has no use for taskiq, which takes its time to import.
+if TYPE_CHECKING:
+    from dagster_taskiq.backends.base import StateBackend
+    from dagster_taskiq.brokers.base import QueueBroker
 
 _REDIS = Entry("dagster_taskiq.backends.redis", "RedisBackend")
 _RABBIT = Entry("dagster_taskiq.backends.rabbitmq", "RabbitBackend")
 _SQL = Entry("dagster_taskiq.backends.sql", "SqlBackend")
 
 #: URL scheme of a backend, and what serves it. A new backend is one row here.
-BACKENDS: Registry[StateBackend] = Registry(
+BACKENDS: "Registry[StateBackend]" = Registry(
     "backend",
     {
         "embedded": _SQL,
@@ -30,7 +35,7 @@ BACKENDS: Registry[StateBackend] = Registry(
 )
 
 
-def make_backend(settings: Settings, beside: QueueBroker | None = None) -> StateBackend:
+def make_backend(settings: Settings, beside: "QueueBroker | None" = None) -> "StateBackend":
     """Return the backend for ``settings``; nothing is connected yet.
 
     Args:

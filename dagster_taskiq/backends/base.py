@@ -262,6 +262,14 @@ class StateBackend(AsyncResultBackend[Any]):
     async def load_result(self, task_id: str) -> bytes | None:
         """Return the stored JSON of a task's result, if it has one."""
 
+    @abstractmethod
+    async def forget(self, task_ids: Sequence[str]) -> None:
+        """Delete what is known of those of these tasks that have ended, their results too.
+
+        One that has not ended stays. One that is forgotten may start again, should there still be
+        a message of it.
+        """
+
     async def sweep(self) -> None:
         """Delete what has expired, where the server does not do that by itself."""
 

@@ -109,6 +109,12 @@ class MemoryBackend(StateBackend):
         """Look up."""
         return self.connection.results.get(task_id)
 
+    async def forget(self, task_ids: Sequence[str]) -> None:
+        """Drop those that have ended."""
+        for task_id in task_ids:
+            if transitions.forget(self.connection.tasks, task_id) is not None:
+                self.connection.results.pop(task_id, None)
+
     async def sweep(self) -> None:
         """Drop tasks and results past their time to live."""
         oldest = time.time() - self.settings.result_ttl

@@ -228,6 +228,20 @@ class RabbitBackend(StateBackend):
             await asyncio.sleep(pause)  # somebody else is reading it at this moment
         return None
 
+    async def forget(self, task_ids: Sequence[str]) -> None:
+        """Remove the records, and then the queues with their results."""
+        for shard, ids in _by_shard(task_ids).items():
+
+            def forget(record: Record, ids: Sequence[str] = ids) -> list[Task]:
+                table = self._table(record)
+                gone = [transitions.forget(table, each) for each in ids]
+                return [task for task in gone if task is not None]
+
+            for task in await self._registers.change(shard, forget):
+                if _has_result(task):
+                    async with self.connection.channel() as channel:
+                        await channel.delete_queue(self._result_queue(task))
+
     async def _ended_by(self, task: Task) -> bool:
         """Whether the task has ended by this worker's doing, by an earlier try of which that was
         not known."""

@@ -82,7 +82,7 @@ class RedisBackend(StateBackend):
         keys = [
             self._task_key(task.id),
             self._mail_key(run_channel(task.run_id)) if task.run_id else "",
-            self._key("result", task.id) if result is not None else "",
+            self._result_key(task.id) if result is not None else "",
         ]
         mail = json.dumps(end_mail(task, state))
         args = [
@@ -177,13 +177,23 @@ class RedisBackend(StateBackend):
 
     async def load_result(self, task_id: str) -> bytes | None:
         """Get the result."""
-        return cast("bytes | None", await self.connection.client.get(self._key("result", task_id)))
+        return cast("bytes | None", await self.connection.client.get(self._result_key(task_id)))
+
+    async def forget(self, task_ids: Sequence[str]) -> None:
+        """Run the forget script."""
+        for first in range(0, len(task_ids), CHUNK):
+            chunk = task_ids[first : first + CHUNK]
+            keys = [key for each in chunk for key in (self._task_key(each), self._result_key(each))]
+            await self._script("forget", keys, [])
 
     async def _script(self, name: str, keys: list[str], args: list[Any]) -> Any:
         return await self.connection.script(_LUA / f"{name}.lua", keys, args)
 
     def _task_key(self, task_id: str) -> str:
         return self._key("task", task_id)
+
+    def _result_key(self, task_id: str) -> str:
+        return self._key("result", task_id)
 
     def _mail_key(self, channel: str) -> str:
         return self._key("mail", channel)

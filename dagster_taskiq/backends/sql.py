@@ -205,6 +205,17 @@ class SqlBackend(StateBackend):
         result = await self.connection.read(lambda connection: connection.scalar(query))
         return bytes(result) if result is not None else None
 
+    async def forget(self, task_ids: Sequence[str]) -> None:
+        """Delete the rows."""
+        ended = sql.tasks.c.state.in_([state.value for state in TaskState if state.is_final])
+
+        def work(connection: Connection) -> None:
+            for first in range(0, len(task_ids), CHUNK):
+                wanted = sql.tasks.c.id.in_(list(task_ids[first : first + CHUNK]))
+                connection.execute(sql.tasks.delete().where(wanted, ended))
+
+        await self.connection.write(work)
+
     async def sweep(self) -> None:
         """Delete tasks past their time to live, and mail and workers of yesterday."""
         now = time.time()

@@ -46,6 +46,12 @@ def revoke(tasks: TaskTable, task_id: str, reason: str, now: float) -> Task:
     return known
 
 
+def forget(tasks: TaskTable, task_id: str) -> Task | None:
+    """Remove a task that has ended, and return what was known of it."""
+    known = tasks.get(task_id)
+    return tasks.pop(task_id) if known is not None and known.state.is_final else None
+
+
 def is_lost(tasks: TaskTable, task_id: str) -> bool:
     """Whether the record of a task that somebody runs has been lost; it may have been sent again
     since, and be WAITING."""

@@ -1,15 +1,20 @@
 """Where work waits. The registry below says which class serves which URL."""
 
-from dagster_taskiq.brokers.base import QueueBroker
+from typing import TYPE_CHECKING
+
 from dagster_taskiq.registry import Entry, Registry
 from dagster_taskiq.settings import Settings
+
+# Whoever only asks which schemes there are has no use for taskiq, which takes its time to import.
+if TYPE_CHECKING:
+    from dagster_taskiq.brokers.base import QueueBroker
 
 _REDIS = Entry("dagster_taskiq.brokers.redis", "RedisBroker")
 _RABBIT = Entry("dagster_taskiq.brokers.rabbitmq", "RabbitBroker")
 _SQL = Entry("dagster_taskiq.brokers.sql", "SqlBroker")
 
 #: URL scheme of a broker, and what serves it. A new broker is one row here.
-BROKERS: Registry[QueueBroker] = Registry(
+BROKERS: "Registry[QueueBroker]" = Registry(
     "broker",
     {
         "embedded": _SQL,
@@ -27,7 +32,7 @@ BROKERS: Registry[QueueBroker] = Registry(
 )
 
 
-def make_broker(settings: Settings) -> QueueBroker:
+def make_broker(settings: Settings) -> "QueueBroker":
     """Return the broker for ``settings.broker``; nothing is connected yet.
 
     Raises:

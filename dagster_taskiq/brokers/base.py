@@ -17,7 +17,7 @@ from taskiq import AckableMessage, AsyncBroker, BrokerMessage
 
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings import Settings
-from dagster_taskiq.timing import check_times
+from dagster_taskiq.timing import DELAY_LABEL, check_times, read_time
 
 logger = logging.getLogger("dagster_taskiq.broker")
 
@@ -30,8 +30,8 @@ PRIORITY_LABEL = "priority"
 _RUNS = ":runs"
 
 #: Seconds a listener waits for work before it looks again by itself, so that what another worker
-#: claimed and never started is found even on an idle queue.
-IDLE_LOOK_SECONDS = 2.0
+#: claimed and never started, or what was delayed until now, is found even on an idle queue.
+IDLE_LOOK_SECONDS = 1.0
 #: Seconds between two tries to reach a broker that went away: the first, and the longest.
 RECONNECT_SECONDS = (0.1, 5.0)
 #: A message handed out this often without ever starting is set aside: it would loop for ever.
@@ -60,7 +60,7 @@ class QueueDepth:
     #: Handed to a worker that has not yet said that it started; ``None`` where the server does not
     #: tell how many those are.
     claimed: int | None
-    #: Seconds the oldest message has waited.
+    #: Seconds the oldest message has waited; one that is delayed begins to when it is due.
     oldest_age: float
 
 
@@ -194,8 +194,19 @@ class QueueBroker(AsyncBroker):
         """Return when the server answered; raise one of ``connection_errors`` when it did not."""
 
     @abstractmethod
-    async def put(self, task_id: str, queue: str, priority: int, body: bytes) -> None:
-        """Store one message durably. When this returned, the message will be delivered."""
+    async def put(
+        self, task_id: str, queue: str, priority: int, body: bytes, delay: float = 0.0
+    ) -> None:
+        """Store one message durably. When this returned, the message will be delivered.
+
+        Args:
+            task_id: its task.
+            queue: where it waits.
+            priority: higher first.
+            body: what it says.
+            delay: seconds before which nobody can claim it, by the server's clock. Meanwhile it
+                counts as waiting, and can be discarded.
+        """
 
     @abstractmethod
     async def claim(self) -> Delivery | None:
@@ -238,7 +249,8 @@ class QueueBroker(AsyncBroker):
         """Return how many messages have been set aside."""
 
     async def kick(self, message: BrokerMessage) -> None:
-        """Send one message; its labels ``queue_name`` and ``priority`` say where to.
+        """Send one message; its labels ``queue_name``, ``priority`` and ``delay`` say where to,
+        and when.
 
         Raises:
             ConfigError: the priority is not an integer, or a label of :mod:`dagster_taskiq.timing`
@@ -256,7 +268,8 @@ class QueueBroker(AsyncBroker):
                 f"but it is {priority!r}."
             ) from None
         queue = str(message.labels.get(QUEUE_LABEL) or self.settings.queue)
-        await self.put(message.task_id, queue, level, message.message)
+        delay = read_time(message.labels, DELAY_LABEL)
+        await self.put(message.task_id, queue, level, message.message, delay)
 
     async def listen(self) -> AsyncGenerator[AckableMessage, None]:
         """Yield messages, one for each slot the gate has free, for as long as the caller listens.

@@ -20,21 +20,25 @@ class MemoryBroker(QueueBroker):
     async def ping(self) -> None:
         """Return."""
 
-    async def put(self, task_id: str, queue: str, priority: int, body: bytes) -> None:
+    async def put(
+        self, task_id: str, queue: str, priority: int, body: bytes, delay: float = 0.0
+    ) -> None:
         """Keep the message."""
         number = next(self.connection.numbers)
-        message = Message(number, queue, priority, task_id, body, time.time())
+        message = Message(number, queue, priority, task_id, body, time.time() + delay)
         self.connection.messages[number] = message
         self.connection.changed()
 
     async def claim(self) -> Delivery | None:
         """Take the first free message."""
         self._mark = self.connection.mark()
-        free = [each for each in self._free() if each.queue in self.open_lanes]
-        if not free:
+        now = time.time()
+        mine = [each for each in self._free() if each.queue in self.open_lanes]
+        due = [each for each in mine if each.due_at <= now]
+        if not due:
             return None
-        first = min(free, key=lambda each: (-each.priority, each.number))
-        first.claimed_by, first.claimed_at = self.consumer, time.time()
+        first = min(due, key=lambda each: (-each.priority, each.number))
+        first.claimed_by, first.claimed_at = self.consumer, now
         first.attempts += 1
         return Delivery(str(first.number), first.task_id, first.queue, first.body, first.attempts)
 
@@ -73,8 +77,9 @@ class MemoryBroker(QueueBroker):
         for queue in sorted({each.queue for each in kept}):
             mine = [each for each in kept if each.queue == queue]
             waiting = sum(each.number in free for each in mine)
-            oldest = min(each.created_at for each in mine)
-            rows.append(QueueDepth(queue, waiting, len(mine) - waiting, now - oldest))
+            oldest = min(each.due_at for each in mine)
+            age = max(0.0, now - oldest)
+            rows.append(QueueDepth(queue, waiting, len(mine) - waiting, age))
         return rows
 
     async def rejected(self) -> int:

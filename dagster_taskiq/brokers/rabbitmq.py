@@ -5,6 +5,9 @@ so that one slot can sit on six of them while others are idle, and whatever runs
 so that the server hands it out again after half an hour. Here a worker takes one message when a
 slot is free (``basic.get``), and acknowledges it when its start is on record.
 
+What is delayed waits in queues of its own (see ``delays``), and nobody has to do anything for it to
+come to its lane in time.
+
 A message that was taken belongs to the connection of its taker. It is the server's again when that
 connection ends: at once when the worker dies, after two missed heartbeats when it is frozen.
 """
@@ -16,10 +19,12 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import ChannelNotFoundEntity
 
+from dagster_taskiq.brokers import delays
 from dagster_taskiq.brokers.base import Delivery, QueueBroker, QueueDepth
 from dagster_taskiq.connections.rabbitmq import Channel, RabbitConnection, UnroutableError, sayable
 from dagster_taskiq.connections.registers import ATTEMPTS, QUEUES, Record
@@ -40,7 +45,7 @@ REMEMBERED_PUTS = 10_000
 ATTEMPT_SECONDS = 86400
 
 _TASK_ID = "task_id"
-#: Nanoseconds since the epoch, by the sender's clock.
+#: Nanoseconds since the epoch, by the sender's clock: when it was sent, or is due.
 _SENT_AT = "sent_at"
 
 
@@ -64,7 +69,8 @@ class RabbitBroker(QueueBroker):
         self.connection_errors = self.connection.errors
         self._registers = self.connection.registers(settings.prefix)
         self._held: dict[str, _Held] = {}
-        self._put_into: OrderedDict[str, str] = OrderedDict()
+        # The lane, and whether it was delayed.
+        self._put_into: OrderedDict[str, tuple[str, bool]] = OrderedDict()
         self._handles = itertools.count(1)
         self._rung = asyncio.Event()
         self._bell_channel: Channel | None = None
@@ -79,29 +85,37 @@ class RabbitBroker(QueueBroker):
                 for lane in self.lanes:
                     await self._declare(channel, lane)
 
-    async def put(self, task_id: str, queue: str, priority: int, body: bytes) -> None:
+    async def put(
+        self, task_id: str, queue: str, priority: int, body: bytes, delay: float = 0.0
+    ) -> None:
         """Publish, and wait until the server has the message on disk."""
         level = min(max(priority, LOWEST_PRIORITY), HIGHEST_PRIORITY) - LOWEST_PRIORITY
+        units = delays.units_of(delay)
+        due_at = time.time_ns() + int(delay * 1e9)
 
         async def work() -> None:
             async with self.connection.channel() as channel:
-                await self._declare(channel, queue)
+                exchange, key = await self._way(channel, queue, units)
                 await channel.publish(
-                    self._queue(queue),
+                    key,
                     body,
+                    exchange=exchange,
                     priority=level,
                     message_id=sayable(task_id),
-                    headers={_TASK_ID: task_id, _SENT_AT: time.time_ns()},
+                    headers={_TASK_ID: task_id, _SENT_AT: due_at},
                 )
-                await self._ring(channel, queue)
+                if not units:
+                    await self._ring(channel, queue)
 
         try:
             await self.connection.again(work)
         except UnroutableError:
-            # Somebody has deleted the queue since it was declared.
-            (await self.connection.known()).discard(self._queue(queue))
+            # Somebody has deleted a queue since it was declared.
+            known = await self.connection.known()
+            ours = (self._queue(queue), self._delay(""))
+            known.difference_update([each for each in known if each.startswith(ours)])
             await work()
-        self._put_into[task_id] = queue
+        self._put_into[task_id] = (queue, units > 0)
         if len(self._put_into) > REMEMBERED_PUTS:
             self._put_into.popitem(last=False)
 
@@ -182,37 +196,39 @@ class RabbitBroker(QueueBroker):
         """
         if not task_ids:
             return 0
-        lanes = {self._put_into.pop(task_id, "") for task_id in task_ids}
-        if "" in lanes:
-            lanes = set(await self._lanes())
+        places = [self._put_into.pop(task_id, None) for task_id in task_ids]
+        ours = {place for place in places if place is not None}
+        if None in places:
+            lanes = await self._lanes()
+        elif any(delayed for _, delayed in ours):
+            used = await self._lanes()
+            lanes = {lane: used.get(lane, []) for lane, _ in ours}
+        else:
+            lanes = {lane: [] for lane, _ in ours}
         found = 0
         for lane in sorted(lanes):
-            found += await self._discard_from(lane, set(task_ids))
+            for queue in self._queues(lane, lanes[lane]):
+                found += await self._discard_from(queue, lane, set(task_ids))
         return found
 
     async def depths(self) -> list[QueueDepth]:
         """Ask for each queue that was ever used; look at the first message of it for its age."""
         rows = []
-        for lane in await self._lanes():
-            async with self.connection.channel() as channel:
-                try:
-                    _, waiting = await channel.declare_queue(self._queue(lane), passive=True)
-                except ChannelNotFoundEntity:
-                    continue
-                if not waiting:
-                    continue
-                head = await channel.get(self._queue(lane))
-                age = 0.0
-                if head is not None:
-                    age = max(0.0, time.time() - _sent_at(head))
-                    await channel.give_back(head)
-                    await self._ring(channel, lane)
+        for lane, levels in sorted((await self._lanes()).items()):
+            counts = [await self.connection.waiting_in(each) for each in self._queues(lane, levels)]
+            waiting = sum(count or 0 for count in counts)
+            if waiting:
+                age = await self._oldest_age(lane) if counts[-1] else 0.0
                 rows.append(QueueDepth(lane, waiting, None, age))
-        return sorted(rows, key=lambda row: row.queue)
+        return rows
 
     async def is_empty(self, queue: str) -> bool:
         """Ask for this queue alone; what has just been taken is not counted."""
-        return not await self.connection.waiting_in(self._queue(queue))
+        levels = (await self._lanes()).get(queue, [])
+        for each in self._queues(queue, levels):
+            if await self.connection.waiting_in(each):
+                return False
+        return True
 
     async def rejected(self) -> int:
         """Ask how many are in the queue of those set aside."""
@@ -243,8 +259,16 @@ class RabbitBroker(QueueBroker):
         if _was_handed_out(held.message):
             await self._registers.change(ATTEMPTS, lambda record: record.pop(task_id, None))
 
-    async def _discard_from(self, lane: str, task_ids: set[str]) -> int:
-        queue = self._queue(lane)
+    async def _oldest_age(self, lane: str) -> float:
+        async with self.connection.channel() as channel:
+            head = await channel.get(self._queue(lane))
+            if head is None:
+                return 0.0
+            await channel.give_back(head)
+            await self._ring(channel, lane)
+        return max(0.0, time.time() - _sent_at(head))
+
+    async def _discard_from(self, queue: str, lane: str, task_ids: set[str]) -> int:
         found = 0
         try:
             async with self.connection.channel() as channel:
@@ -276,16 +300,72 @@ class RabbitBroker(QueueBroker):
             return
         levels = HIGHEST_PRIORITY - LOWEST_PRIORITY
         await channel.declare_queue(queue, arguments={"x-max-priority": levels})
-        await self._registers.change(QUEUES, lambda record: record.setdefault(lane, 1))
+        noted = await self._registers.change(QUEUES, lambda record: record.setdefault(lane, 1))
         known.add(queue)
+        known.discard(self._led(lane))
+        if _levels(noted):
+            # It may have been deleted, and made anew just now: what is delayed must find it.
+            await self._lead_to(channel, lane)
+
+    async def _way(self, channel: Channel, lane: str, units: int) -> tuple[str, str]:
+        """Declare what a message goes through; return the exchange it begins at, and its key."""
+        if not units:
+            await self._declare(channel, lane)
+            return "", self._queue(lane)
+        # Nobody will be told when it arrives and its queue has been deleted: so that is looked at.
+        (await self.connection.known()).discard(self._queue(lane))
+        await self._declare(channel, lane)
+        levels = delays.levels_of(units)
+        await self._declare_delays(channel, lane, levels)
+        return self._delay_exchange(levels[0]), delays.routing_key(units, lane)
+
+    async def _declare_delays(self, channel: Channel, lane: str, levels: Sequence[int]) -> None:
+        """Declare what a message goes through that is delayed by the sum of these levels."""
+        known = await self.connection.known()
+        await self._lead_to(channel, lane)
+        for level in range(levels[0] + 1):
+            exchange, after = self._delay_exchange(level), self._delay_exchange(level - 1)
+            if exchange not in known:
+                await channel.declare_exchange(exchange, kind="topic")
+                await channel.bind_exchange(after, exchange, delays.keys_with(level, 0))
+                known.add(exchange)
+        missing = [level for level in levels if self._delay_queue(level, lane) not in known]
+
+        def note(record: Record) -> None:
+            record[lane] = sorted({*_levels(record.get(lane)), *missing})
+
+        if missing:
+            await self._registers.change(QUEUES, note)
+        for level in missing:
+            queue = self._delay_queue(level, lane)
+            arguments = {
+                "x-message-ttl": delays.wait_of(level),
+                "x-dead-letter-exchange": self._delay_exchange(level - 1),
+            }
+            await channel.declare_queue(queue, arguments=arguments)
+            key = delays.keys_with(level, 1, lane)
+            await channel.bind(queue, self._delay_exchange(level), key)
+            known.add(queue)
+
+    async def _lead_to(self, channel: Channel, lane: str) -> None:
+        """Lead what is due to its lane."""
+        known = await self.connection.known()
+        if self._led(lane) in known:
+            return
+        exchange = self._delay_exchange(-1)
+        await channel.declare_exchange(exchange, kind="topic")
+        await channel.bind(self._queue(lane), exchange, delays.keys_to(lane))
+        known.add(self._led(lane))
 
     async def _declare_rejected(self, channel: Channel) -> int:
         arguments = {"x-max-length": REJECTED_LIMIT}
         _, count = await channel.declare_queue(self._key("rejected"), arguments=arguments)
         return count
 
-    async def _lanes(self) -> list[str]:
-        return sorted(await self._registers.read(QUEUES))
+    async def _lanes(self) -> dict[str, list[int]]:
+        """Return the lanes that were ever used, and by how long messages were delayed in each."""
+        record = await self._registers.read(QUEUES)
+        return {lane: _levels(noted) for lane, noted in record.items()}
 
     async def _ring(self, channel: Channel, lane: str) -> None:
         """Wake whoever waits for messages of this queue. Nobody need be there."""
@@ -326,8 +406,32 @@ class RabbitBroker(QueueBroker):
     def _queue(self, lane: str) -> str:
         return self._key(f"queue:{lane}")
 
+    def _queues(self, lane: str, levels: Sequence[int]) -> list[str]:
+        """Return all queues of a lane, in the order in which messages go through them."""
+        waits = [self._delay_queue(level, lane) for level in sorted(levels, reverse=True)]
+        return [*waits, self._queue(lane)]
+
+    def _delay_queue(self, level: int, lane: str) -> str:
+        return self._delay(f"{level}:{lane}")
+
+    def _delay_exchange(self, level: int) -> str:
+        """Return the exchange that looks at a level; the one after the lowest leads to lanes."""
+        return self._delay(str(level) if level >= 0 else "due")
+
+    def _led(self, lane: str) -> str:
+        """Return what stands, among what is declared, for the way from delays to a lane."""
+        return f"{self._delay_exchange(-1)} > {lane}"
+
+    def _delay(self, name: str) -> str:
+        return self._key(f"delay:{name}")
+
     def _key(self, name: str) -> str:
         return f"{self.settings.prefix}:{name}"
+
+
+def _levels(noted: Any) -> list[int]:
+    """Return the levels of delay that a lane has queues for, as they are noted beside its name."""
+    return list(noted) if isinstance(noted, list) else []
 
 
 def _rank(held: _Held) -> tuple[int, float]:

@@ -3,10 +3,12 @@
 taskiq-redis's own stream broker reads one queue without priorities, takes a hundred messages at a
 time, and hands out again whatever is unacknowledged for ten minutes, running or not. So claiming
 is done here, by a script that takes exactly one message: of the highest level that has any, the
-oldest. A message is deleted when its task has started; memory does not grow with history.
+oldest. A message is deleted when its task has started; memory does not grow with history. What is
+delayed waits in a sorted set of its queue, and whoever claims next moves what is due to its stream.
 """
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +19,9 @@ from dagster_taskiq.connections.redis import RedisConnection
 from dagster_taskiq.settings import Settings
 
 _LUA = Path(__file__).with_name("lua")
+#: The scripts that add messages to streams, and the functions they do it with.
+_WHERE_MESSAGES_ARRIVE = ("put", "claim")
+_ARRIVE = _LUA / "arrive.lua"
 
 
 class RedisBroker(QueueBroker):
@@ -36,22 +41,16 @@ class RedisBroker(QueueBroker):
         """Ask the server."""
         await self.connection.ping()
 
-    async def put(self, task_id: str, queue: str, priority: int, body: bytes) -> None:
+    async def put(
+        self, task_id: str, queue: str, priority: int, body: bytes, delay: float = 0.0
+    ) -> None:
         """Add to the stream; as durable as the server's own settings make it."""
-        keys = [
-            self._key("queues"),
-            self._key("levels", queue),
-            self._key("queue", queue, str(priority)),
-            self._key("places"),
-            self._key("bell", queue),
-            self._key("clock"),
-        ]
-        await self._script("put", keys, [queue, priority, task_id, body])
+        await self._script("put", [queue, priority, task_id, body, math.ceil(delay * 1000)])
 
     async def claim(self) -> Delivery | None:
         """Run the claim script."""
         args = [self.consumer, self._stale, *self.open_lanes]
-        found = await self._script("claim", [], args, prefixed=True)
+        found = await self._script("claim", args)
         if not found:
             return None
         queue, level, message_id, task_id, body, attempt = found
@@ -72,7 +71,7 @@ class RedisBroker(QueueBroker):
     async def release(self, delivery: Delivery) -> None:
         """Make the claim look stale, so that the next one to look takes the message first."""
         args = [self.consumer, *json.loads(delivery.handle)]
-        await self._script("release", [], args, prefixed=True)
+        await self._script("release", args)
 
     async def reject(self, delivery: Delivery, reason: str) -> None:
         """Move the message to the stream of rejected ones, which keeps the last thousand."""
@@ -93,7 +92,7 @@ class RedisBroker(QueueBroker):
 
     async def depths(self) -> list[QueueDepth]:
         """Count by script."""
-        found = await self._script("depths", [], [self._stale], prefixed=True)
+        found = await self._script("depths", [self._stale])
         now = time.time()
         rows = []
         for queue, messages, claimed, oldest in found:
@@ -116,13 +115,12 @@ class RedisBroker(QueueBroker):
         args: list[Any] = [reason, spare]
         for each in deliveries:
             args += [*json.loads(each.handle), each.task_id]
-        return int(await self._script("delete", [], args, prefixed=True))
+        return int(await self._script("delete", args))
 
-    async def _script(
-        self, name: str, keys: list[str], args: list[Any], prefixed: bool = False
-    ) -> Any:
-        args = [self.settings.prefix, *args] if prefixed else args
-        return await self.connection.script(_LUA / f"{name}.lua", keys, args)
+    async def _script(self, name: str, args: list[Any]) -> Any:
+        needs = _ARRIVE if name in _WHERE_MESSAGES_ARRIVE else None
+        path = _LUA / f"{name}.lua"
+        return await self.connection.script(path, [], [self.settings.prefix, *args], needs)
 
     def _key(self, *parts: str) -> str:
         return ":".join((self.settings.prefix, *parts))

@@ -26,15 +26,19 @@ class SqlBroker(QueueBroker):
         """Run one statement."""
         await self.connection.read(lambda connection: connection.execute(sa.select(1)))
 
-    async def put(self, task_id: str, queue: str, priority: int, body: bytes) -> None:
+    async def put(
+        self, task_id: str, queue: str, priority: int, body: bytes, delay: float = 0.0
+    ) -> None:
         """Insert a row; it is on disk, or in SQLite's log of it, when this returns."""
+        now = time.time()
         row = {
             "prefix": self.settings.prefix,
             "queue": queue,
             "priority": priority,
             "task_id": task_id,
             "body": body,
-            "created_at": time.time(),
+            "created_at": now,
+            "due_at": now + delay if delay else 0.0,
         }
         await self.connection.write(lambda connection: connection.execute(messages.insert(), row))
 
@@ -44,13 +48,14 @@ class SqlBroker(QueueBroker):
         # Most looks find nothing; they must not take the write lock from those who have work.
         lanes = self.open_lanes
         marks = ", ".join("?" * len(lanes))
-        stale = time.time() - self.settings.lease
+        now = time.time()
         if not self.connection.exists(
-            f"SELECT 1 FROM {messages.name} WHERE queue IN ({marks}) AND prefix = ? "
-            "AND rejected IS NULL AND (claimed_at IS NULL OR claimed_at < ?) LIMIT 1",
+            f"SELECT 1 FROM {messages.name} WHERE queue IN ({marks}) AND prefix = ? AND due_at <= ?"
+            " AND rejected IS NULL AND (claimed_at IS NULL OR claimed_at < ?) LIMIT 1",
             *lanes,
             self.settings.prefix,
-            stale,
+            now,
+            now - self.settings.lease,
         ):
             return None
         return await self.connection.write(self._claim)
@@ -99,13 +104,13 @@ class SqlBroker(QueueBroker):
     async def depths(self) -> list[QueueDepth]:
         """Count the rows of each queue."""
         now = time.time()
-        free = self._is_free(now)
+        free, sent = self._is_free(now), messages.c.created_at
         query = (
             sa.select(
                 messages.c.queue,
                 sa.func.count(sa.case((free, 1))),
                 sa.func.count(sa.case((sa.not_(free), 1))),
-                sa.func.min(messages.c.created_at),
+                sa.func.min(sa.case((messages.c.due_at > 0, messages.c.due_at), else_=sent)),
             )
             .where(messages.c.prefix == self.settings.prefix, messages.c.rejected.is_(None))
             .group_by(messages.c.queue)
@@ -130,12 +135,14 @@ class SqlBroker(QueueBroker):
         )
 
     def _first(self) -> "sa.Select[tuple[int]]":
+        now = time.time()
         return (
             sa.select(messages.c.id)
             .where(
                 messages.c.queue.in_(self.open_lanes),
                 messages.c.prefix == self.settings.prefix,
-                self._is_free(time.time()),
+                messages.c.due_at <= now,
+                self._is_free(now),
             )
             .order_by(messages.c.priority.desc(), messages.c.id)
             .limit(1)

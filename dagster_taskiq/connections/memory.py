@@ -18,7 +18,8 @@ class Message:
     priority: int
     task_id: str
     body: bytes
-    created_at: float
+    #: When it may be claimed, and has begun to wait, in seconds since the epoch.
+    due_at: float
     claimed_by: str = ""
     claimed_at: float = 0.0
     attempts: int = 0

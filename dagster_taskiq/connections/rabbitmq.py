@@ -422,8 +422,10 @@ class Channel:
             raise ConfigError(_declared_otherwise("queue", queue, error)) from None
         return str(answer.queue), int(answer.message_count or 0)
 
-    async def declare_exchange(self, exchange: str, *, passive: bool = False) -> None:
-        """Declare a durable direct exchange.
+    async def declare_exchange(
+        self, exchange: str, *, kind: str = "direct", passive: bool = False
+    ) -> None:
+        """Declare a durable exchange of a kind.
 
         Raises:
             ChannelNotFoundEntity: it is not there (``passive``).
@@ -433,7 +435,7 @@ class Channel:
         try:
             await self._call(
                 self.raw.exchange_declare(
-                    exchange, exchange_type="direct", durable=True, passive=passive
+                    exchange, exchange_type=kind, durable=True, passive=passive
                 ),
                 f"declare {exchange}",
             )
@@ -443,6 +445,10 @@ class Channel:
     async def bind(self, queue: str, exchange: str, key: str) -> None:
         """Lead messages of an exchange with a routing key to a queue as well."""
         await self._call(self.raw.queue_bind(queue, exchange, key), f"bind {queue}")
+
+    async def bind_exchange(self, exchange: str, source: str, key: str) -> None:
+        """Lead messages of one exchange with a routing key to another one as well."""
+        await self._call(self.raw.exchange_bind(exchange, source, key), f"bind {exchange}")
 
     async def unbind(self, queue: str, exchange: str, key: str) -> None:
         """Undo :meth:`bind`."""

@@ -138,11 +138,21 @@ class RedisConnection:
                 "connection, see its documentation for their names."
             ) from None
 
-    async def script(self, path: Path, keys: list[str], args: list[Any]) -> Any:
-        """Run a Lua script that stands in a file; the server keeps it after the first time."""
+    async def script(
+        self, path: Path, keys: list[str], args: list[Any], needs: Path | None = None
+    ) -> Any:
+        """Run a Lua script that stands in a file; the server keeps it after the first time.
+
+        Args:
+            path: the file.
+            keys: its ``KEYS``.
+            args: its ``ARGV``.
+            needs: another file, with functions that the script calls.
+        """
         script = self._scripts.get(path)
         if script is None:
-            text = path.read_text()  # noqa: ASYNC240 - a few lines, read once
+            files = [each for each in (needs, path) if each is not None]
+            text = "\n".join(each.read_text() for each in files)  # a few lines, read once
             script = self._scripts[path] = self.client.register_script(text)
         with as_away():
             return await _in_own_task(script(keys=keys, args=args))

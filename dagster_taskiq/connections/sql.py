@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, Engine, make_url
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings import redact
@@ -45,6 +45,8 @@ messages = sa.Table(
     sa.Column("priority", sa.Integer, nullable=False),
     sa.Column("task_id", sa.String(500), nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
+    # Nobody claims the message before; 0 for one that was not delayed.
+    sa.Column("due_at", sa.Float, nullable=False, server_default="0"),
     # Set while a worker holds the message; a claim older than the lease counts for nothing.
     sa.Column("claimed_by", sa.String(200)),
     sa.Column("claimed_at", sa.Float),
@@ -262,6 +264,7 @@ class SqlConnection:
         with engine.begin() as connection:
             for table in metadata.sorted_tables:
                 connection.execute(CreateTable(table, if_not_exists=True))
+                _add_missing_columns(connection, table)
                 for index in sorted(table.indexes, key=lambda each: str(each.name)):
                     connection.execute(CreateIndex(index, if_not_exists=True))
 
@@ -279,6 +282,19 @@ class SqlConnection:
         options = {READ_ONLY: read_only}
         with self._engine.connect().execution_options(**options) as connection, connection.begin():
             return work(connection)
+
+
+def _add_missing_columns(connection: Connection, table: sa.Table) -> None:
+    """Give a table that an older release has made what this one has beyond it.
+
+    The caller's transaction holds the write lock, so that of two who start at once the second finds
+    it done.
+    """
+    there = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
+    for column in table.columns:
+        if column.name not in there:
+            added = CreateColumn(column).compile(dialect=connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {added}")
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:

@@ -1,4 +1,4 @@
--- Claim the first message of several queues: highest level, then oldest.
+-- Claim the first message of several queues: highest level, then oldest. What is due arrives first.
 -- ARGV  1 prefix  2 consumer  3 milliseconds after which another's claim counts for nothing
 --       4.. queues
 -- Returns {queue, level, id, task id, body, times delivered}, or nothing.
@@ -47,6 +47,7 @@ end
 
 local levels = {}
 for i = 4, #ARGV do
+  arrive_due(prefix, ARGV[i])
   local known = prefix .. ':levels:' .. ARGV[i]
   for _, level in ipairs(redis.call('ZREVRANGE', known, 0, -1)) do
     local stream = prefix .. ':queue:' .. ARGV[i] .. ':' .. level

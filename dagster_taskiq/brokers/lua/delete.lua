@@ -26,6 +26,9 @@ for i = 4, #ARGV, 4 do
     end
     redis.pcall('XACK', stream, 'workers', id)
     deleted = deleted + redis.call('XDEL', stream, id)
+    -- Or it is delayed, and in no stream yet.
+    deleted = deleted + redis.call('ZREM', prefix .. ':delayed:' .. queue, id)
+    redis.call('HDEL', prefix .. ':delayed', id)
     local place = redis.call('HGET', places, task)
     if place and cjson.decode(place)[3] == id then redis.call('HDEL', places, task) end
     if redis.call('XLEN', stream) == 0 then

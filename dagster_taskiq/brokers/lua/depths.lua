@@ -3,7 +3,7 @@
 local prefix, stale = ARGV[1], ARGV[2]
 local found = {}
 for _, queue in ipairs(redis.call('SMEMBERS', prefix .. ':queues')) do
-  local messages, claimed, oldest = 0, 0, ''
+  local messages, claimed, oldest = redis.call('ZCARD', prefix .. ':delayed:' .. queue), 0, ''
   for _, level in ipairs(redis.call('ZRANGE', prefix .. ':levels:' .. queue, 0, -1)) do
     local stream = prefix .. ':queue:' .. queue .. ':' .. level
     messages = messages + redis.call('XLEN', stream)

@@ -1,0 +1,207 @@
+"""``dagster-celery``: what its users type, and what they and their probes read."""
+
+import ast
+import json
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from compat_tests.facade.conftest import APP, WORKER, OldFleet, end, run_cli
+from compat_tests.waiting import eventually
+from dagster_celery.cli import get_config_dir, get_config_value_from_yaml, get_worker_name
+
+HOSTNAME = f"{WORKER}@{socket.gethostname()}"
+
+
+def test_list_prints_what_celerys_inspection_does(old_fleet: OldFleet) -> None:
+    done = old_fleet.cli("worker", "list", "-y", str(old_fleet.config_file))
+
+    assert done.returncode == 0, done.stderr
+    assert ast.literal_eval(done.stdout.strip()) == {HOSTNAME: []}
+    assert "is now: dagster-taskiq worker list" in done.stderr
+
+
+def test_status_is_what_probes_look_for(old_fleet: OldFleet) -> None:
+    config = str(old_fleet.config_file)
+    done = old_fleet.cli("status", "-A", "dagster_celery.app", "-y", config)
+
+    assert done.returncode == 0, done.stderr
+    assert re.search(f"{socket.gethostname()}:.*OK", done.stdout)
+    assert done.stdout.splitlines()[-1] == "1 node online."
+
+    quiet = ("status", "-A", "dagster_celery.app", "-y", config, "--", "--json", "-t", "5")
+    assert json.loads(old_fleet.cli(*quiet).stdout) == {HOSTNAME: {"ok": "pong"}}
+
+
+def test_status_says_when_nobody_is_there(dagster_home: Path, tmp_path: Path) -> None:
+    config = tmp_path / "celery.yaml"
+    config.write_text(f"execution: {{config: {{broker: 'sqlite:///{tmp_path}/q.db'}}}}\n")
+
+    done = run_cli("status", "-A", "dagster_celery.app", "-y", str(config))
+
+    assert done.returncode == 69
+    assert "No nodes replied" in done.stderr
+
+
+def test_a_worker_ends_when_it_is_told_to(old_fleet: OldFleet) -> None:
+    process = old_fleet.start("short", "-q", "elsewhere", "--", "-c", "1")
+    try:
+        config = str(old_fleet.config_file)
+        done = old_fleet.cli("worker", "terminate", "short", "-y", config)
+        assert done.returncode == 0, done.stderr
+        assert f"short@{socket.gethostname()}" in done.stderr
+        assert process.wait(60) == 0
+        again = old_fleet.cli("worker", "terminate", "short", "-y", config)
+        assert again.returncode == 0 and "no worker of that name" in again.stderr
+    finally:
+        end(process)
+    assert old_fleet.app().control.ping() == [{HOSTNAME: {"ok": "pong"}}]
+
+
+def test_a_workers_config_is_its_owners_alone_and_goes_with_it(embedded_fleet: OldFleet) -> None:
+    configs = embedded_fleet.home / "dagster_celery" / "config"
+    before = set(configs.iterdir())  # that of the fleet's own worker
+    process = embedded_fleet.start("brief", "-q", "elsewhere", "-c", "1")
+    try:
+        (mine,) = set(configs.iterdir()) - before
+        (module,) = mine.glob("*.py")
+        assert stat.S_IMODE(module.stat().st_mode) == 0o600
+        assert stat.S_IMODE(mine.stat().st_mode) == 0o700
+    finally:
+        assert end(process) == 0
+    assert set(configs.iterdir()) == before
+
+
+def test_a_background_worker_is_found_and_ended(embedded_fleet: OldFleet) -> None:
+    config = str(embedded_fleet.config_file)
+    done = embedded_fleet.cli(
+        "worker", "start", "-A", APP, "-y", config, "-d", "-n", "back", "-q", "elsewhere", "-c", "1"
+    )
+    assert done.returncode == 0, done.stderr
+    found = re.search(r"pid (\d+), log (.+)", done.stdout)
+    assert found is not None
+    pid, log = int(found[1]), Path(found[2])
+    try:
+        name = f"back@{socket.gethostname()}"
+        control = embedded_fleet.app().control
+        eventually(lambda: control.inspect([name]).ping())
+        assert stat.S_IMODE(log.stat().st_mode) == 0o600
+        assert embedded_fleet.settings.broker not in Path(f"/proc/{pid}/cmdline").read_text()
+        embedded_fleet.cli("worker", "terminate", "back", "-y", config)
+        eventually(lambda: not Path(f"/proc/{pid}").exists())
+    finally:
+        if Path(f"/proc/{pid}").exists():
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "App must be specified"),
+        (["-A", "no_such_module_anywhere"], "Cannot import the app no_such_module_anywhere"),
+        (["-A", "json"], "The module json has no app"),
+        (["-A", "dagster_celery.app", "--", "--concurency", "4"], "--concurrency"),
+        (["-A", "dagster_celery.app", "--", "-c", "many"], "many"),
+        (["-A", "dagster_celery.app", *(["-q", "x"] * 5)], "more than four queues"),
+        (["-A", "compat_tests.facade.celerys_own"], "is an app of Celery's own"),
+    ],
+)
+def test_what_cannot_work_is_said_at_once(
+    arguments: list[str], said: str, dagster_home: Path
+) -> None:
+    done = run_cli("worker", "start", *arguments, CELERY_BROKER_URL="embedded://")
+
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_config_that_is_wrong_is_said(dagster_home: Path, tmp_path: Path) -> None:
+    config = tmp_path / "celery.yaml"
+    config.write_text("execution: {config: {brocker: x}}\n")
+
+    done = run_cli("worker", "start", "-A", "dagster_celery.app", "-y", str(config))
+
+    assert done.returncode != 0
+    assert "brocker" in done.stderr
+
+
+def test_the_command_says_its_newer_form(dagster_home: Path) -> None:
+    done = run_cli(
+        *("worker", "start", "-A", "json", "-n", "me", "-q", "a", "-q", "b,c", "-l", "debug"),
+        *("--", "--concurrency=3", "--max-tasks-per-child", "7"),
+    )
+
+    (line,) = [each for each in done.stderr.splitlines() if "is now: dagster-taskiq" in each]
+    for part in ("worker start", "--concurrency", "3", "--max-tasks-per-child", "7", "debug"):
+        assert part in line
+    assert f"me@{socket.gethostname()}" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "config"),
+    [
+        ("", {}),
+        ("execution:\n", {}),
+        ("execution: {config: {broker: 'redis://'}}", {"broker": "redis://"}),
+        ("execution: {celery: {broker: 'redis://'}}", {"broker": "redis://"}),
+        ("broker: redis://", {"broker": "redis://"}),
+    ],
+)
+def test_where_a_config_stands_in_its_file(
+    text: str, config: dict[str, str], tmp_path: Path
+) -> None:
+    path = tmp_path / "celery.yaml"
+    path.write_text(text)
+
+    assert get_config_value_from_yaml(str(path)) == config
+
+
+def test_another_kind_of_file_is_said_to_be_one(tmp_path: Path) -> None:
+    path = tmp_path / "workspace.yaml"
+    path.write_text("load_from: [{python_file: repo.py}]\n")
+
+    with pytest.warns(UserWarning, match=r"has no `execution: config:`.*'load_from'"):
+        assert get_config_value_from_yaml(str(path)) == {}
+
+
+def test_variables_in_config_source_are_read_where_they_are_used(
+    dagster_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "celery.yaml"
+    source = {"task_default_queue": {"env": "QUEUE"}}
+    config = {"broker": {"env": "BROKER"}, "config_source": source}
+    path.write_text(yaml.safe_dump({"execution": {"config": config}}))
+    monkeypatch.setenv("BROKER", "redis://:secret@host")
+    monkeypatch.setenv("QUEUE", "from-the-environment")
+
+    module = Path(get_config_dir(str(path))) / "dagster_celery_config.py"
+    program = (
+        "from dagster_celery.make_app import make_app\n"
+        "app = make_app()\n"
+        "print(app.configuration.settings.queue, app.configuration.settings.broker)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(module.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+
+    assert stat.S_IMODE(module.stat().st_mode) == 0o600
+    assert done.stdout.split() == ["from-the-environment", "redis://:secret@host"]
+
+
+def test_worker_names_have_the_form_of_celerys() -> None:
+    assert get_worker_name("mine") == "mine@%h"
+    assert re.fullmatch(r"dagster-[0-9a-f]{6}@%h", get_worker_name())

@@ -1,0 +1,193 @@
+"""The example projects: one as users of dagster-celery have it, and the same one renamed."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+from dagster import DagsterRunStatus
+
+from compat_tests.waiting import eventually
+from compat_tests.workers import ROOT
+from dagster_celery._translate.names import NAMES
+from dagster_taskiq.demo.story import RunStory
+from dagster_taskiq.tags import OLDER_NAMES
+from examples.demo import JOBS, RETRIED
+from examples.deployment import (
+    RENAMED,
+    RENAMED_ENVIRONMENT,
+    UNTOUCHED,
+    UNTOUCHED_ENVIRONMENT,
+    Deployment,
+    OlderName,
+)
+
+#: Each run of a project starts half a dozen processes that import Dagster.
+pytestmark = pytest.mark.timeout(300)
+PATIENCE = 150
+
+#: As the demo's own, and as strict as can be: with it, the first older name stops everything.
+AS_ERRORS = {"PYTHONWARNINGS": "error:dagster-celery:DeprecationWarning"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a project leaves behind when both of its jobs have run."""
+
+    reports: dict[str, str]
+    stories: dict[str, RunStory]
+    older_names: list[OlderName]
+
+
+def outcome_of(project: Path, directory: Path, environment: dict[str, str]) -> Outcome:
+    """Run a project through its own commands."""
+    deployment = Deployment(project, directory, {"PYTHONPATH": str(ROOT), **environment})
+    with deployment.instance() as instance:
+        try:
+            deployment.start_workers()
+            runs = [deployment.wait_for_end(instance, each) for each in deployment.launch(*JOBS)]
+        except BaseException:
+            deployment.stop(at_once=True)
+            raise
+        deployment.stop()
+        assert [run.status for run in runs] == [DagsterRunStatus.SUCCESS] * len(JOBS)
+        stories = {run.job_name: RunStory.from_event_log(instance, run.run_id) for run in runs}
+    reports = {path.name: path.read_text() for path in deployment.reports.iterdir()}
+    return Outcome(reports, stories, deployment.older_names())
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    return outcome_of(UNTOUCHED, tmp_path_factory.mktemp("untouched"), UNTOUCHED_ENVIRONMENT)
+
+
+@pytest.fixture(scope="module")
+def renamed(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    directory = tmp_path_factory.mktemp("renamed")
+    return outcome_of(RENAMED, directory, {**RENAMED_ENVIRONMENT, **AS_ERRORS})
+
+
+def sources(project: Path) -> list[Path]:
+    """Return the files of a project, without what tools keep there."""
+    kept = ("__pycache__", ".ruff_cache")
+    files = (path for path in project.rglob("*") if path.is_file())
+    return [path for path in files if not set(kept) & set(path.parts)]
+
+
+def test_the_untouched_project_has_no_word_of_this_one() -> None:
+    files = sources(UNTOUCHED)
+    assert {"docker-compose.yaml", "celery.yaml", "dagster.yaml"} <= {each.name for each in files}
+    for path in files:
+        assert "taskiq" not in f"{path.name} {path.read_text()}".lower(), path
+
+
+def test_the_renamed_project_has_no_older_name() -> None:
+    for path in sources(RENAMED):
+        if path.name != "README.md":  # which says what it was renamed from
+            assert "celery" not in f"{path.name} {path.read_text()}".lower(), path
+
+
+def test_the_untouched_project_does_its_work(untouched: Outcome) -> None:
+    assert set(untouched.reports) == {"flood_report.json", "flood_days.csv"}
+    assert untouched.stories["flood_report"].steps[RETRIED].attempts == 2
+    assert untouched.stories["week_of_levels"].assets == [
+        "hourly_levels",
+        "daily_means",
+        "flood_days",
+    ]
+
+
+def test_each_place_with_an_older_name_is_told(untouched: Outcome) -> None:
+    older = re.compile(rf"from dagster_celery|{'|'.join(OLDER_NAMES.values())}")
+    places = {
+        (str(path.relative_to(UNTOUCHED)), number)
+        for path in sources(UNTOUCHED)
+        if path.suffix == ".py"
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if older.search(line)
+    }
+    assert len(places) > 4
+    told = {(each.file, each.line) for each in untouched.older_names}
+    assert places <= told
+    assert {"dagster.yaml", "dagster-celery"} <= {file for file, _ in told}
+
+
+def test_each_replacement_is_named(untouched: Outcome) -> None:
+    texts = "\n".join(each.text for each in untouched.older_names)
+    for module in ("dagster_celery", "dagster_celery.tags"):
+        source = "\n".join(path.read_text() for path in (UNTOUCHED / "rivers").glob("*.py"))
+        for name, instead in NAMES[module].items():
+            assert (name in source) == (instead in texts), name
+    for command in (" -q dagster --concurrency 4", " -q crunch --concurrency 2"):
+        assert re.search(rf"dagster-taskiq worker start .*{command}", texts)
+
+
+def test_the_renamed_project_does_the_same_and_is_silent(
+    untouched: Outcome, renamed: Outcome
+) -> None:
+    assert renamed.reports == untouched.reports
+    assert renamed.older_names == []
+    for job in JOBS:
+        ours, theirs = renamed.stories[job], untouched.stories[job]
+        assert set(ours.steps) == set(theirs.steps)
+        assert ours.attempts == theirs.attempts
+
+
+@contextmanager
+def running_demo(directory: Path) -> "Iterator[subprocess.Popen[str]]":
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(directory)}
+    with subprocess.Popen(
+        [sys.executable, "-m", "examples.demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+        env=environment,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()  # and not kill: it has workers to end
+
+
+def test_the_demo_shows_it_all_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    with running_demo(tmp_path) as demo:
+        output, _ = demo.communicate(timeout=PATIENCE)
+    assert demo.returncode == 0, output
+    for line in (
+        r"\$ dagster-celery worker start -A dagster_celery\.app .*-q crunch",
+        r"read_gauge\[oxmead\]\tdagster\tgauges@\S+\t2\t",
+        r"write_report\tcrunch\tcrunch@",
+        r"ok   flood_report\.json has the crests of 4 stations",
+        r"rivers/flood_report\.py:\d+\n.*dagster_taskiq\.taskiq_executor",
+        r"dagster\.yaml:\d+\n.*TaskiqRunLauncher",
+    ):
+        assert re.search(line, output), f"{line}\n{output}"
+    assert "NOT" not in output
+    assert list(tmp_path.glob("dagster-celery-demo-*")) == []
+
+
+def test_ctrl_c_ends_the_demo_and_its_workers(tmp_path: Path) -> None:
+    with running_demo(tmp_path) as demo:
+        started = psutil.Process(demo.pid)
+        family = eventually(lambda: _with_workers(started), PATIENCE)
+        demo.send_signal(signal.SIGINT)
+        output, _ = demo.communicate(timeout=PATIENCE)
+    assert demo.returncode == 130, output
+    assert "Traceback" not in output
+    assert eventually(lambda: not any(map(psutil.Process.is_running, family)))
+    assert list(tmp_path.glob("dagster-celery-demo-*")) == []
+
+
+def _with_workers(process: psutil.Process) -> list[psutil.Process]:
+    """Return all processes under one, once there are both workers with children of their own."""
+    workers = process.children()
+    family = process.children(recursive=True)
+    return family if len(workers) == 2 and all(each.children() for each in workers) else []

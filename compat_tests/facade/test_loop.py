@@ -1,0 +1,75 @@
+"""``core_celery_execution_loop``: runs whose steps are sent by a function of the executor's own."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dagster import DagsterEventType, DagsterInstance, execute_job, reconstructable
+
+from compat_tests.facade.conftest import OldFleet, end
+from compat_tests.facade.own_executor import by_task_job, elsewhere_job
+
+STEPS = ("first", "second", "third")
+
+
+@pytest.fixture(scope="module")
+def own_worker(old_fleet_of_kind: Any) -> Iterator[OldFleet]:
+    """A worker that has the executor's own task."""
+    fleet = old_fleet_of_kind("embedded")
+    process = fleet.start("own", "-q", "own", "-c", "1", app="compat_tests.facade.own_executor")
+    try:
+        yield fleet
+    finally:
+        end(process)
+
+
+def notes(directory: Path) -> list[str]:
+    path = directory / "notes"
+    return path.read_text().split() if path.exists() else []
+
+
+def config_of(fleet: OldFleet, directory: Path, fails: str = "") -> dict[str, Any]:
+    own = {"directory": str(directory)}
+    ops = {name: {"config": {**own, "fails": name == fails}} for name in STEPS}
+    source = {**fleet.config["config_source"], "task_default_queue": "own"}
+    config = {**fleet.config, "config_source": source}
+    return {"execution": {"config": config}, "ops": ops}
+
+
+JOBS = pytest.mark.parametrize("job", [by_task_job, elsewhere_job], ids=["task", "elsewhere"])
+
+
+@JOBS
+def test_all_steps_run(job: Any, own_worker: OldFleet, tmp_path: Path) -> None:
+    with DagsterInstance.from_config(str(own_worker.home)) as instance:
+        config = config_of(own_worker, tmp_path)
+        with execute_job(reconstructable(job), instance, run_config=config) as result:
+            assert result.success
+            assert result.output_for_node("third") == 3
+        messages = [entry.message for entry in instance.all_logs(result.run_id)]
+    assert notes(tmp_path) == list(STEPS)
+    said = [each for each in messages if "own task starts the step on own@" in each]
+    assert len(said) == (3 if job is by_task_job else 0)
+
+
+@JOBS
+def test_a_step_that_fails_ends_the_run(job: Any, own_worker: OldFleet, tmp_path: Path) -> None:
+    with DagsterInstance.from_config(str(own_worker.home)) as instance:
+        config = config_of(own_worker, tmp_path, fails="second")
+        with execute_job(reconstructable(job), instance, run_config=config) as result:
+            assert not result.success
+            assert [each.step_key for each in result.get_step_failure_events()] == ["second"]
+    assert notes(tmp_path) == ["first", "second"]
+
+
+def test_events_of_a_step_come_together(own_worker: OldFleet, tmp_path: Path) -> None:
+    with DagsterInstance.from_config(str(own_worker.home)) as instance:
+        config = config_of(own_worker, tmp_path)
+        with execute_job(reconstructable(by_task_job), instance, run_config=config) as result:
+            events = [each for each in result.all_events if each.is_step_event]
+    order = [each.step_key for each in events]
+    assert order == sorted(order, key=STEPS.index)
+    assert [each.step_key for each in events if each.event_type is DagsterEventType.STEP_START] == [
+        *STEPS
+    ]

@@ -1,0 +1,179 @@
+"""The options of ``celery worker``, held against Celery's own command and read by the engine's."""
+
+from typing import Any
+
+import pytest
+from celery.bin.worker import worker as celery_worker
+from celery.utils.nodenames import default_nodename, host_format
+
+from dagster_celery._translate.rows import Fate
+from dagster_celery._translate.worker_options import (
+    WORKER_OPTIONS,
+    expand_node_name,
+    translate_arguments,
+)
+from dagster_taskiq.cli.worker import start
+from dagster_taskiq.errors import ConfigError
+
+
+def as_the_engine_reads(arguments: list[str]) -> dict[str, Any]:
+    """Return what the engine's command makes of them, without what was not given."""
+    params = start.make_context("start", list(arguments)).params
+    defaults = start.make_context("start", []).params
+    return {name: value for name, value in params.items() if value != defaults[name]}
+
+
+# -- the list ----------------------------------------------------------------------------------
+
+
+def test_every_option_of_celery_worker_has_a_row_and_is_typed_as_there() -> None:
+    theirs = {each.name: (set(each.opts), each.is_flag) for each in celery_worker.params}
+    ours = {each.name: (set(each.flags), each.is_flag) for each in WORKER_OPTIONS.values()}
+    assert ours == theirs
+    assert len(ours) == 33
+
+
+@pytest.mark.parametrize("row", WORKER_OPTIONS.values(), ids=lambda row: row.name)
+def test_no_row_is_silent(row: Any) -> None:
+    assert row.says.endswith(".")
+    assert (row.turn is not None) == (row.fate is Fate.TRANSLATED)
+
+
+def rows_with(fate: Fate) -> list[str]:
+    return [name for name, row in WORKER_OPTIONS.items() if row.fate is fate]
+
+
+@pytest.mark.parametrize("name", rows_with(Fate.NO_EFFECT))
+def test_what_has_no_effect_is_accepted_under_each_of_its_names_and_said(name: str) -> None:
+    for flag in WORKER_OPTIONS[name].flags:
+        given = [flag] if WORKER_OPTIONS[name].is_flag else [flag, "1"]
+        arguments, (remark,) = translate_arguments(given)
+        assert arguments == []
+        assert remark.subject == flag
+        assert remark.text == f"{flag} has no effect here: {WORKER_OPTIONS[name].says}"
+
+
+@pytest.mark.parametrize("name", rows_with(Fate.REFUSED))
+def test_what_would_lose_something_is_refused_with_what_to_use(name: str) -> None:
+    flag = WORKER_OPTIONS[name].flags[0]
+    given = [flag] if WORKER_OPTIONS[name].is_flag else [flag, "1"]
+    with pytest.raises(ConfigError, match=f"{flag} of celery worker cannot be used here"):
+        translate_arguments(given)
+
+
+# -- what is translated ------------------------------------------------------------------------
+
+#: For each translated option: what may be typed, and what the engine's command then has.
+CASES: dict[str, list[tuple[list[str], dict[str, Any]]]] = {
+    "hostname": [
+        (["-n", "left@here"], {"name": "left@here"}),
+        (["--hostname=here"], {"name": "celery@here"}),
+    ],
+    "detach": [(["-D"], {"background": True}), (["--detach"], {"background": True})],
+    "loglevel": [
+        (["-l", "DEBUG"], {"loglevel": "debug"}),
+        (["--loglevel=Warning"], {"loglevel": "warning"}),
+        (["-lFATAL"], {"loglevel": "critical"}),
+    ],
+    "concurrency": [
+        (["-c", "4"], {"concurrency": 4}),
+        (["-c4"], {"concurrency": 4}),
+        (["--concurrency=4"], {"concurrency": 4}),
+        (["-c", "2", "-c", "4"], {"concurrency": 4}),
+        (["-c", "auto"], {}),
+        (["-c", "0"], {}),
+    ],
+    "pool": [
+        (["-P", "solo"], {"concurrency": 1}),
+        (["--pool=solo", "-c", "8"], {"concurrency": 1}),
+        (["-P", "threads", "-c", "8"], {"concurrency": 8}),
+        (["-P", "prefork"], {}),
+    ],
+    "time_limit": [(["--time-limit", "90"], {"time_limit": 90.0})],
+    "soft_time_limit": [(["--soft-time-limit=1.5"], {"soft_time_limit": 1.5})],
+    "max_tasks_per_child": [(["--max-tasks-per-child", "7"], {"max_tasks_per_child": 7})],
+    "max_memory_per_child": [
+        (["--max-memory-per-child=12000"], {"max_memory_per_child": 12000}),
+        (["--max-memory-per-child=0"], {}),
+    ],
+    "queues": [
+        (["-Q", "a"], {"queues": ("a",)}),
+        (["--queues=a,b"], {"queues": ("a,b",)}),
+        (["-Q", "a", "-Q", "b,a"], {"queues": ("a,b",)}),
+    ],
+    "exclude_queues": [(["-Q", "a,b,c", "-X", "b"], {"queues": ("a,c",)})],
+    "include": [(["-I", "one,two", "--include", "three"], {"include": ("one,two,three",)})],
+    "autoscale": [
+        (["--autoscale=10,3"], {"concurrency": 10}),
+        (["--autoscale", "3,10"], {"concurrency": 10}),
+        (["--autoscale=4", "-c", "2"], {"concurrency": 4}),
+    ],
+}
+
+
+def test_every_translated_option_has_a_case() -> None:
+    assert set(CASES) == set(rows_with(Fate.TRANSLATED))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [case for cases in CASES.values() for case in cases], ids=str
+)
+def test_a_translated_option_means_to_the_engine_what_it_meant(
+    given: list[str], expected: dict[str, Any]
+) -> None:
+    arguments, remarks = translate_arguments(given)
+    assert as_the_engine_reads(arguments) == expected
+    assert remarks
+
+
+def test_the_start_command_of_a_helm_chart_is_read_as_a_whole() -> None:
+    arguments, remarks = translate_arguments(["-E", "--concurrency", "16", "-Ofair"])
+    assert arguments == ["--concurrency", "16"]
+    assert {each.subject: each.text.split(":")[0] for each in remarks} == {
+        "-E": "-E has no effect here",
+        "--concurrency": ('--concurrency is "--concurrency 16" of dagster-taskiq worker start.'),
+        "--optimization": "--optimization has no effect here",
+    }
+
+
+def test_a_pool_of_threads_is_one_of_processes_and_says_so() -> None:
+    _, (remark,) = translate_arguments(["-P", "gevent"])
+    assert "-P has no effect here: tasks run in child processes" in remark.text
+
+
+def test_nothing_becomes_nothing() -> None:
+    assert translate_arguments([]) == ([], ())
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["--concurency", "4"], 'Did you mean "--concurrency"'),
+        (["-A", "app"], "before the --"),
+        (["-b", "redis://"], "file of -y"),
+        (["stray"], "unexpected extra argument"),
+        (["-c"], "requires an argument"),
+        (["-c", "many"], "-c of celery worker must be a whole number, 0 or more, but it is 'many'"),
+        (["--time-limit=-1"], "number of seconds"),
+        (["-l", "loud"], "must be one of DEBUG"),
+        (["-P", "cores"], "must be one of prefork"),
+        (["--autoscale=1,2,3"], "MAX,MIN"),
+        (["--autoscale=0"], "MAX,MIN"),
+        (["-X", "a"], "needs -Q"),
+        (["-Q", "a", "-X", "a"], "must leave a queue"),
+        (["-n", "w@%z"], "%z in it"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_read_is_refused_with_what_to_do(given: list[str], says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        translate_arguments(given)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["w", "w@%h", "w@host", "%h", "@%h", "w@", "", "w%i@%h", "w%I@%h", "%n.%d@%n", "100%%@%h"],
+)
+def test_a_node_name_is_expanded_as_celery_does(name: str) -> None:
+    assert expand_node_name(name) == host_format(default_nodename(name))

@@ -1,0 +1,277 @@
+"""Each older name is said once, at the line of the project's own that has it."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from compat_tests.workers import ROOT
+from dagster_celery._translate.names import NAMES
+
+#: The category, for a filter that is set once Python has started.
+CATEGORY = "dagster_celery.DagsterCeleryDeprecationWarning"
+
+#: Prints what is warned of, whatever else there is, with where.
+RECORDING = """
+import warnings
+from dagster_celery import DagsterCeleryDeprecationWarning
+warnings.simplefilter("ignore")
+warnings.simplefilter("default", DagsterCeleryDeprecationWarning)
+def show(message, category, filename, lineno, file=None, line=None):
+    print(f"{filename}:{lineno}: {message}")
+warnings.showwarning = show
+"""
+
+Warned = Callable[..., list[str]]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    directory = tmp_path / "project"
+    directory.mkdir()
+    return directory
+
+
+@pytest.fixture
+def warned(project: Path, dagster_home: Path) -> Warned:
+    """Write files, run one of them, and return what it warned of, without the project's path."""
+
+    def run(files: dict[str, str], main: str = "main.py") -> list[str]:
+        for name, text in files.items():
+            (project / name).write_text(text)
+        (project / "recording.py").write_text(RECORDING)
+        start = f"runpy.run_path({str(project / main)!r}, run_name='__main__')"
+        (project / "start.py").write_text(f"import recording, runpy\n{start}\n")
+        done = subprocess.run(
+            [sys.executable, "start.py"],
+            cwd=project,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        lines = [line for line in done.stdout.splitlines() if "dagster-celery: " in line]
+        return [line.replace(f"{project}/", "").replace(f"{dagster_home}/", "") for line in lines]
+
+    return run
+
+
+def test_a_name_is_said_at_the_line_that_imports_it(warned: Warned) -> None:
+    program = """
+from dagster_celery import celery_executor
+from dagster_celery.tags import (
+    DAGSTER_CELERY_QUEUE_TAG,
+)
+import dagster_celery.defaults
+for _ in range(3):
+    print(dagster_celery.defaults.task_default_queue)
+"""
+    assert warned({"main.py": program}) == [
+        "main.py:2: dagster-celery: dagster_celery.celery_executor is an older name; "
+        "write dagster_taskiq.taskiq_executor.",
+        "main.py:3: dagster-celery: dagster_celery.tags.DAGSTER_CELERY_QUEUE_TAG is an older name; "
+        "write dagster_taskiq.tags.QUEUE_TAG.",
+        "main.py:8: dagster-celery: dagster_celery.defaults.task_default_queue is an older name; "
+        "leave it out: the settings of taskiq_executor have defaults of their own.",
+    ]
+
+
+def test_each_name_of_the_table_is_there_and_is_said(warned: Warned) -> None:
+    names = [(module, name) for module, rows in NAMES.items() for name in rows]
+    program = "".join(f"from {module} import {name}\n" for module, name in names)
+
+    lines = warned({"main.py": program})
+
+    assert [line.partition(" is an older")[0] for line in lines] == [
+        f"main.py:{number}: dagster-celery: {module}.{name}"
+        for number, (module, name) in enumerate(names, 1)
+    ]
+    assert all("; " in line for line in lines)
+
+
+OLD_JOB = """
+from dagster import Definitions, execute_job, job, op, reconstructable, DagsterInstance
+from dagster_celery import celery_executor
+
+@op
+def plain():
+    return 1
+
+@op(
+    tags={"dagster-celery/queue": "side",
+          "dagster-celery/priority": "3"},
+)
+def tagged(number):
+    return number
+
+@job(executor_def=celery_executor, tags={"dagster-celery/run_priority": "2"})
+def old_job():
+    tagged(plain())
+"""
+
+RUN = """
+from dagster import DagsterInstance, execute_job, reconstructable
+from jobs import {job}
+EAGER = {{"execution": {{"config": {config}}}}}
+if __name__ == "__main__":
+    with DagsterInstance.get() as instance:
+        execute_job(reconstructable({job}), instance, run_config=EAGER, raise_on_error=True)
+"""
+
+
+def test_tags_are_said_where_ops_and_jobs_have_them(warned: Warned) -> None:
+    config = '{"config_source": {"task_always_eager": True}}'
+    files = {"jobs.py": OLD_JOB, "main.py": RUN.format(job="old_job", config=config)}
+
+    lines = warned(files)
+
+    assert [line for line in lines if "the tag" in line] == [
+        'jobs.py:10: dagster-celery: the tag "dagster-celery/queue" is now "dagster-taskiq/queue". '
+        "Both are read; the new one wins.",
+        'jobs.py:11: dagster-celery: the tag "dagster-celery/priority" is now '
+        '"dagster-taskiq/priority". Both are read; the new one wins.',
+        'jobs.py:17: dagster-celery: the tag "dagster-celery/run_priority" is now '
+        '"dagster-taskiq/run_priority". Both are read; the new one wins.',
+    ]
+
+
+def test_tags_are_said_of_the_new_executor_too(warned: Warned) -> None:
+    job = OLD_JOB.replace("celery_executor", "taskiq_executor")
+    job = job.replace("dagster_celery import", "dagster_taskiq import")
+    run = RUN.format(job="old_job", config='{"broker": "memory://"}')
+    files = {"jobs.py": job, "main.py": run}
+
+    lines = warned(files)
+
+    assert len(lines) == 3
+    assert all("the tag" in line for line in lines)
+
+
+def test_settings_are_said_with_what_they_are_now(warned: Warned) -> None:
+    config = '{"config_source": {"task_always_eager": True, "result_expires": 60, "typo_x": 1}}'
+    files = {"jobs.py": OLD_JOB, "main.py": RUN.format(job="old_job", config=config)}
+
+    lines = warned(files)
+
+    (expires,) = [line for line in lines if "result_expires" in line]
+    assert expires.startswith("main.py:7: ") and "result_ttl" in expires
+    assert len([line for line in lines if "typo_x" in line]) == 1
+
+
+def test_the_launcher_is_said_at_its_line_of_the_file(warned: Warned, dagster_home: Path) -> None:
+    (dagster_home / "dagster.yaml").write_text(
+        "telemetry: {enabled: false}\n"
+        "run_launcher:\n"
+        "  module: dagster_celery.launcher\n"
+        "  class: CeleryRunLauncher\n"
+        "  config: {broker: 'redis://localhost:1/0'}\n"
+    )
+    program = """
+from dagster import DagsterInstance
+with DagsterInstance.get() as instance:
+    assert type(instance.run_launcher).__name__ == "CeleryRunLauncher"
+"""
+    assert warned({"main.py": program}) == [
+        "dagster.yaml:4: dagster-celery: CeleryRunLauncher is now TaskiqRunLauncher, in "
+        "dagster_taskiq."
+    ]
+
+
+RENAMED = """
+from dagster import Definitions, job, op
+from dagster_taskiq import taskiq_executor
+from dagster_taskiq.tags import QUEUE_TAG
+
+@op(tags={QUEUE_TAG: "side", "dagster-taskiq/priority": "3"})
+def tagged():
+    return 1
+
+@job(executor_def=taskiq_executor, tags={"dagster-taskiq/run_priority": "2"})
+def new_job():
+    tagged()
+"""
+
+
+def test_a_renamed_project_says_nothing(warned: Warned) -> None:
+    run = RUN.format(job="new_job", config='{"broker": "memory://"}')
+    assert warned({"jobs.py": RENAMED, "main.py": run}) == []
+
+
+@pytest.mark.parametrize(
+    ("how", "program"),
+    [
+        # Python reads -W before it can import what is installed, and so by the message alone.
+        (["-W", "error:dagster-celery:DeprecationWarning"], ""),
+        (
+            [],
+            "import warnings, dagster_celery\n"
+            "warnings.simplefilter('error', dagster_celery.DagsterCeleryDeprecationWarning)\n",
+        ),
+    ],
+    ids=["by message", "by category"],
+)
+@pytest.mark.parametrize("renamed", [False, True])
+def test_made_errors_they_show_what_is_left(
+    how: list[str], program: str, renamed: bool, project: Path
+) -> None:
+    package = "dagster_taskiq" if renamed else "dagster_celery"
+    name = "taskiq_executor" if renamed else "celery_executor"
+    (project / "main.py").write_text(f"{program}from {package} import {name}\n")
+
+    done = subprocess.run(
+        [sys.executable, *how, "main.py"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (done.returncode == 0) is renamed, done.stderr
+    assert ("DagsterCeleryDeprecationWarning" in done.stderr) is not renamed
+
+
+def test_pytest_knows_the_category(project: Path) -> None:
+    program = "def test_it():\n    from dagster_celery import celery_executor\n"
+    (project / "test_it.py").write_text(program)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+
+    done = subprocess.run(
+        [*command, "-W", f"error::{CATEGORY}"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert "test_it.py:2" in done.stdout and "write dagster_taskiq.taskiq_executor" in done.stdout
+
+
+def test_the_engine_does_not_import_the_facade() -> None:
+    program = """
+import importlib, pkgutil, sys, dagster_taskiq
+for module in pkgutil.walk_packages(dagster_taskiq.__path__, "dagster_taskiq."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+theirs = ("dagster_celery", "celery", "kombu")
+found = [name for name in sys.modules if name.split(".")[0] in theirs]
+assert not found, found
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=120)
+
+
+def test_the_facade_does_not_import_celery() -> None:
+    program = """
+import importlib, pkgutil, sys, dagster_celery
+for module in pkgutil.walk_packages(dagster_celery.__path__, "dagster_celery."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+found = [name for name in sys.modules if name.split(".")[0] in ("celery", "kombu", "billiard")]
+assert not found, found
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=120)

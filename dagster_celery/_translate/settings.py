@@ -1,0 +1,113 @@
+"""A configuration of Celery's, as the engine's settings, its worker and the app object take it."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from dagster_celery._translate.draft import Draft, Given
+from dagster_celery._translate.rows import Fate, Translation, did_you_mean
+from dagster_celery._translate.servers import place_backend, place_broker, share_options
+from dagster_celery._translate.setting_names import new_names
+from dagster_celery._translate.setting_rows import SETTINGS, UNDECLARED, Setting, Turn
+from dagster_celery._translate.values import yes_or_no
+from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.settings import SECRET_ARGUMENTS, resolve_env
+
+__all__ = ["EAGER_URL", "SETTINGS", "translate_settings"]
+
+#: Broker and backend of eager mode: the whole job in its own process.
+EAGER_URL = "memory://"
+
+_ROWS: Mapping[str, Setting] = {**SETTINGS, **UNDECLARED}
+_BY_OLD_NAME = new_names(SETTINGS)
+
+#: Settings for which ``None`` is a value of its own.
+_MAY_BE_NONE = ("result_expires",)
+
+
+def translate_settings(
+    source: Mapping[str, Any],
+    broker: str = "",
+    where: str = "config_source",
+    backend: str = "",
+) -> Translation:
+    """Return what a configuration of Celery's becomes, and a remark on everything in it.
+
+    Args:
+        source: settings as the user wrote them, under today's names or the old ones; ``{"env":
+            NAME}`` is resolved at any depth.
+        broker: the URL of the broker that is in force, defaults included, in Celery's words or the
+            engine's: the scheme decides what TLS and transport options become. Where it is empty,
+            ``broker_url`` says it; with neither, they become nothing. The result then has the
+            engine's URL under ``broker``, complete with what the settings add to it (TLS, the
+            master of sentinels, a password).
+        where: what to call the source in remarks and errors.
+        backend: the URL of the result backend that is in force; as for ``broker``.
+
+    Raises:
+        ConfigError: a setting is refused, or a value is of the wrong type or out of range.
+    """
+    given = _by_todays_name(resolve_env(source), where)
+    draft = Draft(given)
+    if _is_eager(given):
+        broker = backend = EAGER_URL
+    place_broker(draft, broker)
+    place_backend(draft, backend)
+    for each in given.values():
+        _translate(draft, each, broker, backend)
+    share_options(draft)
+    return draft.finished()
+
+
+def _is_eager(given: Mapping[str, Given]) -> bool:
+    try:
+        return "task_always_eager" in given and yes_or_no(given["task_always_eager"].value)
+    except ValueError:
+        return False  # its row will say so
+
+
+def _by_todays_name(source: Mapping[str, Any], where: str) -> dict[str, Given]:
+    """Return what was given by today's names; where an old one stands beside it, that is left."""
+    given: dict[str, Given] = {}
+    for name, value in source.items():
+        today = _BY_OLD_NAME.get(name, name)
+        if today == name or today not in source:
+            given[today] = Given(f"{where}.{name}", today, value)
+    return given
+
+
+def _translate(draft: Draft, given: Given, broker: str, backend: str) -> None:
+    row = _ROWS.get(given.name)
+    if row is None:
+        meant = did_you_mean(given.name, [*_ROWS, *_BY_OLD_NAME])
+        draft.remark(given.subject, f"is no setting of Celery's, and has no effect.{meant}")
+    elif given.value is None and given.name not in _MAY_BE_NONE:
+        draft.remark(given.subject, "is not set, which changes nothing. Leave it out.")
+    elif row.fate is Fate.REFUSED:
+        raise ConfigError(f"{given.subject} cannot be used here: {row.says}")
+    elif _is_overridden(given, broker, backend):
+        draft.remark(given.subject, "is not used: another URL is in force. Leave it out.")
+    elif row.turn is None:
+        draft.remark(given.subject, f"has no effect here: {row.says}")
+    elif says := _turned(row.turn, draft, given):
+        draft.remark(given.subject, says)
+
+
+def _turned(turn: Turn, draft: Draft, given: Given) -> str:
+    try:
+        return turn(draft, given)
+    except ValueError as error:
+        raise ConfigError(f"{given.subject} {error}{_but_it_is(given)}.") from None
+
+
+def _is_overridden(given: Given, broker: str, backend: str) -> bool:
+    in_force = {"broker_url": broker, "broker_host": broker, "result_backend": backend}
+    url = in_force.get(given.name, "")
+    return bool(url) and url != given.value
+
+
+def _but_it_is(given: Given) -> str:
+    """Return the value as the end of a sentence, where it is short and can be no secret."""
+    secret = any(word in given.name for word in (*SECRET_ARGUMENTS, "url", "backend"))
+    plain = isinstance(given.value, str | int | float | timedelta)
+    return f", but it is {given.value!r}" if plain and not secret else ""

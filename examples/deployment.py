@@ -1,0 +1,255 @@
+"""A project of this directory, run on this machine by its own files, without server or container.
+
+The workers are started by the very commands of its ``docker-compose.yaml``, with the environment
+that stands there, and runs are launched by ``dagster job launch``. Only the broker is another one:
+the embedded one, which is a file.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sysconfig
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from dagster import DagsterInstance, DagsterRun
+from dagster._core.utils import make_new_run_id
+
+from dagster_taskiq.backends.base import Worker
+from dagster_taskiq.client import client_for
+from dagster_taskiq.settings import BACKEND_ENV, BROKER_ENV, EMBEDDED_URL, Settings
+
+HERE = Path(__file__).parent
+#: The project as users of dagster-celery have it. The URLs in its files say RabbitMQ; these two
+#: variables are stronger than files, as they are with Celery.
+UNTOUCHED = HERE / "celery_project"
+UNTOUCHED_ENVIRONMENT = {"CELERY_BROKER_URL": EMBEDDED_URL, "CELERY_RESULT_BACKEND": "rpc://"}
+#: The same project with every name replaced.
+RENAMED = HERE / "renamed_project"
+RENAMED_ENVIRONMENT = {"BROKER_URL": EMBEDDED_URL}
+
+#: Variables of whoever runs this, which would name another broker.
+OTHERS = frozenset({BROKER_ENV, BACKEND_ENV})
+
+#: Shows the warnings about older names, and changes nothing for others. Python reads this before
+#: installed packages can be imported, and so the category goes by the start of its messages.
+SHOW_WARNINGS = "default:dagster-celery:DeprecationWarning"
+#: How Python prints such a warning: file, line, category, text. Dagster's commands log it, with a
+#: time and more before it, and in colours.
+_PRINTED = re.compile(
+    r"^(?:.* - WARNING - )?(\S.*?):(\d+): \w*DeprecationWarning: dagster-celery: (.+)$",
+    re.MULTILINE,
+)
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
+
+#: How long all that is waited for may take, in seconds, on a machine that has other things to do.
+PATIENCE_SECONDS = 120.0
+#: How long a worker may take to leave before it is killed, in seconds.
+LEAVE_SECONDS = 20.0
+#: How often things that are waited for are looked at, in seconds.
+LOOK_SECONDS = 0.1
+#: How much of a log is shown when its process did not do what it should, in lines.
+LOG_LINES = 30
+
+
+class DeploymentError(Exception):
+    """Something did not come up, did not end, or ended badly; the text has the end of its log."""
+
+
+@dataclass(frozen=True, order=True)
+class OlderName:
+    """A place that calls something by its older name, as a warning says it."""
+
+    file: str
+    line: int
+    #: What it is, and what to write instead.
+    text: str
+
+
+class Deployment:
+    """The workers of a project, and the runs that are launched onto them."""
+
+    def __init__(
+        self,
+        project: Path,
+        directory: Path,
+        environment: Mapping[str, str],
+        look: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Make Dagster's home with the project's own ``dagster.yaml``; nothing is started yet.
+
+        Args:
+            project: the directory of the project.
+            directory: an empty one, for Dagster's home, the reports, and all logs.
+            environment: what is set beside the environment of the compose file.
+            look: called again and again while something is waited for; it may raise.
+        """
+        self.project = project
+        self._look = look
+        self.directory = directory
+        self.reports = directory / "reports"
+        self._home = directory / "home"
+        self._home.mkdir()
+        shutil.copy(project / "dagster.yaml", self._home)
+        services = yaml.safe_load((project / "docker-compose.yaml").read_text())["services"]
+        workers = {name: each for name, each in services.items() if name.startswith("worker-")}
+        #: The command of each worker, by the name of its service.
+        self.commands: dict[str, str] = {name: each["command"] for name, each in workers.items()}
+        (declared, *_) = (each["environment"] for each in workers.values())
+        mine = {name: each for name, each in os.environ.items() if name not in OTHERS}
+        scripts = sysconfig.get_path("scripts")
+        self.environment = {
+            **mine,
+            **declared,
+            "DAGSTER_HOME": str(self._home),
+            "REPORT_DIR": str(self.reports),
+            "PATH": os.pathsep.join((scripts, os.environ.get("PATH", ""))),
+            "PYTHONWARNINGS": SHOW_WARNINGS,
+            **environment,
+        }
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def instance(self) -> DagsterInstance:
+        """Return the project's Dagster instance, to look at its runs."""
+        return DagsterInstance.from_config(str(self._home))
+
+    def workers(self) -> list[Worker]:
+        """Return the workers that are alive."""
+        settings = Settings(broker=EMBEDDED_URL).resolved(str(self._home))
+        return [each for each in client_for(settings).workers() if not each.is_lost]
+
+    def start_workers(self) -> None:
+        """Start every worker, and wait until all of them are there.
+
+        Raises:
+            DeploymentError: one does not come up.
+        """
+        for name, command in self.commands.items():
+            self._start(name, command)
+        self._wait_for("workers", lambda: len(self.workers()) == len(self.commands))
+
+    def launch(self, *jobs: str) -> list[str]:
+        """Launch a run of each job onto the workers; return their ids.
+
+        Raises:
+            DeploymentError: one cannot be launched.
+        """
+        runs = {job: make_new_run_id() for job in jobs}
+        for job, run_id in runs.items():
+            self._start(job, f"dagster job launch --job {job} --run-id {run_id}")
+        for job in jobs:
+            self._wait_for_exit(job)
+        return list(runs.values())
+
+    def wait_for_end(self, instance: DagsterInstance, run_id: str) -> DagsterRun:
+        """Wait until a run has ended, and return it.
+
+        Raises:
+            DeploymentError: a worker has gone, or it takes too long.
+        """
+        self._wait_for(f"run {run_id}", lambda: _run(instance, run_id).is_finished)
+        return _run(instance, run_id)
+
+    def stop(self, at_once: bool = False) -> None:
+        """End all that was started and wait for it, by force where that takes too long.
+
+        Args:
+            at_once: stop what runs, instead of letting it finish.
+
+        Raises:
+            DeploymentError: a worker had to be killed, or did not leave with exit code 0.
+        """
+        for name, process in self._running.items():
+            # Told a second time, a worker stops what it runs. Dagster's own command tidies up after
+            # Ctrl-C alone.
+            number = signal.SIGTERM if name in self.commands else signal.SIGINT
+            for _ in range(1 + at_once):
+                process.send_signal(number)
+        left = {name: _leave(process) for name, process in self._running.items()}
+        self._running.clear()
+        for name, code in left.items():
+            if code and not at_once:
+                raise DeploymentError(f"{name} ended with {code}.\n{self._end_of_log(name)}")
+
+    def older_names(self) -> list[OlderName]:
+        """Return what all processes so far have been warned of, each place once, in order."""
+        found = {
+            OlderName(self._shown(file), int(line), text)
+            for log in self.directory.glob("*.log")
+            for file, line, text in _PRINTED.findall(_COLOUR.sub("", _text_of(log)))
+        }
+        return sorted(found)
+
+    def _shown(self, file: str) -> str:
+        """Return a path as the project's author knows it."""
+        for root in (self.project, self._home):
+            with suppress(ValueError):
+                return str(Path(file).relative_to(root))
+        return file
+
+    def _start(self, name: str, command: str) -> None:
+        with self._log(name).open("ab") as log:
+            # In a session of its own: Ctrl-C is for whoever holds this, who then ends it.
+            self._running[name] = subprocess.Popen(
+                shlex.split(command),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self.project,
+                env=self.environment,
+                start_new_session=True,
+            )
+
+    def _wait_for(self, what: str, is_so: Callable[[], bool]) -> None:
+        """Wait for something as long as all workers are there."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not is_so():
+            self._look()
+            for name in self.commands:
+                if self._running[name].poll() is not None:
+                    raise DeploymentError(f"{name} has ended.\n{self._end_of_log(name)}")
+            if time.monotonic() > deadline:
+                logs = "\n".join(map(self._end_of_log, self._running))
+                raise DeploymentError(f"Waited {PATIENCE_SECONDS:.0f} s for {what}.\n{logs}")
+            time.sleep(LOOK_SECONDS)
+
+    def _wait_for_exit(self, name: str) -> None:
+        process = self._running[name]
+        self._wait_for(name, lambda: process.poll() is not None)
+        del self._running[name]
+        if _leave(process) != 0:
+            raise DeploymentError(f"{name} was not launched.\n{self._end_of_log(name)}")
+
+    def _log(self, name: str) -> Path:
+        return self.directory / f"{name}.log"
+
+    def _end_of_log(self, name: str) -> str:
+        lines = _text_of(self._log(name)).splitlines()[-LOG_LINES:]
+        return "\n".join([f"The last lines of {name}.log:", *(f"  {line}" for line in lines)])
+
+
+def _text_of(log: Path) -> str:
+    return log.read_text(errors="replace")
+
+
+def _run(instance: DagsterInstance, run_id: str) -> DagsterRun:
+    run = instance.get_run_by_id(run_id)
+    if run is None:
+        raise DeploymentError(f"There is no run {run_id}.")
+    return run
+
+
+def _leave(process: "subprocess.Popen[bytes]") -> int:
+    """Wait until a process that was told to end has gone, and what it started; return its code."""
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(LEAVE_SECONDS)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.wait()
