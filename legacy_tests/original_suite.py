@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,9 @@ from legacy_tests.sdists import Sdist, unpack
 HERE = Path(__file__).parent
 #: How long one test may take, in seconds, before it is ended and counts as failed.
 PATIENCE = 240
+#: How long all of them may take, in seconds. One that cannot be ended, because its threads wait for
+#: each other, would otherwise stay for ever.
+LIMIT = 1500
 #: How long what the tests have started may take to end after them, in seconds.
 LINGERING = 60
 #: What of the environment is not handed on: the settings of other tests, and of other workers.
@@ -89,7 +93,14 @@ def run(sdist: Sdist, variables: Mapping[str, str]) -> Seen:
 
 def _run_pytest(directory: Path, log: Path, environment: Mapping[str, str]) -> int:
     command = [sys.executable, "-m", "pytest", "-p", "observing", "-p", "pytest_timeout"]
-    command += [f"--timeout={PATIENCE}", "-p", "no:cacheprovider", "-ra", "dagster_celery_tests"]
+    command += [
+        f"--timeout={PATIENCE}",
+        "-p",
+        "no:cacheprovider",
+        "-v",
+        "-ra",
+        "dagster_celery_tests",
+    ]
     # A file and no pipe: a worker that is left behind would hold its other end.
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -103,7 +114,11 @@ def _run_pytest(directory: Path, log: Path, environment: Mapping[str, str]) -> i
             start_new_session=True,
         )
         try:
-            return process.wait()
+            return process.wait(LIMIT)
+        except subprocess.TimeoutExpired:
+            # pytest writes down, on this signal, what every thread is doing.
+            process.send_signal(signal.SIGABRT)
+            return process.wait(LINGERING)
         finally:
             process.kill()
             process.wait()

@@ -79,8 +79,7 @@ def _download(sdist: Sdist, directory: Path) -> Path:
     if done.returncode != 0:
         raise RuntimeError(
             f"pip did not get {sdist.filename}, which these tests need once:\n{done.stdout}\n"
-            f"Where there is no network, put the file into a directory, and name that in "
-            f"PIP_FIND_LINKS; or put it at {KEPT / sdist.filename}."
+            f"Where there is no network, put the file at {directory.parent / sdist.filename}."
         )
     return directory / sdist.filename
 
