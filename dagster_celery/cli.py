@@ -34,6 +34,9 @@ MAX_QUEUE_OPTIONS = 4
 
 NO_APP = "App must be specified. E.g. dagster_celery.app or dagster_celery_k8s.app"
 
+#: What warnings about a command are said of; no file has such a name.
+COMMAND_LINE = "<dagster-celery>"
+
 #: Whatever stands behind ``--``, and what this command does not know itself.
 PASSED_ON = {"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]}
 
@@ -247,7 +250,7 @@ def worker_start_command(
     further, remarks = translate_arguments(additional_args)
     _say_newer("worker start", [*(translated if name else translated[2:]), *further])
     for remark in remarks:
-        warn_older(remark.text, "dagster-celery")
+        warn_older(remark.text, COMMAND_LINE)
     if background:
         get_validated_config(config_yaml)
         again = ["worker", "start", "--app", app, "--loglevel", loglevel]
@@ -375,7 +378,7 @@ def main() -> None:
 
 def _say_newer(command: str, arguments: Sequence[str] = ()) -> None:
     newer = shlex.join(["dagster-taskiq", *COMMANDS[command].split()[1:], *arguments])
-    warn_older(f"the command dagster-celery {command} is now: {newer}", "dagster-celery")
+    warn_older(f"the command dagster-celery {command} is now: {newer}", COMMAND_LINE)
 
 
 def _bare(document: Mapping[str, Any], path: str) -> Mapping[str, Any]:
