@@ -91,6 +91,7 @@ def test_the_renamed_project_has_no_older_name() -> None:
             assert "celery" not in f"{path.name} {path.read_text()}".lower(), path
 
 
+@pytest.mark.oldest
 def test_the_untouched_project_does_its_work(untouched: Outcome) -> None:
     assert set(untouched.reports) == {"flood_report.json", "flood_days.csv"}
     assert untouched.stories["flood_report"].steps[RETRIED].attempts == 2
