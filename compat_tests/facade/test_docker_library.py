@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dagster import DagsterInstance
 
 from compat_tests.facade.conftest import OldFleet, end
 from compat_tests.workers import ROOT
@@ -28,7 +29,7 @@ class Containers:
             file.write(f"{image} {environment.get('GREETING')} {sorted(options)}\\n")
         done = subprocess.run([sys.executable, "-m", *command], capture_output=True)
         if done.returncode:
-            raise ContainerError(None, done.returncode, command, image, done.stderr)
+            raise ContainerError(None, done.returncode, command, image, done.stderr.decode())
         return done.stdout
 
 class Client:
@@ -86,9 +87,9 @@ class Project:
         return path.read_text().splitlines() if path.exists() else []
 
     def execute(self, job: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "dagster", "job", "execute", "-f", "jobs.py", "-j", job]
+        where = ("-f", str(self.directory / "jobs.py"), "-c", "run.yaml")
         return subprocess.run(
-            [*command, "-c", "run.yaml"],
+            [sys.executable, "-m", "dagster", "job", "execute", *where, "-j", job],
             cwd=self.directory,
             env={
                 **os.environ,
@@ -141,7 +142,10 @@ def test_each_step_is_a_container(project: Project) -> None:
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert project.started == ["shop/steps:1 hello ['auto_remove', 'detach']"] * 2
-    assert "Executing steps one in Docker container shop/steps:1" in done.stderr
+    with DagsterInstance.from_config(str(project.fleet.home)) as instance:
+        (run,) = instance.get_runs(limit=1)
+        said = [entry.message for entry in instance.all_logs(run.run_id)]
+    assert "Executing steps one in Docker container shop/steps:1" in said
 
 
 def test_a_step_that_fails_ends_the_run(project: Project) -> None:
