@@ -7,6 +7,7 @@ warnings, so that ``-W error`` on that category shows all that is left to rename
 
 import linecache
 import os
+import re
 import sys
 import sysconfig
 import warnings
@@ -132,9 +133,20 @@ def warn_of_run_tags(
         lines_with: returns the lines of the project's source that hold a text: file and number.
         elsewhere: the file to name where no line does: the tag was given to this run alone.
     """
+    if not _is_shown():
+        return  # a project's source is not read through for what nobody will see
     for older, text in _older_among(tags):
         for file, line in lines_with(older) or ((elsewhere, 1),):
             warn_older(text, file, line)
+
+
+def _is_shown() -> bool:
+    """Whether a warning of this category is more than ignored, by the first filter about it."""
+    for action, message, category, module, _ in warnings.filters:
+        about = message is None or re.match(message, MESSAGE_START)
+        if about and module is None and issubclass(DagsterCeleryDeprecationWarning, category):
+            return action != "ignore"
+    return True
 
 
 def _older_among(tags: Mapping[str, str]) -> Iterator[tuple[str, str]]:
