@@ -43,8 +43,7 @@ from compat_tests.servers import RabbitServer, own_rabbit
 from compat_tests.waiting import eventually, eventually_async
 from compat_tests.workers import WorkerProcess, running_worker
 from dagster_taskiq.backends.base import FROM_START, Task, TaskState
-from dagster_taskiq.brokers import QueueBroker
-from dagster_taskiq.brokers.base import Delivery
+from dagster_taskiq.brokers.base import Delivery, QueueBroker
 from dagster_taskiq.client import client_for
 from dagster_taskiq.settings import Settings, redact
 
