@@ -349,7 +349,7 @@ CASES: dict[str, list[Case]] = {
             {"task_annotations": {"*": {"time_limit": 9, "rate_limit": "1/s"}}}, time_limit=9.0
         ),
         to_worker({"task_annotations": {"execute_plan": {"rate_limit": "1/s"}}}),
-        to_worker({"task_annotations": [object()]}),
+        to_worker({"task_annotations": [...]}),
     ],
     "task_queues": [
         to_worker({"task_queues": [Queue("a"), "b", {"name": "c"}]}, queues=("a", "b", "c")),
@@ -520,7 +520,7 @@ def test_variables_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch
         ({"task_always_eager": "perhaps"}, "true or false"),
         ({"task_acks_late": "perhaps"}, "true or false"),
         ({"task_queues": 7}, "list of names"),
-        ({"task_queues": [object()]}, "list of names"),
+        ({"task_queues": [...]}, "list of names"),
         ({"imports": 7}, "list of names"),
         ({"broker_transport_options": "x"}, "must be a mapping"),
         ({"broker_transport_options": {"heartbeat": "x"}}, "transport_options.heartbeat must be"),
