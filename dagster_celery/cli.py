@@ -32,7 +32,13 @@ NOBODY_THERE = 69
 #: The most often that ``-q`` may be given, as with dagster-celery.
 MAX_QUEUE_OPTIONS = 4
 
+#: How much a worker says where nothing else is asked for.
+DEFAULT_LEVEL = "INFO"
+
 NO_APP = "App must be specified. E.g. dagster_celery.app or dagster_celery_k8s.app"
+
+#: What warnings about a command are said of; no file has such a name.
+COMMAND_LINE = "<dagster-celery>"
 
 #: Whatever stands behind ``--``, and what this command does not know itself.
 PASSED_ON = {"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]}
@@ -215,7 +221,7 @@ def launch_background_worker(subprocess_args: Sequence[str], env: Mapping[str, s
     help="A module that the worker imports; repeatable.",
 )
 @click.option(
-    "--loglevel", "-l", type=click.STRING, default="INFO", help="How much the worker says."
+    "--loglevel", "-l", type=click.STRING, default=DEFAULT_LEVEL, help="How much the worker says."
 )
 @click.option(
     "--app", "-A", type=click.STRING, help="The module with the app, such as dagster_celery.app."
@@ -240,14 +246,14 @@ def worker_start_command(
             "bug in Celery 4. `dagster-taskiq worker start` serves any number, and so does one -q "
             "with commas: -q a,b,c,d,e."
         )
-    own = ["-n", get_worker_name(name), "-l", loglevel]
+    own = ["-l", loglevel] if loglevel.upper() != DEFAULT_LEVEL else []
     own += ["-Q", ",".join(queue)] if queue else []
     own += ["-I", ",".join(includes)] if includes else []
     translated, _ = translate_arguments(own)
     further, remarks = translate_arguments(additional_args)
-    _say_newer("worker start", [*(translated if name else translated[2:]), *further])
+    _say_newer("worker start", [*(["--name", name] if name else []), *translated, *further])
     for remark in remarks:
-        warn_older(remark.text, "dagster-celery")
+        warn_older(remark.text, COMMAND_LINE)
     if background:
         get_validated_config(config_yaml)
         again = ["worker", "start", "--app", app, "--loglevel", loglevel]
@@ -260,7 +266,8 @@ def worker_start_command(
         return
     with _importable(config_yaml):
         found = _find_app(app)
-        arguments = [*_configured(found, bool(queue)), *translated, *further]
+        called = ["--name", expand_node_name(get_worker_name(name))]
+        arguments = [*_configured(found, bool(queue)), *called, *translated, *further]
         from dagster_taskiq.cli.worker import start  # noqa: PLC0415
 
         start.main(["-A", found, *arguments], standalone_mode=False)
@@ -374,8 +381,9 @@ def main() -> None:
 
 
 def _say_newer(command: str, arguments: Sequence[str] = ()) -> None:
-    newer = shlex.join(["dagster-taskiq", *COMMANDS[command].split()[1:], *arguments])
-    warn_older(f"the command dagster-celery {command} is now: {newer}", "dagster-celery")
+    newer = shlex.join([*COMMANDS[command].split(), *arguments])
+    text = f"the command dagster-celery {command} is now: {newer}"
+    warn_older(f"{text} (and -b URL, or -y with a config of taskiq_executor).", COMMAND_LINE)
 
 
 def _bare(document: Mapping[str, Any], path: str) -> Mapping[str, Any]:

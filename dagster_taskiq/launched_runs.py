@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
@@ -23,11 +24,11 @@ from dagster_taskiq import tags
 from dagster_taskiq.backends.base import CODE_LABEL, Task, TaskState, Worker
 from dagster_taskiq.brokers.base import queue_of_lane, runs_lane
 from dagster_taskiq.client import Client, Order, client_for
-from dagster_taskiq.code_location import source_of, working_directory_of
+from dagster_taskiq.code_location import lines_of, source_of, working_directory_of
 from dagster_taskiq.errors import BrokerUnreachableError
 from dagster_taskiq.launcher import TaskiqRunLauncher
 from dagster_taskiq.leftovers import end_run, stop_steps
-from dagster_taskiq.older_names import warn_of_tags
+from dagster_taskiq.older_names import warn_of_run_tags
 from dagster_taskiq.settings import Settings, home_of, redact
 from dagster_taskiq.task_names import EXECUTE_JOB, PACKED_RUN, RESUME_JOB
 from dagster_taskiq.unserved import who_is_there
@@ -81,7 +82,8 @@ class LaunchedRuns:
     def _send(
         self, run: DagsterRun, name: str, task_id: str, arguments: Mapping[str, Any], said: str
     ) -> None:
-        warn_of_tags(run.tags, source_of(_code_origin(run)))
+        origin = _code_origin(run)
+        warn_of_run_tags(run.tags, partial(lines_of, origin), source_of(origin))
         queue = tags.read_tag(run.tags, tags.QUEUE_TAG) or self._settings.queue
         order = Order(
             id=task_id,

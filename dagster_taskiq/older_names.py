@@ -7,10 +7,11 @@ warnings, so that ``-W error`` on that category shows all that is left to rename
 
 import linecache
 import os
+import re
 import sys
 import sysconfig
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -109,17 +110,49 @@ def warn_importer(text: str, depth: int) -> None:
 
 
 def warn_of_tags(tags: Mapping[str, str], file: str, line: int = 1) -> None:
-    """Warn of the older names among the tags of a step or run that its author has written.
+    """Warn of the older names among the tags of a step that its author has written.
 
     Args:
         tags: all of its tags.
         file: the source that has them; a line with the tag itself is looked for there.
         line: where the definition that has them begins.
     """
+    for older, text in _older_among(tags):
+        warn_older(text, file, line_with(file, older, line))
+
+
+def warn_of_run_tags(
+    tags: Mapping[str, str],
+    lines_with: Callable[[str], Sequence[tuple[str, int]]],
+    elsewhere: str,
+) -> None:
+    """Warn of the older names among the tags of a run, wherever its project writes them.
+
+    Args:
+        tags: all of its tags.
+        lines_with: returns the lines of the project's source that hold a text: file and number.
+        elsewhere: the file to name where no line does: the tag was given to this run alone.
+    """
+    if not _is_shown():
+        return  # a project's source is not read through for what nobody will see
+    for older, text in _older_among(tags):
+        for file, line in lines_with(older) or ((elsewhere, 1),):
+            warn_older(text, file, line)
+
+
+def _is_shown() -> bool:
+    """Whether a warning of this category is more than ignored, by the first filter about it."""
+    for action, message, category, module, _ in warnings.filters:
+        about = message is None or re.match(message, MESSAGE_START)
+        if about and module is None and issubclass(DagsterCeleryDeprecationWarning, category):
+            return action != "ignore"
+    return True
+
+
+def _older_among(tags: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for name, older in OLDER_NAMES.items():
         if older in tags and name != TASK_ID_TAG:
-            text = f'the tag "{older}" is now "{name}". Both are read; the new one wins.'
-            warn_older(text, file, line_with(file, older, line))
+            yield older, f'the tag "{older}" is now "{name}". Both are read; the new one wins.'
 
 
 def line_with(file: str, text: str, start: int = 1) -> int:

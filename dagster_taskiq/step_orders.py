@@ -1,6 +1,7 @@
 """What is sent to a worker for a step: its arguments, its queue and its priority."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from dagster._core.definitions.reconstruct import ReconstructableJob
@@ -14,10 +15,10 @@ from dagster._serdes import pack_value
 from dagster_taskiq import tags
 from dagster_taskiq.backends.base import CODE_LABEL
 from dagster_taskiq.client import Order
-from dagster_taskiq.code_location import source_of, working_directory_of
+from dagster_taskiq.code_location import lines_of, source_of, working_directory_of
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.executor import TaskiqExecutor
-from dagster_taskiq.older_names import warn_of_tags
+from dagster_taskiq.older_names import warn_of_run_tags, warn_of_tags
 from dagster_taskiq.settings import Settings
 from dagster_taskiq.task_names import EXECUTE_PLAN
 
@@ -46,7 +47,8 @@ class StepOrders:
         self._queue = settings.queue
         self._priority = settings.priority
         self._origin = job.get_python_origin()
-        warn_of_tags(context.dagster_run.tags, source_of(self._origin))
+        lines_with = partial(lines_of, self._origin)
+        warn_of_run_tags(context.dagster_run.tags, lines_with, source_of(self._origin))
         self._labels = {CODE_LABEL: working_directory_of(self._origin)}
         self._instance_ref = context.instance.get_ref()
         self._retries = executor.retries.for_inner_plan()

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -62,7 +62,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory(
             prefix="dagster-celery-demo-", ignore_cleanup_errors=True
         ) as directory:
-            succeeded = _run_demo(Path(directory), look)
+            project = Deployment(UNTOUCHED, Path(directory), UNTOUCHED_ENVIRONMENT, look)
+            succeeded = show_off(project)
     except KeyboardInterrupt:
         click.echo("Interrupted.", err=True)
         sys.exit(130)
@@ -72,10 +73,14 @@ def main() -> None:
     sys.exit(0 if succeeded else 1)
 
 
-def _run_demo(directory: Path, look: Callable[[], None]) -> bool:
-    """Run the project in a directory; return whether all facts hold."""
-    click.echo(f"Project {_relative(UNTOUCHED)}, as it is, on a broker with nothing to install\n")
-    deployment = Deployment(UNTOUCHED, directory, UNTOUCHED_ENVIRONMENT, look)
+def show_off(deployment: Deployment) -> bool:
+    """Run the project's jobs, and print what happened; return whether all facts hold.
+
+    Raises:
+        DeploymentError: a worker or a run did not come to its end.
+    """
+    project = _relative(deployment.project)
+    click.echo(f"Project {project}, as it is, on a broker with nothing to install\n")
     with deployment.instance() as instance:
         with _workers(deployment):
             click.echo(f"Launching {' and '.join(JOBS)} with its own run launcher ...")
@@ -185,9 +190,10 @@ def _show_older_names(names: Sequence[OlderName]) -> None:
     """Print what is left to rename, as the processes of the project were warned of it."""
     # The variables that name the broker are the demo's, and no part of the project.
     theirs = [name for name in names if name.file != ENVIRONMENT]
-    click.echo(
-        f"\nNothing has to be renamed. What may be, by the {len(theirs)} warnings there were:"
-    )
+    if not theirs:
+        click.echo("\nNo older name is left.")
+        return
+    click.echo(f"\nNothing has to be renamed. What may be, by {len(theirs)} warnings:")
     for (file, line), found in groupby(theirs, key=lambda name: (name.file, name.line)):
         click.echo(f"\n  {file}:{line}")
         for name in found:

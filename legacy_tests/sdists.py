@@ -14,17 +14,24 @@ KEPT = Path(sys.prefix) / "share" / "dagster-celery-sdists"
 
 @dataclass(frozen=True)
 class Sdist:
-    """One release of dagster-celery, as PyPI has its sources."""
+    """One release of dagster-celery, or of a library on it, as PyPI has its sources."""
 
     version: str
     sha256: str
-    #: How many tests it carries.
-    tests: int
+    #: How many tests we run of it.
+    tests: int = 0
+    #: Its name on PyPI.
+    project: str = "dagster-celery"
+
+    @property
+    def stem(self) -> str:
+        """The name of the directory in it."""
+        return f"{self.project.replace('-', '_')}-{self.version}"
 
     @property
     def filename(self) -> str:
         """The name of the file, on PyPI and where it is kept."""
-        return f"dagster_celery-{self.version}.tar.gz"
+        return f"{self.stem}.tar.gz"
 
 
 #: The oldest and the newest release of 0.29 there was when these tests were written.
@@ -37,6 +44,13 @@ NEWEST = Sdist(
     version="0.29.27",
     sha256="f80e250b6cc961383ebc39f2a20a4d5e78702f95914bbd7a8c6c1ef92ccca75a",
     tests=39,
+)
+
+#: A library that has an executor, an app and tasks of its own on dagster-celery.
+DOCKER = Sdist(
+    version="0.29.27",
+    sha256="8aba77bca31cbd4393b27b45a597c9ed7f8a8f6a9e7784f1218e4f4f8b8cd87a",
+    project="dagster-celery-docker",
 )
 
 
@@ -68,10 +82,10 @@ def fetch(sdist: Sdist, kept: Path = KEPT) -> Path:
 def _download(sdist: Sdist, directory: Path) -> Path:
     """Have pip do it, which knows the user's index, certificates, proxy and passwords."""
     wanted = directory / "wanted.txt"
-    wanted.write_text(f"dagster-celery=={sdist.version} --hash=sha256:{sdist.sha256}\n")
+    wanted.write_text(f"{sdist.project}=={sdist.version} --hash=sha256:{sdist.sha256}\n")
     # Nothing is built or installed; pip only asks the sources for their metadata.
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-    command += ["--no-deps", "--no-binary=dagster-celery", "--require-hashes"]
+    command += ["--no-deps", f"--no-binary={sdist.project}", "--require-hashes"]
     command += [f"--requirement={wanted}", f"--dest={directory}"]
     done = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
@@ -89,7 +103,7 @@ def unpack(sdist: Sdist, package: str, directory: Path) -> Path:
 
     Args:
         sdist: which one; it is fetched where it is not there yet.
-        package: ``dagster_celery`` or ``dagster_celery_tests``.
+        package: such as ``dagster_celery`` or ``dagster_celery_tests``.
         directory: where the package's own directory is made.
 
     Returns:
@@ -98,7 +112,7 @@ def unpack(sdist: Sdist, package: str, directory: Path) -> Path:
     Raises:
         RuntimeError: The source distribution can not be had.
     """
-    inside = PurePosixPath(f"dagster_celery-{sdist.version}")
+    inside = PurePosixPath(sdist.stem)
     with tarfile.open(fetch(sdist)) as archive:
         for member in archive:
             name = PurePosixPath(member.name)

@@ -73,11 +73,13 @@ class OldFleet:
     def cli(self, *arguments: str, **environment: str) -> Done:
         return run_cli(*arguments, DAGSTER_HOME=str(self.home), **environment)
 
-    def start(self, name: str, *arguments: str, app: str = APP) -> "subprocess.Popen[bytes]":
-        """Start a worker, and return when it is there."""
+    def start(
+        self, name: str, *arguments: str, app: str = APP, path: str = str(ROOT)
+    ) -> "subprocess.Popen[bytes]":
+        """Start a worker with a Python path of its own, and return when it is there."""
         command = [sys.executable, "-m", "dagster_celery", "worker", "start", "-A", app]
         command += ["-y", str(self.config_file), "-n", name, *arguments]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "DAGSTER_HOME": str(self.home)}
+        environment = {**os.environ, "PYTHONPATH": path, "DAGSTER_HOME": str(self.home)}
         log = self.home / f"{name}.log"
         with log.open("ab") as output:
             process = subprocess.Popen(

@@ -549,6 +549,34 @@ def test_sentinels_need_the_name_of_their_master(kind: str) -> None:
         translate_settings({}, **{kind: "sentinel://a;sentinel://b"})
 
 
+#: What YAML may hold where a setting stands.
+texts = st.sampled_from(["", "x", "4", "true", "redis://h", "amqp://h//", "sentinel://a", "://"])
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | texts,
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(["name", "*", "master_name", "cert_reqs"]), inner)
+    ),
+    max_leaves=4,
+)
+servers = st.sampled_from(["", "redis://h", "rediss://h", "amqp://h", "unix:///s", "memory://"])
+
+
+@given(st.dictionaries(st.sampled_from(sorted(CASES)), values, max_size=4), servers, servers)
+@example({"broker_url": []}, "", "")
+@example({"broker_use_ssl": True}, "", "")
+def test_whatever_a_setting_holds_is_translated_or_refused_in_words(
+    source: dict[str, Any], broker: str, backend: str
+) -> None:
+    try:
+        translation = translate_settings(source, broker, backend=backend)
+    except ConfigError as error:
+        assert str(error).endswith(".")
+        return
+    assert all(each.text.startswith((each.subject, "The ", "A ")) for each in translation.remarks)
+    Settings.from_dict(translation.settings)
+
+
 # -- connections -------------------------------------------------------------------------------
 
 

@@ -1,7 +1,9 @@
 """Celery's URLs of brokers and backends, held against kombu's and Celery's own lists."""
 
+import ast
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -14,6 +16,7 @@ from kombu.transport import TRANSPORT_ALIASES
 from kombu.utils.url import url_to_parts
 from redis.asyncio.connection import parse_url
 
+import dagster_celery
 from dagster_celery._translate.rows import Fate
 from dagster_celery._translate.urls import (
     BACKENDS,
@@ -89,6 +92,15 @@ def test_a_backend_that_nothing_serves_stops_no_one_and_is_said(name: str, form:
     assert "event log has the results" in remark.text
     assert 'Write "rpc://"' in remark.text
     assert "s3cret" not in remark.text
+
+
+def test_nothing_of_the_facade_imports_celery() -> None:
+    root = Path(dagster_celery.__file__).parent
+    nodes = [node for path in root.rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))]
+    found = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    found |= {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
+    assert "dagster_celery._translate.rows" in found
+    assert not {name for name in found if name.split(".")[0] in ("celery", "kombu")}
 
 
 # -- brokers -----------------------------------------------------------------------------------

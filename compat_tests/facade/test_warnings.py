@@ -133,7 +133,7 @@ def test_tags_are_said_where_ops_and_jobs_have_them(warned: Warned) -> None:
         "Both are read; the new one wins.",
         'jobs.py:11: dagster-celery: the tag "dagster-celery/priority" is now '
         '"dagster-taskiq/priority". Both are read; the new one wins.',
-        'jobs.py:17: dagster-celery: the tag "dagster-celery/run_priority" is now '
+        'jobs.py:16: dagster-celery: the tag "dagster-celery/run_priority" is now '
         '"dagster-taskiq/run_priority". Both are read; the new one wins.',
     ]
 

@@ -270,9 +270,9 @@ _PRIORITIES = (
     "higher priorities run first on every broker, ties in order of arrival, with no levels to set. "
     "Leave it out."
 )
-_OUTAGES = (
-    "workers and runs wait for a broker that is away, and go on when it is back. How long the "
-    'first contact may take is "connect_timeout" of taskiq_executor.'
+OUTAGES = (
+    "workers wait for a broker that is away, and so, for some minutes, do runs that are under way. "
+    'How long the first contact may take is "connect_timeout" of taskiq_executor.'
 )
 _OWN_KEYS = 'keys and queues are the engine\'s own, under the "prefix" of taskiq_executor.'
 _SEES_TO_IT = (
@@ -300,7 +300,7 @@ TRANSPORT: Mapping[str, Option] = by_name(
         ),
         *_no_effect(_PRIORITIES, "priority_steps", "sep", "queue_order_strategy"),
         *_no_effect(
-            _OUTAGES,
+            OUTAGES,
             "max_retries",
             "interval_start",
             "interval_step",

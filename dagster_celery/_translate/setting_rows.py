@@ -6,11 +6,12 @@ Settings that say together where the broker and the backend are have been looked
 ``servers``); their rows only say so.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from dagster_celery._translate.connection_options import (
+    OUTAGES,
     Server,
     login,
     tls_options,
@@ -130,6 +131,8 @@ def _refused(instead: str, *several: str) -> tuple[Setting, ...]:
 
 def _url(kind: str) -> Turn:
     def turn(draft: Draft, _: Given) -> str:
+        if kind not in draft.settings:
+            return "is empty, which changes nothing. Leave it out."
         url = redact(str(draft.settings[kind]))
         return f'is "{kind}: {url}" of taskiq_executor.'
 
@@ -310,9 +313,8 @@ def _annotations(draft: Draft, given: Given) -> str:
     draft.worker.update(found)
     if not found:
         return (
-            "has no effect here: time limits belong to a worker, rates to Dagster's pools "
-            "(https://docs.dagster.io/guides/operate/managing-concurrency), and retries to an op's "
-            "RetryPolicy."
+            "has no effect here: time limits belong to a worker, rates to Dagster's pools, and "
+            "retries to an op's RetryPolicy."
         )
     options = " ".join(
         f"--{name.replace('_', '-')} {plain(value)}" for name, value in found.items()
@@ -336,9 +338,9 @@ _SIGNING = (
     "messages are not signed here. Use a broker with TLS and a user of its own instead "
     "(amqps://USER:PASSWORD@HOST, rediss://:PASSWORD@HOST), and leave the security settings out."
 )
-_NO_BEAT = (
-    "there is no beat here. Use Dagster's own schedules for jobs, and `taskiq scheduler` for tasks "
-    "of your own."
+NO_BEAT = (
+    "there is no beat here. Use Dagster's own schedules for jobs (dagster-daemon), and `taskiq "
+    "scheduler` for tasks of your own."
 )
 _OTHER_BACKEND = (
     "it belongs to a result backend that is not used here: Dagster's event log has the results, "
@@ -347,17 +349,13 @@ _OTHER_BACKEND = (
 _NO_REMOTE_QUEUES = (
     "status, cancellation and the end of a worker need no queues of their own on the broker."
 )
-_NO_EVENTS = (
-    "there is no stream of events. `dagster-taskiq status` and `dagster-taskiq worker list` show "
-    "what waits and what runs."
+NO_EVENTS = (
+    "there is no stream of events, so Flower has nothing to show. `dagster-taskiq status` and "
+    "`dagster-taskiq worker list` show what waits and what runs."
 )
 _STRAIGHT = "a task goes straight to its queue, which is made when it is first used."
-_OUTAGES = (
-    "workers and runs wait for a broker that is away, and go on when it is back. How long the "
-    'first contact may take is "connect_timeout" of taskiq_executor.'
-)
 _ONE_CONNECTION = "each process keeps the few connections it needs open."
-_ONE_AT_A_TIME = "a worker takes one message for each free slot, and none ahead."
+ONE_AT_A_TIME = "a worker takes one message for each free slot, and none ahead."
 _STARTED_ONCE = (
     "a message is acknowledged once its task has started, and a task that has started is never "
     "delivered again. Whether a failed step is tried again is for the op's RetryPolicy."
@@ -380,6 +378,7 @@ _HEARTBEAT = (
     'is noticed in time. To set it anyway, write "broker_options: {heartbeat: 60}" of '
     "taskiq_executor."
 )
+REVOKED = "what was revoked is known to the backend, and so to every worker."
 _DELAYS = "a task with a delay waits in the engine's own way on every broker."
 
 #: Every setting that Celery declares.
@@ -412,7 +411,7 @@ SETTINGS: Mapping[str, Setting] = by_name(
         _special("broker_login_method", "`auth` of `broker_options`, on RabbitMQ.", _login_method),
         _setting("broker_connection_timeout", "connect_timeout", seconds),
         *_no_effect(
-            _OUTAGES,
+            OUTAGES,
             "broker_connection_retry",
             "broker_connection_retry_on_startup",
             "broker_connection_max_retries",
@@ -451,7 +450,7 @@ SETTINGS: Mapping[str, Setting] = by_name(
             "result_failure_expires",
         ),
         *_no_effect(
-            _OUTAGES,
+            OUTAGES,
             "result_backend_always_retry",
             "result_backend_max_retries",
             "result_backend_base_sleep_between_retries_ms",
@@ -570,7 +569,7 @@ SETTINGS: Mapping[str, Setting] = by_name(
         _worker("worker_max_tasks_per_child", "max_tasks_per_child", count),
         _worker("worker_max_memory_per_child", "max_memory_per_child", count, " In KiB."),
         *_no_effect(
-            _ONE_AT_A_TIME,
+            ONE_AT_A_TIME,
             "worker_prefetch_multiplier",
             "worker_disable_prefetch",
             "worker_enable_prefetch_count_reduction",
@@ -595,9 +594,7 @@ SETTINGS: Mapping[str, Setting] = by_name(
             "worker_cancel_long_running_tasks_on_connection_loss",
             "worker_deduplicate_successful_tasks",
         ),
-        *_no_effect(
-            "what was revoked is known to the backend, and so to every worker.", "worker_state_db"
-        ),
+        *_no_effect(REVOKED, "worker_state_db"),
         *_no_effect(
             _OWN_LOGS,
             "worker_hijack_root_logger",
@@ -623,7 +620,7 @@ SETTINGS: Mapping[str, Setting] = by_name(
             "worker_enable_remote_control",
         ),
         *_no_effect(
-            _NO_EVENTS,
+            NO_EVENTS,
             "worker_send_task_events",
             "task_send_sent_event",
             "event_queue_expires",
@@ -644,7 +641,7 @@ SETTINGS: Mapping[str, Setting] = by_name(
         ),
         # What is not here.
         *_no_effect(
-            _NO_BEAT,
+            NO_BEAT,
             "beat_enable_remote_control",
             "beat_remote_control_max_tick_age",
             "beat_max_loop_interval",
@@ -737,8 +734,3 @@ UNDECLARED: Mapping[str, Setting] = by_name(
         ),
     )
 )
-
-
-def known_names() -> Iterable[str]:
-    """Return the names of all settings that have a row."""
-    return (*SETTINGS, *UNDECLARED)

@@ -13,7 +13,14 @@ import click
 from click.core import ParameterSource
 
 from dagster_celery._translate.rows import Fate, Remark, Row, by_name, did_you_mean
-from dagster_celery._translate.setting_rows import IN_PROCESSES, POOLS
+from dagster_celery._translate.setting_rows import (
+    IN_PROCESSES,
+    NO_BEAT,
+    NO_EVENTS,
+    ONE_AT_A_TIME,
+    POOLS,
+    REVOKED,
+)
 from dagster_celery._translate.values import count, names, plain, seconds
 from dagster_taskiq.errors import ConfigError
 
@@ -106,7 +113,8 @@ def _parsed(arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
         ) from None
     except click.UsageError as error:
         raise ConfigError(
-            f"The options behind -- cannot be used. {error.format_message()}"
+            f"The options behind -- cannot be used: {error.format_message().rstrip('.')}. A "
+            "setting, such as worker.pool=solo, belongs into `config_source` in the file of -y."
         ) from None
     given = {
         name: value
@@ -266,14 +274,9 @@ def _name(flags: Sequence[str]) -> str:
 
 
 _NO_GOSSIP = "workers do not talk to each other."
-_ONE_AT_A_TIME = "a worker takes one message for each free slot, and none ahead."
 _AS_THAT_USER = (
     "start the worker as that user (su, `User=` of systemd, the container's user). To go on "
     "without would run it with more rights than it is to have."
-)
-_NO_BEAT = (
-    "there is no beat here. Use Dagster's own schedules for jobs (dagster-daemon), and `taskiq "
-    "scheduler` for tasks of your own."
 )
 
 #: Every option of ``celery worker``.
@@ -286,13 +289,11 @@ WORKER_OPTIONS: Mapping[str, WorkerOption] = by_name(
             "--hostname",
         ),
         _translated("`--background`.", _background, "-D", "--detach", is_flag=True),
-        _no_effect(
-            "what was revoked is known to the backend, and so to every worker.", "-S", "--statedb"
-        ),
+        _no_effect(REVOKED, "-S", "--statedb"),
         _translated("`--loglevel`.", _last("--loglevel", _level), "-l", "--loglevel"),
-        _no_effect(_ONE_AT_A_TIME, "-O", "--optimization"),
-        _no_effect(_ONE_AT_A_TIME, "--prefetch-multiplier"),
-        _no_effect(_ONE_AT_A_TIME, "--disable-prefetch", is_flag=True),
+        _no_effect(ONE_AT_A_TIME, "-O", "--optimization"),
+        _no_effect(ONE_AT_A_TIME, "--prefetch-multiplier"),
+        _no_effect(ONE_AT_A_TIME, "--disable-prefetch", is_flag=True),
         _translated("`--concurrency`.", _concurrency, "-c", "--concurrency"),
         _translated(
             "`--concurrency 1` for `solo`. With any other pool, tasks run in child processes.",
@@ -300,14 +301,7 @@ WORKER_OPTIONS: Mapping[str, WorkerOption] = by_name(
             "-P",
             "--pool",
         ),
-        _no_effect(
-            "there is no stream of events. `dagster-taskiq status` and `dagster-taskiq worker "
-            "list` show what waits and what runs.",
-            "-E",
-            "--task-events",
-            "--events",
-            is_flag=True,
-        ),
+        _no_effect(NO_EVENTS, "-E", "--task-events", "--events", is_flag=True),
         _translated("`--time-limit`.", _last("--time-limit", _seconds), "--time-limit"),
         _translated(
             "`--soft-time-limit`.", _last("--soft-time-limit", _seconds), "--soft-time-limit"
@@ -350,9 +344,9 @@ WORKER_OPTIONS: Mapping[str, WorkerOption] = by_name(
             "--heartbeat-interval",
         ),
         _translated("`--concurrency`, with the upper bound.", _autoscale, "--autoscale"),
-        _refused(_NO_BEAT, "-B", "--beat", is_flag=True),
-        _no_effect(_NO_BEAT, "-s", "--schedule-filename", "--schedule"),
-        _no_effect(_NO_BEAT, "--scheduler"),
+        _refused(NO_BEAT, "-B", "--beat", is_flag=True),
+        _no_effect(NO_BEAT, "-s", "--schedule-filename", "--schedule"),
+        _no_effect(NO_BEAT, "--scheduler"),
         _no_effect(
             "a worker logs to its standard error. Write `2>> FILE` behind the command.",
             "--logfile",

@@ -1,0 +1,158 @@
+"""dagster-celery-docker, a library with an executor and tasks of its own, runs unchanged.
+
+Its package is the published one. What stands in for Docker runs the container's command in a
+process of this machine.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from dagster import DagsterInstance
+
+from compat_tests.facade.conftest import OldFleet, end
+from compat_tests.workers import ROOT
+from legacy_tests.sdists import DOCKER, unpack
+
+CLIENT = """
+import os, subprocess, sys
+from docker.errors import ContainerError
+
+class Containers:
+    def run(self, image, command, environment, network=None, **options):
+        with open(os.environ["STARTED"], "a") as file:
+            file.write(f"{image} {environment.get('GREETING')} {sorted(options)}\\n")
+        done = subprocess.run([sys.executable, "-m", *command], capture_output=True)
+        if done.returncode:
+            raise ContainerError(None, done.returncode, command, image, done.stderr.decode())
+        return done.stdout
+
+class Client:
+    containers = Containers()
+
+def from_env():
+    return Client()
+"""
+
+ERRORS = """
+class ContainerError(Exception):
+    def __init__(self, container, exit_status, command, image, stderr):
+        super().__init__(f"The container of {image} has ended with {exit_status}.")
+        self.stderr = stderr
+"""
+
+JOBS = """
+from dagster import Definitions, job, op
+from dagster_celery_docker import celery_docker_executor
+
+@op(tags={"dagster-celery/priority": "3"})
+def one():
+    return 1
+
+@op
+def two(number):
+    assert number == 1
+    return number + 1
+
+@op
+def wrong(number):
+    raise ValueError("it does not work")
+
+@job(executor_def=celery_docker_executor)
+def docker_job():
+    two(one())
+
+@job(executor_def=celery_docker_executor)
+def failing_job():
+    two(wrong(one()))
+
+defs = Definitions(jobs=[docker_job, failing_job])
+"""
+
+
+@dataclass
+class Project:
+    fleet: OldFleet
+    directory: Path
+
+    @property
+    def started(self) -> list[str]:
+        """A line for each container that was started."""
+        path = self.directory / "started"
+        return path.read_text().splitlines() if path.exists() else []
+
+    def execute(self, job: str) -> "subprocess.CompletedProcess[str]":
+        where = ("-f", str(self.directory / "jobs.py"), "-c", "run.yaml")
+        return subprocess.run(
+            [sys.executable, "-m", "dagster", "job", "execute", *where, "-j", job],
+            cwd=self.directory,
+            env={
+                **os.environ,
+                "PYTHONPATH": python_path(self.directory),
+                "DAGSTER_HOME": str(self.fleet.home),
+            },
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+
+def python_path(directory: Path) -> str:
+    return os.pathsep.join((str(directory), str(ROOT)))
+
+
+@pytest.fixture(scope="module")
+def project(
+    old_fleet_of_kind: Callable[[str], OldFleet],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Project]:
+    fleet = old_fleet_of_kind("embedded")
+    directory = tmp_path_factory.mktemp("docker-project")
+    unpack(DOCKER, "dagster_celery_docker", directory)
+    (directory / "docker").mkdir()
+    for name, text in (("__init__", ""), ("client", CLIENT), ("errors", ERRORS)):
+        (directory / "docker" / f"{name}.py").write_text(text)
+    (directory / "jobs.py").write_text(JOBS)
+    source = {**fleet.config["config_source"], "task_default_queue": "docker"}
+    docker = {"image": "shop/steps:1", "env_vars": ["GREETING"]}
+    config = {**fleet.config, "config_source": source, "docker": docker}
+    (directory / "run.yaml").write_text(yaml.safe_dump({"execution": {"config": config}}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STARTED", str(directory / "started"))
+        patch.setenv("GREETING", "hello")
+        process = fleet.start(
+            *("docker", "-q", "docker", "--", "-c", "1"),
+            app="dagster_celery_docker.app",
+            path=python_path(directory),
+        )
+        try:
+            yield Project(fleet, directory)
+        finally:
+            end(process)
+
+
+def test_each_step_is_a_container(project: Project) -> None:
+    done = project.execute("docker_job")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert project.started == ["shop/steps:1 hello ['auto_remove', 'detach']"] * 2
+    with DagsterInstance.from_config(str(project.fleet.home)) as instance:
+        (run,) = instance.get_runs(limit=1)
+        said = [entry.message for entry in instance.all_logs(run.run_id)]
+    assert any("Executing steps one in Docker container shop/steps:1" in each for each in said)
+
+
+def test_a_step_that_fails_ends_the_run(project: Project) -> None:
+    before = len(project.started)
+
+    done = project.execute("failing_job")
+
+    assert done.returncode != 0
+    assert "it does not work" in done.stderr
+    assert len(project.started) == before + 2  # one, and wrong; two never
