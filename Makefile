@@ -9,7 +9,7 @@ OLDEST := dagster==1.13.0
 # stay together (compat_tests/conftest.py says which).
 SPREAD := -n 3
 
-.PHONY: help demo demo-ui test lint types tests tests-oldest servers bench clean
+.PHONY: help demo demo-ui test lint tests legacy tests-oldest servers bench clean
 
 help:
 	@echo "make demo     two example projects, run on workers on this machine: one of our own, and"
@@ -17,6 +17,7 @@ help:
 	@echo "make demo-ui  the same in Dagster's UI, with the run launcher, until Ctrl-C"
 	@echo "make test     everything that is checked, servers included"
 	@echo "make lint     style and types alone"
+	@echo "make legacy   dagster-celery's own tests, unmodified, on RabbitMQ and on Redis"
 	@echo "make bench    how long steps take, compared with running in process"
 	@echo "make clean    remove what the others have made"
 
@@ -29,7 +30,7 @@ demo: $(VENV)/.installed
 demo-ui: $(VENV)/.installed-ui
 	$(VENV)/bin/dagster-taskiq demo --ui $(ARGS)
 
-test: servers lint tests tests-oldest
+test: servers lint tests legacy tests-oldest
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
@@ -39,6 +40,11 @@ lint: $(VENV)/.installed-dev
 # One test, or some: make tests ARGS='-k redis -x'
 tests: servers $(VENV)/.installed-dev
 	$(VENV)/bin/python -m pytest $(SPREAD) $(ARGS)
+
+# One after the other, and nothing beside them: they have deadlines of their own, and all use the
+# RabbitMQ on this machine's port 5672, or start one there.
+legacy: servers $(VENV)/.installed-dev
+	$(VENV)/bin/python -m pytest legacy_tests $(ARGS)
 
 # pytest fails when it finds no test with this marker, so this can not fall silent.
 tests-oldest: servers $(OLDEST_VENV)/.installed-dev

@@ -5,6 +5,7 @@ Tasks are defined, sent and awaited by the names Celery gives all that. What is 
 """
 
 import fnmatch
+import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
@@ -156,6 +157,10 @@ class Request:
         return self.id
 
 
+#: The request of a task that is run where it was called.
+_EAGER_REQUEST: ContextVar[Request] = ContextVar("dagster_celery_eager_request")
+
+
 @dataclass
 class Signature:
     """A task with the arguments it will be called with."""
@@ -221,7 +226,7 @@ class Task:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task's function here and now, and return what it returns."""
-        return self.__wrapped__(self, *args, **kwargs) if self._bind else self.run(*args, **kwargs)
+        return self.run(*args, **kwargs)
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task's function; a bound one gets its arguments without the task itself."""
@@ -231,8 +236,9 @@ class Task:
     def request(self) -> Request:
         """The request that is served now; that of a direct call where none is."""
         message = current_message()
-        if message is None:
-            return Request()
+        eager = _EAGER_REQUEST.get(None)
+        if eager is not None or message is None:
+            return eager or Request()
         labels = message.labels
         queue, priority = labels.get(QUEUE_LABEL, ""), labels.get(PRIORITY_LABEL, 0)
         return Request(
@@ -301,11 +307,23 @@ class Task:
     ) -> EagerResult:
         """Run the task here and now; its result has the error, if it raised one."""
         _checked(options)
-        return EagerResult.of(
-            task_id or str(uuid.uuid4()),
-            lambda: self(*(args or ()), **(kwargs or {})),
-            propagate=bool(self.app.conf.task_eager_propagates),
+        request = Request(
+            id=task_id or str(uuid.uuid4()),
+            args=args or (),
+            kwargs=kwargs or {},
+            hostname=socket.gethostname(),
+            called_directly=False,
+            is_eager=True,
         )
+        token = _EAGER_REQUEST.set(request)
+        try:
+            return EagerResult.of(
+                str(request.id),
+                lambda: self(*request.args, **request.kwargs),
+                propagate=bool(self.app.conf.task_eager_propagates),
+            )
+        finally:
+            _EAGER_REQUEST.reset(token)
 
     def AsyncResult(self, task_id: str) -> AsyncResult:
         """Return the result of a task that was sent before."""

@@ -18,13 +18,14 @@ from taskiq.exceptions import ResultGetError, TaskiqResultTimeoutError
 from compat_tests.conftest import ALL_BROKERS, other_prefix
 from compat_tests.servers import RedisServer, own_redis
 from compat_tests.waiting import eventually_async
-from dagster_taskiq.backends import StateBackend, make_backend
+from dagster_taskiq.backends import make_backend
 from dagster_taskiq.backends.base import (
     FROM_START,
     RUN_LABEL,
     STEP_LABEL,
     WORKER_LABEL,
     Running,
+    StateBackend,
     Task,
     TaskState,
     Worker,

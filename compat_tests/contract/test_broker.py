@@ -24,8 +24,8 @@ from taskiq.formatters.json_formatter import JSONFormatter
 from compat_tests.conftest import ALL_BROKERS, QUEUES, other_prefix
 from compat_tests.servers import RedisServer, own_redis
 from compat_tests.waiting import eventually, eventually_async
-from dagster_taskiq.brokers import QueueBroker, make_broker
-from dagster_taskiq.brokers.base import MAX_DELIVERIES, Delivery, runs_lane
+from dagster_taskiq.brokers import make_broker
+from dagster_taskiq.brokers.base import MAX_DELIVERIES, Delivery, QueueBroker, runs_lane
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings import Settings
 from dagster_taskiq.timing import UNITS

@@ -18,7 +18,7 @@ from compat_tests.contract.test_broker import claim, opened, put
 from compat_tests.servers import RabbitServer, own_rabbit
 from compat_tests.waiting import eventually, eventually_async
 from dagster_taskiq.backends.base import StateBackend, Task, TaskState
-from dagster_taskiq.brokers import QueueBroker
+from dagster_taskiq.brokers.base import QueueBroker
 from dagster_taskiq.settings import Settings
 
 pytestmark = pytest.mark.anyio

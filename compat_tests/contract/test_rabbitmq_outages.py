@@ -9,6 +9,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
@@ -42,6 +43,7 @@ from compat_tests.servers import RabbitServer, own_rabbit
 from compat_tests.waiting import eventually, eventually_async
 from compat_tests.workers import WorkerProcess, running_worker
 from dagster_taskiq.backends.base import FROM_START, Task, TaskState
+from dagster_taskiq.brokers.base import Delivery, QueueBroker
 from dagster_taskiq.client import client_for
 from dagster_taskiq.settings import Settings, redact
 
@@ -136,6 +138,36 @@ async def test_messages_outlive_the_death_of_the_server_and_so_do_claimed_ones(
         # Their claims were the connection's, and that is no more.
         async with opened(settings, "b") as other:
             assert await ids(other) == ["urgent", "claimed", "waiting"]
+
+
+@pytest.mark.parametrize("leaving", ["stop", "kill"])
+async def test_delayed_messages_outlive_the_server_and_come_when_they_are_due(
+    server: RabbitServer, settings: Settings, leaving: str
+) -> None:
+    # The first is due while the server is away, the others go from queue to queue before and after.
+    delays = {"1.0": 1.0, "9.75": 9.75, "15.25": 15.25}
+    async with opened(settings) as broker:
+        sent = time.monotonic()
+        for name, delay in delays.items():
+            await broker.put(name, "q", 0, b"", delay)
+        await go_away_and_come_back(getattr(server, leaving), server)
+        found = []
+        for _ in delays:
+            found.append((await claim_when_it_answers(broker)).task_id)
+            assert time.monotonic() - sent >= delays[found[-1]]
+        assert sorted(found) == sorted(delays)
+        assert await broker.claim() is None
+
+
+async def claim_when_it_answers(broker: QueueBroker) -> Delivery:
+    async def look() -> Delivery | None:
+        with contextlib.suppress(*broker.connection_errors):
+            return await broker.claim()
+        return None
+
+    delivery = await eventually_async(look)
+    assert delivery is not None
+    return delivery
 
 
 async def test_a_message_that_was_acknowledged_does_not_come_back_with_the_server(

@@ -6,6 +6,7 @@ import time
 import uuid
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -188,6 +189,13 @@ def test_eager_tasks_run_where_they_are_called() -> None:
     @app.task
     def broken() -> None:
         raise KeyError("no")
+
+    @app.task(bind=True)
+    def about_me(self: Any, number: int) -> list[object]:
+        return [self.request.id, self.request.is_eager, self.request.args, number]
+
+    assert about_me.apply_async((5,), task_id="mine").get() == ["mine", True, (5,), 5]
+    assert about_me.request.called_directly
 
     assert pid.delay().get() == os.getpid()
     assert pid.apply_async(task_id="mine").id == "mine"

@@ -1,5 +1,6 @@
 """``core_celery_execution_loop``: runs whose steps are sent by a function of the executor's own."""
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -73,3 +74,18 @@ def test_events_of_a_step_come_together(own_worker: OldFleet, tmp_path: Path) ->
     assert [each.step_key for each in events if each.event_type is DagsterEventType.STEP_START] == [
         *STEPS
     ]
+
+
+def test_an_eager_task_of_its_own_runs_where_the_loop_does(
+    instance: DagsterInstance, tmp_path: Path
+) -> None:
+    ops = {name: {"config": {"directory": str(tmp_path)}} for name in STEPS}
+    eager = {"config": {"config_source": {"task_always_eager": True}}}
+
+    config = {"execution": eager, "ops": ops}
+    with execute_job(reconstructable(by_task_job), instance, run_config=config) as result:
+        assert result.success
+
+    assert notes(tmp_path) == list(STEPS)
+    said = [entry.message for entry in instance.all_logs(result.run_id)]
+    assert any(f"starts the step on {socket.gethostname()}." in each for each in said)

@@ -389,8 +389,8 @@ class Pool:
             return
         if child.stop_reason is None:
             child.over_limit = True
-        elif child.over_limit:
-            child.stop_reason = reason
+        elif child.over_limit and at_once:
+            child.stop_reason = reason  # it has not ended by the soft limit
         self.stop(child.message.task_id, reason, at_once)
 
     async def _run_in(
