@@ -1,11 +1,13 @@
 """dagster-celery's own tests pass, on the servers and with the settings that its users have."""
 
+import asyncio
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import aiormq
 import pytest
 import redis
 
@@ -18,6 +20,12 @@ from legacy_tests.sdists import NEWEST, OLDEST, Sdist
 
 # All three suites take minutes, and the first test of each waits for it.
 pytestmark = pytest.mark.timeout(1800)
+
+#: What 0.29.27 took with Celery on a machine of two cores that had nothing else to do, in seconds.
+CELERY_TOOK = 238
+
+#: Where steps wait on RabbitMQ, unless they are sent elsewhere.
+QUEUE = "dagster-taskiq:queue:dagster"
 
 OURS = Path(dagster_celery.__file__).parent
 
@@ -39,18 +47,19 @@ SETTINGS = (Setting(NEWEST, "RabbitMQ"), Setting(NEWEST, "Redis"), Setting(OLDES
 
 @dataclass(frozen=True)
 class Ran:
-    """A suite that has run, and what it had Redis do meanwhile."""
+    """A suite that has run, and what each of the servers had to do with it."""
 
     setting: Setting
     seen: Seen
     redis_commands: int
+    rabbitmq_has_our_queue: bool
 
 
 @pytest.fixture(scope="module")
-def rabbit_is_there() -> Iterator[None]:
+def rabbitmq_url() -> Iterator[str]:
     # Also for the suite on Redis: a fixture of its own waits until the port of RabbitMQ is open.
-    with default_rabbit():
-        yield
+    with default_rabbit() as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +69,7 @@ def redis_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module", params=SETTINGS, ids=str)
-def ran(request: pytest.FixtureRequest, rabbit_is_there: None, redis_url: str) -> Ran:
+def ran(request: pytest.FixtureRequest, rabbitmq_url: str, redis_url: str) -> Ran:
     setting: Setting = request.param
     variables = {name: os.environ[name] for name in (HOST_ENV,) if name in os.environ}
     if setting.on == "Redis":
@@ -68,11 +77,22 @@ def ran(request: pytest.FixtureRequest, rabbit_is_there: None, redis_url: str) -
     with redis.Redis.from_url(redis_url) as client:
         before = commands(client)
         seen = original_suite.run(setting.sdist, variables)
-        return Ran(setting, seen, commands(client) - before)
+        done = commands(client) - before
+    return Ran(setting, seen, done, asyncio.run(has_queue(rabbitmq_url, QUEUE)))
 
 
 def commands(client: "redis.Redis") -> int:
     return int(client.info("stats")["total_commands_processed"])
+
+
+async def has_queue(url: str, name: str) -> bool:
+    async with aiormq.Connection(url) as connection:
+        channel = await connection.channel()
+        try:
+            await channel.queue_declare(name, passive=True)
+        except aiormq.exceptions.ChannelNotFoundEntity:
+            return False
+        return True
 
 
 def test_every_test_of_the_original_passes(
@@ -80,7 +100,10 @@ def test_every_test_of_the_original_passes(
 ) -> None:
     counts = Counter(ran.seen.outcomes.values())
     told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
-    record_property(REMARK, f"{ran.setting}: {told}, in {ran.seen.seconds:.0f} s")
+    took = (
+        f"{ran.seen.seconds:.0f} s (with Celery, on an idle machine of two cores: {CELERY_TOOK} s)"
+    )
+    record_property(REMARK, f"{ran.setting}: {told}, in {took}")
     if counts != {"passed": ran.setting.sdist.tests} or ran.seen.exit_code != 0:
         pytest.fail(f"{ran.setting}: {told}\n\n{ran.seen.output}", pytrace=False)
 
@@ -90,7 +113,7 @@ def test_it_has_all_the_tests_that_the_release_has(ran: Ran) -> None:
 
 
 def test_what_it_tests_is_ours(ran: Ran) -> None:
-    assert {"dagster_celery", "dagster_celery.app", "dagster_celery.cli"} <= set(ran.seen.modules)
+    assert {"dagster_celery", "dagster_celery.cli"} <= set(ran.seen.modules)
     elsewhere = {
         name: path for name, path in ran.seen.modules.items() if not Path(path).is_relative_to(OURS)
     }
@@ -98,8 +121,10 @@ def test_what_it_tests_is_ours(ran: Ran) -> None:
 
 
 def test_its_work_waits_where_it_was_told_to(ran: Ran) -> None:
-    # Far more than we ask ourselves; and none but ours while RabbitMQ has the work.
-    assert (ran.redis_commands > 1000) == (ran.setting.on == "Redis"), ran.redis_commands
+    if ran.setting.on == "Redis":
+        assert ran.redis_commands > 1000  # we ourselves ask it two things
+    else:
+        assert ran.rabbitmq_has_our_queue
 
 
 def test_it_leaves_no_process_behind(ran: Ran) -> None:
