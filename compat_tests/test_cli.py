@@ -541,9 +541,8 @@ def test_a_background_worker_serves_logs_to_a_file_and_shows_no_password(
     arguments = ("-n", "of/the night", "-q", "a", "-q", "b,c", *INCLUDE, "-dc", "1")
     process, log = started_in_background(run("worker", "start", *options, *arguments))
     ending.append(process)
-    client = client_for(settings)
-    eventually(lambda: client.workers() or not process.is_running())
-    (worker,) = client.workers()
+    # It is there when the command has returned.
+    (worker,) = client_for(settings).workers()
     assert (worker.name, worker.pid) == ("of/the night", process.pid)
     assert (worker.queues, worker.concurrency) == (("a", "b", "c"), 1)
     with open_sender(settings) as sender:
@@ -569,6 +568,15 @@ def test_a_background_worker_without_dagster_home_says_what_to_set(
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     said = run("worker", "start", "-d", "-b", f"sqlite:///{tmp_path}/queue.db").sentence
     assert "logs under $DAGSTER_HOME, which is not set" in said
+
+
+def test_a_background_worker_that_ends_as_it_starts_is_told_of(
+    run: Run, dagster_home: Path
+) -> None:
+    outcome = run("worker", "start", "-d", "-i", "no_such_module_anywhere")
+    assert outcome.code == 2
+    assert outcome.error.startswith("Error: The worker has ended as it started. Its log, ")
+    assert "no_such_module_anywhere" in outcome.error  # the log's last lines say why
 
 
 def test_the_version_is_told(run: Run) -> None:

@@ -33,7 +33,8 @@ def _warn_of_the_original() -> None:
         return
     warn(
         f"dagster-celery {version} is installed beside dagster-taskiq. Both bring the package "
-        "dagster_celery, so that some of its files are of the one and some of the other. Run:\n"
+        "dagster_celery, so that some of its files are of the one and some of the other. Run both "
+        "lines; after the first alone the package is gone:\n"
         "    pip uninstall -y dagster-celery\n"
         "    pip install --force-reinstall --no-deps dagster-taskiq",
         UserWarning,

@@ -21,6 +21,7 @@ from dagster_celery._translate.worker_options import expand_node_name, translate
 from dagster_taskiq.errors import ConfigError, DagsterTaskiqError
 from dagster_taskiq.older_names import DagsterCeleryDeprecationWarning, warn_older
 from dagster_taskiq.worker import fork_server
+from dagster_taskiq.worker.background import start_detached
 
 # Dagster takes seconds to import. What needs it imports it where it is needed, so that the server
 # from which a worker's children are forked can do so meanwhile.
@@ -171,21 +172,20 @@ def get_config_dir(config_yaml: str | None = None) -> str:
 
 
 def launch_background_worker(subprocess_args: Sequence[str], env: Mapping[str, str]) -> None:
-    """Start a worker that outlives this process, and say where its log is.
+    """Start a worker that outlives this process, wait until it is there, and say where its log is.
 
     Args:
         subprocess_args: the command.
         env: its environment.
 
     Raises:
-        ConfigError: ``$DAGSTER_HOME``, where its log goes, is not set.
+        ConfigError: ``$DAGSTER_HOME``, where its log goes, is not set; or the worker has ended as
+            it started.
     """
-    from dagster_taskiq.cli.worker import start_detached  # noqa: PLC0415
-
     arguments = list(subprocess_args)
     named = arguments.index("--name") + 1 if "--name" in arguments else 0
-    pid, log = start_detached(arguments, env, arguments[named] if named else "dagster-celery")
-    click.echo(f"Started worker in the background: pid {pid}, log {log}")
+    label = arguments[named] if named else "dagster-celery"
+    click.echo(start_detached(arguments, env, label))
 
 
 @click.command(

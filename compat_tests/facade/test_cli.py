@@ -94,7 +94,7 @@ def test_a_background_worker_is_found_and_ended(embedded_fleet: OldFleet) -> Non
     try:
         name = f"back@{socket.gethostname()}"
         control = embedded_fleet.app().control
-        eventually(lambda: control.inspect([name]).ping())
+        assert control.inspect([name]).ping()  # it is there when the command has returned
         assert stat.S_IMODE(log.stat().st_mode) == 0o600
         assert embedded_fleet.settings.broker not in Path(f"/proc/{pid}/cmdline").read_text()
         embedded_fleet.cli("worker", "terminate", "back", "-y", config)

@@ -3,11 +3,8 @@
 import json
 import logging
 import os
-import re
-import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +22,9 @@ from dagster_taskiq.cli.options import (
 from dagster_taskiq.cli.tables import duration, show
 from dagster_taskiq.client import client_for
 from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.worker.background import start_detached
 from dagster_taskiq.worker.control import Command, command
 
-#: Where the output of background workers goes, under ``$DAGSTER_HOME``.
-LOG_DIRECTORY = Path("dagster_taskiq") / "logs"
 #: One KiB, the unit of ``--max-memory-per-child`` (as Celery's option of that name has it).
 KIB = 1024
 #: How long ``worker terminate`` waits for workers to leave, in seconds.
@@ -300,40 +296,4 @@ def _start_in_background(context: click.Context) -> None:
                 arguments += [parameter.opts[-1], str(each)]
     label = given.get("name") or time.strftime("%Y%m%d-%H%M%S")
     again = [sys.executable, "-m", "dagster_taskiq", "worker", "start", *arguments]
-    pid, log = start_detached(again, environment, label)
-    click.echo(f"Started worker in the background: pid {pid}, log {log}")
-
-
-def start_detached(
-    arguments: Sequence[str], environment: Mapping[str, str], label: str
-) -> tuple[int, Path]:
-    """Start a command that outlives this process and its terminal, with its output in a file.
-
-    Args:
-        arguments: the command.
-        environment: its environment.
-        label: goes into the name of the log, under ``$DAGSTER_HOME/dagster_taskiq/logs``.
-
-    Returns:
-        Its process id, and its log, which only its owner can read.
-
-    Raises:
-        ConfigError: ``$DAGSTER_HOME`` is not set.
-    """
-    home = os.environ.get("DAGSTER_HOME")
-    if not home:
-        raise ConfigError("A background worker logs under $DAGSTER_HOME, which is not set.")
-    directory = Path(home).expanduser() / LOG_DIRECTORY
-    directory.mkdir(parents=True, exist_ok=True)
-    name = re.sub(r"[^\w.@-]", "_", label)
-    log = directory / f"worker-{name}-{os.getpid()}.log"
-    with os.fdopen(os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600), "ab") as output:
-        process = subprocess.Popen(
-            arguments,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    return process.pid, log
+    click.echo(start_detached(again, environment, label))

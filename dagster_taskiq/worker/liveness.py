@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 from dagster_taskiq.backends.base import StateBackend, Worker
+from dagster_taskiq.worker.background import tell_ready
 from dagster_taskiq.worker.pool import Pool
 
 logger = logging.getLogger("dagster_taskiq.worker.liveness")
@@ -49,6 +50,7 @@ class Liveness:
             self._pool.stop_all("the worker had lost its lease", at_once=True)
         stop = await self._backend.beat(self._describe())
         self._beat_at = sent
+        tell_ready()
         self._pool.renew(sent + self._lease)
         for task_id in stop:
             self._pool.stop(task_id, "it was revoked")
