@@ -17,6 +17,7 @@ import pytest
 from compat_tests.waiting import eventually
 from compat_tests.workers import ROOT
 from dagster_celery._translate.names import NAMES
+from dagster_celery.cli import COMMAND_LINE
 from dagster_taskiq.cli.worker import start
 from dagster_taskiq.demo.story import RunStory
 from dagster_taskiq.tags import OLDER_NAMES
@@ -114,7 +115,7 @@ def test_each_place_with_an_older_name_is_told(untouched: Outcome) -> None:
     assert len(places) > 4
     told = {(each.file, each.line) for each in untouched.older_names}
     assert places <= told
-    assert {"dagster.yaml", "dagster-celery"} <= {file for file, _ in told}
+    assert {"dagster.yaml", COMMAND_LINE} <= {file for file, _ in told}
 
 
 def test_each_replacement_is_named(untouched: Outcome) -> None:
@@ -124,7 +125,7 @@ def test_each_replacement_is_named(untouched: Outcome) -> None:
         for name, instead in NAMES[module].items():
             assert (name in source) == (instead in texts), name
     served = {}
-    for words in re.findall(r"dagster-taskiq worker start (.*)$", texts, re.MULTILINE):
+    for words in re.findall(r"dagster-taskiq worker start (.*) \(and -b", texts):
         options = start.make_context("start", shlex.split(words)).params
         served[options["queues"]] = options["concurrency"]
     assert served == {("dagster",): 4, ("crunch",): 2}
