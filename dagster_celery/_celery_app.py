@@ -348,6 +348,7 @@ class CeleryApp:
         config_source: Any = None,
         task_default_queue: str | None = None,
         defaults: Mapping[str, Any] | None = None,
+        file: str | None = None,
     ) -> None:
         """Make the app; nothing is connected until it is used.
 
@@ -360,6 +361,7 @@ class CeleryApp:
                 module.
             task_default_queue: wins over that of ``config_source``.
             defaults: what ``conf`` says where nothing is set.
+            file: where the settings are written, for warnings about them; ``None`` for the program.
 
         Raises:
             ConfigError: a setting or URL that cannot be translated.
@@ -377,6 +379,7 @@ class CeleryApp:
                 given[name] = value
         self.conf = Conf(given, defaults or {})
         self.control = Control(self)
+        self._file = file
         self._configured: tuple[dict[str, Any], Configuration] | None = None
         self._broker: QueueBroker | None = None
         self.configuration  # noqa: B018 - what cannot work is said now, not when it is used
@@ -401,6 +404,7 @@ class CeleryApp:
                     backend=given.get("result_backend"),
                     include=given.get("include") or (),
                     config_source=source,
+                    file=self._file,
                 ),
             )
         return self._configured[1]

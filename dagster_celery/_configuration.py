@@ -19,7 +19,7 @@ from dagster_celery.defaults import (
     task_default_priority,
     task_default_queue,
 )
-from dagster_taskiq.older_names import warn_older, warn_user
+from dagster_taskiq.older_names import line_with, warn_older, warn_user
 from dagster_taskiq.settings import BACKEND_ENV, BROKER_ENV, Settings, in_worker
 
 #: Celery's environment variables for broker and backend, which override all else, and ours.
@@ -45,7 +45,7 @@ def configure(
     include: Sequence[str] = (),
     config_source: Mapping[str, Any] | None = None,
     default_queue: str | None = None,
-    file: str = "<configuration>",
+    file: str | None = None,
 ) -> Configuration:
     """Translate a configuration, and warn of what has another name now.
 
@@ -55,7 +55,7 @@ def configure(
         include: modules that workers import.
         config_source: Celery's settings by name, old or new.
         default_queue: the queue of what has no tag; ``task_default_queue`` where ``None``.
-        file: where all this is written, for warnings about it.
+        file: where all this is written, for warnings about it; ``None`` for the program itself.
 
     Raises:
         ConfigError: a setting or URL that cannot be translated; the text says what to use.
@@ -89,12 +89,15 @@ def _written_by_user(config_source: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _warn(remarks: Iterable[Remark], file: str) -> None:
+def _warn(remarks: Iterable[Remark], file: str | None) -> None:
     for older, newer in _NOW_CALLED.items():
         if os.environ.get(older):
             warn_older(f"the variable {older} is now {newer}.", "<environment>")
     for remark in remarks:
-        warn_user(remark.text, file)
+        if file is None:
+            warn_user(remark.text)
+        else:
+            warn_older(remark.text, file, line_with(file, remark.subject.rpartition(".")[2]))
 
 
 def _unless(value: str | None, default: str) -> str | None:

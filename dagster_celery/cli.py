@@ -410,8 +410,11 @@ def _importable(config_yaml: str | None) -> Iterator[None]:
     if config_yaml is None:
         yield
         return
+    from dagster_celery.make_app import CONFIG_FILE_ENV  # noqa: PLC0415
+
     directory = get_config_dir(config_yaml)
     sys.path.insert(0, directory)
+    os.environ[CONFIG_FILE_ENV] = config_yaml
     try:
         yield
     finally:

@@ -59,9 +59,8 @@ class CeleryRunLauncher(TaskiqRunLauncher):
         source = check.opt_dict_param(config_source, "config_source")
         self.config_source = {**DEFAULT_CONFIG, **source}
         self.default_queue = check.str_param(default_queue, "default_queue")
-        configuration = configure(
-            broker, backend, self.include, source, default_queue, file=str(_instance_file())
-        )
+        file = str(_instance_file()) if inst_data else None
+        configuration = configure(broker, backend, self.include, source, default_queue, file)
         super().__init__(configuration.settings, inst_data)
 
     @classmethod

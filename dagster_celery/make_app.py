@@ -1,5 +1,6 @@
 """``make_app``: the app that workers are started with and tasks are sent by."""
 
+import os
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
@@ -17,6 +18,8 @@ from dagster_celery.defaults import task_default_priority, task_default_queue
 
 #: The module with a worker's settings, which ``dagster-celery worker start -y`` writes.
 CONFIG_MODULE = "dagster_celery_config"
+#: The file that the module was written from, for warnings about what is in it.
+CONFIG_FILE_ENV = "DAGSTER_CELERY_CONFIG_FILE"
 
 
 def make_app(app_args: dict[str, Any] | None = None) -> CeleryApp:
@@ -59,8 +62,11 @@ def make_app_with_task_routes(
     }
     if app_args is None:
         found = find_spec(CONFIG_MODULE) is not None
-        source = as_mapping(import_module(CONFIG_MODULE)) if found else {}
-        return CeleryApp(config_source=source, defaults=held)
+        if not found:
+            return CeleryApp(defaults=held)
+        module = import_module(CONFIG_MODULE)
+        file = os.environ.get(CONFIG_FILE_ENV) or str(module.__file__)
+        return CeleryApp(config_source=as_mapping(module), defaults=held, file=file)
     names = ("broker", "backend", "include", "config_source", "task_default_queue")
     arguments: dict[str, Any] = {name: app_args.get(name) for name in names}
     return CeleryApp(defaults=held, **arguments)

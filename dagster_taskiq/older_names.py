@@ -76,13 +76,13 @@ def warn_older(text: str, file: str, line: int = 1) -> None:
     )
 
 
-def warn_user(text: str, elsewhere: str = "<configuration>", line: int = 1) -> None:
+def warn_user(text: str) -> None:
     """Warn at the innermost line of the user's that is being executed.
+
+    Where none is, as in a process of Dagster's, the place is called ``<configuration>``.
 
     Args:
         text: as for :func:`warn_older`.
-        elsewhere: the file to name where no such line is, as in a process of Dagster's.
-        line: the line in that file.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
@@ -90,7 +90,7 @@ def warn_user(text: str, elsewhere: str = "<configuration>", line: int = 1) -> N
             warn_older(text, frame.f_code.co_filename, frame.f_lineno)
             return
         frame = frame.f_back
-    warn_older(text, elsewhere, line)
+    warn_older(text, "<configuration>")
 
 
 def warn_importer(text: str, depth: int) -> None:

@@ -135,6 +135,16 @@ def test_as_a_program_it_says_errors_in_a_sentence(dagster_home: Path) -> None:
     assert done.stderr.splitlines()[-1].startswith("Error: App must be specified")
 
 
+def test_settings_are_said_at_their_lines_of_the_config(embedded_fleet: OldFleet) -> None:
+    config = embedded_fleet.config_file
+    lines = config.read_text().splitlines()
+    number = next(n for n, line in enumerate(lines, 1) if "worker_concurrency" in line)
+    log = (embedded_fleet.home / f"{WORKER}.log").read_text()
+    assert (
+        f"{config}:{number}: DagsterCeleryDeprecationWarning: dagster-celery: config_source" in log
+    )
+
+
 def test_a_config_that_is_wrong_is_said(dagster_home: Path, tmp_path: Path) -> None:
     config = tmp_path / "celery.yaml"
     config.write_text("execution: {config: {brocker: x}}\n")

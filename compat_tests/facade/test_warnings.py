@@ -180,6 +180,30 @@ with DagsterInstance.get() as instance:
     ]
 
 
+def test_the_launchers_settings_are_said_at_their_lines(warned: Warned, dagster_home: Path) -> None:
+    (dagster_home / "dagster.yaml").write_text(
+        "telemetry: {enabled: false}\n"
+        "run_launcher:\n"
+        "  module: dagster_celery.launcher\n"
+        "  class: CeleryRunLauncher\n"
+        "  config:\n"
+        "    config_source:\n"
+        "      task_track_started: true\n"
+        "      result_expires: 60\n"
+    )
+    program = """
+from dagster import DagsterInstance
+with DagsterInstance.get() as instance:
+    instance.run_launcher
+"""
+    lines = warned({"main.py": program})
+    assert sorted(line.partition(": dagster-celery: ")[0] for line in lines) == [
+        "dagster.yaml:4",
+        "dagster.yaml:7",
+        "dagster.yaml:8",
+    ]
+
+
 RENAMED = """
 from dagster import Definitions, job, op
 from dagster_taskiq import taskiq_executor
