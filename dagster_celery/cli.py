@@ -9,6 +9,7 @@ import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from dagster_taskiq.worker.background import start_detached
 # from which a worker's children are forked can do so meanwhile.
 if TYPE_CHECKING:
     from dagster_celery._celery_app import CeleryApp
+    from dagster_taskiq.brokers.base import QueueBroker
 
 #: What celery's own ``status`` exits with when nobody answers (EX_UNAVAILABLE of sysexits.h).
 NOBODY_THERE = 69
@@ -188,6 +190,18 @@ def launch_background_worker(subprocess_args: Sequence[str], env: Mapping[str, s
     click.echo(start_detached(arguments, env, label))
 
 
+_app_option = click.option(
+    "--app", "-A", type=click.STRING, help="The module with the app, such as dagster_celery.app."
+)
+_config_of_workers = partial(
+    click.option,
+    "--config-yaml",
+    "-y",
+    type=click.Path(exists=True),
+    help="The config YAML file that the workers were started with.",
+)
+
+
 @click.command(
     name="start", help="Start a dagster celery worker.", context_settings=dict(PASSED_ON)
 )
@@ -223,9 +237,7 @@ def launch_background_worker(subprocess_args: Sequence[str], env: Mapping[str, s
 @click.option(
     "--loglevel", "-l", type=click.STRING, default=DEFAULT_LEVEL, help="How much the worker says."
 )
-@click.option(
-    "--app", "-A", type=click.STRING, help="The module with the app, such as dagster_celery.app."
-)
+@_app_option
 @click.argument("additional_args", nargs=-1, type=click.UNPROCESSED)
 def worker_start_command(
     name: str | None,
@@ -265,22 +277,16 @@ def worker_start_command(
         launch_background_worker(command, os.environ)
         return
     with _importable(config_yaml):
-        found = _find_app(app)
+        where, found = _find_app(app)
         called = ["--name", expand_node_name(get_worker_name(name))]
         arguments = [*_configured(found, bool(queue)), *called, *translated, *further]
         from dagster_taskiq.cli.worker import start  # noqa: PLC0415
 
-        start.main(["-A", found, *arguments], standalone_mode=False)
+        start.main(["-A", where, *arguments], standalone_mode=False)
 
 
 @click.command(name="list", help="List running dagster-celery workers, and what each of them runs.")
-@click.option(
-    "--config-yaml",
-    "-y",
-    type=click.Path(exists=True),
-    default=None,
-    help="The config YAML file that the workers were started with.",
-)
+@_config_of_workers(default=None)
 def worker_list_command(config_yaml: str | None = None) -> None:
     """Print what each worker runs, by the worker's name; ``None`` when there is no worker."""
     _say_newer("worker list")
@@ -293,13 +299,7 @@ def worker_list_command(config_yaml: str | None = None) -> None:
 )
 @click.argument("name", default="dagster")
 @click.option("--all", "-a", "all_", is_flag=True, help="End all running workers.")
-@click.option(
-    "--config-yaml",
-    "-y",
-    type=click.Path(exists=True),
-    default=None,
-    help="The config YAML file that the workers were started with.",
-)
+@_config_of_workers(default=None)
 def worker_terminate_command(
     name: str = "dagster", config_yaml: str | None = None, all_: bool = False
 ) -> None:
@@ -317,16 +317,8 @@ def worker_terminate_command(
     help="Show which workers are online; the exit code is 69 when none is.",
     context_settings=dict(PASSED_ON),
 )
-@click.option(
-    "--config-yaml",
-    "-y",
-    type=click.Path(exists=True),
-    required=True,
-    help="The config YAML file that the workers were started with.",
-)
-@click.option(
-    "--app", "-A", type=click.STRING, help="The module with the app, such as dagster_celery.app."
-)
+@_config_of_workers(required=True)
+@_app_option
 @click.argument("additional_args", nargs=-1, type=click.UNPROCESSED)
 def status_command(config_yaml: str, app: str | None, additional_args: tuple[str, ...]) -> None:
     """Print a line for each worker, as ``celery status`` does; its options are known."""
@@ -422,8 +414,8 @@ def _importable(config_yaml: str | None) -> Iterator[None]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _find_app(app: str) -> str:
-    """Return where an app is, as the engine's ``-A`` has it: ``module:name``.
+def _find_app(app: str) -> tuple[str, "CeleryApp | QueueBroker"]:
+    """Return where an app is, as the engine's ``-A`` has it: ``module:name``; and the app.
 
     Args:
         app: ``module``, which has it as ``app`` or ``celery`` or by any name; ``module:name``; or
@@ -433,6 +425,7 @@ def _find_app(app: str) -> str:
         ConfigError: there is no such module, or no app in it.
     """
     from dagster_celery._celery_app import CeleryApp  # noqa: PLC0415
+    from dagster_taskiq.brokers.base import QueueBroker  # noqa: PLC0415
 
     here = str(Path.cwd())
     if here not in sys.path:
@@ -448,8 +441,8 @@ def _find_app(app: str) -> str:
     names = [attribute] if attribute else ["app", "celery", *vars(module)]
     for each in names:
         found = getattr(module, each, None)
-        if isinstance(found, CeleryApp) or hasattr(type(found), "kick"):
-            return f"{name}:{each}"
+        if isinstance(found, CeleryApp | QueueBroker):
+            return f"{name}:{each}", found
     theirs = [each for each in names if _is_celerys(getattr(module, each, None))]
     if theirs:
         raise ConfigError(
@@ -463,12 +456,10 @@ def _is_celerys(found: Any) -> bool:
     return type(found).__module__.partition(".")[0] == "celery"
 
 
-def _configured(found: str, has_queues: bool) -> list[str]:
+def _configured(app: "CeleryApp | QueueBroker", has_queues: bool) -> list[str]:
     """Return the options of a worker that its app's configuration has, as arguments."""
     from dagster_celery._celery_app import CeleryApp  # noqa: PLC0415
 
-    module, _, name = found.partition(":")
-    app = getattr(import_module(module), name)
     if not isinstance(app, CeleryApp):
         return []
     arguments = []

@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dagster import DagsterInstance, DagsterRun, Field, Noneable, Permissive, StringSource
+from dagster import Field, StringSource
 from dagster import _check as check
-from dagster._core.launcher import LaunchRunContext, ResumeRunContext
 from dagster._serdes import ConfigurableClassData
 from typing_extensions import Self
 
@@ -15,6 +14,7 @@ from dagster_celery._configuration import configure
 from dagster_celery._door import door
 from dagster_celery.config import DEFAULT_CONFIG
 from dagster_celery.defaults import task_default_queue
+from dagster_celery.executor import CELERY_CONFIG
 from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
 from dagster_taskiq.launcher import TaskiqRunLauncher
 from dagster_taskiq.older_names import line_with, warn_older
@@ -30,6 +30,9 @@ class CeleryRunLauncher(TaskiqRunLauncher):
     A run that is terminated through it ends as FAILURE, as with dagster-celery; with
     ``TaskiqRunLauncher`` it ends as CANCELED.
     """
+
+    #: Whoever reads the older tag goes on finding it.
+    task_id_tags = (TASK_ID_TAG, DAGSTER_CELERY_TASK_ID_TAG)
 
     def __init__(
         self,
@@ -53,8 +56,8 @@ class CeleryRunLauncher(TaskiqRunLauncher):
         Raises:
             ConfigError: a setting or URL that cannot be translated; the text says what to use.
         """
-        self.broker = check.opt_str_param(broker, "broker") if broker else None
-        self.backend = check.opt_str_param(backend, "backend") if backend else None
+        self.broker = check.opt_str_param(broker, "broker")
+        self.backend = check.opt_str_param(backend, "backend")
         self.include = check.opt_list_param(include, "include", of_type=str)
         source = check.opt_dict_param(config_source, "config_source")
         self.config_source = {**DEFAULT_CONFIG, **source}
@@ -66,34 +69,14 @@ class CeleryRunLauncher(TaskiqRunLauncher):
     @classmethod
     def config_type(cls) -> dict[str, Any]:
         """Return the schema of the ``config`` in ``dagster.yaml``."""
+        shared = ("broker", "backend", "include", "config_source")
         return {
-            "broker": Field(
-                Noneable(StringSource),
-                is_required=False,
-                description=(
-                    "URL of the broker, as Celery writes it or as TaskiqRunLauncher does. Default: "
-                    "RabbitMQ on $DAGSTER_CELERY_BROKER_HOST, else on this machine."
-                ),
-            ),
-            "backend": Field(
-                Noneable(StringSource),
-                is_required=False,
-                default_value="rpc://",
-                description="URL of the backend. Default: `rpc://`, the broker's own server.",
-            ),
-            "include": Field(
-                [str], is_required=False, description="Modules that every worker imports."
-            ),
+            **{name: CELERY_CONFIG[name] for name in shared},
             "default_queue": Field(
                 StringSource,
                 is_required=False,
                 default_value=task_default_queue,
                 description="The queue of a run that has no queue tag.",
-            ),
-            "config_source": Field(
-                Noneable(Permissive()),
-                is_required=False,
-                description="Settings of Celery, by the names it has given them since version 4.",
             ),
         }
 
@@ -129,24 +112,6 @@ class CeleryRunLauncher(TaskiqRunLauncher):
 
         return make_app(self.app_args())
 
-    def launch_run(self, context: LaunchRunContext) -> None:
-        """Send a run to the queue its tags name.
-
-        Raises:
-            as ``TaskiqRunLauncher.launch_run``.
-        """
-        super().launch_run(context)
-        self._add_older_tag(context.dagster_run)
-
-    def resume_run(self, context: ResumeRunContext) -> None:
-        """Send a run to its queue once more, to go on where it was.
-
-        Raises:
-            as ``TaskiqRunLauncher.resume_run``.
-        """
-        super().resume_run(context)
-        self._add_older_tag(context.dagster_run)
-
     def terminate(self, run_id: str) -> bool:
         """Cancel a run that waits, or stop one that runs, with its steps; do not wait for that.
 
@@ -154,14 +119,6 @@ class CeleryRunLauncher(TaskiqRunLauncher):
             ``False`` when there is nothing to stop, as ``TaskiqRunLauncher.terminate``.
         """
         return self._runs.terminate(run_id, as_canceled=False)
-
-    def _add_older_tag(self, run: DagsterRun) -> None:
-        """Tag a run with the id of its task by the older name too, for who reads that."""
-        instance: DagsterInstance = self._instance
-        sent = instance.get_run_by_id(run.run_id)
-        if sent is not None and TASK_ID_TAG in sent.tags:
-            older = {DAGSTER_CELERY_TASK_ID_TAG: sent.tags[TASK_ID_TAG]}
-            instance.add_run_tags(run.run_id, older)
 
 
 def _instance_file() -> Path:

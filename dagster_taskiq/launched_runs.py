@@ -45,13 +45,19 @@ class LaunchedRuns:
     """The runs of one Dagster instance, as they are launched with one set of settings."""
 
     def __init__(
-        self, instance: DagsterInstance, settings: Settings, absent_since: dict[str, float]
+        self,
+        instance: DagsterInstance,
+        settings: Settings,
+        absent_since: dict[str, float],
+        task_id_tags: Sequence[str],
     ) -> None:
         self._instance = instance
         self._settings = settings.resolved(home_of(instance))
         #: Since when the backend knows nothing of a task or a worker, in ``time.monotonic()``; kept
         #: by whoever asks again and again.
         self._absent_since = absent_since
+        #: The tags of a run that say the id of its task.
+        self._task_id_tags = task_id_tags
 
     def launch(self, run: DagsterRun) -> None:
         """Send a run to its queue."""
@@ -96,7 +102,7 @@ class LaunchedRuns:
         )
         client = self._client
         # Before it is sent: whatever happens in between, whoever asks for the task can find it.
-        self._instance.add_run_tags(run.run_id, {tags.TASK_ID_TAG: task_id})
+        self._instance.add_run_tags(run.run_id, dict.fromkeys(self._task_id_tags, task_id))
         client.submit(order)
         metadata = {
             "queue": queue,

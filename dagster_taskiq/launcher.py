@@ -16,6 +16,7 @@ from typing_extensions import Self
 from dagster_taskiq.config_schema import CONNECTION_FIELDS
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings import Settings, scheme_of
+from dagster_taskiq.tags import TASK_ID_TAG
 
 if TYPE_CHECKING:
     from dagster_taskiq.launched_runs import LaunchedRuns
@@ -34,6 +35,9 @@ class TaskiqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
           config:
             broker: {env: REDIS_URL}
     """
+
+    #: The tags of a run in which the id of its task is written.
+    task_id_tags: tuple[str, ...] = (TASK_ID_TAG,)
 
     def __init__(
         self, settings: Settings | None = None, inst_data: ConfigurableClassData | None = None
@@ -140,4 +144,5 @@ class TaskiqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         from dagster_taskiq.launched_runs import LaunchedRuns  # noqa: PLC0415
 
         # Not kept: Dagster lets launchers refer to their instance weakly.
-        return LaunchedRuns(self._instance, self.settings, self._absent_since)
+        absent = self._absent_since
+        return LaunchedRuns(self._instance, self.settings, absent, self.task_id_tags)

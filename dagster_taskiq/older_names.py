@@ -133,8 +133,6 @@ def warn_of_run_tags(
         lines_with: returns the lines of the project's source that hold a text: file and number.
         elsewhere: the file to name where no line does: the tag was given to this run alone.
     """
-    if not _is_shown():
-        return  # a project's source is not read through for what nobody will see
     for older, text in _older_among(tags):
         for file, line in lines_with(older) or ((elsewhere, 1),):
             warn_older(text, file, line)
@@ -150,6 +148,8 @@ def _is_shown() -> bool:
 
 
 def _older_among(tags: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    if not _is_shown():
+        return  # a project's source is not read through for what nobody will see
     for name, older in OLDER_NAMES.items():
         if older in tags and name != TASK_ID_TAG:
             yield older, f'the tag "{older}" is now "{name}". Both are read; the new one wins.'
