@@ -64,8 +64,15 @@ def perform(broker: AsyncBroker, message: TaskiqMessage) -> TaskiqResult[Any]:
     A plain function without dependencies is called directly, with no event loop running, so that
     it may start one; all others run as taskiq runs them.
     """
+    token = _message.set(message)
+    try:
+        return _perform(broker, message)
+    finally:
+        _message.reset(token)
+
+
+def _perform(broker: AsyncBroker, message: TaskiqMessage) -> TaskiqResult[Any]:
     started = time.monotonic()
-    _message.set(message)
     task = broker.find_task(message.task_name)
     error: BaseException | None = None
     value: Any = None
