@@ -49,14 +49,27 @@ class Together(LoadScopeScheduling):
         parameters = name.partition("[")[2].rstrip("]").split("-")
         kind = next((each for each in ALL_BROKERS if each in parameters), "")
         directory = Path(path).parent
-        # The tests of executor and launcher have warm workers of each kind for all of their files.
-        shared = directory if directory.name in ("executor", "launcher") and kind else path
+        # In these directories there are warm workers of each kind for all files.
+        warm = directory.name in ("executor", "launcher", "faults")
+        shared = directory if warm and kind else path
         return f"{shared} {kind}"
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
     return Together(config, log)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print the figures that tests have reported (``figure`` of the fault tests)."""
+    reports = [each for each in terminalreporter.getreports("passed") if each.when == "call"]
+    measured = [each for each in reports if each.user_properties]
+    if measured:
+        terminalreporter.section("figures")
+    for report in sorted(measured, key=lambda each: str(each.nodeid)):
+        terminalreporter.line(report.nodeid.removeprefix("compat_tests/"))
+        for what, value in report.user_properties:
+            terminalreporter.line(f"    {what}: {value}")
 
 
 @pytest.fixture(scope="session")
