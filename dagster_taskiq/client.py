@@ -279,6 +279,10 @@ class Client:
         finally:
             future.cancel()
 
+    def close_channel(self, channel: str) -> None:
+        """Delete the mail of a channel that nobody will read any more."""
+        self._call(lambda: self.backend.close_channel(channel))
+
     def claim_in_process(self) -> tuple[TaskiqMessage, Task] | None:
         """Start the next waiting task on behalf of this process, which then has to run it.
 

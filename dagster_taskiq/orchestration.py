@@ -8,7 +8,7 @@ record is asked about one thing: whether there is still someone who will write t
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -497,6 +497,7 @@ class RunLoop:
             self._check_flights()
         still = f" Still not stopped: {', '.join(self._flights)}." if self._flights else ""
         self._say(f"What had not started was revoked.{still}")
+        self._close_channel()
         self._read_log()
         yield from self._take_read()
         # Steps that failed as they were stopped are not why the run ends.
@@ -537,8 +538,14 @@ class RunLoop:
             self._wait(TICK_SECONDS)
             self._check_flights()
             self._settle_ended()
+        self._close_channel()
         self._read_log()
         yield from self._take_read()
+
+    def _close_channel(self) -> None:
+        """Leave no mail behind, now that none is to come; what is missed here expires."""
+        with suppress(BrokerUnreachableError):
+            self._client.close_channel(self._channel)
 
     # Resuming.
 

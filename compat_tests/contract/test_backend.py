@@ -474,6 +474,24 @@ async def test_a_channel_keeps_the_last_thousand_or_so(backend: StateBackend) ->
     assert len(await backend.collect("quiet", FROM_START, 0)) == 1
 
 
+async def test_a_channel_that_is_closed_is_empty_and_may_be_used_again(
+    backend: StateBackend, other: StateBackend
+) -> None:
+    await backend.post("closed", {"n": 1})
+    await backend.post("open", {"n": 2})
+    assert len(await other.collect("closed", FROM_START, 0)) == 1
+    await other.close_channel("closed")
+    await other.close_channel("closed")
+    await backend.close_channel("never used")
+    for each in (backend, other):
+        assert await each.collect("closed", FROM_START, 0) == []
+        assert [mail.body for mail in await each.collect("open", FROM_START, 0)] == [{"n": 2}]
+    reading = asyncio.ensure_future(_next_mail(other, "closed", FROM_START))
+    await asyncio.sleep(0)
+    await backend.post("closed", {"n": 3})
+    assert [mail.body for mail in await asyncio.wait_for(reading, 60)] == [{"n": 3}]
+
+
 # -- results of a user's own tasks -----------------------------------------------------------
 
 

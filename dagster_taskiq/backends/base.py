@@ -259,6 +259,10 @@ class StateBackend(AsyncResultBackend[Any]):
         """Return the mail of a channel after a cursor; wait up to ``timeout`` s for the first."""
 
     @abstractmethod
+    async def close_channel(self, channel: str) -> None:
+        """Delete the mail of a channel that nobody will read any more."""
+
+    @abstractmethod
     async def load_result(self, task_id: str) -> bytes | None:
         """Return the stored JSON of a task's result, if it has one."""
 

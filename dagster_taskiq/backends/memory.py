@@ -105,6 +105,10 @@ class MemoryBackend(StateBackend):
                 return found
             await self.connection.wait_beyond(mark, left)
 
+    async def close_channel(self, channel: str) -> None:
+        """Drop the mails."""
+        self.connection.mail.pop(channel, None)
+
     async def load_result(self, task_id: str) -> bytes | None:
         """Look up."""
         return self.connection.results.get(task_id)

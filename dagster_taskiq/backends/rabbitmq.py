@@ -205,6 +205,10 @@ class RabbitBackend(StateBackend):
         """Return what has come here since; the first time, what had been left for us before."""
         return await self._mail.collect(channel, after, timeout)
 
+    async def close_channel(self, channel: str) -> None:
+        """Delete what was left for later readers, and let no more come to this one."""
+        await self.connection.again(lambda: self._mail.close(channel))
+
     async def load_result(self, task_id: str) -> bytes | None:
         """Read the result from its queue, where the task has ended by itself."""
         task = (await self.tasks([task_id])).get(task_id)
@@ -430,6 +434,14 @@ class _Mailbox:
                 return found
             await channel.wait_while_open(letters.arrived, min(left, UNREAD_SECONDS / 2))
 
+    async def close(self, name: str) -> None:
+        name = sayable(name)
+        async with self._connection.channel() as channel:
+            await channel.delete_queue(self._parking(name))
+        self._parked.pop(name, None)
+        if self._letters.pop(name, None) is not None and self._channel is not None:
+            await self._channel.unbind(self._queue, self._exchange, name)
+
     async def _subscribed(self, name: str) -> tuple[_Letters, Channel]:
         """Return the letters of a channel, which from now on come by themselves."""
         channel = await self._connection.lasting_channel(f"mail of {id(self)}")
@@ -446,6 +458,8 @@ class _Mailbox:
             letters = self._letters.get(name)
             if letters is None:
                 letters = self._letters[name] = _Letters()
+                # Somebody may have closed the channel since mail was last posted from here.
+                self._parked.pop(name, None)
                 try:
                     await self._park(channel, name)
                     await channel.bind(self._queue, self._exchange, name)

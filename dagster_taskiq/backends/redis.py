@@ -175,6 +175,10 @@ class RedisBackend(StateBackend):
                 found.append(Mail(entry_id.decode(), json.loads(fields[b"body"])))
         return found
 
+    async def close_channel(self, channel: str) -> None:
+        """Delete the stream."""
+        await self.connection.client.unlink(self._mail_key(channel))
+
     async def load_result(self, task_id: str) -> bytes | None:
         """Get the result."""
         return cast("bytes | None", await self.connection.client.get(self._result_key(task_id)))

@@ -199,6 +199,13 @@ class SqlBackend(StateBackend):
                 return []
             await self.connection.wait_beyond(mark, left)
 
+    async def close_channel(self, channel: str) -> None:
+        """Delete the rows."""
+        its = sql.mail.c.channel == channel
+        await self.connection.write(
+            lambda connection: connection.execute(sql.mail.delete().where(its))
+        )
+
     async def load_result(self, task_id: str) -> bytes | None:
         """Select the result."""
         query = sa.select(sql.tasks.c.result).where(sql.tasks.c.id == task_id)

@@ -30,6 +30,7 @@ from dagster_taskiq.backends.base import (
     TaskState,
     Worker,
     run_channel,
+    worker_channel,
 )
 from dagster_taskiq.brokers.base import QUEUE_LABEL, QueueBroker
 from dagster_taskiq.errors import (
@@ -150,6 +151,7 @@ class WorkerService:
         await self.pool.close()
         try:
             await self.backend.leave(self.id)
+            await self.backend.close_channel(worker_channel(self.id))
         except self.backend.connection_errors as error:
             logger.warning("Could not sign off: %s", error)
 
