@@ -474,6 +474,17 @@ async def test_a_channel_keeps_the_last_thousand_or_so(backend: StateBackend) ->
     assert len(await backend.collect("quiet", FROM_START, 0)) == 1
 
 
+async def test_the_end_of_what_is_no_step_is_told_in_no_channel(backend: StateBackend) -> None:
+    await started(backend, replace(TASK, id="run-task", step_key=""))
+    await backend.finish(replace(TASK, id="run-task", step_key=""), TaskState.SUCCESS, "", None)
+    await backend.submitted([replace(TASK, id="waiting-run", step_key="")])
+    await backend.revoke(["waiting-run"], "enough")
+    # Had the others been told, theirs would be before this one.
+    await backend.submitted([replace(TASK, id="waiting-step")])
+    await backend.revoke(["waiting-step"], "enough")
+    assert [mail["task"] for mail in await ends_posted(backend)] == ["waiting-step"]
+
+
 async def test_a_channel_that_is_closed_is_empty_and_may_be_used_again(
     backend: StateBackend, other: StateBackend
 ) -> None:

@@ -84,6 +84,11 @@ class Task:
     #: Someone asked for it to be stopped.
     revoke_requested: bool = False
 
+    @property
+    def loop_channel(self) -> str:
+        """The channel of the loop that is told of the task's end; empty where it is no step's."""
+        return run_channel(self.run_id) if self.run_id and self.step_key else ""
+
 
 @dataclass(frozen=True)
 class Running:

@@ -14,7 +14,6 @@ from dagster_taskiq.backends.base import (
     TaskState,
     Worker,
     end_mail,
-    run_channel,
 )
 from dagster_taskiq.connections.memory import MemoryServer, server_at
 from dagster_taskiq.settings import Settings
@@ -128,6 +127,6 @@ class MemoryBackend(StateBackend):
                 self.connection.results.pop(task.id, None)
 
     def _post_end(self, task: Task) -> None:
-        if task.run_id:
-            self.connection.post(run_channel(task.run_id), end_mail(task, task.state))
+        if task.loop_channel:
+            self.connection.post(task.loop_channel, end_mail(task, task.state))
         self.connection.changed()

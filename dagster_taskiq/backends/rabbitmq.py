@@ -31,7 +31,6 @@ from dagster_taskiq.backends.base import (
     TaskState,
     Worker,
     end_mail,
-    run_channel,
 )
 from dagster_taskiq.connections.rabbitmq import Channel, RabbitConnection, sayable
 from dagster_taskiq.connections.registers import WORKERS, Record, task_shard
@@ -110,8 +109,8 @@ class RabbitBackend(StateBackend):
             task_shard(task.id),
             lambda record: transitions.finish(self._table(record), task, state, error, time.time()),
         )
-        if ended and task.run_id:
-            await self.post(run_channel(task.run_id), end_mail(task, state))
+        if ended and task.loop_channel:
+            await self.post(task.loop_channel, end_mail(task, state))
         if not ended and result is not None and not await self._ended_by(task):
             async with self.connection.channel() as channel:
                 await channel.delete_queue(self._result_queue(task))
@@ -129,9 +128,8 @@ class RabbitBackend(StateBackend):
             for before in await self._registers.change(shard, revoke):
                 if before.state is TaskState.STARTED:
                     started[before.id] = before.worker
-                elif before.state is TaskState.WAITING and before.run_id:
-                    mail = end_mail(before, TaskState.REVOKED)
-                    await self.post(run_channel(before.run_id), mail)
+                elif before.state is TaskState.WAITING and before.loop_channel:
+                    await self.post(before.loop_channel, end_mail(before, TaskState.REVOKED))
         return started
 
     async def tasks(self, task_ids: Sequence[str]) -> dict[str, Task]:

@@ -21,7 +21,6 @@ from dagster_taskiq.backends.base import (
     TaskState,
     Worker,
     end_mail,
-    run_channel,
 )
 from dagster_taskiq.connections.redis import RedisConnection, as_away
 from dagster_taskiq.settings import Settings
@@ -81,7 +80,7 @@ class RedisBackend(StateBackend):
         keep = max(1, int(self.settings.result_ttl))
         keys = [
             self._task_key(task.id),
-            self._mail_key(run_channel(task.run_id)) if task.run_id else "",
+            self._mail_key(task.loop_channel) if task.loop_channel else "",
             self._result_key(task.id) if result is not None else "",
         ]
         mail = json.dumps(end_mail(task, state))
@@ -102,14 +101,15 @@ class RedisBackend(StateBackend):
         keep = max(1, int(self.settings.result_ttl))
         started = {}
         for task_id in task_ids:
-            state, worker, run_id = await self._script(
+            state, worker, run_id, step_key = await self._script(
                 "revoke", [self._task_key(task_id)], [reason, keep]
             )
             if state == TaskState.STARTED.value.encode():
                 started[task_id] = worker.decode()
-            elif state == TaskState.WAITING.value.encode() and run_id:
-                mail = end_mail(Task(task_id), TaskState.REVOKED)
-                await self.post(run_channel(run_id.decode()), mail)
+            elif state == TaskState.WAITING.value.encode():
+                task = Task(task_id, run_id=run_id.decode(), step_key=step_key.decode())
+                if task.loop_channel:
+                    await self.post(task.loop_channel, end_mail(task, TaskState.REVOKED))
         return started
 
     async def tasks(self, task_ids: Sequence[str]) -> dict[str, Task]:

@@ -18,7 +18,6 @@ from dagster_taskiq.backends.base import (
     TaskState,
     Worker,
     end_mail,
-    run_channel,
 )
 from dagster_taskiq.connections import sql
 from dagster_taskiq.connections.sql import SqlConnection
@@ -99,8 +98,8 @@ class SqlBackend(StateBackend):
             if known.worker != task.worker:
                 return False
             _update(connection, task.id, ended)
-            if known.run_id:
-                _post(connection, run_channel(known.run_id), end_mail(known, state), now)
+            if known.loop_channel:
+                _post(connection, known.loop_channel, end_mail(known, state), now)
             return True
 
         return await self.connection.write(work)
@@ -120,9 +119,9 @@ class SqlBackend(StateBackend):
                     connection.execute(sql.tasks.insert(), row)
                 elif task.state is TaskState.WAITING:
                     _update(connection, task_id, gone)
-                    if task.run_id:
+                    if task.loop_channel:
                         body = end_mail(task, TaskState.REVOKED)
-                        _post(connection, run_channel(task.run_id), body, now)
+                        _post(connection, task.loop_channel, body, now)
                 elif task.state is TaskState.STARTED:
                     _update(connection, task_id, {"revoke_requested": True, "error": reason})
                     started[task_id] = task.worker

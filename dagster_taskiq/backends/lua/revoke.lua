@@ -1,7 +1,7 @@
 -- Cancel one task: REVOKED if nobody started it, else marked for its worker to stop it.
 -- KEYS  1 task (hash)    ARGV  1 reason  2 seconds to keep
--- Returns {state before, worker, run}.
-local known = redis.call('HMGET', KEYS[1], 'state', 'worker', 'run_id')
+-- Returns {state before, worker, run, step}.
+local known = redis.call('HMGET', KEYS[1], 'state', 'worker', 'run_id', 'step_key')
 local state = known[1] or 'WAITING'
 if state == 'WAITING' then
   local now = redis.call('TIME')
@@ -11,4 +11,4 @@ if state == 'WAITING' then
 elseif state == 'STARTED' then
   redis.call('HSET', KEYS[1], 'revoke_requested', '1', 'error', ARGV[1])
 end
-return {state, known[2] or '', known[3] or ''}
+return {state, known[2] or '', known[3] or '', known[4] or ''}
