@@ -9,7 +9,7 @@ OLDEST := dagster==1.13.0
 # stay together (compat_tests/conftest.py says which).
 SPREAD := -n 3
 
-.PHONY: help demo demo-ui test lint tests legacy tests-oldest servers bench clean
+.PHONY: help demo demo-ui test lint tests legacy tests-oldest servers soak bench clean
 
 help:
 	@echo "make demo     two example projects, run on workers on this machine: one of our own, and"
@@ -18,6 +18,7 @@ help:
 	@echo "make test     everything that is checked, servers included"
 	@echo "make lint     style and types alone"
 	@echo "make legacy   dagster-celery's own tests, unmodified, on RabbitMQ and on Redis"
+	@echo "make soak     half an hour of kills, cancels and cuts, and what came of it"
 	@echo "make bench    how long steps take, compared with running in process"
 	@echo "make clean    remove what the others have made"
 
@@ -52,6 +53,10 @@ tests-oldest: servers $(OLDEST_VENV)/.installed-dev
 
 servers:
 	scripts/install-servers
+
+# Half an hour on one broker: make soak ARGS='--broker redis --minutes 5 --seed 7'
+soak: servers $(VENV)/.installed-dev
+	$(VENV)/bin/python -m compat_tests.faults.soak $(ARGS)
 
 bench: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m benchmarks.run $(ARGS)

@@ -77,6 +77,7 @@ def executor_config(settings: Settings) -> dict[str, object]:
         "prefix": settings.prefix,
         "heartbeat_interval": settings.heartbeat_interval,
         "lease": settings.lease,
+        "result_ttl": settings.result_ttl,
         "worker_lost": settings.worker_lost.value,
     }
 
