@@ -189,7 +189,8 @@ class Soak:
     def _launch(self, job: str) -> None:
         notes = self._directory / f"notes-{len(self._outcomes)}"
         notes.mkdir()
-        self._outcomes.append(self._fleet.launch(job, Scratch(notes)))
+        config = {"execution": {"config": {"result_ttl": RESULT_TTL}}}
+        self._outcomes.append(self._fleet.launch(job, Scratch(notes), config=config))
 
     def _look_after(self, now: float) -> None:
         self._thaw(now)
@@ -229,7 +230,8 @@ class Soak:
             "replace a worker": self._replace_worker,
             "cut all connections": self._cut,
         }[deed]()
-        self.books.deeds[deed] += done
+        if done:
+            self.books.deeds[deed] += 1
 
     def _kill_child(self) -> bool:
         children = [each for worker in self._workers for each in self._children(worker)]
