@@ -36,11 +36,13 @@ def test_one_slot_is_enough_for_a_run_and_its_steps(
     assert fleet.client.depths() == []
 
 
-def test_fifty_runs_at_once_on_two_slots_finish_within_the_bounds_of_seats_and_slots(
-    own_fleet: OwnFleet, start_worker: StartWorker, scratch: Scratch
+def test_many_runs_at_once_on_two_slots_finish_within_the_bounds_of_seats_and_slots(
+    own_fleet: OwnFleet, start_worker: StartWorker, scratch: Scratch, broker_kind: str
 ) -> None:
     fleet = own_fleet()
-    runs = [fleet.launch("spread_that_meets", scratch) for _ in range(50)]
+    # Each costs a second of work, and what bounds them is the worker, not the broker.
+    number = 50 if broker_kind == "redis" else 15
+    runs = [fleet.launch("spread_that_meets", scratch) for _ in range(number)]
     start_worker("-c", "2", "--max-runs", "4")
     held, busy = set(), set()
 
@@ -48,11 +50,11 @@ def test_fifty_runs_at_once_on_two_slots_finish_within_the_bounds_of_seats_and_s
         worker = only_worker(fleet)
         held.add(sum(not each.step_key for each in worker.running))
         busy.add(worker.busy_slots)
-        return scratch.count("finished") == 50 and all(each.run.is_finished for each in runs)
+        return scratch.count("finished") == number and all(each.run.is_finished for each in runs)
 
     eventually(all_ended, "all runs end", timeout=150)
     assert {outcome.status for outcome in runs} == {DagsterRunStatus.SUCCESS}
-    assert len(set(scratch.lines("finished"))) == 50
+    assert len(set(scratch.lines("finished"))) == number
     assert most_at_once(scratch) <= 2
     # The worker says so itself, at each of its heartbeats that came by.
     assert max(held) <= 4
