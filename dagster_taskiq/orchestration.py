@@ -265,7 +265,8 @@ class RunLoop:
         A worker that is shut down by force, or finds that it has lost its lease, stops what it
         runs: then nobody has asked for that, and the run goes on.
         """
-        if task.state is not TaskState.REVOKED or task.revoke_requested:
+        stopped = task.state is TaskState.REVOKED and task.started_at > 0
+        if not stopped or task.revoke_requested:
             return task.state is TaskState.LOST
         run = self._instance.get_run_by_id(self._run.run_id)
         return run is not None and not run.is_finished and run.status not in _CANCELLED

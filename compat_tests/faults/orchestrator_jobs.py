@@ -31,12 +31,14 @@ def held_for_itself(context: OpExecutionContext) -> None:
 
 @job(executor_def=taskiq_executor)
 def ten_held() -> None:
-    """Steps that start in the order of their numbers, and one that follows the first of them."""
+    """Steps that start in the order of their numbers, and one that follows the last of them.
+
+    The run itself, when it is resumed, comes before those that wait.
+    """
     for number in range(HELD):
-        # As far as priorities are told apart everywhere.
-        priority = {"dagster-taskiq/priority": str(HELD - number)}
+        priority = {"dagster-taskiq/priority": str(-number)}
         held = held_for_itself.alias(held_name(number)).tag(priority)()
-        if number == 0:
+        if number == HELD - 1:
             below(held)
 
 

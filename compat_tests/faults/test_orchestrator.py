@@ -80,22 +80,8 @@ def test_a_run_whose_process_is_killed_twice_goes_on_and_repeats_none_of_its_ste
     outcome = launch(monitored, scratch)
     wait_until_begun(scratch, *range(SLOTS))
     for attempt in range(2):
-        pid = wait_until_taken(outcome, attempt + 1)
-        eventually(lambda: sum(monitored.waiting().values()) == HELD - SLOTS - attempt)
-        # It sees nothing of what happens now: one step ends, another takes its slot.
-        os.kill(pid, signal.SIGSTOP)
-        let_go(scratch, attempt)
-        eventually(lambda: held_name(attempt) in outcome.succeeded, "the step has ended")
-        wait_until_begun(scratch, SLOTS + attempt)
-        killed_at = time.monotonic()
-        kill(pid)
-        assert "SIGKILL" in str(wait_until_unhealthy(monitored, outcome).msg)
-        figure(f"from SIGKILL {attempt + 1} to the run's health", since(killed_at))
-        assert monitored.monitor() == []
-        adopted = held_name(SLOTS + attempt)
-        eventually(lambda: outcome.says(f'"{adopted}" is STARTED', "going on with it"))
-        figure(f"from SIGKILL {attempt + 1} to the steps' adoption", since(killed_at))
-    let_go(scratch, *range(2, HELD))
+        kill_and_resume(monitored, outcome, attempt, figure)
+    let_go(scratch, *range(4, HELD))
     monitored.wait(outcome)
     wait_until_task_ended(monitored, outcome)
     assert outcome.status is SUCCESS
@@ -103,6 +89,31 @@ def test_a_run_whose_process_is_killed_twice_goes_on_and_repeats_none_of_its_ste
     assert times(scratch, "began") == times(scratch, "ended") == dict.fromkeys(range(HELD), 1)
     assert scratch.count("below") == 1
     outcome.assert_sound()
+
+
+def kill_and_resume(fleet: Fleet, outcome: Outcome, attempt: int, figure: Figure) -> None:
+    """Kill a run's process when steps wait, run and have just ended; see them adopted."""
+    scratch = outcome.scratch
+    ends, ends_later = 2 * attempt, 2 * attempt + 1
+    starts = SLOTS + ends
+    pid = wait_until_taken(outcome, attempt + 1)
+    eventually(lambda: sum(fleet.waiting().values()) == HELD - starts, "the others wait")
+    # It sees nothing of what happens now: a step ends, and another one takes its slot.
+    os.kill(pid, signal.SIGSTOP)
+    let_go(scratch, ends)
+    eventually(lambda: held_name(ends) in outcome.succeeded, "the step has ended")
+    wait_until_begun(scratch, starts)
+    killed_at = time.monotonic()
+    kill(pid)
+    assert "SIGKILL" in str(wait_until_unhealthy(fleet, outcome).msg)
+    figure(f"from SIGKILL {attempt + 1} until the run's health is FAILED", since(killed_at))
+    assert fleet.monitor() == []
+    # All slots are taken by its own steps: it goes on when one of them is free.
+    let_go(scratch, ends_later)
+    adopted = f'"{held_name(starts)}" is STARTED'
+    eventually(lambda: outcome.says(adopted, "going on with it"), "the steps are adopted")
+    figure(f"from SIGKILL {attempt + 1} until its steps are adopted", since(killed_at))
+    wait_until_begun(scratch, starts + 1)
 
 
 def since(began_at: float) -> str:
