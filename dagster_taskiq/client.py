@@ -145,7 +145,7 @@ class Client:
         return order.id
 
     def revoke(self, task_ids: Sequence[str], reason: str, at_once: bool = False) -> None:
-        """Cancel tasks: what runs is stopped, what waits is taken out of its queue.
+        """Cancel tasks: what waits is taken out of its queue, what runs is stopped.
 
         Args:
             task_ids: which.
@@ -153,19 +153,11 @@ class Client:
             at_once: what runs is killed, with no time to write anything more.
         """
 
-        async def stop(ids: Sequence[str]) -> set[str]:
-            started = await self.backend.revoke(ids, reason)
+        async def work() -> None:
+            started = await self.backend.revoke(task_ids, reason)
             for task_id, worker in started.items():
                 body = command(Command.REVOKE, task=task_id, reason=reason, at_once=at_once)
                 await self.backend.post(worker_channel(worker), body)
-            return set(started)
-
-        async def work() -> None:
-            known = await self.backend.tasks(task_ids) if len(task_ids) > 1 else {}
-            # First what runs: that is urgent, and of what waits there may be much.
-            first = [each.id for each in known.values() if each.state is TaskState.STARTED]
-            rest = [each for each in task_ids if each not in first]
-            started = await stop(first) | await stop(rest)
             await self.broker.discard([each for each in task_ids if each not in started])
 
         self._call(work)
