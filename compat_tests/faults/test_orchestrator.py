@@ -133,9 +133,10 @@ def test_a_run_that_dies_with_the_worker_of_its_steps_repeats_only_what_died_wit
     running = range(1, SLOTS + 1)
     killed_at = time.monotonic()
     doomed.signal(signal.SIGKILL)
-    start_worker("-c", str(SLOTS), name="successor")
     assert "doomed" in str(wait_until_unhealthy(fleet, outcome).msg)
-    figure("from the worker's SIGKILL to the run's health", since(killed_at))
+    what = f"from the worker's SIGKILL until health is FAILED, with a lease of {fleet.settings.lease} s"
+    figure(what, since(killed_at))
+    start_worker("-c", str(SLOTS), name="successor")
     let_go(scratch, *range(1, HELD))
     assert fleet.monitor() == []
     fleet.wait(outcome)
