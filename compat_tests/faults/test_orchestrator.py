@@ -134,8 +134,8 @@ def test_a_run_that_dies_with_the_worker_of_its_steps_repeats_only_what_died_wit
     killed_at = time.monotonic()
     doomed.signal(signal.SIGKILL)
     assert "doomed" in str(wait_until_unhealthy(fleet, outcome).msg)
-    what = f"from the worker's SIGKILL until health is FAILED, with a lease of {fleet.settings.lease} s"
-    figure(what, since(killed_at))
+    lease = f"with a lease of {fleet.settings.lease:g} s"
+    figure(f"from the worker's SIGKILL until health is FAILED, {lease}", since(killed_at))
     start_worker("-c", str(SLOTS), name="successor")
     let_go(scratch, *range(1, HELD))
     assert fleet.monitor() == []
