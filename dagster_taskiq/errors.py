@@ -36,7 +36,7 @@ class TimeLimitError(DagsterTaskiqError):
 
 
 class WorkerLostError(DagsterTaskiqError):
-    """The worker that ran the task stopped beating and lost its lease."""
+    """The worker that ran the task stopped beating; or the process of a step died under it."""
 
 
 class UnknownTaskError(DagsterTaskiqError):

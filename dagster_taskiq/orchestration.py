@@ -7,6 +7,7 @@ record is asked about one thing: whether there is still someone who will write t
 
 import itertools
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ from dagster_shared.error import SerializableErrorInfo
 from dagster_taskiq import tags
 from dagster_taskiq.backends.base import FROM_START, Task, TaskState, Worker, run_channel
 from dagster_taskiq.client import SLICE_SECONDS, Client, client_for
-from dagster_taskiq.errors import BrokerUnreachableError, TaskFailedError
+from dagster_taskiq.errors import BrokerUnreachableError, TaskFailedError, WorkerLostError
 from dagster_taskiq.event_log import EventTail, ends_step, kept_open
 from dagster_taskiq.executor import TaskiqExecutor
 from dagster_taskiq.performing import (
@@ -129,7 +130,8 @@ class RunLoop:
         #: Tasks that are said to have ended.
         self._ended: set[str] = set()
         self._unserved = UnservedQueues()
-        self._lost_count: dict[str, int] = {}
+        #: How often each step's worker or process has died under it.
+        self._lost_count: Counter[str] = Counter()
         self._errors: list[SerializableErrorInfo] = []
         self._checked_at = self._steady_since = time.monotonic()
         self._away_since: float | None = None
@@ -165,7 +167,7 @@ class RunLoop:
                     self._resume()
                 yield from self._loop()
             except BaseException:
-                self._stop_flights("the run's loop ended with an error")
+                self._stop(self._in_flight, "the run's loop ended with an error")
                 raise
         if self._errors and self._context.raise_on_error:
             texts = "\n".join(error.to_string() for error in self._errors)
@@ -253,9 +255,23 @@ class RunLoop:
             flight.landed = True
             self._closing.pop(flight.task_id, None)
             if self._flights.get(flight.step.key) is flight:
-                self._decide(flight, _error(_silent_end(flight, task)), lost=True)
+                text = _silent_end(flight, task)
+                kind = WorkerLostError if self._has_died(task) else None
+                self._decide(flight, _error(text, kind))
 
-    def _decide(self, flight: Flight, error: SerializableErrorInfo, lost: bool = False) -> None:
+    def _has_died(self, task: Task) -> bool:
+        """Whether a task ended because its worker or process did, and not by a fault of its own.
+
+        A worker that is shut down by force, or finds that it has lost its lease, stops what it
+        runs: then nobody has asked for that, and the run goes on.
+        """
+        stopped = task.state is TaskState.REVOKED and task.started_at > 0
+        if not stopped or task.revoke_requested:
+            return task.state is TaskState.LOST
+        run = self._instance.get_run_by_id(self._run.run_id)
+        return run is not None and not run.is_finished and run.status not in _CANCELLED
+
+    def _decide(self, flight: Flight, error: SerializableErrorInfo) -> None:
         """Write the failure, or the retry, of a step that cannot say for itself."""
         if flight.decided:
             return
@@ -263,8 +279,8 @@ class RunLoop:
         context = self._context.for_step(flight.step)
         key = flight.step.key
         mode = self._executor.settings.worker_lost
-        if lost and mode is OnWorkerLost.RETRY and self._executor.retries.enabled:
-            self._lost_count[key] = self._lost_count.get(key, 0) + 1
+        if _is_lost(error) and mode is OnWorkerLost.RETRY and self._executor.retries.enabled:
+            self._lost_count[key] += 1
             if self._lost_count[key] <= LOST_RETRIES:
                 DagsterEvent.step_retry_event(
                     context, StepRetryData(error=error, seconds_to_wait=None)
@@ -482,15 +498,20 @@ class RunLoop:
                 f"resumed: {', '.join(self._flights) or 'none'}."
             )
             return
+        # A step that has ended may still be at work: it tears its resources down, or runs hooks.
+        closing = [flight.step.key for flight in self._closing.values()]
+        going = [*self._flights, *closing]
         DagsterEvent.engine_event(
             self._context,
             "The executor was interrupted: cancelling the steps that wait, and stopping those "
-            f"that run: {', '.join(self._flights) or 'none'}.",
-            EngineEventData.interrupted(list(self._flights)),
+            f"that run: {', '.join(going) or 'none'}.",
+            EngineEventData.interrupted(going),
         )
-        self._stop_flights("the run was interrupted")
+        self._stop([*self._in_flight, *self._closing], "the run was interrupted")
         deadline = time.monotonic() + STOPPING_SECONDS + self._settings.lease
         while (self._flights or self._closing) and time.monotonic() < deadline:
+            # Another request to end says nothing new, and would keep this from waiting.
+            self._active.check_for_interrupts()
             self._wait(TICK_SECONDS)
             self._read_log()
             self._forget_ended()
@@ -518,12 +539,16 @@ class RunLoop:
             del self._flights[key]
         self._ended.clear()
 
-    def _stop_flights(self, reason: str) -> None:
-        ids = [flight.task_id for flight in self._flights.values()]
-        if not ids:
+    @property
+    def _in_flight(self) -> list[str]:
+        """The tasks of the steps in flight."""
+        return [flight.task_id for flight in self._flights.values()]
+
+    def _stop(self, task_ids: Sequence[str], reason: str) -> None:
+        if not task_ids:
             return
         try:
-            self._client.revoke(ids, reason)
+            self._client.revoke(task_ids, reason)
         except BrokerUnreachableError as error:
             # What waits will find, before it starts, that its run has ended.
             self._say(f"Could not stop the steps in flight: {error}")
@@ -533,8 +558,8 @@ class RunLoop:
         deadline = time.monotonic() + CLOSING_SECONDS
         while self._closing and time.monotonic() < deadline:
             if self._active.check_for_interrupts():
-                self._client.revoke(list(self._closing), "the run was interrupted")
-                break
+                yield from self._interrupt()
+                return
             self._wait(TICK_SECONDS)
             self._check_flights()
             self._settle_ended()
@@ -553,23 +578,25 @@ class RunLoop:
         """Rebuild the run from its events; go on with the steps that are alive."""
         self._say("Resuming the run: rebuilding its state from the event log.")
         past = list(self._tail.read())
+        self._lost_count.update(_lost_before([tailed.event for tailed in past]))
         flying = replay(past, self._context, self._active, self._pools)
         self._read += [tailed.event for tailed in past]
         workers = {worker.id: worker for worker in self._client.workers()}
-        ended = [task_id for step in flying.values() if (task_id := self._adopt(step, workers))]
+        ended = [task for step in flying.values() if (task := self._adopt(step, workers))]
         # Steps go on while this looks at them. What has ended between the look at the log and the
-        # look at its task has its end in the log by now; what has not died without a word.
+        # look at its task has its end in the log by now; what has not ended without a word.
         self._read_log()
-        self._ended.update(ended)
-        for flight in [each for each in self._flights.values() if each.task_id in ended]:
+        self._ended.update(task.id for task in ended)
+        died = {task.id for task in ended if self._has_died(task)}
+        for flight in [each for each in self._flights.values() if each.task_id in died]:
             del self._flights[flight.step.key]
             self._unclaimed[flight.step.key] = flight.step
 
-    def _adopt(self, step: ExecutionStep, workers: Mapping[str, Worker]) -> str | None:
+    def _adopt(self, step: ExecutionStep, workers: Mapping[str, Worker]) -> Task | None:
         """Go on with a step's last task as if this loop had sent it; send the step without one.
 
         Returns:
-            The task's id when it has ended, which may be in the log meanwhile.
+            The task when it has ended, which may be in the log meanwhile.
         """
         task: Task | None = None
         for incarnation in itertools.count():
@@ -589,8 +616,10 @@ class RunLoop:
             self._unclaimed[step.key] = step
             return None
         self._flights[step.key] = Flight(step, task.id, task.queue)
+        if gone:  # and it has ended by itself, this moment
+            task = self._client.tasks([task.id]).get(task.id, task)
         if gone or task.state.is_final:
-            return task.id
+            return task
         self._say(f'Step "{step.key}" is {task.state.value}: going on with it.', step)
         return None
 
@@ -611,8 +640,20 @@ class RunLoop:
 _CANCELLED = (DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED)
 
 
-def _error(text: str) -> SerializableErrorInfo:
-    return SerializableErrorInfo(message=text, stack=[], cls_name=None)
+def _error(text: str, kind: type[Exception] | None = None) -> SerializableErrorInfo:
+    return SerializableErrorInfo(message=text, stack=[], cls_name=kind.__name__ if kind else None)
+
+
+def _is_lost(error: SerializableErrorInfo | None) -> bool:
+    """Whether an error, also one read from the log, says that a worker or process died."""
+    return error is not None and error.cls_name == WorkerLostError.__name__
+
+
+def _lost_before(past: Sequence[DagsterEvent]) -> Iterator[str]:
+    """Yield the step of each retry of which the log says that a worker or process had died."""
+    for event in past:
+        if event.is_step_up_for_retry and _is_lost(event.step_retry_data.error):
+            yield str(event.step_key)
 
 
 def _silent_end(flight: Flight, task: Task) -> str:

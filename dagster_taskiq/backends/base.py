@@ -18,7 +18,12 @@ from taskiq import TaskiqResult
 from taskiq.abc.result_backend import AsyncResultBackend
 from taskiq.exceptions import ResultGetError
 
-from dagster_taskiq.errors import TaskFailedError, TaskRevokedError, WorkerLostError
+from dagster_taskiq.errors import (
+    ChildDiedError,
+    TaskFailedError,
+    TaskRevokedError,
+    WorkerLostError,
+)
 from dagster_taskiq.settings import Settings
 
 logger = logging.getLogger("dagster_taskiq.backend")
@@ -51,11 +56,12 @@ class TaskState(str, Enum):
     STARTED = "STARTED"
     #: Ended, and returned.
     SUCCESS = "SUCCESS"
-    #: Ended, and raised, or its process died.
+    #: Ended, and raised; or it is no step, and its process died.
     FAILURE = "FAILURE"
     #: Cancelled: it never started, or was stopped while it ran.
     REVOKED = "REVOKED"
-    #: Its worker stopped beating. Whatever that worker says of it later does not count.
+    #: Its worker stopped beating, and whatever that worker says of it later does not count; or it
+    #: is a step, of which nothing but this says how it ended, and its process died.
     LOST = "LOST"
 
     @property
@@ -389,4 +395,6 @@ def _end_of(result: TaskiqResult[Any]) -> tuple[TaskState, str]:
     text = str(result.error) or type(result.error).__name__
     if isinstance(result.error, TaskRevokedError):
         return TaskState.REVOKED, text
+    if isinstance(result.error, ChildDiedError) and result.labels.get(STEP_LABEL):
+        return TaskState.LOST, text
     return TaskState.FAILURE, text

@@ -6,6 +6,7 @@ particular to SQLite.
 """
 
 import asyncio
+import errno
 import os
 import sqlite3
 import time
@@ -229,8 +230,7 @@ class SqlConnection:
         path = Path(str(self.url.database)).expanduser()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Messages may hold what a run config holds; created so that only its owner reads it.
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            _create(path)
         except OSError as error:
             raise ConfigError(
                 f"Cannot open the broker's file {path}: {error.strerror}. Its directory must be "
@@ -282,6 +282,25 @@ class SqlConnection:
         options = {READ_ONLY: read_only}
         with self._engine.connect().execution_options(**options) as connection, connection.begin():
             return work(connection)
+
+
+def _create(path: Path) -> None:
+    """Create the file so that only its owner reads it: messages may hold what a run config holds.
+
+    A file that is there is not opened, since whoever closes it gives up the locks on it of all that
+    this process has open; the last of the others then deletes what these go on writing to
+    (https://www.sqlite.org/howtocorrupt.html, section 2.2).
+
+    Raises:
+        OSError: it cannot be created, or is not to be read and written.
+    """
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
 
 
 def _add_missing_columns(connection: Connection, table: sa.Table) -> None:

@@ -1,0 +1,38 @@
+"""The file of the embedded broker, which one process may have open more than once."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from compat_tests.workers import ROOT
+from dagster_taskiq.client import Order, client_for
+from dagster_taskiq.settings import OnWorkerLost, Settings
+
+#: What another process does with the file: it looks, and goes.
+LOOK = """
+import sys
+from dagster_taskiq.client import client_for
+from dagster_taskiq.settings import Settings
+print(sum(row.waiting for row in client_for(Settings(broker=sys.argv[1])).depths()))
+"""
+
+
+def seen_by_another_process(url: str) -> int:
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK, url], cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True
+    )
+    return int(done.stdout)
+
+
+def test_what_a_process_writes_that_has_opened_the_file_twice_is_there_for_the_others(
+    tmp_path: Path,
+) -> None:
+    """As a run does whose executor has other settings than the launcher of its instance."""
+    settings = Settings(broker=f"sqlite:///{tmp_path / 'queue.db'}")
+    client = client_for(settings)
+    client_for(replace(settings, worker_lost=OnWorkerLost.RETRY))
+    # The others come and go: whoever takes himself for the last one clears up behind him.
+    assert seen_by_another_process(settings.broker) == 0
+    client.submit(Order("t", "add", {}, "queue"))
+    assert seen_by_another_process(settings.broker) == 1
