@@ -394,7 +394,7 @@ def test_a_run_that_has_other_code_on_record_is_not_loaded_by_a_message_that_hid
 def test_a_message_names_no_other_instance(bounded: Bounded, scratch: Scratch) -> None:
     outcome = bounded.house.create(own_jobs.allowed, scratch)
     ref = bounded.house.instance.get_ref()
-    hostile = ref._replace(run_storage_data=ConfigurableClassData(HOSTILE, "Storage", "{}"))
+    hostile = ref._replace(storage_data=ConfigurableClassData(HOSTILE, "Storage", "{}"))
     task = bounded.send_step(outcome, instance_ref=hostile)
     assert task.state is TaskState.SUCCESS, task
     assert scratch.count("ran") == 1
@@ -438,7 +438,7 @@ def test_by_the_environment_the_older_command_is_bounded_as_well(
         task = bounded.send_step(bad, HOSTILE_POINTER)
         assert f"may not load the module {HOSTILE}" in task.error
         ref = instance.get_ref()
-        hostile = ref._replace(run_storage_data=ConfigurableClassData(HOSTILE, "Storage", "{}"))
+        hostile = ref._replace(storage_data=ConfigurableClassData(HOSTILE, "Storage", "{}"))
         again = house.create(own_jobs.allowed, scratch)
         assert bounded.send_step(again, instance_ref=hostile).state is TaskState.SUCCESS
         assert not bounded.has_loaded_hostile_code
