@@ -1,0 +1,26 @@
+"""Jobs that fail, and that are held while the servers are away."""
+
+from dagster import OpExecutionContext, job, op
+
+from compat_tests.executor.scratch import Scratch
+from dagster_taskiq import taskiq_executor
+
+
+@op
+def fails(context: OpExecutionContext) -> None:
+    Scratch.of(context).note("fails")
+    raise RuntimeError("as it should")
+
+
+@op
+def is_held(context: OpExecutionContext) -> None:
+    scratch = Scratch.of(context)
+    scratch.note("is_held")
+    scratch.wait_for("release")
+    print("released")
+
+
+@job(executor_def=taskiq_executor)
+def held_and_failing() -> None:
+    fails()
+    is_held()
