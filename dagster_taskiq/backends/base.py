@@ -328,10 +328,10 @@ class StateBackend(AsyncResultBackend[Any]):
         if stored is not None:
             try:
                 return TaskiqResult[Any].model_validate(json.loads(stored))
-            except (ValueError, SecurityError) as error:
+            except (ValueError, SecurityError) as problem:
                 raise TaskFailedError(
                     f"The result of task {task_id} cannot be read, so no worker of ours has "
-                    f"written it: {type(error).__name__}. See who else writes to the backend."
+                    f"written it: {type(problem).__name__}. See who else writes to the backend."
                 ) from None
         task = (await self.tasks([task_id])).get(task_id)
         if task is None or not task.state.is_final:
