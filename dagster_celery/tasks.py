@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dagster import DagsterInstance
 from dagster._grpc.types import ExecuteStepArgs
 from dagster._serdes import serialize_value, unpack_value
 
@@ -82,10 +81,8 @@ def create_resume_job_task(celery: CeleryApp, **task_kwargs: Any) -> Task:
 def _events_of(execute_step_args_packed: Mapping[str, Any]) -> list[str]:
     """Return the events of a step, as the event log has them."""
     args = unpack_value(dict(execute_step_args_packed), as_type=ExecuteStepArgs)
-    if args.instance_ref is None:
-        return []
-    with DagsterInstance.from_ref(args.instance_ref) as instance:
-        events = [entry.dagster_event for entry in instance.all_logs(args.run_id)]
+    logs = tasks.instance_of(args).all_logs(args.run_id)
+    events = [entry.dagster_event for entry in logs]
     keys = args.step_keys_to_execute or ()
     return [serialize_value(each) for each in events if each and each.step_key in keys]
 

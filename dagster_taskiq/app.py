@@ -109,6 +109,7 @@ def default_concurrency() -> int:
 
 def _service_from_environment(broker: QueueBroker) -> Any:
     # Imported here: a sender has no use for what a worker needs.
+    from dagster_taskiq.allowed_code import allowed_entries  # noqa: PLC0415
     from dagster_taskiq.worker.pool import PoolOptions, default_max_runs  # noqa: PLC0415
     from dagster_taskiq.worker.service import (  # noqa: PLC0415
         WorkerOptions,
@@ -122,7 +123,9 @@ def _service_from_environment(broker: QueueBroker) -> Any:
     options = WorkerOptions(
         name=default_name(),
         queues=names or (broker.settings.queue,),
-        pool=PoolOptions(concurrency=slots, max_runs=default_max_runs(slots)),
+        pool=PoolOptions(
+            concurrency=slots, max_runs=default_max_runs(slots), allow=allowed_entries(())
+        ),
     )
     # taskiq's own worker process ends on these two, gently and at once.
     drain = partial(os.kill, os.getpid(), signal.SIGTERM)

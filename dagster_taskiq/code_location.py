@@ -6,9 +6,19 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
+from dagster._core.code_pointer import (
+    AutoloadDefsModuleCodePointer,
+    FileCodePointer,
+    ModuleCodePointer,
+    PackageCodePointer,
+)
 from dagster._core.origin import JobPythonOrigin
 
+from dagster_taskiq.allowed_code import bound
 from dagster_taskiq.errors import TaskFailedError
+
+#: Pointers to a module that is imported.
+_MODULE_POINTERS = (ModuleCodePointer, PackageCodePointer, AutoloadDefsModuleCodePointer)
 
 
 def working_directory_of(origin: JobPythonOrigin) -> str:
@@ -48,6 +58,33 @@ def _lines_of(directory: str, source: str, text: str) -> tuple[tuple[str, int], 
         for number, line in enumerate(each.read_text(errors="replace").splitlines(), 1)
         if text in line
     )
+
+
+def check_allowed(origin: JobPythonOrigin, include: Iterable[str] = ()) -> None:
+    """Let through a job, and modules to import before it, that this process may load.
+
+    Nothing is imported to find out.
+
+    Raises:
+        NotAllowedError: the worker's operator has not allowed it.
+    """
+    allowed = bound()
+    if allowed is None:
+        return
+    pointer = origin.repository_origin.code_pointer
+    directory = working_directory_of(origin)
+    # By their exact kinds: others may load what they like.
+    if type(pointer) is FileCodePointer:
+        allowed.check_file(pointer.python_file, directory)
+    elif type(pointer) in _MODULE_POINTERS:
+        module: str = pointer.module  # type: ignore[attr-defined] # each of them has one
+        allowed.check_module(module, directory)
+    else:
+        kind = type(pointer).__name__
+        raise allowed.refusal(f"what a code pointer of the kind {kind} points to")
+    for name in include:
+        if name not in allowed.included:
+            allowed.check_module(name, directory)
 
 
 def make_importable(origin: JobPythonOrigin) -> None:

@@ -47,5 +47,11 @@ class CodeLoadError(DagsterTaskiqError):
     """A worker cannot load the code of a task. Deploy it there, or mend it."""
 
 
+class NotAllowedError(DagsterTaskiqError):
+    """A message names code that the worker's operator has not allowed. Allow it, or look who
+    sent that.
+    """
+
+
 class TaskFailedError(DagsterTaskiqError):
     """The task raised; the text is what its process reported."""

@@ -35,6 +35,28 @@ RPC_SCHEME = "rpc"
 #: Query arguments of a URL whose value is never shown.
 SECRET_ARGUMENTS = ("password", "passwd", "secret", "token", "key")
 
+#: No duration is as long as that: three hundred years, in seconds.
+LONGEST_SECONDS = 1e10
+
+_TEXT = ((str,), "a text")
+_SECONDS = ((int, float), "a number of seconds")
+_MAPPING = ((Mapping,), "a mapping")
+#: What each setting is made of, and what that is called.
+_KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "broker": ((str,), "a URL"),
+    "backend": ((str, type(None)), "a URL"),
+    "queue": _TEXT,
+    "priority": ((int,), "an integer"),
+    "include": ((tuple,), "a list of module names"),
+    "prefix": _TEXT,
+    "heartbeat_interval": _SECONDS,
+    "lease": _SECONDS,
+    "result_ttl": _SECONDS,
+    "connect_timeout": _SECONDS,
+    "broker_options": _MAPPING,
+    "backend_options": _MAPPING,
+}
+
 
 class OnWorkerLost(str, Enum):
     """What becomes of a step whose worker or child process died under it."""
@@ -113,8 +135,17 @@ class Settings:
     backend_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name, (kinds, what) in _KINDS.items():
+            value = getattr(self, name)
+            if not isinstance(value, kinds) or isinstance(value, bool):
+                # The value is not quoted: it may be a secret that stands in the wrong place.
+                raise ConfigError(f'"{name}" must be {what}, but it is a {type(value).__name__}.')
+        if not all(isinstance(each, str) for each in self.include):
+            raise ConfigError('"include" must be a list of module names.')
         for name in ("heartbeat_interval", "lease", "result_ttl", "connect_timeout"):
             value = getattr(self, name)
+            if not value < LONGEST_SECONDS:
+                raise ConfigError(f'"{name}" must be less than {LONGEST_SECONDS:g} seconds.')
             if value <= 0:
                 raise ConfigError(f'"{name}" must be more than 0 seconds, but it is {value:g}.')
         if self.lease < 2 * self.heartbeat_interval:
@@ -177,7 +208,8 @@ class Settings:
         """
         known = {name: value[name] for name in cls.__dataclass_fields__ if name in value}
         plain = {name: resolve_env(each) for name, each in known.items() if each is not None}
-        plain["include"] = tuple(plain.get("include", ()))
+        if isinstance(plain.get("include"), list):
+            plain["include"] = tuple(plain["include"])
         try:
             plain["worker_lost"] = OnWorkerLost(plain.get("worker_lost", OnWorkerLost.FAIL))
         except ValueError:

@@ -5,6 +5,7 @@ both stand.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from dagster_taskiq.errors import ConfigError
 
@@ -41,8 +42,9 @@ def read_priority(tags: Mapping[str, str], tag: str, default: int = 0) -> int:
     Raises:
         ConfigError: the value of ``tag`` is not an integer. Dagster's own may be anything.
     """
-    fallback = tags.get(DAGSTER_PRIORITY_TAG, "")
-    default = int(fallback) if fallback.lstrip("+-").isdigit() else default
+    # As Dagster reads it: what is no integer counts for nothing.
+    with suppress(ValueError):
+        default = int(tags.get(DAGSTER_PRIORITY_TAG, default))
     return read_int_tag(tags, tag, default)
 
 

@@ -29,12 +29,14 @@ from dagster._utils.hosted_user_process import recon_job_from_origin
 from dagster._utils.interrupts import capture_interrupts, check_captured_interrupt
 from taskiq import AsyncBroker
 
+from dagster_taskiq.allowed_code import bound
 from dagster_taskiq.backends.base import TaskState
 from dagster_taskiq.client import Client, client_for
-from dagster_taskiq.code_location import import_included, make_importable
+from dagster_taskiq.code_location import check_allowed, import_included, make_importable
 from dagster_taskiq.errors import (
     CodeLoadError,
     DagsterTaskiqError,
+    NotAllowedError,
     TaskFailedError,
     TaskRevokedError,
 )
@@ -61,6 +63,9 @@ STARTS_OVER = ("in_process", "multiprocess", "multi_or_in_process_executor")
 FENCE_SECONDS = 60.0
 #: How often that is looked at, in seconds.
 FENCE_LOOK_SECONDS = 0.2
+
+#: In place of a serialized reference: the instance of ``$DAGSTER_HOME``.
+_OWN = ""
 
 #: Events after which nothing more is decided about a step: the run's loop is woken at each.
 TERMINAL_EVENTS = frozenset(
@@ -105,13 +110,14 @@ def execute_plan(
 
     Raises:
         TaskRevokedError: the run has ended or is being cancelled; nothing was executed.
+        NotAllowedError: its job is not one that this worker may load.
         CodeLoadError: its job cannot be loaded.
         TaskFailedError: the step could not be set up otherwise. A step that was set up and then
             failed has its failure in the event log and raises nothing.
     """
     args = unpack_value(execute_step_args_packed, as_type=ExecuteStepArgs)
     step_key = ", ".join(args.step_keys_to_execute or ())
-    instance = _instance_of(args)
+    instance = instance_of(args)
     run = _run_of(instance, args.run_id)
     spare_setup(instance, run.run_id)
     if run.is_finished or run.status == DagsterRunStatus.CANCELING:
@@ -121,11 +127,14 @@ def execute_plan(
             step_key=step_key,
         )
         raise TaskRevokedError(f"The run is {run.status.value}.")
+    check_allowed(args.job_origin)
     _inject_env_vars(instance, run)
     _say_started(instance, run, step_key)
     make_importable(args.job_origin)
     try:
         job = ReconstructableJob.from_dict(executable_dict)
+        # This is what is executed, whatever the arguments say.
+        check_allowed(job.get_python_origin())
         load_data = _load_data_of(instance, run)
         if load_data is not None:
             job = job.with_repository_load_data(load_data)
@@ -136,6 +145,8 @@ def execute_plan(
             known_state=args.known_state,
             repository_load_data=load_data,
         )
+    except NotAllowedError:
+        raise
     except Exception as error:
         raise CodeLoadError(
             f"Worker {surroundings().worker} on {socket.gethostname()} cannot load the job of step "
@@ -166,10 +177,11 @@ def execute_job(execute_job_args_packed: dict[str, Any], include: Sequence[str] 
         TaskRevokedError: the run has started or ended before, or is being cancelled; nothing was
             executed.
         CodeLoadError: its job cannot be loaded.
-        TaskFailedError: the run was not executed to its end, whatever became of it.
+        TaskFailedError: the run was not executed to its end, whatever became of it; that it needs
+            code which this worker may not load among them.
     """
     args = unpack_value(execute_job_args_packed, as_type=ExecuteRunArgs)
-    instance = _instance_of(args)
+    instance = instance_of(args)
     run = _run_to_execute(instance, args.run_id, STARTABLE)
     with capture_interrupts(), _told_in_the_log(instance, run):
         _load(instance, run, args.job_origin, include)
@@ -195,7 +207,7 @@ def resume_job(
         as :func:`execute_job`.
     """
     args = unpack_value(resume_job_args_packed, as_type=ResumeRunArgs)
-    instance = _instance_of(args)
+    instance = instance_of(args)
     run = _run_to_execute(instance, args.run_id, RESUMABLE)
     with capture_interrupts(), _told_in_the_log(instance, run):
         if previous_task_id:
@@ -222,7 +234,7 @@ def settle_run(args_packed: dict[str, Any], task_id: str, worker_id: str, why: s
         BrokerUnreachableError: the backend does not say whose the task is.
     """
     args = unpack_value(args_packed, as_type=(ExecuteRunArgs, ResumeRunArgs))
-    instance = _instance_of(args)
+    instance = instance_of(args)
     client = _client_of_this_worker()
     task = client.tasks([task_id]).get(task_id)
     if task is not None and (task.state, task.worker) != (TaskState.STARTED, worker_id):
@@ -231,9 +243,29 @@ def settle_run(args_packed: dict[str, Any], task_id: str, worker_id: str, why: s
         stop_steps(instance, client, args.run_id, "the process of its run has ended")
 
 
+def instance_of(args: ExecuteStepArgs | ExecuteRunArgs | ResumeRunArgs) -> DagsterInstance:
+    """Return the Dagster instance in which a message's run is.
+
+    That is the one which the message names, or this process's own where code is bounded: the parts
+    of an instance are classes of any module, with any config.
+
+    Raises:
+        TaskFailedError: the message names none.
+    """
+    if bound() is not None:
+        return instance_from(_OWN)
+    if args.instance_ref is None:
+        raise TaskFailedError("The message names no Dagster instance.")
+    return instance_from(serialize_value(args.instance_ref))
+
+
 @lru_cache(maxsize=8)
 def instance_from(instance_ref: str) -> DagsterInstance:
-    """Return the Dagster instance of a serialized ``InstanceRef``; kept open between tasks."""
+    """Return the Dagster instance of a serialized ``InstanceRef``; kept open between tasks.
+
+    Args:
+        instance_ref: what ``serialize_value`` makes of it; empty for that of ``$DAGSTER_HOME``.
+    """
     # On a fresh $DAGSTER_HOME several processes may create Dagster's tables at the same moment,
     # and Dagster lets one of them fail; what it wanted is there a moment later.
     for _ in range(5):
@@ -246,17 +278,12 @@ def instance_from(instance_ref: str) -> DagsterInstance:
     return _open_instance(instance_ref)
 
 
-def _instance_of(args: ExecuteStepArgs | ExecuteRunArgs | ResumeRunArgs) -> DagsterInstance:
-    if args.instance_ref is None:
-        raise TaskFailedError("The message names no Dagster instance.")
-    return instance_from(serialize_value(args.instance_ref))
-
-
 def _run_of(instance: DagsterInstance, run_id: str) -> DagsterRun:
     run = instance.get_run_by_id(run_id)
     if run is None:
+        which = "" if bound() is None else " (with --allow, that of its own $DAGSTER_HOME)"
         raise TaskFailedError(
-            f"Run {run_id} is not in the worker's Dagster instance. Worker and run must use "
+            f"Run {run_id} is not in the worker's Dagster instance{which}. Worker and run must use "
             "the same run storage; see `storage` in dagster.yaml."
         )
     return run
@@ -294,8 +321,13 @@ def _load(
     it has loaded the job, and takes one that is CANCELING for one that somebody else executes.
 
     Raises:
+        NotAllowedError: this worker may not load it, or a module of ``include``.
         CodeLoadError: it cannot be loaded; the text says what is wrong, and where that was tried.
     """
+    check_allowed(origin, include)
+    # This is what Dagster executes, whatever the message says.
+    if run.job_code_origin is not None:
+        check_allowed(run.job_code_origin)
     make_importable(origin)
     import_included(include)
     _inject_env_vars(instance, run)
@@ -396,6 +428,8 @@ def _client_of_this_worker() -> Client:
 
 
 def _open_instance(instance_ref: str) -> DagsterInstance:
+    if instance_ref == _OWN:
+        return DagsterInstance.get()
     return DagsterInstance.from_ref(deserialize_value(instance_ref))  # type: ignore[arg-type]
 
 

@@ -22,6 +22,7 @@ from pamqp.commands import Basic
 from compat_tests.executor import jobs
 from compat_tests.executor.runs import House
 from compat_tests.executor.scratch import Scratch
+from compat_tests.security import own_jobs
 from compat_tests.sending import USER_TASKS, open_sender
 from compat_tests.servers import RabbitServer, free_port, own_rabbit
 from compat_tests.workers import WorkerProcess, running_worker
@@ -251,6 +252,25 @@ def test_tls_to_a_port_without_it_and_the_other_way_round_ends_with_a_sentence(
         with pytest.raises(BrokerUnreachableError, match="does not answer") as caught:
             client_for(settings_for(url, options))
         assert MARK not in str(caught.value)
+
+
+def test_a_run_and_its_worker_meet_over_tls_with_a_password_of_odd_characters(
+    place: Place, instance: DagsterInstance, tmp_path: Path
+) -> None:
+    user, password = quote(ODD_USER, safe=""), quote(PASSWORD, safe="")
+    query = "&".join(
+        f"{option}={quote(place.files[name])}"
+        for option, name in (("cafile", "ca"), ("certfile", "certificate"), ("keyfile", "key"))
+    )
+    url = f"amqps://{user}:{password}@localhost:{place.tls_port}//?{query}"
+    settings = replace(settings_for(url, prefix="by-tls"), **PULSE)
+    (tmp_path / "notes").mkdir()
+    scratch = Scratch(tmp_path / "notes")
+    with running_worker(settings, tmp_path, "-c", "1") as worker:
+        outcome = House(settings, instance).run(own_jobs.allowed, scratch)
+        assert outcome.status is DagsterRunStatus.SUCCESS
+        assert scratch.count("ran") == 1
+        assert password not in worker.output()
 
 
 # -- what cannot work --------------------------------------------------------------------------

@@ -6,12 +6,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import redis
 import trustme
+from dagster import DagsterInstance, DagsterRunStatus
 
+from compat_tests.executor.runs import House
+from compat_tests.executor.scratch import Scratch
+from compat_tests.security import own_jobs
 from compat_tests.servers import RedisServer, free_port, own_redis, redis_binary
+from compat_tests.workers import running_worker
 from dagster_taskiq.client import Client, Order, client_for
 from dagster_taskiq.errors import BrokerUnreachableError, ConfigError
 from dagster_taskiq.settings import Settings
@@ -55,7 +61,7 @@ def test_a_unix_socket_that_is_not_there_is_unreachable(tmp_path: Path) -> None:
 @pytest.fixture
 def tls_files(tmp_path: Path) -> dict[str, str]:
     authority = trustme.CA()
-    server = authority.issue_cert("localhost", "127.0.0.1")
+    server = authority.issue_cert("localhost")
     files = {name: tmp_path / f"{name}.pem" for name in ("ca", "certificate", "key")}
     authority.cert_pem.write_to_path(files["ca"])
     server.private_key_pem.write_to_path(files["key"])
@@ -66,10 +72,14 @@ def tls_files(tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 def tls_port(tls_files: dict[str, str]) -> Iterator[int]:
     port = free_port()
-    arguments = ["--tls-port", str(port), "--tls-ca-cert-file", tls_files["ca"]]
-    arguments += ["--tls-cert-file", tls_files["certificate"], "--tls-key-file", tls_files["key"]]
-    with own_redis(*arguments):
+    with own_redis(*tls_arguments(port, tls_files)):
         yield port
+
+
+def tls_arguments(port: int, files: dict[str, str]) -> list[str]:
+    """Return what a server is started with, so that it listens there for whom it knows."""
+    arguments = ["--tls-port", str(port), "--tls-ca-cert-file", files["ca"]]
+    return [*arguments, "--tls-cert-file", files["certificate"], "--tls-key-file", files["key"]]
 
 
 def test_tls_with_an_authority_and_a_client_certificate(
@@ -83,9 +93,65 @@ def test_tls_with_an_authority_and_a_client_certificate(
     round_trip(client_for(settings_for(f"rediss://localhost:{tls_port}/0", options)))
 
 
-def test_tls_with_an_unknown_authority_is_refused(tls_port: int) -> None:
+def test_tls_with_an_unknown_authority_is_refused(
+    tls_port: int, tls_files: dict[str, str], tmp_path: Path
+) -> None:
     with pytest.raises(BrokerUnreachableError, match="certificate"):
         client_for(settings_for(f"rediss://localhost:{tls_port}/0"))
+    other = tmp_path / "other.pem"
+    trustme.CA().cert_pem.write_to_path(other)
+    known = {"ssl_certfile": tls_files["certificate"], "ssl_keyfile": tls_files["key"]}
+    with pytest.raises(BrokerUnreachableError, match="certificate"):
+        client_for(
+            settings_for(f"rediss://localhost:{tls_port}/0", {**known, "ssl_ca_certs": str(other)})
+        )
+
+
+def test_tls_without_a_client_certificate_where_one_is_wanted_is_refused(
+    tls_port: int, tls_files: dict[str, str]
+) -> None:
+    with pytest.raises(BrokerUnreachableError, match="does not answer"):
+        client_for(
+            settings_for(f"rediss://localhost:{tls_port}/0", {"ssl_ca_certs": tls_files["ca"]})
+        )
+
+
+def test_tls_verifies_the_name_that_is_asked_for(tls_port: int, tls_files: dict[str, str]) -> None:
+    known = {
+        "ssl_ca_certs": tls_files["ca"],
+        "ssl_certfile": tls_files["certificate"],
+        "ssl_keyfile": tls_files["key"],
+    }
+    # The machine answers by that name as well; its certificate has another.
+    with pytest.raises(BrokerUnreachableError, match="certificate"):
+        client_for(settings_for(f"rediss://127.0.0.1:{tls_port}/0", known))
+
+
+def test_a_run_and_its_worker_meet_over_tls_with_a_password_of_odd_characters(
+    tls_files: dict[str, str], instance: DagsterInstance, tmp_path: Path
+) -> None:
+    password = "p@ss:w/rd?#% é"
+    arguments = ["--requirepass", password, *tls_arguments(port := free_port(), tls_files)]
+    query = "&".join(
+        f"{option}={quote(tls_files[name])}"
+        for option, name in (
+            ("ssl_ca_certs", "ca"),
+            ("ssl_certfile", "certificate"),
+            ("ssl_keyfile", "key"),
+        )
+    )
+    settings = Settings(
+        broker=f"rediss://:{quote(password, safe='')}@localhost:{port}/0?{query}",
+        heartbeat_interval=0.5,
+        lease=4.0,
+    )
+    (tmp_path / "notes").mkdir()
+    scratch = Scratch(tmp_path / "notes")
+    with own_redis(*arguments), running_worker(settings, tmp_path, "-c", "1") as worker:
+        outcome = House(settings, instance).run(own_jobs.allowed, scratch)
+        assert outcome.status is DagsterRunStatus.SUCCESS
+        assert scratch.count("ran") == 1
+        assert quote(password, safe="") not in worker.output()
 
 
 def test_an_unknown_option_is_named() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from taskiq import TaskiqResult
 from taskiq.abc.result_backend import AsyncResultBackend
-from taskiq.exceptions import ResultGetError
+from taskiq.exceptions import ResultGetError, SecurityError
 
 from dagster_taskiq.errors import (
     ChildDiedError,
@@ -337,10 +337,17 @@ class StateBackend(AsyncResultBackend[Any]):
 
         Raises:
             ResultGetError: the task has not ended, or its result has expired.
+            TaskFailedError: the stored result is not one, or names something to be called.
         """
         stored = await self.load_result(task_id)
         if stored is not None:
-            return TaskiqResult[Any].model_validate(json.loads(stored))
+            try:
+                return TaskiqResult[Any].model_validate(json.loads(stored))
+            except (ValueError, SecurityError) as problem:
+                raise TaskFailedError(
+                    f"The result of task {task_id} cannot be read, so no worker of ours has "
+                    f"written it: {type(problem).__name__}. See who else writes to the backend."
+                ) from None
         task = (await self.tasks([task_id])).get(task_id)
         if task is None or not task.state.is_final:
             raise ResultGetError

@@ -77,6 +77,16 @@ def worker() -> None:
     "-i", "--include", multiple=True, help="A module to import in every child; repeatable."
 )
 @click.option(
+    "--allow",
+    multiple=True,
+    metavar="MODULE|PATH",
+    help=(
+        "Load jobs from this module, file or directory alone, and use the Dagster instance of "
+        "$DAGSTER_HOME whatever a message says; repeatable, comma lists too. Default: "
+        "$DAGSTER_TASKIQ_ALLOW, else whatever a message names."
+    ),
+)
+@click.option(
     "--max-tasks-per-child",
     type=click.IntRange(min=1),
     help="Replace a child process after this many tasks.",
@@ -130,6 +140,7 @@ def start(
     loglevel: str,
     background: bool,
     include: tuple[str, ...],
+    allow: tuple[str, ...],
     max_tasks_per_child: int | None,
     max_memory_per_child: int | None,
     time_limit: float | None,
@@ -151,6 +162,7 @@ def start(
         level=loglevel.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     )
     # Imported here: the other commands need none of it, and answer faster without.
+    from dagster_taskiq.allowed_code import allowed_entries  # noqa: PLC0415
     from dagster_taskiq.worker.pool import PoolOptions, default_max_runs  # noqa: PLC0415
     from dagster_taskiq.worker.runner import run_worker  # noqa: PLC0415
     from dagster_taskiq.worker.service import WorkerOptions, default_name  # noqa: PLC0415
@@ -164,6 +176,7 @@ def start(
             concurrency=slots,
             max_runs=max_runs or default_max_runs(slots),
             include=split_commas(include),
+            allow=allowed_entries(allow),
             app=app,
             max_tasks_per_child=max_tasks_per_child,
             max_memory_per_child=max_memory_per_child * KIB if max_memory_per_child else None,

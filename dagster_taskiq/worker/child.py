@@ -22,6 +22,7 @@ from dagster._utils.interrupts import setup_interrupt_handlers
 from taskiq import TaskiqMessage, TaskiqResult
 
 from dagster_taskiq import app, tasks
+from dagster_taskiq.allowed_code import AllowedCode, allow_only
 from dagster_taskiq.backends.base import as_json
 from dagster_taskiq.errors import (
     CodeLoadError,
@@ -72,6 +73,8 @@ def _serve(channel: socket.socket) -> None:
     worker_name = setup["worker_name"]
     broker = app.use(Settings.from_dict(setup["settings"]))
     belong_to_worker(broker.settings)
+    if setup["allow"]:
+        allow_only(AllowedCode.of(setup["allow"], setup["include"]))
     problem = ""
     try:
         if setup["app"]:

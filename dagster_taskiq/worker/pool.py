@@ -73,6 +73,9 @@ class PoolOptions:
     max_runs: int
     #: Modules each child imports when it starts.
     include: tuple[str, ...] = ()
+    #: The modules, files and directories from which children load jobs; empty for whatever a
+    #: message names.
+    allow: tuple[str, ...] = ()
     #: The project's own app, ``module`` or ``module:name``, whose broker has its tasks.
     app: str | None = None
     #: A child is replaced after this many tasks; never when ``None``.
@@ -578,6 +581,7 @@ class Pool:
             "worker_name": self.worker_name,
             "settings": self.settings.to_dict(),
             "include": list(self.options.include),
+            "allow": list(self.options.allow),
             "app": self.options.app,
         }
         writer.write(frames.pack(setup))
