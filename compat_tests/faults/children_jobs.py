@@ -5,6 +5,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from dagster import OpExecutionContext, RetryPolicy, job, op
 
@@ -23,8 +24,7 @@ def exit_at_once() -> None:
 def run_out_of_memory() -> None:
     """Ask for more memory than the system gives this process."""
     before = resource.getrlimit(resource.RLIMIT_AS)
-    with open("/proc/self/statm") as statm:
-        now = int(statm.read().split()[0]) * resource.getpagesize()
+    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (now + LEFT, before[1]))
     try:
         bytearray(WANTED)

@@ -4,13 +4,11 @@ The other one is the warm worker that most tests share. Who began what, in which
 to its end, is counted in the notes of the steps themselves.
 """
 
-import os
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import psutil
 import pytest
@@ -37,9 +35,7 @@ def second_worker(house: House, scratch: Scratch, name: str) -> Iterator[WorkerP
     """Start a worker beside the one the house has; its name is this test's own."""
     # What other tests have killed stays on record, and must not be taken for it.
     name = f"{name}-{scratch.directory.parent.name}"
-    with running_worker(
-        house.settings, scratch.directory, "-c", str(SLOTS), name=name
-    ) as worker:
+    with running_worker(house.settings, scratch.directory, "-c", str(SLOTS), name=name) as worker:
         yield worker
 
 
@@ -161,22 +157,20 @@ def test_what_a_worker_that_was_frozen_beyond_its_lease_says_when_it_wakes_does_
             lost.update(begun_by(scratch, pids))
             frozen_at = time.time()
             freeze(tree)
-            # From now on each of its steps would go on, if only it could.
+            # From now on each step would come to its end, wherever it can.
             for step in times(scratch, "began"):
-                scratch.note(go_of(step, 0)) if step not in lost else None
-            eventually(lambda: set(lost) <= given_up(outcome), "they are given up")
+                scratch.note(go_of(step, 0))
+            eventually(lambda: lost <= set(outcome.steps(RETRY)), "they are given up")
             figure("from SIGSTOP to being given up", f"{time.time() - frozen_at:.2f} s")
             scratch.wait_for("began", 6 + len(lost))
-            for step in lost:
-                scratch.note(go_of(step, 0))
-            os.kill(sleeper.pid, signal.SIGCONT)
-            for process in tree[1:]:
+            # Whoever begins them anew is alone with them: frozen or not, they have ended here.
+            assert tree[0].status() == psutil.STATUS_STOPPED
+            assert not alive_among(lost, scratch, pids)
+            for process in tree:
                 if not is_dead(process):
                     process.send_signal(signal.SIGCONT)
             eventually(lambda: "longer than the lease" in sleeper.output(), "it notices")
             eventually(is_free, "it beats again, and holds nothing")
-            # What it had begun is over, and has not come to its end.
-            eventually(lambda: not running_among(lost, scratch, pids), "its steps are gone")
             assert not outcome.succeeded & lost
             assert not times(scratch, "ended").keys() & lost
             woken.append(time.time())
@@ -185,8 +179,8 @@ def test_what_a_worker_that_was_frozen_beyond_its_lease_says_when_it_wakes_does_
         eventually(is_free)
         assert "Dropped the result of task" in sleeper.output()
     assert lost
-    assert outcome.status is SUCCESS
-    assert times(scratch, "began") == Counter({**dict.fromkeys(outcome.succeeded, 1), **dict.fromkeys(lost, 2)})
+    assert (outcome.status, len(outcome.succeeded)) == (SUCCESS, 6)
+    assert times(scratch, "began") == Counter([*outcome.succeeded, *lost])
     assert times(scratch, "ended") == Counter(outcome.succeeded)
 
 
@@ -199,12 +193,8 @@ def the_run_ending(scratch: Scratch) -> Iterator[None]:
         scratch.note(GO)
 
 
-def given_up(outcome: Outcome) -> set[str]:
-    return set(outcome.steps(RETRY))
-
-
-def running_among(steps: set[str], scratch: Scratch, pids: set[int]) -> bool:
-    """Return whether one of these steps still runs in one of these processes."""
+def alive_among(steps: set[str], scratch: Scratch, pids: set[int]) -> set[int]:
+    """Return those of these processes that have begun one of these steps, and still live."""
     rows = [line.split() for line in scratch.lines("began")]
-    theirs = [int(pid) for step, pid in rows if step in steps and int(pid) in pids]
-    return any(psutil.pid_exists(pid) and not is_dead(psutil.Process(pid)) for pid in theirs)
+    theirs = {int(pid) for step, pid in rows if step in steps} & pids
+    return {pid for pid in theirs if psutil.pid_exists(pid) and not is_dead(psutil.Process(pid))}
