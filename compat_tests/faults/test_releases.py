@@ -8,34 +8,32 @@ import signal
 import subprocess
 import sys
 import tarfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from dagster import DagsterEventType, DagsterRunStatus, reconstructable
-from dagster._core.execution.api import execute_run
+from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import serialize_value
 
-from compat_tests.conftest import StartWorker
 from compat_tests.executor.runs import House, Outcome
 from compat_tests.executor.scratch import PATIENCE, Scratch, eventually
 from compat_tests.faults import releases_jobs
 from compat_tests.faults.conftest import Figure
 from compat_tests.faults.releases_jobs import MIXED, ROW
-from compat_tests.workers import ROOT, running_worker
+from compat_tests.launcher.fleet import write_dagster_yaml
+from compat_tests.workers import ROOT, WorkerProcess, running_worker
 from dagster_taskiq.backends import make_backend
 from dagster_taskiq.backends.base import Task, TaskState, run_channel, worker_channel
 from dagster_taskiq.backends.rabbitmq import FIELDS, _Table
 from dagster_taskiq.client import Order, client_for
 from dagster_taskiq.connections.sql import metadata
+from dagster_taskiq.settings import Settings
 from dagster_taskiq.step_orders import StepOrders
 
 SUCCESS = DagsterRunStatus.SUCCESS
@@ -45,8 +43,8 @@ STARTING = DagsterEventType.STEP_WORKER_STARTING
 #: still runs. At each release it is moved to the one that has been released before.
 PREVIOUS = "4ab711b6bd5ab95d4e72775b5bf0a495ebc7f1e3"
 
-#: How many people have one run after another executed while the fleet is restarted.
-USERS = 3
+#: How many workers are replaced, and how many runs there are at any time meanwhile.
+WORKERS, AT_ONCE = 2, 3
 SHIFT = sorted([f"above_{each}" for each in range(ROW)] + [f"below_{each}" for each in range(ROW)])
 
 
@@ -64,44 +62,82 @@ def assert_each_once(outcome: Outcome, steps: list[str]) -> None:
 # -- a rolling restart -------------------------------------------------------------------------
 
 
+@pytest.fixture
+def launching(settings: Settings, tmp_path: Path, dagster_home: Path) -> Iterator[House]:
+    """A house whose runs are executed by workers too, and which has none yet."""
+    # Nobody dies here; on a machine with more to do than it can, nobody is to be taken for dead.
+    settings = replace(settings, lease=60.0)
+    write_dagster_yaml(dagster_home, settings)
+    with DagsterInstance.get() as instance:
+        yield House(settings, instance)
+
+
+@dataclass
+class Load:
+    """Runs that are launched, so many at a time, for as long as something is waited for."""
+
+    house: House
+    scratch: Scratch
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def until(self, holds: Callable[[], Any], what: str) -> None:
+        """Keep runs going until something holds."""
+
+        def look() -> Any:
+            self._top_up()
+            return holds()
+
+        eventually(look, what, 2 * PATIENCE)
+
+    @property
+    def ended(self) -> int:
+        return sum(each.run.is_finished for each in self.outcomes)
+
+    def _top_up(self) -> None:
+        while len(self.outcomes) - self.ended < AT_ONCE:
+            outcome = self.house.create(releases_jobs.shift, self.scratch)
+            self.house.instance.launch_run(outcome.run_id, None)
+            self.outcomes.append(outcome)
+
+
 def test_workers_that_are_replaced_one_by_one_under_load_lose_fail_and_repeat_nothing(
-    own: House, start_worker: StartWorker, scratch: Scratch, figure: Figure
+    launching: House, scratch: Scratch, tmp_path: Path, figure: Figure
 ) -> None:
-    over = threading.Event()
-    done: list[Outcome] = []
+    load = Load(launching, scratch)
+    client = client_for(launching.settings)
 
-    def execute_one_after_another() -> None:
-        while not over.is_set():
-            outcome = own.create(releases_jobs.shift, scratch)
-            execute_run(reconstructable(releases_jobs.shift), outcome.run, own.instance)
-            done.append(outcome)
+    def is_up(worker: WorkerProcess) -> bool:
+        assert worker.process.poll() is None, worker.output()
+        return any(each.name == worker.name for each in client.workers())
 
-    def each_has_done_one_more() -> None:
-        before = len(done)
-        eventually(lambda: len(done) >= before + USERS, "runs go through")
+    def is_busy(worker: WorkerProcess) -> bool:
+        return any(each.name == worker.name and each.running for each in client.workers())
 
-    first = [start_worker("-c", "2", name=f"old-{each}") for each in range(2)]
-    began = time.monotonic()
-    with ThreadPoolExecutor(USERS) as users:
-        work = [users.submit(execute_one_after_another) for _ in range(USERS)]
-        try:
-            each_has_done_one_more()
-            for number, worker in enumerate(first):
-                worker.signal(signal.SIGTERM)
-                start_worker("-c", "2", name=f"new-{number}")
-                assert worker.wait() == 0
-                each_has_done_one_more()
-        finally:
-            over.set()
-        for each in work:
-            each.result()
-    figure("runs executed meanwhile", f"{len(done)} in {time.monotonic() - began:.0f} s")
-    for outcome in done:
+    with ExitStack() as stack:
+
+        def start(name: str) -> WorkerProcess:
+            worker = WorkerProcess(launching.settings, tmp_path, name, "-c", "2")
+            stack.callback(worker.end)
+            return worker
+
+        first = [start(f"old-{number}") for number in range(WORKERS)]
+        load.until(lambda: all(map(is_up, first)), "the first workers are there")
+        began, before = time.monotonic(), load.ended
+        for number, worker in enumerate(first):
+            load.until(lambda worker=worker: is_busy(worker), "it works")
+            worker.signal(signal.SIGTERM)
+            successor = start(f"new-{number}")
+            load.until(lambda worker=worker: worker.process.poll() == 0, "it has ended")
+            load.until(lambda successor=successor: is_busy(successor), "the next one works")
+        seconds, through = time.monotonic() - began, load.ended - before
+        for outcome in load.outcomes:
+            eventually(lambda outcome=outcome: outcome.run.is_finished, "all runs end")
+        names = {each.name for each in client.workers()}
+    figure("runs that ended while the workers were replaced", f"{through} in {seconds:.0f} s")
+    assert names == {f"new-{number}" for number in range(WORKERS)}
+    for outcome in load.outcomes:
         assert_each_once(outcome, SHIFT)
-    assert own.waiting() == 0
-    # All that was there at first has gone, and the new ones have done the last runs.
-    names = {each.name for each in client_for(own.settings).workers()}
-    assert names == {"new-0", "new-1"}
+    assert launching.waiting() == 0
 
 
 # -- two releases ------------------------------------------------------------------------------

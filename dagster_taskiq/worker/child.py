@@ -38,10 +38,6 @@ from dagster_taskiq.worker.deadline import killer
 #: not known, or has modules in it that are half loaded, which would be met instead of mended ones.
 ENDS_CHILD = (KeyboardInterrupt, SystemExit, CodeLoadError)
 
-#: How long before its deadline this process ends, if it can, with all that it has started; at the
-#: deadline the kernel ends it. In seconds.
-EARLY_SECONDS = 0.25
-
 
 def main(channel: socket.socket, lifeline: socket.socket) -> None:
     """Serve the parent at the other end of ``channel`` until it closes it.
@@ -135,7 +131,7 @@ def _watch_lifeline(lifeline: socket.socket) -> None:
     deadline = time.monotonic() + 60.0  # until the first real one arrives
     kill_at = killer()
     while True:
-        left = deadline - EARLY_SECONDS - time.monotonic()
+        left = deadline - frames.EARLY_SECONDS - time.monotonic()
         if left > 0:
             ready, _, _ = select.select([lifeline], [], [], left)
             if not ready:
