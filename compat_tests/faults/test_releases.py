@@ -100,6 +100,7 @@ class Load:
             self.outcomes.append(outcome)
 
 
+@pytest.mark.timeout(400)
 def test_workers_that_are_replaced_one_by_one_under_load_lose_fail_and_repeat_nothing(
     launching: House, scratch: Scratch, tmp_path: Path, figure: Figure
 ) -> None:

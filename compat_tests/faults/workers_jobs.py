@@ -1,17 +1,14 @@
 """Jobs of steps that a test lets go one by one, to have workers die or freeze in their midst."""
 
 import os
-import time
 
 from dagster import JobDefinition, OpExecutionContext, RetryPolicy, job, op
 
-from compat_tests.executor.scratch import Scratch
+from compat_tests.executor.scratch import PATIENCE, Scratch, eventually
 from dagster_taskiq import taskiq_executor
 
 #: Lets every attempt at every step go on.
 GO = "go"
-#: How often an op looks for it, in seconds.
-LOOK_SECONDS = 0.01
 
 
 def go_of(step: str, attempt: int) -> str:
@@ -25,8 +22,8 @@ def wait_until_let_go(context: OpExecutionContext) -> None:
     # Counted by the notes: the engine's own count is what is being tested.
     scratch.note("began", f"{step} {os.getpid()}")
     attempt = sum(line.split()[0] == step for line in scratch.lines("began")) - 1
-    while not (scratch.count(GO) or scratch.count(go_of(step, attempt))):
-        time.sleep(LOOK_SECONDS)
+    mine = go_of(step, attempt)
+    eventually(lambda: scratch.count(GO) or scratch.count(mine), f"{mine} is noted", 2 * PATIENCE)
     scratch.note("ended", f"{step} {os.getpid()}")
 
 

@@ -47,8 +47,12 @@ def message(task_id: str, name: str, *args: str, **labels: str) -> TaskiqMessage
 
 def children() -> set[int]:
     """Return the processes that the fork server of this process has forked, and that live."""
+    return {each.pid for each in psutil.Process(_fork_server()).children()}
+
+
+def _fork_server() -> int:
     server: int = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
-    return {each.pid for each in psutil.Process(server).children()}
+    return server
 
 
 async def pid_of(pool: Pool, task_id: str, code: str) -> int:
@@ -166,6 +170,22 @@ async def test_what_ran_as_the_lease_ended_says_so_and_new_children_come_with_th
         pool.renew(time.monotonic() + 60)
         assert (await aside).error is None
         assert await other
+
+
+async def test_when_the_process_that_forks_children_dies_what_runs_goes_on_and_others_come(
+    tmp_path: Path,
+) -> None:
+    said, go = tmp_path / "said", tmp_path / "go"
+    async with started(tmp_path, concurrency=2) as pool:
+        held = asyncio.ensure_future(pool.run(message("held", "hold", str(said), str(go))))
+        await eventually_async(anyio.Path(said).exists)
+        first = await pid_of(pool, "first", "/a")
+        psutil.Process(_fork_server()).kill()
+        # Of other code, so that it needs a child of its own.
+        assert await pid_of(pool, "second", "/b") != first
+        assert not held.done()
+        go.touch()
+        assert (await held).return_value == "held"
 
 
 async def _number_of_children(wanted: int) -> None:

@@ -592,6 +592,12 @@ class Pool:
         )
         try:
             await asyncio.get_running_loop().run_in_executor(None, process.start)
+        except EOFError:
+            our_lifeline.close()
+            ours.close()
+            raise ChildDiedError(
+                "The process that children are forked from has died; another takes its place."
+            ) from None
         finally:
             theirs.close()
             their_lifeline.close()
