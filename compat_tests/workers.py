@@ -21,7 +21,15 @@ ROOT = Path(__file__).parent.parent
 class WorkerProcess:
     """One ``dagster-taskiq worker start``."""
 
-    def __init__(self, settings: Settings, directory: Path, name: str, *arguments: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        directory: Path,
+        name: str,
+        *arguments: str,
+        code: Path = ROOT,
+    ) -> None:
+        """Start it, with the engine that is in the directory ``code``."""
         self.settings = settings
         self.name = name
         self.log = directory / f"{name}.log"
@@ -29,10 +37,10 @@ class WorkerProcess:
         config.write_text(yaml.safe_dump(executor_config(settings)))
         command = [sys.executable, "-m", "dagster_taskiq", "worker", "start"]
         command += ["-y", str(config), "-n", name, *arguments]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "PYTHONPATH": f"{code}{os.pathsep}{ROOT}"}
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                command, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT, env=environment
+                command, stdout=output, stderr=subprocess.STDOUT, cwd=code, env=environment
             )
 
     @property
@@ -84,10 +92,10 @@ def executor_config(settings: Settings) -> dict[str, object]:
 
 @contextmanager
 def running_worker(
-    settings: Settings, directory: Path, *arguments: str, name: str = "w1"
+    settings: Settings, directory: Path, *arguments: str, name: str = "w1", code: Path = ROOT
 ) -> Iterator[WorkerProcess]:
     """Start a worker, wait until it beats, and end it."""
-    worker = WorkerProcess(settings, directory, name, *arguments)
+    worker = WorkerProcess(settings, directory, name, *arguments, code=code)
     try:
         worker.wait_until_ready()
         yield worker

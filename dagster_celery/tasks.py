@@ -50,9 +50,12 @@ def create_execute_job_task(celery: CeleryApp, **task_kwargs: Any) -> Task:
     """
 
     def _execute_job(
-        self: Task, execute_job_args_packed: dict[str, Any], include: Sequence[str] = ()
+        self: Task,
+        execute_job_args_packed: dict[str, Any],
+        include: Sequence[str] = (),
+        **others: Any,
     ) -> int:
-        tasks.execute_job(execute_job_args_packed, include)
+        tasks.execute_job(execute_job_args_packed, include, **others)
         return 0
 
     return celery.task(bind=True, name=TASK_EXECUTE_JOB_NAME, **task_kwargs)(_execute_job)
@@ -71,8 +74,9 @@ def create_resume_job_task(celery: CeleryApp, **task_kwargs: Any) -> Task:
         resume_job_args_packed: dict[str, Any],
         include: Sequence[str] = (),
         previous_task_id: str = "",
+        **others: Any,
     ) -> int:
-        tasks.resume_job(resume_job_args_packed, include, previous_task_id)
+        tasks.resume_job(resume_job_args_packed, include, previous_task_id, **others)
         return 0
 
     return celery.task(bind=True, name=TASK_RESUME_JOB_NAME, **task_kwargs)(_resume_job)

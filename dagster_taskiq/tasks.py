@@ -100,6 +100,7 @@ def execute_plan(
     execute_step_args_packed: dict[str, Any],
     executable_dict: dict[str, Any],
     wake_on_output: bool = False,
+    **_newer: Any,
 ) -> None:
     """Execute one step of a run; what happens to it is written to Dagster's event log.
 
@@ -107,6 +108,8 @@ def execute_plan(
         execute_step_args_packed: a packed ``dagster._grpc.types.ExecuteStepArgs``.
         executable_dict: ``ReconstructableJob.to_dict()`` of the job, subset included.
         wake_on_output: wake the run's loop at each output too, not only when the step ends.
+        _newer: what a newer release sends beside; as with the other tasks here, only what an older
+            worker can do without.
 
     Raises:
         TaskRevokedError: the run has ended or is being cancelled; nothing was executed.
@@ -166,7 +169,9 @@ def execute_plan(
             wake()
 
 
-def execute_job(execute_job_args_packed: dict[str, Any], include: Sequence[str] = ()) -> None:
+def execute_job(
+    execute_job_args_packed: dict[str, Any], include: Sequence[str] = (), **_newer: Any
+) -> None:
     """Execute a run; what happens to it is written to Dagster's event log.
 
     Args:
@@ -195,6 +200,7 @@ def resume_job(
     resume_job_args_packed: dict[str, Any],
     include: Sequence[str] = (),
     previous_task_id: str = "",
+    **_newer: Any,
 ) -> None:
     """Go on with a run where it was when its process died.
 

@@ -1,6 +1,7 @@
 """The pool of children, by itself: slots, seats, and how many children there are."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from multiprocessing import forkserver
@@ -15,6 +16,7 @@ from compat_tests.sending import USER_TASKS
 from compat_tests.waiting import eventually_async
 from dagster_taskiq.backends.base import CODE_LABEL
 from dagster_taskiq.brokers.base import QUEUE_LABEL, runs_lane
+from dagster_taskiq.errors import ChildDiedError
 from dagster_taskiq.settings import Settings
 from dagster_taskiq.worker.pool import Pool, PoolOptions
 
@@ -45,8 +47,12 @@ def message(task_id: str, name: str, *args: str, **labels: str) -> TaskiqMessage
 
 def children() -> set[int]:
     """Return the processes that the fork server of this process has forked, and that live."""
+    return {each.pid for each in psutil.Process(_fork_server()).children()}
+
+
+def _fork_server() -> int:
     server: int = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
-    return {each.pid for each in psutil.Process(server).children()}
+    return server
 
 
 async def pid_of(pool: Pool, task_id: str, code: str) -> int:
@@ -143,6 +149,43 @@ async def test_no_run_is_taken_when_every_seat_is(tmp_path: Path) -> None:
         pool.forgo("run")
         assert left == [True]
         assert not pool.takes_runs
+
+
+async def test_what_ran_as_the_lease_ended_says_so_and_new_children_come_with_the_next_beat(
+    tmp_path: Path,
+) -> None:
+    said, never = tmp_path / "said", tmp_path / "never"
+    async with started(tmp_path) as pool:
+        held = asyncio.ensure_future(pool.run(message("held", "hold", str(said), str(never))))
+        await eventually_async(anyio.Path(said).exists)
+        pool.renew(time.monotonic())
+        with pytest.raises(ChildDiedError, match="ended with the lease of its worker"):
+            await held
+        other = asyncio.ensure_future(pid_of(pool, "other", ""))
+        aside = asyncio.ensure_future(pool.run_aside(message("aside", "process_id")))
+        await _number_of_children(0)
+        # Nobody comes while there is no lease, and nobody is said to have died of that.
+        assert not other.done()
+        assert not aside.done()
+        pool.renew(time.monotonic() + 60)
+        assert (await aside).error is None
+        assert await other
+
+
+async def test_when_the_process_that_forks_children_dies_what_runs_goes_on_and_others_come(
+    tmp_path: Path,
+) -> None:
+    said, go = tmp_path / "said", tmp_path / "go"
+    async with started(tmp_path, concurrency=2) as pool:
+        held = asyncio.ensure_future(pool.run(message("held", "hold", str(said), str(go))))
+        await eventually_async(anyio.Path(said).exists)
+        first = await pid_of(pool, "first", "/a")
+        psutil.Process(_fork_server()).kill()
+        # Of other code, so that it needs a child of its own.
+        assert await pid_of(pool, "second", "/b") != first
+        assert not held.done()
+        go.touch()
+        assert (await held).return_value == "held"
 
 
 async def _number_of_children(wanted: int) -> None:

@@ -47,7 +47,10 @@ UNREAD_SECONDS = 60
 #: between two looks, and all in all.
 READ_SECONDS = (0.005, 8.0)
 
+#: The states by their numbers in the records; another release must mean the same by them.
 _STATES = list(TaskState)
+#: How many fields this release knows of a task's record; a newer one may write more behind them.
+FIELDS = 11
 
 
 class RabbitBackend(StateBackend):
@@ -146,7 +149,7 @@ class RabbitBackend(StateBackend):
         entry = [now, worker.dumps()]
 
         def beat(record: Record) -> None:
-            for worker_id, (at, _) in list(record.items()):
+            for worker_id, (at, *_) in list(record.items()):
                 if at < now - KEEP_SECONDS:
                     del record[worker_id]
             record[worker.id] = entry
@@ -186,7 +189,7 @@ class RabbitBackend(StateBackend):
         record = await self._registers.read(WORKERS)
         now = time.monotonic()
         found = []
-        for worker_id, (at, text) in record.items():
+        for worker_id, (at, text, *_newer) in record.items():
             beat = _Beat.seen(at, now, self._beats.get(worker_id))
             self._beats[worker_id] = beat
             if time.time() - at < KEEP_SECONDS:
@@ -280,7 +283,7 @@ class _Table(MutableMapping[str, Task]):
 
     def __getitem__(self, task_id: str) -> Task:
         name, queue, run_id, step_key, state, worker, *rest = self._record[task_id]
-        submitted_at, started_at, finished_at, error, revoke_requested = rest
+        submitted_at, started_at, finished_at, error, revoke_requested, *_newer = rest
         return Task(
             id=task_id,
             name=name,
@@ -309,6 +312,8 @@ class _Table(MutableMapping[str, Task]):
             task.finished_at,
             task.error,
             int(task.revoke_requested),
+            # What a newer release has written behind these stays.
+            *self._record.get(task_id, ())[FIELDS:],
         ]
 
     def __delitem__(self, task_id: str) -> None:

@@ -33,6 +33,7 @@ from dagster_taskiq.errors import (
 from dagster_taskiq.performing import Surroundings, describe_failure, perform, surrounded_by
 from dagster_taskiq.settings import Settings, belong_to_worker
 from dagster_taskiq.worker import frames, logs, storage
+from dagster_taskiq.worker.deadline import killer
 
 #: Errors of a task after which its child is not used again: it was interrupted at a moment that is
 #: not known, or has modules in it that are half loaded, which would be met instead of mended ones.
@@ -131,8 +132,9 @@ def _import_modules(names: list[str]) -> str:
 
 def _watch_lifeline(lifeline: socket.socket) -> None:
     deadline = time.monotonic() + 60.0  # until the first real one arrives
+    kill_at = killer()
     while True:
-        left = deadline - time.monotonic()
+        left = deadline - frames.EARLY_SECONDS - time.monotonic()
         if left > 0:
             ready, _, _ = select.select([lifeline], [], [], left)
             if not ready:
@@ -140,6 +142,7 @@ def _watch_lifeline(lifeline: socket.socket) -> None:
             sent = lifeline.recv(frames.DEADLINE.size, socket.MSG_WAITALL)
             if len(sent) == frames.DEADLINE.size:
                 (deadline,) = frames.DEADLINE.unpack(sent)
+                kill_at(deadline)
                 continue
         # Nothing may be left behind of this child, nor may it write another event.
         os.killpg(os.getpgrp(), signal.SIGKILL)

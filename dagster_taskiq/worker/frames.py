@@ -9,6 +9,9 @@ from typing import Any
 _LENGTH = struct.Struct("!I")
 #: A deadline on the lifeline: seconds of ``time.monotonic()``, which parent and child share.
 DEADLINE = struct.Struct("!d")
+#: How long before its deadline a child ends itself, if it can, with all that it has started; at the
+#: deadline the kernel ends it. In seconds.
+EARLY_SECONDS = 0.25
 
 
 def pack(frame: dict[str, Any]) -> bytes:

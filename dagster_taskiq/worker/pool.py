@@ -172,6 +172,7 @@ class Pool:
         self._came_idle = asyncio.Condition()
         self._background: set[asyncio.Task[Any]] = set()
         self._deadline = 0.0
+        self._renewed = asyncio.Event()
         self._closing = False
         self._mirror = Mirror()
 
@@ -277,6 +278,7 @@ class Pool:
     def renew(self, deadline: float) -> None:
         """Let the children live until ``deadline`` (of ``time.monotonic()``)."""
         self._deadline = deadline
+        self._renewed.set()
         for child in [*self._starting, *self._idle, *self._busy.values()]:
             _send_deadline(child.lifeline, deadline)
 
@@ -437,9 +439,9 @@ class Pool:
             code = await self._exit_code(child)
             if child.stop_reason is not None:
                 raise _stopped(child, TaskCutShortError)
+            end = self._lease_end if self._has_lapsed(code) else describe_exit(code)
             raise ChildDiedError(
-                f"The process that ran the task (pid {child.pid}, worker {self.worker_name}) "
-                f"{describe_exit(code)}."
+                f"The process that ran the task (pid {child.pid}, worker {self.worker_name}) {end}."
             )
         finally:
             for timer in timers:
@@ -451,6 +453,28 @@ class Pool:
             else:
                 self._in_background(self._dispose(child))
                 self._top_up()
+
+    def _has_lapsed(self, code: int | None) -> bool:
+        """Whether it is its deadline that a child has died of."""
+        return code == -signal.SIGKILL and not self._is_leased
+
+    @property
+    def _is_leased(self) -> bool:
+        return time.monotonic() < self._deadline - frames.EARLY_SECONDS
+
+    @property
+    def _lease_end(self) -> str:
+        return (
+            f"ended with the lease of its worker, which could not beat for {self.settings.lease:g} "
+            "s: it was frozen, had no time on its machine, or did not reach the backend. Another "
+            "worker may run the task from then on"
+        )
+
+    async def _until_leased(self) -> None:
+        """Wait, where the lease has run out, for the next beat: no child would live till then."""
+        while not self._is_leased:
+            self._renewed.clear()
+            await self._renewed.wait()
 
     def _free_slot_of(self, child: _Child, task_id: str) -> None:
         """Give the slot of a run that waits for its own steps to another task."""
@@ -561,6 +585,7 @@ class Pool:
             self._coming -= 1
 
     async def _spawn(self) -> _Child:
+        await self._until_leased()
         ours, theirs = socket.socketpair()
         our_lifeline, their_lifeline = socket.socketpair()
         process = fork_server.context.Process(
@@ -570,6 +595,12 @@ class Pool:
         )
         try:
             await asyncio.get_running_loop().run_in_executor(None, process.start)
+        except EOFError:
+            our_lifeline.close()
+            ours.close()
+            raise ChildDiedError(
+                "The process that children are forked from has died; another takes its place."
+            ) from None
         finally:
             theirs.close()
             their_lifeline.close()
