@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
+from weakref import WeakValueDictionary
 
 from taskiq import Context, TaskiqDepends, TaskiqMessage, TaskiqMiddleware, TaskiqResult
 from taskiq.acks import AckableMessage, AcknowledgeType
@@ -79,6 +80,14 @@ class _HandOver(TaskiqMiddleware):
     moment its start is on record.
     """
 
+    def __init__(self, on_saved: Callable[[str], None]) -> None:
+        super().__init__()
+        self._on_saved = on_saved
+
+    def post_save(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
+        del result
+        self._on_saved(message.task_id)
+
     def pre_execute(self, message: TaskiqMessage) -> TaskiqMessage:
         message.labels["ack_type"] = AcknowledgeType.MANUAL.value
         message.labels[TASK_LABEL] = message.task_name
@@ -117,7 +126,10 @@ class WorkerService:
         self.broker.queues = self.options.queues
         self.broker.consumer = self.id
         self.broker.gate = self.pool
-        self.broker.add_middlewares(_HandOver())
+        # Tasks that were begun here and whose end is not on record yet.
+        self._begun: set[str] = set()
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self.broker.add_middlewares(_HandOver(on_saved=self._begun.discard))
         # Whatever the task, this process only hands it to a child; it needs to know no user code.
         self._hand_over = self.broker.register_task(self._any_task(), task_name=ANY_TASK)
         self.broker.find_task = self._find_task  # type: ignore[method-assign]
@@ -184,14 +196,7 @@ class WorkerService:
             self.pool.forgo(message.task_id)
             await self.broker.give_back(message.task_id)
             raise NoResultError
-        if self.pool.holds(message.task_id):
-            # Before the start is recorded: where the backend has lost the record, it would be
-            # recorded again, and the end of the second would then be that of the first.
-            self.pool.forgo(message.task_id)
-            logger.info("Dropped task %s: it runs here already.", message.task_id)
-            await context.ack()
-            raise NoResultError
-        refused = await self._start(message)
+        refused = await self._begin(message)
         if refused is not None:
             self.pool.forgo(message.task_id)
             logger.info("Dropped task %s: it is %s.", message.task_id, refused.value)
@@ -222,7 +227,7 @@ class WorkerService:
         """Record that a task cannot run here, or cannot end here, because a middleware raised."""
         message = self.broker.formatter.loads(delivered.data)
         message.parse_labels()
-        await self._start(message)  # if it had not been; set_result decides whose it is
+        await self._begin(message)  # if it had not been; set_result decides whose it is
         text = f"A middleware of the worker raised {type(error).__name__}: {error}"
         result: TaskiqResult[Any] = TaskiqResult(
             is_err=True,
@@ -232,6 +237,7 @@ class WorkerService:
             error=TaskFailedError(text),
         )
         await self.backend.set_result(message.task_id, result)
+        self._begun.discard(message.task_id)
         self.pool.forgo(message.task_id)
         await maybe_awaitable(delivered.ack())
 
@@ -281,6 +287,27 @@ class WorkerService:
             return await self.run_task(dagster_taskiq_context)
 
         return any_task
+
+    async def _begin(self, message: TaskiqMessage) -> TaskState | None:
+        """Record the start; of several deliveries of one task, that of one only.
+
+        They take turns: while the backend is away, a message that comes again waits until it is
+        known whether the first delivery has started the task. And what was begun here is not begun
+        again before its end is on record, whatever the backend has lost, or says.
+
+        Returns:
+            ``None`` when the task may run now; else the state that forbids it.
+        """
+        task_id = message.task_id
+        turn = self._turns.get(task_id) or asyncio.Lock()
+        self._turns[task_id] = turn
+        async with turn:
+            if task_id in self._begun:
+                return TaskState.STARTED
+            refused = await self._start(message)
+            if refused is None:
+                self._begun.add(task_id)
+            return refused
 
     async def _start(self, message: TaskiqMessage) -> TaskState | None:
         """Record the start, waiting for the backend where it is away: no record, no start."""
