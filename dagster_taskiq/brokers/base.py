@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from pydantic import ValidationError
 from taskiq import AckableMessage, AsyncBroker, BrokerMessage
 
 from dagster_taskiq.errors import ConfigError, DagsterTaskiqError
@@ -35,6 +36,8 @@ _RUNS = ":runs"
 IDLE_LOOK_SECONDS = 1.0
 #: Seconds between two tries to reach a broker that went away: the first, and the longest.
 RECONNECT_SECONDS = (0.1, 5.0)
+#: How many faults of one message are named.
+MOST_PROBLEMS = 5
 #: A message handed out this often without ever starting is set aside: it would loop for ever.
 MAX_DELIVERIES = 10
 
@@ -402,7 +405,7 @@ class QueueBroker(AsyncBroker):
             message = self.formatter.loads(delivery.body)
             message.parse_labels()
         except Exception as error:  # whatever a formatter raises: the message is what is wrong
-            reason = f"it cannot be read: {_first_line(error)}"
+            reason = f"it cannot be read: {_in_one_line(error)}"
         else:
             if delivery.attempt <= MAX_DELIVERIES:
                 return message.task_id
@@ -421,6 +424,14 @@ async def _outcome(claim: "asyncio.Future[Delivery | None]") -> Delivery | None:
         return None
 
 
-def _first_line(error: BaseException) -> str:
+def _in_one_line(error: Exception) -> str:
+    """Return what is wrong with a message, and nothing of what it says."""
+    if isinstance(error, ValidationError):
+        problems = error.errors(include_url=False, include_context=False, include_input=False)
+        texts = []
+        for each in problems:
+            place = ".".join(map(str, each["loc"]))
+            texts.append(f"{place}: {each['msg']}" if place else each["msg"])
+        return "; ".join(texts[:MOST_PROBLEMS])
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

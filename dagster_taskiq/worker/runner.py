@@ -8,10 +8,12 @@ an idle loop.
 import asyncio
 import logging
 import signal
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from taskiq.acks import AckableMessage, AcknowledgeType
+from taskiq import TaskiqMessage, TaskiqResult
+from taskiq.acks import AckableMessage, AckController, AcknowledgeType
 from taskiq.receiver import Receiver
 
 from dagster_taskiq.brokers.base import RECONNECT_SECONDS, QueueBroker
@@ -47,15 +49,30 @@ def run_worker(broker: QueueBroker, options: WorkerOptions) -> int:
 
 
 class WorkerReceiver(Receiver):
-    """taskiq's receiver, with an end for messages whose middleware raises.
+    """taskiq's receiver, with an end for messages that never come to be a task.
 
-    There, taskiq leaves neither a result nor an acknowledgement: the slot would stay taken, and
-    the message would come again, for ever.
+    Where a middleware raises, or a label such as ``timeout`` is no number, taskiq leaves neither a
+    result that counts nor an acknowledgement: the slot would stay taken, and the message would come
+    again, for ever.
     """
 
     def __init__(self, service: WorkerService, **options: Any) -> None:
         self._service = service
         super().__init__(service.broker, **options)
+
+    async def run_task(
+        self,
+        target: Callable[..., Any],
+        message: TaskiqMessage,
+        ack_controller: AckController | None = None,
+    ) -> TaskiqResult[Any]:
+        """Run one task (taskiq's own hook); it fails too where taskiq did not get to running it."""
+        result = await super().run_task(target, message, ack_controller)
+        if not self._service.was_handed(message):
+            await self._service.refuse(message, result)
+            if ack_controller is not None:
+                await ack_controller.ack()
+        return result
 
     async def callback(self, message: bytes | AckableMessage, raise_err: bool = False) -> None:
         """Process one message (taskiq's own hook)."""

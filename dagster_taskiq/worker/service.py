@@ -196,7 +196,12 @@ class WorkerService:
             self.pool.forgo(message.task_id)
             await self.broker.give_back(message.task_id)
             raise NoResultError
-        refused = await self._begin(message)
+        try:
+            refused = await self._begin(message)
+        except Exception:
+            # Nobody knows whether it has started: it is not run here, and comes again if not.
+            self.pool.forgo(message.task_id)
+            raise
         if refused is not None:
             self.pool.forgo(message.task_id)
             logger.info("Dropped task %s: it is %s.", message.task_id, refused.value)
@@ -222,6 +227,26 @@ class WorkerService:
         if result.error is not None:
             raise result.error
         return result.return_value
+
+    def was_handed(self, message: TaskiqMessage) -> bool:
+        """Return whether taskiq has called :meth:`run_task` for a message."""
+        return TASK_LABEL not in message.labels
+
+    async def refuse(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
+        """Record that a task cannot run, because taskiq cannot use what its message says.
+
+        Args:
+            message: what was to be run.
+            result: what taskiq says of it; made to be a result of this worker's.
+        """
+        message.task_name = message.labels.pop(TASK_LABEL)
+        if await self._begin(message) is None:
+            text = f"The message of the task cannot be used: {result.error}"
+            result.error = TaskFailedError(text)
+            result.labels = {**message.labels, WORKER_LABEL: self.id}
+        else:
+            result.error = NoResultError()
+        self.pool.forgo(message.task_id)
 
     async def fail(self, delivered: AckableMessage, error: Exception) -> None:
         """Record that a task cannot run here, or cannot end here, because a middleware raised."""
