@@ -24,7 +24,8 @@ from dagster_taskiq.settings import redact
 
 T = TypeVar("T")
 
-#: How long a statement waits for another process's write to end.
+#: How long a statement waits for another process's write to end, unless the URL has a ``timeout``
+#: (sqlite3's own name for it).
 BUSY_SECONDS = 30.0
 #: How long the connection that looks for changes waits for one who has the whole file to himself.
 #: It is asked on the event loop, which must not stand still.
@@ -117,6 +118,7 @@ class SqlConnection:
         self.url: URL = self._parsed(url)
         self._options = dict(options)
         self._timeout = timeout
+        self._busy_seconds = self._busy_seconds_of(self.url)
         self._users = 0
         self._engine: Engine | None = None
         self._thread: ThreadPoolExecutor | None = None
@@ -216,6 +218,15 @@ class SqlConnection:
             quiet = time.monotonic() - self._changed_at
             await asyncio.sleep(POLL_SECONDS[0] if quiet < FAST_SECONDS else POLL_SECONDS[1])
 
+    def _busy_seconds_of(self, url: URL) -> float:
+        text = url.query.get("timeout", BUSY_SECONDS)
+        try:
+            return float(str(text))
+        except ValueError:
+            raise ConfigError(
+                f"The timeout in {self.shown} must be a number of seconds, but it is {text!r}."
+            ) from None
+
     def _parsed(self, url: str) -> URL:
         try:
             parsed = make_url(url)
@@ -264,7 +275,7 @@ class SqlConnection:
     def _create_tables(self) -> None:
         engine = sa.create_engine(
             self.url,
-            connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
+            connect_args={"timeout": self._busy_seconds, "check_same_thread": False},
             poolclass=sa.pool.StaticPool,
             # What is written is what somebody has sent, and is nobody's to read in a log.
             **{"hide_parameters": True, **self._options},

@@ -104,7 +104,6 @@ class _Runner:
         broker = self._broker
         broker.is_worker_process = True
         broker.make_service = lambda: self._service
-        await broker.connection.open()
         try:
             if not await self._reach_servers():
                 return 0
@@ -127,8 +126,12 @@ class _Runner:
     async def _reach_servers(self) -> bool:
         """Wait until the broker answers; ``False`` when told to end before it did."""
         delay = RECONNECT_SECONDS[0]
+        is_open = False
         while not self._finish.is_set():
             try:
+                if not is_open:
+                    await self._broker.connection.open()
+                    is_open = True
                 await self._broker.ping()
             except self._broker.connection_errors as error:
                 shown = redact(self._broker.settings.broker)
