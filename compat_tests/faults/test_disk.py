@@ -222,7 +222,7 @@ def test_processes_that_open_a_new_instance_at_the_same_moment_all_come_in(
 ) -> None:
     """As the children of several workers may, with their first steps."""
     context = multiprocessing.get_context("spawn")
-    homes = [str(tmp_path / f"home{number}") for number in range(12)]
+    homes = [str(tmp_path / f"home{number}") for number in range(5)]
     for home in homes:
         Path(home).mkdir()
     start, failures = context.Barrier(3), context.Queue()
@@ -253,7 +253,7 @@ def test_workers_and_a_run_that_start_together_on_a_new_home_meet_in_peace(
     settings = Settings(heartbeat_interval=0.5, lease=30.0)
     config = tmp_path / "run.yaml"
     config.write_text(yaml.safe_dump({"execution": {"config": executor_config(settings)}}))
-    command = [sys.executable, "-m", "dagster", "job", "execute", "-j", "six", "-c", str(config)]
+    command = [sys.executable, "-m", "dagster", "job", "execute", "-a", "six", "-c", str(config)]
     command += ["-m", "compat_tests.faults.message_jobs"]
     command += ["--tags", json.dumps({SCRATCH_TAG: str(scratch.directory)})]
     with ExitStack() as stack:

@@ -283,7 +283,7 @@ def test_a_queue_full_of_foreign_messages_delays_a_run_and_costs_the_worker_noth
 
 
 async def as_a_stranger(house: House) -> None:
-    """Put something into the queue of a house, with a client that does not know what belongs there."""
+    """Put something into the queue of a house, with a client that knows nothing of our ways."""
     queue, prefix = house.settings.queue, house.settings.prefix
     if house.kind == "redis":
         with redis.Redis.from_url(house.settings.broker) as client:
