@@ -16,6 +16,9 @@ class Proxy:
         self.port = int(self._door.getsockname()[1])
         self._refusing = False
         self._ended = False
+        #: What a request holds whose answer is lost, and how many of them still are to be.
+        self._unanswered, self._to_lose = b"", 0
+        self._losing: set[socket.socket] = set()
         #: The other end of each open connection, in both directions.
         self._others: dict[socket.socket, socket.socket] = {}
         self._lock = threading.Lock()
@@ -39,6 +42,15 @@ class Proxy:
 
     def accept(self) -> None:
         self._refusing = False
+
+    def lose_answers(self, asked: bytes, times: int = 1) -> None:
+        """Let the next requests that hold these bytes through, and cut them off from the answer."""
+        self._unanswered, self._to_lose = asked, times
+
+    @property
+    def has_lost(self) -> bool:
+        """Whether all answers are lost that were to be."""
+        return self._to_lose == 0 and not self._losing
 
     def end(self) -> None:
         self._ended = True
@@ -81,7 +93,10 @@ class Proxy:
     def _hand_on(self, end: socket.socket) -> None:
         try:
             data = end.recv(1 << 16)
-            if data:
+            if data and self._to_lose and self._unanswered in data:
+                self._to_lose -= 1
+                self._losing.add(self._others[end])
+            if data and end not in self._losing:
                 self._others[end].sendall(data)
                 return
         except OSError:
@@ -92,6 +107,7 @@ class Proxy:
         with self._lock:
             other = self._others.pop(end)
             del self._others[other]
+        self._losing -= {end, other}
         for each in (end, other):
             self._selector.unregister(each)
             each.close()

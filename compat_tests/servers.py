@@ -70,6 +70,15 @@ class RedisServer:
                     raise
                 time.sleep(0.02)
 
+    def freeze(self) -> None:
+        """Let it do nothing, with all connections open, until :meth:`thaw`."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
     def stop(self) -> None:
         if self.process is not None:
             self.process.terminate()

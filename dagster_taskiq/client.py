@@ -33,7 +33,7 @@ from dagster_taskiq.backends.base import (
 )
 from dagster_taskiq.brokers.base import PRIORITY_LABEL, QUEUE_LABEL, QueueBroker, QueueDepth
 from dagster_taskiq.errors import BrokerUnreachableError
-from dagster_taskiq.settings import Settings, redact
+from dagster_taskiq.settings import Settings, redact, scheme_of
 from dagster_taskiq.timing import DELAY_LABEL, EXPIRED, EXPIRES_AT_LABEL, has_expired
 from dagster_taskiq.worker.control import Command, command
 
@@ -42,6 +42,15 @@ T = TypeVar("T")
 #: How long one wait may block the calling thread before it looks for an interrupt, in seconds.
 #: An interrupt is only noticed between two waits.
 SLICE_SECONDS = 0.25
+
+
+_ADVICE_FOR_SERVERS = "Check that the server runs and that this machine may reach it."
+#: What to do about a broker or backend that does not answer, by the scheme of its URL.
+_ADVICE = dict.fromkeys(
+    ("embedded", "sqlite"),
+    "Check that its file may be written, that there is room on its disk, and that no other program "
+    "keeps it locked.",
+)
 
 
 @dataclass(frozen=True)
@@ -337,10 +346,8 @@ class Client:
         if not problem and isinstance(error, asyncio.TimeoutError):
             problem = f"no word from it within {self.settings.connect_timeout:g} s"
         problem = problem or type(error).__name__
-        return BrokerUnreachableError(
-            f"{redact(url)} does not answer: {problem}. Check that the server runs and that this "
-            "machine may reach it."
-        )
+        advice = _ADVICE.get(scheme_of(url).partition("+")[0], _ADVICE_FOR_SERVERS)
+        return BrokerUnreachableError(f"{redact(url)} does not answer: {problem}. {advice}")
 
 
 @dataclass

@@ -43,6 +43,10 @@ class UnknownTaskError(DagsterTaskiqError):
     """The worker has no task of that name. Start it with ``--include`` naming the module."""
 
 
+class OtherReleaseError(DagsterTaskiqError):
+    """The message was sent by a release that this worker does not understand. Upgrade one."""
+
+
 class CodeLoadError(DagsterTaskiqError):
     """A worker cannot load the code of a task. Deploy it there, or mend it."""
 

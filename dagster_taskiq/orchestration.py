@@ -455,13 +455,18 @@ class RunLoop:
             if queue not in empty:
                 empty[queue] = bool(self._reach(partial(self._client.is_empty, queue)))
             flight.missing = flight.missing + 1 if empty[queue] else 0
-            if flight.missing > 1 and flight.sent_again < LOST_RETRIES:
-                self._say(
-                    f'Sent step "{flight.step.key}" again: its message is not in queue "{queue}".'
-                )
-                flight.missing = 0
-                flight.sent_again += 1
-                self._send(flight)
+            if flight.missing <= 1:
+                continue
+            flight.missing = 0
+            if flight.sent_again >= LOST_RETRIES:
+                # It comes back as mail that the task has ended.
+                self._reach(partial(self._client.revoke, [flight.task_id], _never_taken(flight)))
+                continue
+            self._say(
+                f'Sent step "{flight.step.key}" again: its message is not in queue "{queue}".'
+            )
+            flight.sent_again += 1
+            self._send(flight)
 
     def _silence_of(self, worker: Worker | None) -> str:
         """Return why a worker counts as lost, or nothing while it does not."""
@@ -659,6 +664,14 @@ def _lost_before(past: Sequence[DagsterEvent]) -> Iterator[str]:
 def _silent_end(flight: Flight, task: Task) -> str:
     why = task.error or "Its task ended without a word of it."
     return f'Step "{flight.step.key}" did not end by itself ({task.state.value}). {why}'
+
+
+def _never_taken(flight: Flight) -> str:
+    return (
+        f"It was sent {flight.sent_again + 1} times, and each time its message has gone from queue "
+        f'"{flight.queue}" and no worker has started it. A worker that cannot read a message says '
+        "why in its log, and sets it aside."
+    )
 
 
 def _sleep(seconds: float) -> None:

@@ -16,7 +16,11 @@ from taskiq.receiver import Receiver
 from taskiq.receiver.params_parser import parse_params
 from taskiq_dependencies import DependencyGraph
 
-from dagster_taskiq.errors import DagsterTaskiqError, UnknownTaskError
+from dagster_taskiq.errors import DagsterTaskiqError, OtherReleaseError, UnknownTaskError
+from dagster_taskiq.version import __version__
+
+#: The module of the tasks that this package sends itself.
+_OUR_TASKS = "dagster_taskiq.tasks"
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ def _perform(broker: AsyncBroker, message: TaskiqMessage) -> TaskiqResult[Any]:
     elif _is_plain(task.original_func):
         try:
             function = task.original_func
+            _check_arguments(function, message)
             parse_params(inspect.signature(function), get_type_hints(function), message)
             value = function(*message.args, **message.kwargs)
         except BaseException as problem:
@@ -99,6 +104,24 @@ def _perform(broker: AsyncBroker, message: TaskiqMessage) -> TaskiqResult[Any]:
         labels=message.labels,
         error=error,
     )
+
+
+def _check_arguments(function: Callable[..., Any], message: TaskiqMessage) -> None:
+    """Refuse a message of a task of ours that another release has sent, with other arguments.
+
+    Raises:
+        OtherReleaseError: it cannot be called so.
+    """
+    if function.__module__ != _OUR_TASKS:
+        return
+    try:
+        inspect.signature(function).bind(*message.args, **message.kwargs)
+    except TypeError as error:
+        raise OtherReleaseError(
+            f"This worker's {message.task_name} cannot do what its message asks for: {error}. It "
+            "was sent by another release of dagster-taskiq than this worker's, which is "
+            f"{__version__}. Let both run the same one."
+        ) from None
 
 
 def describe_failure(error: BaseException) -> str:

@@ -10,10 +10,10 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, JobDefinition
 from dagster._cli.api import _execute_run_command_body, _resume_run_command_body
@@ -43,7 +43,7 @@ from dagster_taskiq.errors import (
 from dagster_taskiq.event_log import spare_setup
 from dagster_taskiq.leftovers import end_run, stop_steps
 from dagster_taskiq.performing import describe_failure, surroundings
-from dagster_taskiq.settings import settings_of_worker
+from dagster_taskiq.settings import EMBEDDED_FILE, settings_of_worker
 from dagster_taskiq.task_names import EXECUTE_JOB, EXECUTE_PLAN, RESUME_JOB, SETTLE_RUN
 
 #: A run that has not been started: what ``execute_job`` may start.
@@ -79,6 +79,12 @@ TERMINAL_EVENTS = frozenset(
 )
 #: Events a loop is woken at as well, where steps may start before their upstream step has ended.
 OUTPUT_EVENTS = frozenset({DagsterEventType.STEP_OUTPUT})
+
+#: What is said of Dagster's own tables while another process, such as the web server, makes them.
+_SAID_BY_TABLES_IN_THE_MAKING = (
+    *("already exists", "locked", "no such table", "alembic_version"),
+    "expected to match one row",
+)
 
 
 def register_tasks(broker: AsyncBroker) -> None:
@@ -272,16 +278,55 @@ def instance_from(instance_ref: str) -> DagsterInstance:
     Args:
         instance_ref: what ``serialize_value`` makes of it; empty for that of ``$DAGSTER_HOME``.
     """
-    # On a fresh $DAGSTER_HOME several processes may create Dagster's tables at the same moment,
-    # and Dagster lets one of them fail; what it wanted is there a moment later.
-    for _ in range(5):
-        try:
-            return _open_instance(instance_ref)
-        except Exception as error:
-            if "already exists" not in str(error) and "locked" not in str(error):
-                raise
-            time.sleep(0.2)
-    return _open_instance(instance_ref)
+    with _alone_with_a_new_home(instance_ref):
+        for _ in range(5):
+            try:
+                return _open_instance(instance_ref)
+            except Exception as error:
+                if not any(words in str(error) for words in _SAID_BY_TABLES_IN_THE_MAKING):
+                    raise
+                time.sleep(0.2)
+        return _open_instance(instance_ref)
+
+
+@contextmanager
+def _alone_with_a_new_home(instance_ref: str) -> Iterator[None]:
+    """Let one process of ours at a time open the instance of a home in which nobody has been.
+
+    Dagster's tables are made by whoever opens it first. Of several who do so at the same moment all
+    but one fail, and what they leave behind may be of no use for ever.
+    """
+    with ExitStack() as stack:
+        file = None
+        with suppress(OSError):  # not our directory to write to, or one without locks
+            file = _lock_of_new_home(instance_ref)
+        if file is not None:
+            stack.enter_context(file)
+        yield
+        if file is not None:
+            file.write("Dagster's tables are there.\n")
+
+
+def _lock_of_new_home(instance_ref: str) -> IO[str] | None:
+    """Return a file whose lock this process holds until it closes it; ``None`` for an old home."""
+    # Imported here: only workers call this, and not every system that sends to them has it.
+    import fcntl  # noqa: PLC0415
+
+    home = _home_of(instance_ref)
+    lock = Path(home) / EMBEDDED_FILE.with_name("instance.lock")
+    if not home or (lock.exists() and lock.read_text()):
+        return None
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    file = lock.open("a")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return file
+
+
+def _home_of(instance_ref: str) -> str:
+    if instance_ref == _OWN:
+        return os.environ["DAGSTER_HOME"]
+    ref: Any = deserialize_value(instance_ref)
+    return str(ref.local_artifact_storage_data.config_dict.get("base_dir", ""))
 
 
 def _run_of(instance: DagsterInstance, run_id: str) -> DagsterRun:

@@ -6,6 +6,7 @@ here the result and the state change together, as JSON and with an expiry.
 """
 
 import json
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -63,7 +64,7 @@ class RedisBackend(StateBackend):
             await self._script("submitted", [self._task_key(task.id) for task in chunk], args)
 
     async def start(self, task: Task) -> TaskState | None:
-        """Run the start script."""
+        """Run the start script; the client library asks again where the answer gets lost."""
         args = [
             UNFINISHED_SECONDS,
             task.worker,
@@ -71,6 +72,7 @@ class RedisBackend(StateBackend):
             task.queue,
             task.run_id,
             task.step_key,
+            uuid.uuid4().hex,
         ]
         state = await self._script("start", [self._task_key(task.id)], args)
         return TaskState(state.decode()) if state else None

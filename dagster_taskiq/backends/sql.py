@@ -37,7 +37,7 @@ class SqlBackend(StateBackend):
         self.connection = connection or SqlConnection(
             settings.backend_url, settings.options_of_backend, settings.connect_timeout
         )
-        self.connection_errors = (*self.connection.errors, OSError)
+        self.connection_errors = self.connection.errors
 
     async def startup(self) -> None:
         """Open the database, creating its tables."""

@@ -6,6 +6,7 @@ lost connection, what is done with a message nobody can read.
 """
 
 import asyncio
+import contextlib
 import logging
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -13,9 +14,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from pydantic import ValidationError
 from taskiq import AckableMessage, AsyncBroker, BrokerMessage
 
-from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.errors import ConfigError, DagsterTaskiqError
 from dagster_taskiq.settings import Settings
 from dagster_taskiq.timing import DELAY_LABEL, check_times, read_time
 
@@ -34,6 +36,8 @@ _RUNS = ":runs"
 IDLE_LOOK_SECONDS = 1.0
 #: Seconds between two tries to reach a broker that went away: the first, and the longest.
 RECONNECT_SECONDS = (0.1, 5.0)
+#: How many faults of one message are named.
+MOST_PROBLEMS = 5
 #: A message handed out this often without ever starting is set aside: it would loop for ever.
 MAX_DELIVERIES = 10
 
@@ -280,12 +284,12 @@ class QueueBroker(AsyncBroker):
             await self.gate.reserve()
             held = True
             try:
-                delivery = await self._next()
-                if delivery is not None:
-                    held = False
-                    self.gate.expect(delivery.task_id, is_runs_lane(delivery.queue))
-                    ack = partial(self._ack, delivery)
-                    yield AckableMessage(data=delivery.body, ack=ack)
+                # The task is the one that the message itself names: what the broker noted beside
+                # it was written by whoever sent it, with whatever client.
+                task_id, delivery = await self._next()
+                held = False
+                self.gate.expect(task_id, is_runs_lane(delivery.queue))
+                yield AckableMessage(data=delivery.body, ack=partial(self._ack, task_id, delivery))
             finally:
                 if held:
                     self.gate.unreserve()
@@ -304,44 +308,78 @@ class QueueBroker(AsyncBroker):
             except self.connection_errors as error:
                 logger.warning("Could not give back task %s: %s", task_id, error)
 
-    async def _ack(self, delivery: Delivery) -> None:
-        self._claimed.pop(delivery.task_id, None)
+    async def _ack(self, task_id: str, delivery: Delivery) -> None:
+        self._claimed.pop(task_id, None)
         await self.acknowledge(delivery)
 
-    async def _next(self) -> Delivery | None:
-        """Wait for one readable message. What was claimed is never lost to a cancellation."""
+    async def _next(self) -> tuple[str, Delivery]:
+        """Wait for one readable message, however long its broker is away or out of order.
+
+        Returns:
+            The id of its task, and the message.
+        """
         delay = RECONNECT_SECONDS[0]
-        away = False
+        trouble = ""
         while True:
-            claim = asyncio.ensure_future(self.claim())
             try:
-                delivery = await asyncio.shield(claim)
-            except asyncio.CancelledError:
-                late = await _outcome(claim, self.connection_errors)
-                if late is not None:
-                    await self.release(late)
-                raise
-            except self.connection_errors as error:
-                if not away:
-                    logger.warning(
-                        "The broker does not answer (%s). Trying again until it does.", error
-                    )
-                away = True
+                found = await self._look()
+            except Exception as error:
+                # Whatever it is, what runs in this worker must not end with its listener.
+                self._say_trouble(error, trouble)
+                trouble = str(error) or type(error).__name__
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, RECONNECT_SECONDS[1])
                 continue
-            if away:
+            if trouble:
                 logger.warning("The broker answers again.")
-                away, delay = False, RECONNECT_SECONDS[0]
-            if delivery is None:
-                try:
-                    await self._wait_for_work()
-                except self.connection_errors:
-                    await asyncio.sleep(delay)
-                continue
-            if await self._readable(delivery):
-                self._claimed[delivery.task_id] = delivery
-                return delivery
+                trouble, delay = "", RECONNECT_SECONDS[0]
+            if found is not None:
+                return found
+            try:
+                await self._wait_for_work()
+            except Exception:  # the next look says what is wrong, where that lasts
+                await asyncio.sleep(delay)
+
+    def _say_trouble(self, error: Exception, before: str) -> None:
+        """Log why nothing can be taken: once for each outage, and for each fault of another kind.
+
+        Args:
+            error: why it is now.
+            before: what was the trouble at the last look; empty where there was none.
+        """
+        if isinstance(error, self.connection_errors):
+            if not before:
+                logger.warning(
+                    "The broker does not answer (%s). Trying again until it does.", error
+                )
+        elif str(error) != before:
+            traceback = not isinstance(error, DagsterTaskiqError)
+            logger.error(
+                "Cannot take messages (%s). Trying again until that works.",
+                str(error).rstrip("."),
+                exc_info=traceback,
+            )
+
+    async def _look(self) -> tuple[str, Delivery] | None:
+        """Claim the first message that can be read; those before it are set aside."""
+        while (delivery := await self._claim_or_release()) is not None:
+            task_id = await self._task_of(delivery)
+            if task_id is not None:
+                self._claimed[task_id] = delivery
+                return task_id, delivery
+        return None
+
+    async def _claim_or_release(self) -> Delivery | None:
+        """Claim a message; where the caller is cancelled meanwhile, it is given back."""
+        claim = asyncio.ensure_future(self.claim())
+        try:
+            return await asyncio.shield(claim)
+        except asyncio.CancelledError:
+            late = await _outcome(claim)
+            if late is not None:
+                with contextlib.suppress(*self.connection_errors):
+                    await self.release(late)
+            raise
 
     async def _wait_for_work(self) -> None:
         """Wait for a message, or for a lane to open in which one may be waiting already."""
@@ -361,32 +399,39 @@ class QueueBroker(AsyncBroker):
         for each in done:
             each.result()
 
-    async def _readable(self, delivery: Delivery) -> bool:
-        """Whether to hand the message on; one that nobody can read is set aside."""
+    async def _task_of(self, delivery: Delivery) -> str | None:
+        """Return the task that a message is for; one that nobody can read is set aside."""
         try:
-            self.formatter.loads(delivery.body).parse_labels()
+            message = self.formatter.loads(delivery.body)
+            message.parse_labels()
         except Exception as error:  # whatever a formatter raises: the message is what is wrong
-            reason = f"it cannot be read: {_first_line(error)}"
+            reason = f"it cannot be read: {_in_one_line(error)}"
         else:
             if delivery.attempt <= MAX_DELIVERIES:
-                return True
+                return message.task_id
             reason = f"it was handed out {delivery.attempt - 1} times and never started"
         logger.error(
             "Set aside message %s of queue %s: %s.", delivery.task_id, delivery.queue, reason
         )
         await self.reject(delivery, reason)
-        return False
-
-
-async def _outcome(
-    claim: "asyncio.Future[Delivery | None]", errors: tuple[type[BaseException], ...]
-) -> Delivery | None:
-    try:
-        return await claim
-    except errors:
         return None
 
 
-def _first_line(error: BaseException) -> str:
+async def _outcome(claim: "asyncio.Future[Delivery | None]") -> Delivery | None:
+    try:
+        return await claim
+    except Exception:  # whoever wanted the message does not any more
+        return None
+
+
+def _in_one_line(error: Exception) -> str:
+    """Return what is wrong with a message, and nothing of what it says."""
+    if isinstance(error, ValidationError):
+        problems = error.errors(include_url=False, include_context=False, include_input=False)
+        texts = []
+        for each in problems:
+            place = ".".join(map(str, each["loc"]))
+            texts.append(f"{place}: {each['msg']}" if place else each["msg"])
+        return "; ".join(texts[:MOST_PROBLEMS])
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -10,6 +10,7 @@ delayed waits in a sorted set of its queue, and whoever claims next moves what i
 import json
 import math
 import time
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -36,6 +37,9 @@ class RedisBroker(QueueBroker):
         # The last bell heard of each queue. A bell that rings between a claim that found nothing
         # and the wait that follows is heard at once, since its id is newer.
         self._bells: dict[str, bytes | str] = {}
+        # The number of the claim that the server has not answered yet: the answer may get lost.
+        self._claims = 1
+        self._claimant = uuid.uuid4().hex
 
     async def ping(self) -> None:
         """Ask the server."""
@@ -48,9 +52,11 @@ class RedisBroker(QueueBroker):
         await self._script("put", [queue, priority, task_id, body, math.ceil(delay * 1000)])
 
     async def claim(self) -> Delivery | None:
-        """Run the claim script."""
-        args = [self.consumer, self._stale, *self.open_lanes]
+        """Run the claim script; again, where its answer was lost, for the same message."""
+        claim = [self._claimant, str(self._claims)]
+        args = [self.consumer, self._stale, *claim, *self.open_lanes]
         found = await self._script("claim", args)
+        self._claims += 1
         if not found:
             return None
         queue, level, message_id, task_id, body, attempt = found

@@ -10,6 +10,9 @@ from dagster_taskiq.brokers.base import Delivery, QueueBroker, QueueDepth
 from dagster_taskiq.connections.sql import SqlConnection, messages
 from dagster_taskiq.settings import Settings
 
+#: How many messages that were set aside are kept.
+REJECTED_LIMIT = 1000
+
 
 class SqlBroker(QueueBroker):
     """Messages are rows; claiming one is an update of the first that is free."""
@@ -19,7 +22,7 @@ class SqlBroker(QueueBroker):
         self.connection: SqlConnection = connection or SqlConnection(
             settings.broker, settings.broker_options, settings.connect_timeout
         )
-        self.connection_errors = (*self.connection.errors, OSError)
+        self.connection_errors = self.connection.errors
         self._mark = 0
 
     async def ping(self) -> None:
@@ -82,13 +85,27 @@ class SqlBroker(QueueBroker):
         await self.connection.write(lambda connection: connection.execute(free))
 
     async def reject(self, delivery: Delivery, reason: str) -> None:
-        """Keep the row, with the reason in it."""
+        """Keep the row, with the reason in it, as one of the last thousand."""
         aside = (
             messages.update()
             .where(messages.c.id == int(delivery.handle))
             .values(rejected=reason, claimed_by=None, claimed_at=None)
         )
-        await self.connection.write(lambda connection: connection.execute(aside))
+        all_aside = (messages.c.prefix == self.settings.prefix) & messages.c.rejected.is_not(None)
+        last = (
+            sa.select(messages.c.id)
+            .where(all_aside)
+            .order_by(messages.c.id.desc())
+            .offset(REJECTED_LIMIT)
+            .limit(1)
+            .scalar_subquery()
+        )
+
+        def work(connection: Connection) -> None:
+            connection.execute(aside)
+            connection.execute(messages.delete().where(all_aside, messages.c.id <= last))
+
+        await self.connection.write(work)
 
     async def discard(self, task_ids: Sequence[str]) -> int:
         """Delete the rows of these tasks that nobody has claimed."""

@@ -10,8 +10,9 @@ import errno
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,8 +25,12 @@ from dagster_taskiq.settings import redact
 
 T = TypeVar("T")
 
-#: How long a statement waits for another process's write to end.
+#: How long a statement waits for another process's write to end, unless the URL has a ``timeout``
+#: (sqlite3's own name for it).
 BUSY_SECONDS = 30.0
+#: How long the connection that looks for changes waits for one who has the whole file to himself.
+#: It is asked on the event loop, which must not stand still.
+WATCH_BUSY_SECONDS = 0.25
 #: How often a waiter looks for a change: right after one, and when nothing has come for long.
 #: Each look reads one number from shared memory; it takes no lock and no disk.
 POLL_SECONDS = (0.002, 0.05)
@@ -105,18 +110,16 @@ sa.Index("dagster_taskiq_mail_channel", mail.c.channel, mail.c.id)
 class SqlConnection:
     """One database, opened once however many share it."""
 
-    #: What a lost or locked database raises; worth trying again.
-    errors: tuple[type[BaseException], ...] = (
-        sa.exc.OperationalError,
-        sa.exc.InterfaceError,
-        sqlite3.OperationalError,
-    )
+    #: What a database raises here that is locked, full, lost or damaged; worth trying again, since
+    #: somebody may mend it.
+    errors: tuple[type[BaseException], ...] = (OSError,)
 
     def __init__(self, url: str, options: Mapping[str, Any], timeout: float) -> None:
         self.shown = redact(url)
         self.url: URL = self._parsed(url)
         self._options = dict(options)
         self._timeout = timeout
+        self._busy_seconds = self._busy_seconds_of(self.url)
         self._users = 0
         self._engine: Engine | None = None
         self._thread: ThreadPoolExecutor | None = None
@@ -163,9 +166,14 @@ class SqlConnection:
         return await self._on_thread(self._in_transaction, work, True)
 
     def mark(self) -> int:
-        """Return the present state of the database, to wait for what comes after it."""
+        """Return the present state of the database, to wait for what comes after it.
+
+        Raises:
+            OSError: somebody has the whole file to himself.
+        """
         if self._watch is not None:
-            (version,) = self._watch.execute("PRAGMA data_version").fetchone()
+            with as_away():
+                (version,) = self._watch.execute("PRAGMA data_version").fetchone()
             if version != self._version:
                 self._version = version
                 self._generation += 1
@@ -181,7 +189,8 @@ class SqlConnection:
         """
         if self._watch is None:
             raise RuntimeError(f"The connection to {self.shown} is not open.")
-        return self._watch.execute(query, parameters).fetchone() is not None
+        with as_away():
+            return self._watch.execute(query, parameters).fetchone() is not None
 
     async def wait_beyond(self, mark: int, timeout: float) -> None:
         """Return when anyone has committed since ``mark`` was taken, or after ``timeout`` s."""
@@ -199,7 +208,9 @@ class SqlConnection:
 
     async def _look(self, generation: int) -> None:
         while self._waiters:
-            if self.mark() != generation:
+            with suppress(*self.errors):  # those who wait look themselves before long
+                self.mark()
+            if self._generation != generation:
                 generation = self._generation
                 waiters, self._waiters = self._waiters, set()
                 for waiter in waiters:
@@ -207,6 +218,15 @@ class SqlConnection:
                         waiter.set_result(None)
             quiet = time.monotonic() - self._changed_at
             await asyncio.sleep(POLL_SECONDS[0] if quiet < FAST_SECONDS else POLL_SECONDS[1])
+
+    def _busy_seconds_of(self, url: URL) -> float:
+        text = url.query.get("timeout", BUSY_SECONDS)
+        try:
+            return float(str(text))
+        except ValueError:
+            raise ConfigError(
+                f"The timeout in {self.shown} must be a number of seconds, but it is {text!r}."
+            ) from None
 
     def _parsed(self, url: str) -> URL:
         try:
@@ -224,7 +244,8 @@ class SqlConnection:
     async def _on_thread(self, work: Callable[..., T], *args: Any) -> T:
         if self._thread is None:
             raise RuntimeError(f"The connection to {self.shown} is not open.")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
+        with as_away():
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
 
     def _connect(self) -> None:
         path = Path(str(self.url.database)).expanduser()
@@ -249,14 +270,15 @@ class SqlConnection:
                 time.sleep(0.05)
             except sa.exc.DatabaseError as error:
                 raise ConfigError(f"Cannot use the broker's file {path}: {error.orig}.") from None
-        self._watch = sqlite3.connect(path, timeout=BUSY_SECONDS, check_same_thread=False)
+        self._watch = sqlite3.connect(path, timeout=WATCH_BUSY_SECONDS, check_same_thread=False)
 
     def _create_tables(self) -> None:
         engine = sa.create_engine(
             self.url,
-            connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
+            connect_args={"timeout": self._busy_seconds, "check_same_thread": False},
             poolclass=sa.pool.StaticPool,
-            **self._options,
+            # What is written is what somebody has sent, and is nobody's to read in a log.
+            **{"hide_parameters": True, **self._options},
         )
         sa.event.listen(engine, "connect", _set_up_sqlite)
         sa.event.listen(engine, "begin", _begin)
@@ -301,6 +323,24 @@ def _create(path: Path) -> None:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
         if not os.access(path, os.R_OK | os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
+
+
+@contextmanager
+def as_away() -> Iterator[None]:
+    """Raise what SQLite says that cannot serve now as one of a connection's ``errors``.
+
+    In its own words alone: SQLAlchemy adds the statement.
+    """
+    try:
+        yield
+    except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
+        raise ConnectionError(str(error.orig)) from None
+    except sqlite3.OperationalError as error:
+        raise ConnectionError(str(error)) from None
+    except sa.exc.DatabaseError as error:
+        if type(error) is not sa.exc.DatabaseError:
+            raise  # a fault of the statement, which is ours
+        raise ConnectionError(str(error.orig)) from None
 
 
 def _add_missing_columns(connection: Connection, table: sa.Table) -> None:

@@ -79,4 +79,6 @@ class Liveness:
             if away:
                 logger.warning("The backend answers again.")
                 away = False
-            await asyncio.sleep(self._interval)
+            # Counted from when it was sent: a beat may take most of the lease, where the server is
+            # frozen or its file locked, and the next one must come before the rest is over.
+            await asyncio.sleep(max(0.0, self._beat_at + self._interval - time.monotonic()))

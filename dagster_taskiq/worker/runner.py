@@ -8,10 +8,12 @@ an idle loop.
 import asyncio
 import logging
 import signal
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from taskiq.acks import AckableMessage, AcknowledgeType
+from taskiq import TaskiqMessage, TaskiqResult
+from taskiq.acks import AckableMessage, AckController, AcknowledgeType
 from taskiq.receiver import Receiver
 
 from dagster_taskiq.brokers.base import RECONNECT_SECONDS, QueueBroker
@@ -47,15 +49,30 @@ def run_worker(broker: QueueBroker, options: WorkerOptions) -> int:
 
 
 class WorkerReceiver(Receiver):
-    """taskiq's receiver, with an end for messages whose middleware raises.
+    """taskiq's receiver, with an end for messages that never come to be a task.
 
-    There, taskiq leaves neither a result nor an acknowledgement: the slot would stay taken, and
-    the message would come again, for ever.
+    Where a middleware raises, or a label such as ``timeout`` is no number, taskiq leaves neither a
+    result that counts nor an acknowledgement: the slot would stay taken, and the message would come
+    again, for ever.
     """
 
     def __init__(self, service: WorkerService, **options: Any) -> None:
         self._service = service
         super().__init__(service.broker, **options)
+
+    async def run_task(
+        self,
+        target: Callable[..., Any],
+        message: TaskiqMessage,
+        ack_controller: AckController | None = None,
+    ) -> TaskiqResult[Any]:
+        """Run one task (taskiq's own hook); it fails too where taskiq did not get to running it."""
+        result = await super().run_task(target, message, ack_controller)
+        if not self._service.was_handed(message):
+            await self._service.refuse(message, result)
+            if ack_controller is not None:
+                await ack_controller.ack()
+        return result
 
     async def callback(self, message: bytes | AckableMessage, raise_err: bool = False) -> None:
         """Process one message (taskiq's own hook)."""
@@ -87,7 +104,6 @@ class _Runner:
         broker = self._broker
         broker.is_worker_process = True
         broker.make_service = lambda: self._service
-        await broker.connection.open()
         try:
             if not await self._reach_servers():
                 return 0
@@ -110,8 +126,12 @@ class _Runner:
     async def _reach_servers(self) -> bool:
         """Wait until the broker answers; ``False`` when told to end before it did."""
         delay = RECONNECT_SECONDS[0]
+        is_open = False
         while not self._finish.is_set():
             try:
+                if not is_open:
+                    await self._broker.connection.open()
+                    is_open = True
                 await self._broker.ping()
             except self._broker.connection_errors as error:
                 shown = redact(self._broker.settings.broker)

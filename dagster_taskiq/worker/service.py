@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
+from weakref import WeakValueDictionary
 
 from taskiq import Context, TaskiqDepends, TaskiqMessage, TaskiqMiddleware, TaskiqResult
 from taskiq.acks import AckableMessage, AcknowledgeType
@@ -80,6 +81,14 @@ class _HandOver(TaskiqMiddleware):
     moment its start is on record.
     """
 
+    def __init__(self, on_saved: Callable[[str], None]) -> None:
+        super().__init__()
+        self._on_saved = on_saved
+
+    def post_save(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
+        del result
+        self._on_saved(message.task_id)
+
     def pre_execute(self, message: TaskiqMessage) -> TaskiqMessage:
         message.labels["ack_type"] = AcknowledgeType.MANUAL.value
         message.labels[TASK_LABEL] = message.task_name
@@ -118,7 +127,10 @@ class WorkerService:
         self.broker.queues = self.options.queues
         self.broker.consumer = self.id
         self.broker.gate = self.pool
-        self.broker.add_middlewares(_HandOver())
+        # Tasks that were begun here and whose end is not on record yet.
+        self._begun: set[str] = set()
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self.broker.add_middlewares(_HandOver(on_saved=self._begun.discard))
         # Whatever the task, this process only hands it to a child; it needs to know no user code.
         self._hand_over = self.broker.register_task(self._any_task(), task_name=ANY_TASK)
         self.broker.find_task = self._find_task  # type: ignore[method-assign]
@@ -186,14 +198,12 @@ class WorkerService:
             self.pool.forgo(message.task_id)
             await self.broker.give_back(message.task_id)
             raise NoResultError
-        if self.pool.holds(message.task_id):
-            # Before the start is recorded: where the backend has lost the record, it would be
-            # recorded again, and the end of the second would then be that of the first.
+        try:
+            refused = await self._begin(message)
+        except Exception:
+            # Nobody knows whether it has started: it is not run here, and comes again if not.
             self.pool.forgo(message.task_id)
-            logger.info("Dropped task %s: it runs here already.", message.task_id)
-            await context.ack()
-            raise NoResultError
-        refused = await self._start(message)
+            raise
         if refused is not None:
             self.pool.forgo(message.task_id)
             logger.info("Dropped task %s: it is %s.", message.task_id, refused.value)
@@ -220,11 +230,31 @@ class WorkerService:
             raise result.error
         return result.return_value
 
+    def was_handed(self, message: TaskiqMessage) -> bool:
+        """Return whether taskiq has called :meth:`run_task` for a message."""
+        return TASK_LABEL not in message.labels
+
+    async def refuse(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
+        """Record that a task cannot run, because taskiq cannot use what its message says.
+
+        Args:
+            message: what was to be run.
+            result: what taskiq says of it; made to be a result of this worker's.
+        """
+        message.task_name = message.labels.pop(TASK_LABEL)
+        if await self._begin(message) is None:
+            text = f"The message of the task cannot be used: {result.error}"
+            result.error = TaskFailedError(text)
+            result.labels = {**message.labels, WORKER_LABEL: self.id}
+        else:
+            result.error = NoResultError()
+        self.pool.forgo(message.task_id)
+
     async def fail(self, delivered: AckableMessage, error: Exception) -> None:
         """Record that a task cannot run here, or cannot end here, because a middleware raised."""
         message = self.broker.formatter.loads(delivered.data)
         message.parse_labels()
-        await self._start(message)  # if it had not been; set_result decides whose it is
+        await self._begin(message)  # if it had not been; set_result decides whose it is
         text = f"A middleware of the worker raised {type(error).__name__}: {error}"
         result: TaskiqResult[Any] = TaskiqResult(
             is_err=True,
@@ -234,6 +264,7 @@ class WorkerService:
             error=TaskFailedError(text),
         )
         await self.backend.set_result(message.task_id, result)
+        self._begun.discard(message.task_id)
         self.pool.forgo(message.task_id)
         await maybe_awaitable(delivered.ack())
 
@@ -283,6 +314,27 @@ class WorkerService:
             return await self.run_task(dagster_taskiq_context)
 
         return any_task
+
+    async def _begin(self, message: TaskiqMessage) -> TaskState | None:
+        """Record the start; of several deliveries of one task, that of one only.
+
+        They take turns: while the backend is away, a message that comes again waits until it is
+        known whether the first delivery has started the task. And what was begun here is not begun
+        again before its end is on record, whatever the backend has lost, or says.
+
+        Returns:
+            ``None`` when the task may run now; else the state that forbids it.
+        """
+        task_id = message.task_id
+        turn = self._turns.get(task_id) or asyncio.Lock()
+        self._turns[task_id] = turn
+        async with turn:
+            if task_id in self._begun:
+                return TaskState.STARTED
+            refused = await self._start(message)
+            if refused is None:
+                self._begun.add(task_id)
+            return refused
 
     async def _start(self, message: TaskiqMessage) -> TaskState | None:
         """Record the start, waiting for the backend where it is away: no record, no start."""

@@ -1,8 +1,10 @@
 -- Claim the first message of several queues: highest level, then oldest. What is due arrives first.
 -- ARGV  1 prefix  2 consumer  3 milliseconds after which another's claim counts for nothing
---       4.. queues
+--       4 who asks, and 5 his name for this claim: asked again under it, it has the same answer
+--       6.. queues
 -- Returns {queue, level, id, task id, body, times delivered}, or nothing.
 local prefix, consumer, stale = ARGV[1], ARGV[2], ARGV[3]
+local answered = prefix .. ':claim:' .. ARGV[4]
 
 local function older(a, b)
   local a_ms, a_n = string.match(a, '(%d+)%-(%d+)')
@@ -45,8 +47,28 @@ local function take(place)
   redis.call('XACK', place.stream, 'workers', place.id)
 end
 
+-- Return what is answered about an entry that this consumer holds.
+local function answer(queue, level, stream, entry)
+  local fields = {}
+  for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
+  local claims = redis.call('XPENDING', stream, 'workers', entry[1], entry[1], 1)
+  local times = claims[1] and claims[1][4] or 1
+  return {queue, level, entry[1], fields['task'] or '', fields['body'] or '', times}
+end
+
+-- The answer to this claim got lost, with the connection it was on, and it is asked again.
+local before = redis.call('GET', answered)
+local name, queue, level, id
+if before then name, queue, level, id = unpack(cjson.decode(before)) end
+if name == ARGV[5] then
+  local stream = prefix .. ':queue:' .. queue .. ':' .. level
+  local mine = redis.pcall('XPENDING', stream, 'workers', id, id, 1, consumer)
+  local entry = not mine.err and mine[1] and redis.call('XRANGE', stream, id, id)[1]
+  if entry then return answer(queue, level, stream, entry) end
+end
+
 local levels = {}
-for i = 4, #ARGV do
+for i = 6, #ARGV do
   arrive_due(prefix, ARGV[i])
   local known = prefix .. ':levels:' .. ARGV[i]
   for _, level in ipairs(redis.call('ZREVRANGE', known, 0, -1)) do
@@ -77,12 +99,11 @@ while levels[at] do
   else
     local entry = take(best)
     if entry then
-      local fields = {}
-      for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
-      local claims = redis.call('XPENDING', best.stream, 'workers', entry[1], entry[1], 1)
-      local times = claims[1] and claims[1][4] or 1
-      return {best.queue, best.level, entry[1], fields['task'] or '', fields['body'] or '', times}
+      -- Kept for as long as the claim counts, or until he asks for another.
+      redis.call('SET', answered, cjson.encode({ARGV[5], best.queue, best.level, entry[1]}), 'PX', stale)
+      return answer(best.queue, best.level, best.stream, entry)
     end
   end
 end
+if before then redis.call('DEL', answered) end
 return false

@@ -1,0 +1,312 @@
+"""Servers that freeze, hang up, stay away and come back while a run needs them: each step once.
+
+The cases of RabbitMQ stand in ``executor/test_rabbitmq_faults.py``, a restart of Redis in
+``executor/test_faults.py``. Here are the other cases of Redis, broker and backend on two servers of
+which one goes away, and answers that get lost after the server has done what it was asked.
+"""
+
+import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from dagster import DagsterRunStatus
+
+from compat_tests.contract.test_broker import ids, opened, put
+from compat_tests.executor import fault_jobs
+from compat_tests.executor.conftest import make_instance
+from compat_tests.executor.runs import House
+from compat_tests.executor.scratch import Scratch, eventually
+from compat_tests.executor.test_rabbitmq_faults import (
+    FIFTY,
+    QUICK,
+    assert_each_once,
+    tasks_out_of_reach,
+)
+from compat_tests.faults import server_jobs
+from compat_tests.faults.conftest import Figure
+from compat_tests.proxy import Proxy, proxy_to
+from compat_tests.sending import USER_TASKS, open_sender
+from compat_tests.servers import RabbitServer, RedisServer, own_rabbit, own_redis
+from compat_tests.workers import WorkerProcess, running_worker
+from dagster_taskiq.backends import redis as redis_backend
+from dagster_taskiq.brokers import redis as redis_broker
+from dagster_taskiq.brokers.base import Delivery, QueueBroker
+from dagster_taskiq.client import client_for
+from dagster_taskiq.settings import Settings
+
+SUCCESS = DagsterRunStatus.SUCCESS
+
+#: How long Redis is frozen. Both run and worker have said by then that it is away: a command of
+#: theirs is given up after 8 s, is tried once more, and then they try again.
+FREEZE_SECONDS = 20.0
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    with own_redis() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def rabbit() -> Iterator[RabbitServer]:
+    with own_rabbit() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def door(server: RedisServer) -> Iterator[Proxy]:
+    with proxy_to(server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def patient(
+    door: Proxy, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[House, WorkerProcess]]:
+    """A house behind the door, with the lease that is the default, and its worker."""
+    directory = tmp_path_factory.mktemp("patient")
+    url = f"redis://127.0.0.1:{door.port}/0"
+    settings = Settings(broker=url, heartbeat_interval=1.0)
+    arguments = ("-c", "2", "-i", USER_TASKS)
+    with (
+        make_instance(directory) as instance,
+        running_worker(settings, directory, *arguments, name="patient") as worker,
+    ):
+        yield House(settings, instance), worker
+
+
+# -- answers that get lost -----------------------------------------------------------------------
+
+
+def digest(*scripts: Path) -> bytes:
+    """Return how a script is called, once the server has it."""
+    text = "\n".join(each.read_text() for each in scripts)
+    return hashlib.sha1(text.encode()).hexdigest().encode()
+
+
+START = digest(redis_backend._LUA / "start.lua")
+CLAIM = digest(redis_broker._ARRIVE, redis_broker._LUA / "claim.lua")
+
+
+def test_a_redis_whose_answer_about_a_start_is_lost_has_the_task_run_once_all_the_same(
+    patient: tuple[House, WorkerProcess], server: RedisServer, door: Proxy, scratch: Scratch
+) -> None:
+    """The client library asks again, and hears that the task has been started: by itself."""
+    house, _ = patient
+    with open_sender(house.changed(broker=server.url).settings) as sender:
+        sender.value(sender.send("add", 1, 2))  # the worker's scripts are on the server
+        door.lose_answers(START)
+        sent = [sender.send("note", str(scratch.directory / "notes")) for _ in range(4)]
+        for each in sent:
+            sender.value(each)
+    eventually(lambda: door.has_lost)
+    assert scratch.count("notes") == 4
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_redis_whose_answer_about_a_claim_is_lost_gives_the_same_message_when_asked_again(
+    server: RedisServer, door: Proxy, tmp_path: Path, times: int
+) -> None:
+    """Else nobody could have it before the lease has passed."""
+    settings = Settings(broker=server.url, prefix=tmp_path.name)
+    url = f"redis://127.0.0.1:{door.port}/0"
+    async with opened(settings) as sender, opened(replace(settings, broker=url)) as broker:
+        assert await broker.claim() is None  # the script is on the server
+        await put(sender, "first", "second")
+        door.lose_answers(CLAIM, times)
+        # More often than the client library tries by itself, it is for the caller to ask again.
+        while (delivery := await claim_if_it_answers(broker)) is None:
+            pass
+        assert (delivery.task_id, delivery.attempt) == ("first", 1)
+        assert door.has_lost
+        await broker.acknowledge(delivery)
+        assert await ids(broker) == ["second"]
+
+
+async def claim_if_it_answers(broker: QueueBroker) -> Delivery | None:
+    with suppress(*broker.connection_errors):
+        return await broker.claim()
+    return None
+
+
+def test_a_message_that_comes_again_while_its_start_is_in_doubt_is_run_once(
+    rabbit: RabbitServer, tmp_path: Path, scratch: Scratch
+) -> None:
+    """Its connection is lost: so the server has it back, and the worker cannot know if it began."""
+    with proxy_to(rabbit.port) as door, ExitStack() as stack:
+        prefix = tmp_path.name
+        direct = Settings(broker=rabbit.url, prefix=prefix, heartbeat_interval=1.0, lease=60.0)
+        behind = replace(direct, broker=f"amqp://guest:guest@127.0.0.1:{door.port}/")
+        arguments = ("-c", "2", "-i", USER_TASKS)
+        worker = stack.enter_context(running_worker(behind, tmp_path, *arguments))
+        sender = stack.enter_context(open_sender(direct))
+        sender.value(sender.send("add", 1, 2))
+        notes = str(scratch.directory / "notes")
+
+        def in_doubt(before: int) -> bool:
+            return worker.output().count("Cannot record the start") > before
+
+        for number in range(2):
+            with tasks_out_of_reach(direct):
+                sent = sender.send("note", notes)
+                eventually(lambda: client_for(direct).depths() == [], "it is claimed")
+                door.cut()
+                eventually(lambda number=number: in_doubt(number), "its start is in doubt")
+            sender.value(sent)
+        # Both slots have taken something else since: nothing is still on its way.
+        for _ in range(4):
+            sender.value(sender.send("add", 1, 1))
+    assert scratch.count("notes") == 2
+
+
+# -- Redis freezes, hangs up, and is out of reach ------------------------------------------------
+
+
+def test_a_redis_that_is_frozen_for_twenty_seconds_costs_no_step(
+    patient: tuple[House, WorkerProcess], server: RedisServer, scratch: Scratch, figure: Figure
+) -> None:
+    """Longer than any command may take, and shorter than the lease that is the default."""
+    house, worker = patient
+    outcome = house.create(fault_jobs.two_held_and_more, scratch)
+    deeds: list[str] = []
+
+    def freeze() -> None:
+        if not deeds and scratch.count("held-began") and scratch.count("policy-began"):
+            deeds.append("frozen")
+            before = worker.output().count("Cannot beat")
+            since = time.monotonic()
+            server.freeze()
+            try:
+                eventually(lambda: outcome.says("does not answer"), "the run says it")
+                eventually(lambda: worker.output().count("Cannot beat") > before, "so the worker")
+                time.sleep(max(0.0, FREEZE_SECONDS - (time.monotonic() - since)))
+            finally:
+                server.thaw()
+            figure("frozen for", f"{time.monotonic() - since:.1f} s")
+            scratch.note("go")
+
+    house.execute(outcome, fault_jobs.two_held_and_more, meanwhile=freeze)
+    assert deeds == ["frozen"]
+    assert_each_once(outcome)
+    assert outcome.says("answer again")
+
+
+def test_connections_to_redis_that_are_cut_again_and_again_repeat_and_lose_nothing(
+    patient: tuple[House, WorkerProcess], door: Proxy, scratch: Scratch, figure: Figure
+) -> None:
+    house, _ = patient
+    outcome = house.create(fault_jobs.held_before_fifty, scratch)
+    cuts: list[int] = []
+
+    def cut() -> None:
+        # Once for every five steps that have gone through, and while the others wait.
+        if scratch.count("held-began") and scratch.count("quick") >= 5 * len(cuts):
+            cuts.append(door.cut())
+        if len(cuts) == 9 and not scratch.count("go"):
+            scratch.note("go")
+
+    since = time.monotonic()
+    house.execute(outcome, fault_jobs.held_before_fifty, meanwhile=cut)
+    figure(f"51 steps, with {len(cuts)} cuts", f"{time.monotonic() - since:.1f} s")
+    assert outcome.status is SUCCESS
+    assert len([each for each in cuts if each]) >= 5, cuts
+    assert (scratch.count("held-began"), scratch.count("held-ended")) == (1, 1)
+    assert sorted(scratch.lines("quick")) == sorted(FIFTY)
+
+
+def test_a_redis_behind_a_closed_door_delays_a_run_by_as_long_as_that_and_no_more(
+    patient: tuple[House, WorkerProcess], door: Proxy, scratch: Scratch
+) -> None:
+    house, _ = patient
+    outcome = house.create(fault_jobs.two_held_and_more, scratch)
+    deeds: list[str] = []
+
+    def close() -> None:
+        if not deeds and scratch.count("held-began") and scratch.count("policy-began"):
+            deeds.append("closed")
+            door.refuse()
+            # What runs comes to its end meanwhile, and cannot tell.
+            scratch.note("go")
+            scratch.wait_for("held-ended")
+            scratch.wait_for("policy-ended")
+            eventually(lambda: outcome.says("does not answer"), "the outage is said")
+            door.accept()
+
+    house.execute(outcome, fault_jobs.two_held_and_more, meanwhile=close)
+    assert deeds == ["closed"]
+    assert_each_once(outcome)
+    assert outcome.says("answer again")
+
+
+# -- broker and backend on two servers, of which one goes away -----------------------------------
+
+
+@dataclass
+class TwoServers:
+    """A house whose broker and backend are on two servers, each behind a door."""
+
+    house: House
+    doors: dict[str, Proxy]
+
+
+@pytest.fixture(scope="module", params=["redis-redis", "rabbitmq-redis"])
+def two_servers(
+    request: pytest.FixtureRequest,
+    server: RedisServer,
+    rabbit: RabbitServer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[TwoServers]:
+    directory = tmp_path_factory.mktemp(request.param)
+    with ExitStack() as stack:
+        if request.param == "redis-redis":
+            other = stack.enter_context(own_redis())
+            broker_door = stack.enter_context(proxy_to(other.port))
+            broker = f"redis://127.0.0.1:{broker_door.port}/0"
+        else:
+            broker_door = stack.enter_context(proxy_to(rabbit.port))
+            broker = f"amqp://guest:guest@127.0.0.1:{broker_door.port}/"
+        backend_door = stack.enter_context(proxy_to(server.port))
+        backend = f"redis://127.0.0.1:{backend_door.port}/0"
+        settings = Settings(
+            broker=broker,
+            backend=backend,
+            prefix=directory.name,
+            heartbeat_interval=1.0,
+            lease=60.0,
+        )
+        instance = stack.enter_context(make_instance(directory))
+        stack.enter_context(running_worker(settings, directory, "-c", "2", name="between"))
+        doors = {"broker": broker_door, "backend": backend_door}
+        yield TwoServers(House(settings, instance), doors)
+
+
+@pytest.mark.parametrize("gone", ["broker", "backend"])
+def test_where_one_of_two_servers_is_away_for_a_while_the_run_goes_on_after_it(
+    two_servers: TwoServers, scratch: Scratch, gone: str
+) -> None:
+    """Both slots are free while it is away, and steps wait that nobody can take, or start."""
+    house, door = two_servers.house, two_servers.doors[gone]
+    outcome = house.create(server_jobs.two_generations, scratch)
+    deeds: list[str] = []
+
+    def close() -> None:
+        if not deeds and scratch.count("held-began") == 2:
+            deeds.append(gone)
+            door.refuse()
+            scratch.note("go")
+            scratch.wait_for("held-ended", 2)
+            eventually(lambda: outcome.says("does not answer"), "the outage is said")
+            door.accept()
+
+    house.execute(outcome, server_jobs.two_generations, meanwhile=close)
+    assert deeds == [gone]
+    assert outcome.status is SUCCESS
+    assert outcome.says("answer again")
+    assert (scratch.count("held-began"), scratch.count("held-ended")) == (2, 2)
+    assert sorted(scratch.lines("quick")) == QUICK
+    assert sorted(scratch.lines("after")) == server_jobs.AFTER
