@@ -1,14 +1,16 @@
 """``dagster-celery``: the commands of dagster-celery, done by those of ``dagster-taskiq``."""
 
+import fcntl
 import json
 import os
 import shlex
 import shutil
 import sys
+import time
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -34,6 +36,13 @@ if TYPE_CHECKING:
 NOBODY_THERE = 69
 #: The most often that ``-q`` may be given, as with dagster-celery.
 MAX_QUEUE_OPTIONS = 4
+
+#: The file, beside the config that is written for a worker, which is locked while the worker lives.
+_IN_USE = "in-use"
+#: For how long such a file may not be locked yet, in seconds.
+_NEW_SECONDS = 60.0
+#: The locks of this process.
+_held: list[int] = []
 
 #: How much a worker says where nothing else is asked for.
 DEFAULT_LEVEL = "INFO"
@@ -159,7 +168,9 @@ def get_config_dir(config_yaml: str | None = None) -> str:
     with DagsterInstance.get() as instance:
         root = Path(instance.root_directory)
     directory = root / "dagster_celery" / "config" / str(uuid.uuid4())
+    _remove_left_by_dead(directory.parent)
     directory.mkdir(parents=True, mode=0o700)
+    _hold(directory)
     values = {
         "broker_url": config.get("broker"),
         "result_backend": config.get("backend"),
@@ -171,6 +182,26 @@ def get_config_dir(config_yaml: str | None = None) -> str:
     with os.fdopen(file, "w", encoding="utf8") as output:
         output.writelines(f"{name} = {value!r}\n" for name, value in given.items())
     return str(directory)
+
+
+def _hold(directory: Path) -> None:
+    """Let others see, for as long as this process lives, that its directory is in use."""
+    handle = os.open(directory / _IN_USE, os.O_CREAT | os.O_RDWR, 0o600)
+    # Where the file system has no locks, the directory stays if this process is killed.
+    with suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    _held.append(handle)
+
+
+def _remove_left_by_dead(directory: Path) -> None:
+    """Remove what workers have left that were killed: there may be a password in it."""
+    for lock in directory.glob(f"*/{_IN_USE}"):
+        # One that is in use is locked, one that is new will be in a moment, one that has gone has
+        # been removed by somebody else.
+        with suppress(OSError), lock.open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if time.time() - lock.stat().st_mtime > _NEW_SECONDS:
+                shutil.rmtree(lock.parent)
 
 
 def launch_background_worker(subprocess_args: Sequence[str], env: Mapping[str, str]) -> None:

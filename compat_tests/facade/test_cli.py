@@ -223,6 +223,42 @@ def test_variables_in_config_source_are_read_where_they_are_used(
     assert done.stdout.split() == ["from-the-environment", "redis://:secret@host"]
 
 
+def test_the_config_of_a_worker_that_was_killed_is_removed_by_the_next(
+    dagster_home: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "celery.yaml"
+    path.write_text("execution: {config: {broker: 'redis://:secret@host'}}\n")
+    program = (
+        "import sys, time; from dagster_celery.cli import get_config_dir\n"
+        "print(get_config_dir(sys.argv[1]), flush=True); time.sleep(300)\n"
+    )
+    workers = []
+    directories = []
+    try:
+        for _ in range(2):
+            command = [sys.executable, "-c", program, str(path)]
+            worker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+            workers.append(worker)
+            assert worker.stdout is not None
+            directories.append(Path(worker.stdout.readline().strip()))
+        lives, dies = directories
+        for directory in directories:  # they have been there for long
+            os.utime(directory / "in-use", (0, 0))
+        workers[1].kill()
+        workers[1].wait(30)
+
+        get_config_dir(str(path))
+
+        assert not dies.exists()
+        assert (lives / "dagster_celery_config.py").exists()
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait(30)
+            assert worker.stdout is not None
+            worker.stdout.close()
+
+
 def test_worker_names_have_the_form_of_celerys() -> None:
     assert get_worker_name("mine") == "mine@%h"
     assert re.fullmatch(r"dagster-[0-9a-f]{6}@%h", get_worker_name())

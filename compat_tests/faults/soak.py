@@ -51,7 +51,7 @@ PAUSE = (0.2, 1.5)
 #: Seconds that all runs together may take to end once nobody harms them any more.
 PATIENCE = 240.0
 #: How a run says that its process died before it began: of itself, with its worker, by the clock.
-STILLBORN = ("was killed", "is lost", "to start")
+STILLBORN = ("was killed", "lease of its worker", "is lost", "to start")
 #: What is done, and how often in proportion.
 DEEDS = {
     "kill a child": 6,
@@ -359,7 +359,9 @@ class Soak:
 def _says_why(outcome: Outcome) -> bool:
     if outcome.status is not DagsterRunStatus.FAILURE:
         return False
-    return any(each in outcome.run_failure() for each in STILLBORN)
+    # Dagster's monitoring may write what it has seen a moment after the worker has: two ends.
+    told = [str(event.message) for event in outcome.of(DagsterEventType.RUN_FAILURE)]
+    return any(words in text for text in told for words in STILLBORN)
 
 
 @contextmanager

@@ -53,7 +53,10 @@ def file_of(house: House) -> str:
 @contextmanager
 def locked(house: House) -> Iterator[None]:
     """Have somebody else hold the lock for writing on the broker's file."""
-    with closing(sqlite3.connect(file_of(house), timeout=60, isolation_level=None)) as holder:
+    holder = sqlite3.connect(
+        file_of(house), timeout=60, isolation_level=None, check_same_thread=False
+    )
+    with closing(holder):
         holder.execute("BEGIN EXCLUSIVE")
         yield
         holder.execute("ROLLBACK")
@@ -123,12 +126,12 @@ def test_a_file_that_stays_locked_fails_the_run_with_the_reason_and_nothing_of_i
             if scratch.count("held-began") == 2 and not scratch.count("locked"):
                 scratch.note("locked")
                 lock.enter_context(locked(house))
+                scratch.note("go")  # what runs comes to its end, and more would have to be sent
 
         house.execute(outcome, server_jobs.two_generations, meanwhile=lock_for_good)
         assert outcome.status is FAILURE
         assert "database is locked" in outcome.run_failure()
         lock.close()
-        scratch.note("go")
         client = client_for(house.settings)
         eventually(lambda: client.depths() == [], "what waited has been dropped")
         eventually(lambda: not any(each.running for each in client.workers()))

@@ -39,7 +39,9 @@ from dagster_taskiq.brokers.base import runs_lane
 from dagster_taskiq.client import Order, client_for
 from dagster_taskiq.code_location import check_allowed
 from dagster_taskiq.errors import ConfigError, NotAllowedError
+from dagster_taskiq.settings import Settings
 from dagster_taskiq.task_names import EXECUTE_JOB, EXECUTE_PLAN, RESUME_JOB
+from dagster_taskiq.worker.service import WorkerService
 
 OWN = "compat_tests.security.own_jobs"
 HOSTILE = "compat_tests.security.hostile"
@@ -163,6 +165,18 @@ def test_the_option_wins_over_the_environment(
     monkeypatch.setenv(ALLOW_ENV, "shop, ./jobs.py")
     assert allowed_entries(()) == ("shop", str(Path.cwd().resolve() / "jobs.py"))
     assert allowed_entries(("depot,a.b", "c")) == ("depot", "a.b", "c")
+
+
+def test_a_worker_that_taskiq_starts_is_bounded_by_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    monkeypatch.setenv(ALLOW_ENV, "shop")
+    broker = app.make(Settings(broker=f"sqlite:///{tmp_path / 'queue.db'}"))
+    assert broker.make_service is not None
+    service = broker.make_service()
+    assert isinstance(service, WorkerService)
+    assert service.options.pool.allow == ("shop",)
 
 
 @pytest.mark.parametrize(
@@ -426,8 +440,7 @@ def test_by_the_environment_the_older_command_is_bounded_as_well(
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     command = [sys.executable, "-m", "dagster_celery", "worker", "start", "-A"]
     command += ["dagster_celery.app", "-y", str(config), "-n", "old", "--", "-c", "1"]
-    settings = app.Settings(broker=url)
-    house = House(settings, instance)
+    house = House(Settings(broker=url), instance)
     with (tmp_path / "log").open("ab") as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
     try:

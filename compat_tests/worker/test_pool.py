@@ -163,10 +163,10 @@ async def test_what_ran_as_the_lease_ended_says_so_and_new_children_come_with_th
             await held
         other = asyncio.ensure_future(pid_of(pool, "other", ""))
         aside = asyncio.ensure_future(pool.run_aside(message("aside", "process_id")))
-        await _number_of_children(0)
         # Nobody comes while there is no lease, and nobody is said to have died of that.
-        assert not other.done()
-        assert not aside.done()
+        done, _ = await asyncio.wait({other, aside}, timeout=1.0)
+        assert not done
+        await _number_of_children(0)
         pool.renew(time.monotonic() + 60)
         assert (await aside).error is None
         assert await other
