@@ -595,7 +595,11 @@ class RunLoop:
         died = {task.id for task in ended if self._has_died(task)}
         for flight in [each for each in self._flights.values() if each.task_id in died]:
             del self._flights[flight.step.key]
-            self._unclaimed[flight.step.key] = flight.step
+            self._run_again(flight.step, "its worker or process died without the run")
+
+    def _run_again(self, step: ExecutionStep, why: str) -> None:
+        self._say(f'Step "{step.key}" is run again: {why}.', step)
+        self._unclaimed[step.key] = step
 
     def _adopt(self, step: ExecutionStep, workers: Mapping[str, Worker]) -> Task | None:
         """Go on with a step's last task as if this loop had sent it; send the step without one.
@@ -612,13 +616,13 @@ class RunLoop:
                 break
             task = known
         if task is None:
+            self._say(f'Step "{step.key}" is sent anew: nothing is known of a task of it.', step)
             self._unclaimed[step.key] = step
             return None
         worker = workers.get(task.worker)
         gone = task.state is TaskState.STARTED and worker is not None and worker.is_lost
         if gone and self._client.lose(task, "its worker was lost before the run was resumed"):
-            self._say(f'Step "{step.key}" is run again: its worker was lost.', step)
-            self._unclaimed[step.key] = step
+            self._run_again(step, "its worker was lost")
             return None
         self._flights[step.key] = Flight(step, task.id, task.queue)
         if gone:  # and it has ended by itself, this moment

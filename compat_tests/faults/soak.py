@@ -317,7 +317,8 @@ class Soak:
         wrong += [f"{name}: {each} was worked on by two" for each in scratch.lines("overlaps")]
         tries = Counter(outcome.steps(DagsterEventType.STEP_UP_FOR_RETRY))
         for step, count in begun.items():
-            again = sum(f'"{step}" is run again' in each for each in outcome.engine_says)
+            resumed = (f'"{step}" is run again', f'"{step}" is sent anew')
+            again = sum(each in text for text in outcome.engine_says for each in resumed)
             if count > 1 + tries[step] + again:
                 wrong.append(f"{name}: {step} began {count} times, for {tries[step]} retries")
         if run.status is DagsterRunStatus.SUCCESS:
