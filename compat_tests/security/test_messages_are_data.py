@@ -3,6 +3,7 @@
 What the records would have done if somebody had believed them is to make a file.
 """
 
+import asyncio
 import json
 import os
 import pickle
@@ -26,12 +27,14 @@ from compat_tests.security import own_jobs
 from compat_tests.waiting import eventually_async
 from compat_tests.workers import running_worker
 from dagster_taskiq import app
-from dagster_taskiq.backends.base import StateBackend, Task, TaskState
+from dagster_taskiq.backends.base import StateBackend, Task, TaskState, worker_channel
 from dagster_taskiq.brokers.base import QueueBroker
 from dagster_taskiq.client import Order, client_for
 from dagster_taskiq.errors import TaskFailedError
 from dagster_taskiq.settings import Settings
 from dagster_taskiq.task_names import EXECUTE_PLAN
+from dagster_taskiq.worker.control import Command, Control, command
+from dagster_taskiq.worker.pool import Pool, PoolOptions
 
 pytestmark = pytest.mark.anyio
 
@@ -175,6 +178,38 @@ async def test_an_error_of_a_module_that_is_not_there_is_not_imported(broker: Qu
     assert result.error is not None
     assert result.error.args == ("its text",)
     assert "compat_tests.security.hostile" not in sys.modules
+
+
+# -- mail ----------------------------------------------------------------------------------------
+
+#: What is no command, in JSON.
+NO_COMMANDS: tuple[Any, ...] = (
+    [],
+    "kill",
+    7,
+    None,
+    {},
+    {"command": "os.system", "task": "true"},
+    {"command": ["kill"]},
+    {"command": "revoke", "task": "t", "after": "soon"},
+    {"command": "revoke", "task": {}, "after": [1]},
+)
+
+
+async def test_a_worker_goes_on_obeying_after_mail_that_is_no_command(broker: QueueBroker) -> None:
+    backend = backend_of(broker)
+    pool = Pool(broker.settings, PoolOptions(concurrency=1, max_runs=1), "w", lambda _: None)
+    drained = asyncio.Event()
+    control = Control(backend, "w", pool, drained.set, pytest.fail)
+    for body in NO_COMMANDS:
+        await backend.post(worker_channel("w"), body)
+    await backend.post(worker_channel("w"), command(Command.DRAIN))
+    obeying = asyncio.ensure_future(control.run())
+    try:
+        await asyncio.wait_for(drained.wait(), 60)
+    finally:
+        obeying.cancel()
+        await asyncio.gather(obeying, return_exceptions=True)
 
 
 # -- the arguments of Dagster's tasks ------------------------------------------------------------

@@ -74,7 +74,11 @@ class Control:
                 continue
             for mail in mails:
                 self._cursor = mail.cursor
-                self._obey(mail.body)
+                try:
+                    self._obey(mail.body)
+                except (AttributeError, TypeError, ValueError):
+                    # Whoever wrote that, the commands after it count.
+                    logger.warning("Ignored a command that cannot be read: %.200r.", mail.body)
 
     def _obey(self, body: dict[str, Any]) -> None:
         name = body.get("command")
