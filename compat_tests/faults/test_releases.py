@@ -79,6 +79,7 @@ class Load:
     house: House
     scratch: Scratch
     outcomes: list[Outcome] = field(default_factory=list)
+    going: list[Outcome] = field(default_factory=list)
 
     def until(self, holds: Callable[[], Any], what: str) -> None:
         """Keep runs going until something holds."""
@@ -91,13 +92,16 @@ class Load:
 
     @property
     def ended(self) -> int:
-        return sum(each.run.is_finished for each in self.outcomes)
+        """How many had ended at the last look."""
+        return len(self.outcomes) - len(self.going)
 
     def _top_up(self) -> None:
-        while len(self.outcomes) - self.ended < AT_ONCE:
+        self.going = [each for each in self.going if not each.run.is_finished]
+        while len(self.going) < AT_ONCE:
             outcome = self.house.create(releases_jobs.shift, self.scratch)
             self.house.instance.launch_run(outcome.run_id, None)
             self.outcomes.append(outcome)
+            self.going.append(outcome)
 
 
 @pytest.mark.timeout(400)
