@@ -296,13 +296,15 @@ class RunLoop:
         self._flights[step.key] = flight
         self._send(flight)
 
-    def _send(self, flight: Flight) -> None:
+    def _send(self, flight: Flight) -> bool:
+        """Send a step, or keep it for later; return whether the broker has taken it."""
         step = flight.step
         order = self._orders.order(step, flight.task_id, self._active.get_known_state())
         if self._reach(lambda: self._client.submit(order)) is None:
             self._unsent[step.key] = flight
-            return
+            return False
         self._unsent.pop(step.key, None)
+        self._end_outage()
         # Said after the fact: while this is being written, a worker already picks the task up.
         DagsterEvent.step_worker_starting(
             self._context.for_step(step),
@@ -314,11 +316,11 @@ class RunLoop:
                 "broker": redact(self._settings.broker),
             },
         )
+        return True
 
     def _send_unsent(self) -> None:
         for flight in list(self._unsent.values()):
-            self._send(flight)
-            if self._away_since is not None:
+            if not self._send(flight):
                 return
 
     def _task_id(self, step: ExecutionStep, incarnation: int) -> str:
@@ -380,11 +382,19 @@ class RunLoop:
             elif now - self._away_since > OUTAGE_SECONDS:
                 raise
             return None
-        if self._away_since is not None:
+        self._end_outage()
+        return answer
+
+    def _end_outage(self) -> None:
+        """Say that broker and backend answer again, if they do.
+
+        One whose disk is full, or who takes no writes for another reason, still lets itself be
+        read: that is no answer for as long as there are steps that it does not take.
+        """
+        if self._away_since is not None and not self._unsent:
             away = time.monotonic() - self._away_since
             self._away_since = None
             self._say(f"Broker and backend answer again, after {away:.0f} s.")
-        return answer
 
     # Health.
 

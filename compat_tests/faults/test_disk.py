@@ -220,12 +220,10 @@ def _open_together(homes: list[str], start: Barrier, failures: "Queue[str]") -> 
             failures.put(f"{home}: {error!r}")
 
 
-def test_processes_that_open_a_new_instance_at_the_same_moment_all_come_in(
-    tmp_path: Path, figure: Figure
-) -> None:
+def test_processes_that_open_a_new_instance_at_the_same_moment_all_come_in(tmp_path: Path) -> None:
     """As the children of several workers may, with their first steps."""
     context = multiprocessing.get_context("spawn")
-    homes = [str(tmp_path / f"home{number}") for number in range(5)]
+    homes = [str(tmp_path / f"home{number}") for number in range(4)]
     for home in homes:
         Path(home).mkdir()
     start, failures = context.Barrier(3), context.Queue()
@@ -244,15 +242,13 @@ def test_processes_that_open_a_new_instance_at_the_same_moment_all_come_in(
         with DagsterInstance.from_config(home) as instance:
             revisions.add(str(instance.run_storage.alembic_version()))
             revisions.add(str(instance.event_log_storage.alembic_version()))
-    figure("revisions of the tables", revisions)
+    assert len(revisions) == 1, revisions
 
 
-@pytest.mark.parametrize("round_", range(2))
 def test_workers_and_a_run_that_start_together_on_a_new_home_meet_in_peace(
-    dagster_home: Path, tmp_path: Path, scratch: Scratch, round_: int
+    dagster_home: Path, tmp_path: Path, scratch: Scratch
 ) -> None:
     """Neither Dagster's tables are there nor ours. A worker leaves Dagster's to the run."""
-    del round_
     settings = Settings(heartbeat_interval=0.5, lease=30.0)
     config = tmp_path / "run.yaml"
     config.write_text(yaml.safe_dump({"execution": {"config": executor_config(settings)}}))
