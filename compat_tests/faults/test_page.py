@@ -14,7 +14,7 @@ NAMED = re.findall(r"`(\w+(?:/\w+)*\.py)::(\w+)`", PAGE.read_text())
 HERE = Path(__file__).parent
 
 
-def tests_in(path: Path) -> set[str]:
+def functions_of(path: Path) -> set[str]:
     """Return the names of a file's tests."""
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
     body = ast.parse(path.read_text()).body
@@ -25,7 +25,7 @@ def tests_in(path: Path) -> set[str]:
 
 @pytest.mark.parametrize(("file", "test"), sorted(set(NAMED)))
 def test_a_test_that_the_page_names_is_there(file: str, test: str) -> None:
-    assert test in tests_in(ROOT / "compat_tests" / file)
+    assert test in functions_of(ROOT / "compat_tests" / file)
 
 
 @pytest.mark.parametrize(
@@ -33,4 +33,4 @@ def test_a_test_that_the_page_names_is_there(file: str, test: str) -> None:
 )
 def test_the_page_names_every_test_of_a_fault(path: Path) -> None:
     named = {test for file, test in NAMED if file == f"faults/{path.name}"}
-    assert named == tests_in(path)
+    assert named == functions_of(path)
