@@ -484,7 +484,7 @@ def test_a_task_may_have_any_id(place: Place, task_id: str) -> None:
         backend = broker.result_backend
         assert isinstance(backend, StateBackend)
         await broker.startup()
-        task = Task(id=task_id, name="some_task", queue="queue", run_id="r=1", worker="wörker")
+        task = Task(task_id, "some_task", "queue", run_id="r=1", step_key="ß", worker="wörker")
         await backend.submitted([task])
         message = Order(id=task_id, name="some_task", kwargs={}, queue="queue").message()
         await broker.kick(broker.formatter.dumps(message))
