@@ -483,7 +483,7 @@ def test_a_run_that_is_sent_again_while_it_runs_and_when_it_has_ended_is_execute
     scratch.wait_for("waiting")
     fleet.client.submit(order_of(fleet, outcome))
     dropped = f"Dropped task {outcome.run_id}"
-    eventually(lambda: f"{dropped}: it runs here" in worker_log(fleet), "the second is dropped")
+    eventually(lambda: f"{dropped}: it is STARTED" in worker_log(fleet), "the second is dropped")
     scratch.note("release")
     fleet.wait(outcome)
     eventually(lambda: _state(fleet, outcome) == "SUCCESS", "the task has ended")
