@@ -437,7 +437,8 @@ def test_a_task_that_has_expired_when_its_turn_comes_is_not_started_and_ends_as_
     by_label = sender.send("note", place.path("notes"), expires_at=expires_at)
     notes = {"path": place.path("notes")}
     name, id_ = f"{USER_TASKS}:note", "ordered"
-    client.submit(Order(id_, name, notes, "dagster", run_id="run", expires_at=expires_at))
+    of_a_step = {"run_id": "run", "step_key": "step"}
+    client.submit(Order(id_, name, notes, "dagster", expires_at=expires_at, **of_a_step))
     in_time = sender.send("note", place.path("in-time"), expires_at=time.time() + 3600)
     eventually(lambda: time.time() > expires_at)
     place.write("go")
