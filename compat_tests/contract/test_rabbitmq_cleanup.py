@@ -88,7 +88,8 @@ async def pass_through(broker: QueueBroker, backend: StateBackend, names: Sequen
     async def one(number: int, name: str) -> None:
         async with places:
             is_step = number % 4 != 0
-            task = Task(name, "t", "q", run_id="run" if is_step else "", worker="w1")
+            run = {"run_id": "run", "step_key": "step"} if is_step else {}
+            task = Task(name, "t", "q", worker="w1", **run)
             await backend.submitted([task])
             await put(broker, name, priority=number % 5)
             delivery = await claim(broker)
