@@ -7,7 +7,7 @@ OLDEST_VENV := .venv-oldest
 OLDEST := dagster==1.13.0
 # Tests wait for processes to start more than they compute. Those that share workers and servers
 # stay together (compat_tests/conftest.py says which).
-SPREAD := -n 4
+SPREAD := -n 3
 
 .PHONY: help demo demo-ui test lint tests legacy tests-oldest servers soak bench clean
 

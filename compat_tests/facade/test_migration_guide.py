@@ -93,13 +93,17 @@ def test_a_command_is_there_with_all_its_options(
     monkeypatch.chdir(tmp_path)
     program, *words = shlex.split(line)
     command = PROGRAMS[program]
+    context = click.Context(command, info_name=program, **command.context_settings)
     while isinstance(command, click.Group) and words:
         name = words.pop(0)
-        found = command.get_command(click.Context(command), name)
+        found = command.get_command(context, name)
         assert found is not None, f"{line}: there is no {name}"
         command = found
+        if isinstance(command, click.Group):
+            context = click.Context(command, context, name)
     if not isinstance(command, click.Group):
-        command.make_context(line, words)  # a UsageError where it has no such option
+        # A UsageError where it has no such option. The command keeps what its context says of -h.
+        command.make_context(line, words, context)
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"`make (\w+)`", PROSE))))

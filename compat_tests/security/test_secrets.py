@@ -155,6 +155,7 @@ class Deployment:
         return Outcome(instance, run.run_id, scratch)
 
 
+@pytest.mark.timeout(420)
 @pytest.mark.parametrize("kind", SERVERS)
 def test_a_password_is_nowhere(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "server").mkdir()

@@ -173,6 +173,8 @@ class Pool:
         self._background: set[asyncio.Task[Any]] = set()
         self._deadline = 0.0
         self._renewed = asyncio.Event()
+        #: When the lease was last renewed after it had run out, of ``time.monotonic()``.
+        self._renewed_late_at = 0.0
         self._closing = False
         self._mirror = Mirror()
 
@@ -277,6 +279,8 @@ class Pool:
 
     def renew(self, deadline: float) -> None:
         """Let the children live until ``deadline`` (of ``time.monotonic()``)."""
+        if not self._is_leased:
+            self._renewed_late_at = time.monotonic()
         self._deadline = deadline
         self._renewed.set()
         for child in [*self._starting, *self._idle, *self._busy.values()]:
@@ -439,7 +443,7 @@ class Pool:
             code = await self._exit_code(child)
             if child.stop_reason is not None:
                 raise _stopped(child, TaskCutShortError)
-            end = self._lease_end if self._has_lapsed(code) else describe_exit(code)
+            end = self._lease_end if self._has_lapsed(child, code) else describe_exit(code)
             raise ChildDiedError(
                 f"The process that ran the task (pid {child.pid}, worker {self.worker_name}) {end}."
             )
@@ -454,9 +458,10 @@ class Pool:
                 self._in_background(self._dispose(child))
                 self._top_up()
 
-    def _has_lapsed(self, code: int | None) -> bool:
-        """Whether it is its deadline that a child has died of."""
-        return code == -signal.SIGKILL and not self._is_leased
+    def _has_lapsed(self, child: _Child, code: int | None) -> bool:
+        """Whether it is its deadline that a child has died of, also where a beat came after it."""
+        lapsed = not self._is_leased or child.since < self._renewed_late_at
+        return code == -signal.SIGKILL and lapsed
 
     @property
     def _is_leased(self) -> bool:
