@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote
 
@@ -95,13 +96,15 @@ SERVERS = {"redis": a_redis, "rabbitmq": a_rabbit}
 class Deployment:
     """A home, a directory for temporary files, and whatever was said by whom."""
 
-    def __init__(self, place: Place, directory: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, place: Place, directory: Path, temporary: Path, environment: Mapping[str, str]
+    ) -> None:
         self.place = place
         self.directory = directory
         self.home = directory / "home"
-        self.temporary = directory / "temporary"
+        self.temporary = temporary
         self.said = directory / "said"
-        for each in (self.home, self.temporary, self.said):
+        for each in (self.home, self.said):
             each.mkdir()
         self.environment = {
             **environment,
@@ -162,8 +165,9 @@ def test_a_password_is_nowhere(kind: str, tmp_path: Path, monkeypatch: pytest.Mo
     notes = [Scratch(tmp_path / name) for name in ("launched", "executed")]
     for each in notes:
         each.directory.mkdir()
-    with SERVERS[kind](tmp_path / "server") as place:
-        deployment = Deployment(place, tmp_path, os.environ)
+    # Sockets lie in it, whose paths may not be long.
+    with TemporaryDirectory() as temporary, SERVERS[kind](tmp_path / "server") as place:
+        deployment = Deployment(place, tmp_path, Path(temporary), os.environ)
         for name, value in deployment.environment.items():
             monkeypatch.setenv(name, value)
         # The file says where the secrets are; the command line has them once, in the open.
