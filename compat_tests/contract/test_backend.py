@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -706,6 +707,26 @@ async def test_what_has_expired_is_swept_and_what_has_not_ended_stays(
         await store(backend, result_of("young"), "young")
         await backend.sweep()
         assert (await backend.get_result("young")).return_value == "young"
+
+
+async def test_a_task_that_never_ends_leaves_the_embedded_file_a_month_after_its_last_sign(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "queue.db"
+    async with opened(Settings(broker=f"sqlite:///{file}")) as backend:
+        sent = replace(TASK, worker="")
+        await backend.submitted([replace(sent, id="waiting"), replace(sent, id="young")])
+        await started(backend, replace(TASK, id="abandoned", worker="killed"))
+        await started(backend, replace(TASK, id="running", worker="w1"))
+        await backend.beat(worker("w1", "running"))
+        with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+            connection.execute(
+                "UPDATE dagster_taskiq_tasks SET submitted_at = 1, started_at = min(started_at, 1)"
+                " WHERE id <> 'young'"
+            )
+        await backend.sweep()
+        left = await backend.tasks(["waiting", "young", "abandoned", "running"])
+        assert sorted(left) == ["running", "young"]
 
 
 async def test_every_key_on_redis_expires_but_those_of_the_workers(

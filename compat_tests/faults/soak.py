@@ -337,12 +337,21 @@ class Soak:
         """Wait until nothing is left on the server that was not there in the beginning.
 
         Of a worker that was killed, and of a run whose process was, some mail and a name stay for
-        a day: as many as there were deeds, however many runs there were. On RabbitMQ each process
-        has a box for its mail, as long as it lives.
+        a day: as many as there were deeds, however many runs there were. The task of a run that it
+        held stays STARTED, for a month, where the run was given up, or where the next worker that
+        had it died before it could see to the task of the first. On RabbitMQ each process has a
+        box for its mail, as long as it lives.
         """
         harm = sum(self.books.deeds.values())
+        deaths = self.books.deeds["kill a worker"] + self.books.deeds["freeze a worker"]
+        given_up = sum(each.status is not DagsterRunStatus.SUCCESS for each in self._outcomes)
         processes = 1 + len(self._workers) * (1 + 2 * SLOTS)
-        spared = {"mail": harm, "worker": harm, "mail-of": processes}
+        spared = {
+            "mail": harm,
+            "worker": harm,
+            "task": deaths and deaths + given_up,
+            "mail-of": processes,
+        }
 
         def is_flat() -> bool:
             after = self._kept()

@@ -12,6 +12,7 @@ from dagster_taskiq.backends.base import (
     FROM_START,
     KEEP_SECONDS,
     MAIL_LENGTH,
+    UNFINISHED_SECONDS,
     Mail,
     StateBackend,
     Task,
@@ -223,13 +224,25 @@ class SqlBackend(StateBackend):
         await self.connection.write(work)
 
     async def sweep(self) -> None:
-        """Delete tasks past their time to live, and mail and workers of yesterday."""
+        """Delete tasks past their time to live, and mail and workers of yesterday.
+
+        A task that never ended goes when nothing was heard of it for a month and its worker, if it
+        had one, has gone before.
+        """
         now = time.time()
-        ended = sql.tasks.c.finished_at
+        task, long_ago = sql.tasks.c, now - UNFINISHED_SECONDS
         expired = (
-            sql.tasks.delete().where(ended > 0, ended < now - self.settings.result_ttl),
+            sql.tasks.delete().where(
+                task.finished_at > 0, task.finished_at < now - self.settings.result_ttl
+            ),
             sql.mail.delete().where(sql.mail.c.created_at < now - KEEP_SECONDS),
             sql.workers.delete().where(sql.workers.c.beat_at < now - KEEP_SECONDS),
+            sql.tasks.delete().where(
+                task.finished_at == 0,
+                task.submitted_at < long_ago,
+                task.started_at < long_ago,
+                task.worker.not_in(sa.select(sql.workers.c.id)),
+            ),
         )
 
         def work(connection: Connection) -> None:
