@@ -4,17 +4,6 @@ import multiprocessing
 import socket
 from multiprocessing import forkserver
 
-#: What it imports: Dagster, what runs a task, and what nearly every task imports as it starts.
-PRELOAD = [
-    "dagster_taskiq.worker.child",
-    "dagster_taskiq.brokers.sql",
-    "dagster_taskiq.backends.sql",
-    "dagster_taskiq.brokers.redis",
-    "dagster_taskiq.backends.redis",
-    "dagster._core.storage.event_log.sqlite.sqlite_event_log",
-    "dagster._core.storage.runs.sqlite.sqlite_run_storage",
-]
-
 #: Where children come from.
 context = multiprocessing.get_context("forkserver")
 
@@ -29,5 +18,5 @@ def child(channel: socket.socket, lifeline: socket.socket) -> None:
 
 def start() -> None:
     """Start the server, unless it runs; it imports what children need, and this does not wait."""
-    context.set_forkserver_preload(PRELOAD)
+    context.set_forkserver_preload(["dagster_taskiq.worker.preload"])
     forkserver.ensure_running()
