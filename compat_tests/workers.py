@@ -5,12 +5,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import click
 import yaml
 
+from dagster_taskiq.cli import cli
+from dagster_taskiq.cli.worker import start
 from dagster_taskiq.client import client_for
 from dagster_taskiq.settings import Settings
 
@@ -88,6 +92,13 @@ def executor_config(settings: Settings) -> dict[str, object]:
         "result_ttl": settings.result_ttl,
         "worker_lost": settings.worker_lost.value,
     }
+
+
+def options_of_start(arguments: Sequence[str]) -> dict[str, Any]:
+    """Return what ``dagster-taskiq worker start`` reads from its arguments, and runs nothing."""
+    # A command keeps, for all who come later, which of -h and --help its first context allowed.
+    program = click.Context(cli, **cli.context_settings)
+    return start.make_context("start", list(arguments), program).params
 
 
 @contextmanager

@@ -15,10 +15,9 @@ import psutil
 import pytest
 
 from compat_tests.waiting import eventually
-from compat_tests.workers import ROOT
+from compat_tests.workers import ROOT, options_of_start
 from dagster_celery._translate.names import NAMES
 from dagster_celery.cli import COMMAND_LINE
-from dagster_taskiq.cli.worker import start
 from dagster_taskiq.demo.story import RunStory
 from dagster_taskiq.tags import OLDER_NAMES
 from examples.demo import JOBS, RETRIED, show_off
@@ -126,7 +125,7 @@ def test_each_replacement_is_named(untouched: Outcome) -> None:
             assert (name in source) == (instead in texts), name
     served = {}
     for words in re.findall(r"dagster-taskiq worker start (.*) \(and -b", texts):
-        options = start.make_context("start", shlex.split(words)).params
+        options = options_of_start(shlex.split(words))
         served[options["queues"]] = options["concurrency"]
     assert served == {("dagster",): 4, ("crunch",): 2}
 

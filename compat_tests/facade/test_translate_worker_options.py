@@ -6,20 +6,19 @@ import pytest
 from celery.bin.worker import worker as celery_worker
 from celery.utils.nodenames import default_nodename, host_format
 
+from compat_tests.workers import options_of_start
 from dagster_celery._translate.rows import Fate
 from dagster_celery._translate.worker_options import (
     WORKER_OPTIONS,
     expand_node_name,
     translate_arguments,
 )
-from dagster_taskiq.cli.worker import start
 from dagster_taskiq.errors import ConfigError
 
 
 def as_the_engine_reads(arguments: list[str]) -> dict[str, Any]:
     """Return what the engine's command makes of them, without what was not given."""
-    params = start.make_context("start", list(arguments)).params
-    defaults = start.make_context("start", []).params
+    params, defaults = options_of_start(arguments), options_of_start([])
     return {name: value for name, value in params.items() if value != defaults[name]}
 
 

@@ -178,9 +178,11 @@ class RedisConnection:
         )
 
     def _make_client(self) -> "Redis":
-        # One quick second try inside the client; longer outages are for those who know whether
-        # to wait (a worker does) or to say so (a submit does).
-        retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=1)
+        # One quick second try inside the client where a connection has gone; longer outages are for
+        # those who know whether to wait (a worker does) or to say so (a submit does). What has
+        # timed out is not tried again: connecting and commanding each would, and a server that is
+        # frozen was told of after four times the timeout, which is longer than a lease.
+        retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), 1, (ConnectionError,))
         if "+sentinel" not in scheme_of(self.url):
             self._check_url()
             return Redis.from_url(self.url, retry=retry, **self._options)
