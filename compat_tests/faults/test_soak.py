@@ -9,7 +9,7 @@ from compat_tests.faults.conftest import Figure
 from compat_tests.faults.soak import soak
 
 #: How long harm is done, in seconds.
-SECONDS = 25.0
+SECONDS = 15.0
 
 
 @pytest.mark.timeout(600)
