@@ -19,7 +19,7 @@ from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, JobDefi
 from dagster._cli.api import _execute_run_command_body, _resume_run_command_body
 from dagster._core.definitions.reconstruct import ReconstructableJob
 from dagster._core.events import DagsterEvent, EngineEventData
-from dagster._core.execution.api import create_execution_plan, execute_plan_iterator
+from dagster._core.execution.api import execute_plan_iterator
 from dagster._core.execution.context_creation_job import create_context_free_log_manager
 from dagster._core.origin import JobPythonOrigin
 from dagster._core.storage.dagster_run import DagsterRun
@@ -44,6 +44,7 @@ from dagster_taskiq.event_log import spare_setup
 from dagster_taskiq.leftovers import end_run, stop_steps
 from dagster_taskiq.performing import describe_failure, surroundings
 from dagster_taskiq.settings import EMBEDDED_FILE, settings_of_worker
+from dagster_taskiq.step_plans import plan_of_step
 from dagster_taskiq.task_names import EXECUTE_JOB, EXECUTE_PLAN, RESUME_JOB, SETTLE_RUN
 
 #: A run that has not been started: what ``execute_job`` may start.
@@ -147,13 +148,7 @@ def execute_plan(
         load_data = _load_data_of(instance, run)
         if load_data is not None:
             job = job.with_repository_load_data(load_data)
-        plan = create_execution_plan(
-            job,
-            run.run_config,
-            step_keys_to_execute=args.step_keys_to_execute,
-            known_state=args.known_state,
-            repository_load_data=load_data,
-        )
+        plan = plan_of_step(job, run, args, load_data)
     except NotAllowedError:
         raise
     except Exception as error:

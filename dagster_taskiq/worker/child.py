@@ -32,7 +32,7 @@ from dagster_taskiq.errors import (
 )
 from dagster_taskiq.performing import Surroundings, describe_failure, perform, surrounded_by
 from dagster_taskiq.settings import Settings, belong_to_worker
-from dagster_taskiq.worker import frames, logs, storage
+from dagster_taskiq.worker import frames, logs, run_configs, storage
 from dagster_taskiq.worker.deadline import killer
 
 #: Errors of a task after which its child is not used again: it was interrupted at a moment that is
@@ -98,6 +98,7 @@ def _serve(channel: socket.socket) -> None:
     here = Surroundings(worker_name, wake, orchestrating)
     logs.install(mirror)
     storage.install()
+    run_configs.install()
 
     while (frame := frames.receive(channel)) is not None:
         message = TaskiqMessage.model_validate(frame["run"])

@@ -1,0 +1,78 @@
+"""The plan of a run, kept from one of its steps to the next.
+
+To execute one step, Dagster plans the whole job and then leaves out all other steps, so that a step
+costs the more the more of them there are. In a child that executes many steps of one run the whole
+plan is made once; what a step has of its own is then put in, in the same way.
+"""
+
+from collections import OrderedDict
+
+from dagster import JobDefinition
+from dagster._core.definitions.reconstruct import ReconstructableJob
+from dagster._core.definitions.repository_definition import RepositoryLoadData
+from dagster._core.execution.api import create_execution_plan
+from dagster._core.execution.plan.plan import ExecutionPlan
+from dagster._core.execution.plan.state import KnownExecutionState
+from dagster._core.storage.dagster_run import DagsterRun
+from dagster._core.system_config.objects import ResolvedRunConfig
+from dagster._grpc.types import ExecuteStepArgs
+from dagster._serdes import serialize_value
+
+#: How many plans are kept: a worker has the steps of few runs at a time.
+MOST_PLANS = 4
+
+_Kept = tuple[JobDefinition, ExecutionPlan, ResolvedRunConfig]
+
+#: By run and what its dynamic outputs have become; the one that was used last is at the end. The
+#: job's definition is kept with it, since code that is loaded anew may plan otherwise.
+_kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
+
+
+def plan_of_step(
+    job: ReconstructableJob,
+    run: DagsterRun,
+    args: ExecuteStepArgs,
+    load_data: RepositoryLoadData | None,
+) -> ExecutionPlan:
+    """Return the plan that ``create_execution_plan`` makes for one step of a run.
+
+    Args:
+        job: the run's job, as it is loaded in this process.
+        run: the run.
+        args: which step, and what is known of the run.
+        load_data: what the run's repository was loaded with, if that is on record.
+
+    Raises:
+        whatever Dagster raises where the job cannot be loaded or planned, or has no such step.
+    """
+    state = args.known_state or KnownExecutionState()
+    definition, whole, config = _whole_plan(job, run, state, load_data)
+    # Making a part of a plan may add to these, where outputs are dynamic.
+    own = whole._replace(
+        known_state=state,
+        step_dict=dict(whole.step_dict),
+        step_dict_by_key=dict(whole.step_dict_by_key),
+    )
+    return own.build_subset_plan(list(args.step_keys_to_execute or ()), definition, config)
+
+
+def _whole_plan(
+    job: ReconstructableJob,
+    run: DagsterRun,
+    state: KnownExecutionState,
+    load_data: RepositoryLoadData | None,
+) -> _Kept:
+    definition = job.get_definition()
+    # Nothing else of the state decides which steps there are.
+    mappings = KnownExecutionState(dynamic_mappings=state.dynamic_mappings)
+    key = run.run_id, serialize_value(mappings)
+    kept = _kept.pop(key, None)
+    if kept is None or kept[0] is not definition:
+        plan = create_execution_plan(
+            job, run.run_config, known_state=mappings, repository_load_data=load_data
+        )
+        kept = definition, plan, ResolvedRunConfig.build(definition, run.run_config)
+    _kept[key] = kept
+    while len(_kept) > MOST_PLANS:
+        _kept.popitem(last=False)
+    return kept
