@@ -253,6 +253,15 @@ def test_a_revoked_task_is_stopped_and_may_clean_up(
     ends_as(client, task_id, TaskState.REVOKED)
 
 
+def test_a_task_is_stopped_with_the_reason_also_where_the_mail_about_it_is_lost(
+    sender: Sender, client: Client, place: Place
+) -> None:
+    task_id = sender.send("hold", place.path("started"), place.path("never"), place.path("ended"))
+    place.pid("started")
+    client._call(lambda: client.backend.revoke([task_id], "nobody wants it"))
+    assert "nobody wants it" in str(sender.error(task_id))
+
+
 @one_broker
 def test_a_worker_that_a_script_has_started_in_the_background_stops_tasks_gently_too(
     start_worker: StartWorker, settings: Settings, own_sender: Sender, place: Place

@@ -52,8 +52,12 @@ class Liveness:
         self._beat_at = sent
         tell_ready()
         self._pool.renew(sent + self._lease)
-        for task_id in stop:
-            self._pool.stop(task_id, "it was revoked")
+        if stop:
+            # Before their mail, or in place of it: why they must stop is on record as well.
+            known = await self._backend.tasks(stop)
+            for task_id in stop:
+                why = known[task_id].error if task_id in known else ""
+                self._pool.stop(task_id, why or "it was revoked")
         if sent - self._swept_at > SWEEP_SECONDS:
             self._swept_at = sent
             await self._backend.sweep()
