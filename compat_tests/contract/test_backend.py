@@ -689,6 +689,17 @@ def test_a_caller_that_is_not_async_reads_and_forgets_the_result_of_a_task(
     assert sorted(client.tasks(["t", "failing", "unwanted"])) == ["failing"]
 
 
+async def test_a_result_that_is_gone_is_no_result_of_none(settings: Settings) -> None:
+    async with opened(settings) as backend:
+        for task in (Task("user's", worker="w1"), TASK):
+            await started(backend, task)
+            assert await backend.finish(task, TaskState.SUCCESS, "", None)
+        result = await backend.get_result("user's")
+        assert result.is_err
+        assert "is not there any more" in str(result.error)
+        assert not (await backend.get_result(TASK.id)).is_err  # a step never has one
+
+
 @pytest.mark.parametrize("broker_kind", ["embedded", "memory"], indirect=True)
 async def test_what_has_expired_is_swept_and_what_has_not_ended_stays(
     settings: Settings,

@@ -335,6 +335,9 @@ class StateBackend(AsyncResultBackend[Any]):
     async def get_result(self, task_id: str, with_logs: bool = False) -> TaskiqResult[Any]:
         """Return a task's result (taskiq's own hook); a revoked or lost task has an error.
 
+        So has one whose result is not there any more, although the task has ended well. A step or
+        run has none to begin with.
+
         Raises:
             ResultGetError: the task has not ended, or its result has expired.
             TaskFailedError: the stored result is not one, or names something to be called.
@@ -358,6 +361,11 @@ class StateBackend(AsyncResultBackend[Any]):
             error = TaskRevokedError(task.error)
         elif task.state is TaskState.FAILURE:
             error = TaskFailedError(task.error)
+        elif not task.run_id:
+            error = TaskFailedError(
+                f"Task {task_id} has succeeded, but its result is not there any more: it has "
+                "expired, or was lost with data of the server's. What the task did is done."
+            )
         return TaskiqResult(
             is_err=error is not None,
             return_value=None,
