@@ -45,7 +45,7 @@ class BenchmarkError(Exception):
     """A run failed, or a process did not do what it should; the text has the ends of the logs."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Contender:
     """One way to run a job.
 
