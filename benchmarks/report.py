@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chart import Panel, stacked_bars
-from benchmarks.sides import PLACES, REDIS, Contender
+from benchmarks.sides import PLACES, REDIS, SLOTS, Contender
 
-#: What is written in place of a figure where something does not come to its end.
+#: What is written in place of a figure, where something does not happen at all, or goes wrong.
 NEVER = "never"
+FAILS = "fails"
 
 #: Columns, as (title, whose figure, divided by whose).
 COLUMNS = (
@@ -40,6 +41,7 @@ class Figures:
     """Every figure of every round."""
 
     rounds: int
+    cores: int = field(default_factory=lambda: os.cpu_count() or 1)
     #: By name, who, and place.
     values: dict[tuple[str, str, str], list[float | str]] = field(default_factory=dict)
     #: The unit of each figure, by its name.
@@ -82,7 +84,7 @@ class Figures:
 
     def as_json(self) -> dict[str, Any]:
         return {
-            "machine": {"cores": os.cpu_count(), "system": platform.platform(terse=True)},
+            "machine": {"cores": self.cores, "system": platform.platform(terse=True)},
             "rounds": self.rounds,
             "versions": self.versions,
             "figures": [
@@ -97,7 +99,9 @@ class Figures:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "Figures":
-        figures = cls(document["rounds"], versions=document["versions"])
+        figures = cls(
+            document["rounds"], document["machine"]["cores"], versions=document["versions"]
+        )
         for row in document["figures"]:
             figures.units[row["name"]] = row["unit"]
             figures.values[row["name"], row["who"], row["place"]] = row["rounds"]
@@ -160,7 +164,8 @@ def _short(value: float | str) -> str:
 
 def heading(figures: Figures) -> str:
     """Return what was compared, in a few lines."""
-    lines = [f"Medians of {figures.rounds} rounds on {os.cpu_count()} cores."]
+    rounds = f"Medians of {figures.rounds} rounds" if figures.rounds > 1 else "One round"
+    lines = [f"{rounds} on {figures.cores} cores, with {SLOTS} slots."]
     for who, versions in figures.versions.items():
         if who in {"original", "ours"}:
             known = ", ".join(f"{name} {each}" for name, each in versions.items())

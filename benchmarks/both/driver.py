@@ -196,7 +196,7 @@ def serve(orders: IO[str], answers: IO[str]) -> None:
             try:
                 answer = {"answer": getattr(driver, order.pop("do"))(**order)}
             except Exception as error:
-                answer = {"error": repr(error)}
+                answer = {"error": f"{type(error).__name__}: {error}"}
             answers.write(json.dumps(answer) + "\n")
             answers.flush()
 

@@ -1,7 +1,7 @@
 """The jobs as users of dagster-celery have them: one file for either ``dagster_celery``."""
 
 import plans
-from dagster import in_process_executor, job
+from dagster import Definitions, in_process_executor, job
 
 from dagster_celery import celery_executor
 
@@ -37,10 +37,14 @@ def naps() -> None:
 
 
 @job(executor_def=celery_executor)
-def rest() -> None:
+def resting() -> None:
     plans.rest()
 
 
 @job(executor_def=celery_executor)
-def beat() -> None:
+def beating() -> None:
     plans.beat()
+
+
+#: What can be launched.
+defs = Definitions(jobs=[chain_5, chain_5_in_process, beating])

@@ -1,7 +1,7 @@
 """The jobs of :mod:`jobs` by this project's own name of the executor."""
 
 import jobs
-from dagster import JobDefinition
+from dagster import Definitions, JobDefinition
 
 from dagster_taskiq import taskiq_executor
 
@@ -17,5 +17,8 @@ chain_20 = renamed(jobs.chain_20)
 fan_100 = renamed(jobs.fan_100)
 fan_500 = renamed(jobs.fan_500)
 naps = renamed(jobs.naps)
-rest = renamed(jobs.rest)
-beat = renamed(jobs.beat)
+resting = renamed(jobs.resting)
+beating = renamed(jobs.beating)
+
+#: What can be launched.
+defs = Definitions(jobs=[chain_5, chain_5_in_process, beating])
