@@ -1,11 +1,14 @@
 """What is measured: each function is one measure, chosen by its name with ``--only``."""
 
+import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from benchmarks.report import FAILS, NEVER
-from benchmarks.sides import MULTIPROCESS, Contender, Fleet
+from benchmarks.sides import MULTIPROCESS, BenchmarkError, Contender, Fleet
 from benchmarks.stage import Stage
 
 #: How long what has nothing to do is watched, in seconds.
@@ -135,13 +138,16 @@ def measure_idle(stage: Stage) -> None:
 
 @measure("cancel")
 def measure_cancel(stage: Stage) -> None:
-    """From a click on "Terminate" to the last sign of life of the step that runs."""
+    """From stopping a run to the last sign of life of its step, which obeys SIGTERM."""
     for _ in range(stage.rounds):
         for contender in stage.distributed():
-            with stage.alone(contender) as fleet:
-                stage.start_worker(fleet)
-                seconds = cancel(fleet)
-                stage.figures.add("request to dead step", "s", contender, seconds)
+            for stop, name in (
+                (terminate_launched, "launched run terminated to dead step"),
+                (interrupt_loop, "run's loop interrupted to dead step"),
+            ):
+                with stage.alone(contender) as fleet:
+                    stage.start_worker(fleet)
+                    stage.figures.add(name, "s", contender, stop(fleet))
 
 
 def race(
@@ -245,22 +251,46 @@ def watch_waiting_loop(stage: Stage, fleet: Fleet) -> None:
         figures.add("worker and waiting loop, commands", "/s", contender, rate)
 
 
-def cancel(fleet: Fleet) -> float | str:
-    """Launch a run whose step never ends, terminate it, and return how long its step lived on."""
-    driver, contender, beats = fleet.driver, fleet.contender, fleet.beats_of("beats")
-    config = contender.run_config({"beat": {"config": {"beats": str(beats)}}})
-    launched = driver.ask(
-        "launch", module=contender.module("beating"), job="beating", config=config
-    )
+def terminate_launched(fleet: Fleet) -> float | str:
+    """Launch a run whose step never ends, and terminate it as a click in the UI does."""
+    driver, (beats, run) = fleet.driver, endless_run(fleet)
+    run_id = driver.ask("launch", **run)["run_id"]
+    wait_for_start(fleet, beats)
+    return lived_on(beats, driver.ask("terminate", run_id=run_id)["clicked"])
+
+
+def interrupt_loop(fleet: Fleet) -> float | str:
+    """Execute a run whose step never ends, and interrupt it as Ctrl-C and Dagster do."""
+    beats, run = endless_run(fleet)
+    fleet.driver.order("execute", **run)
+    wait_for_start(fleet, beats)
+    interrupted = time.time()
+    fleet.driver.process.send_signal(signal.SIGINT)
+    # What the loop makes of it is of no interest here: the driver goes with the fleet.
+    return lived_on(beats, interrupted)
+
+
+def endless_run(fleet: Fleet) -> tuple[Path, dict[str, Any]]:
+    """Return the file in which the step of a run says that it lives, and how to ask for the run."""
+    beats = fleet.directory / "beats"
+    config = fleet.contender.run_config({"beat": {"config": {"beats": str(beats)}}})
+    module = fleet.contender.module("beating")
+    return beats, {"module": module, "job": "beating", "config": config}
+
+
+def wait_for_start(fleet: Fleet, beats: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while not beats.exists():
         if time.monotonic() > deadline:
-            fleet.check(launched["run_id"], success=False)
+            raise BenchmarkError(f"A step of {fleet.contender} does not start.\n{fleet.logs()}")
         time.sleep(LOOK_SECONDS)
-    clicked = driver.ask("terminate", run_id=launched["run_id"])["clicked"]
-    while time.time() - clicked < SURVIVES_SECONDS:
+
+
+def lived_on(beats: Path, stopped: float) -> float | str:
+    """Return for how long a step said that it lives after it was to be stopped."""
+    while time.time() - stopped < SURVIVES_SECONDS:
         if time.time() - beats.stat().st_mtime > SILENT_SECONDS:
-            return max(0.0, beats.stat().st_mtime - clicked)
+            return max(0.0, beats.stat().st_mtime - stopped)
         time.sleep(LOOK_SECONDS)
     return NEVER
 

@@ -82,6 +82,9 @@ class Figures:
             raise KeyError(name)
         return found
 
+    def is_measured(self, who: str, place: str) -> bool:
+        return any(key[1:] == (who, place) for key in self.values)
+
     def as_json(self) -> dict[str, Any]:
         return {
             "machine": {"cores": self.cores, "system": platform.platform(terse=True)},
@@ -130,13 +133,13 @@ def table(figures: Figures) -> str:
 
 def _cell(figures: Figures, name: str, place: str, who: str, base: str | None) -> str:
     value = _figure(figures, name, who, place)
-    if value is None or (base is None and isinstance(value, str)):
-        return value or ""
     if base is None:
-        return "" if who == "original" and place not in _places(figures, who) else _short(value)
+        borrowed = who == "original" and not figures.is_measured(who, place)
+        return "" if value is None or borrowed else _short(value)
     divisor = _figure(figures, name, base, place)
-    numbers = isinstance(value, float | int) and isinstance(divisor, float | int)
-    return f"{_short(value / divisor)} x" if numbers and divisor else ""
+    if not isinstance(value, float | int) or not isinstance(divisor, float | int) or not divisor:
+        return ""
+    return f"{_short(value / divisor)} x"
 
 
 def _figure(figures: Figures, name: str, who: str, place: str) -> float | str | None:
@@ -150,14 +153,10 @@ def _figure(figures: Figures, name: str, who: str, place: str) -> float | str | 
     return figures.median(name, who, "")
 
 
-def _places(figures: Figures, who: str) -> set[str]:
-    return {place for _, each, place in figures.values if each == who}
-
-
 def _short(value: float | str) -> str:
-    """Return a number with three digits that count."""
-    if isinstance(value, str):
-        return value
+    """Return a number with three digits that count, or a count as it is."""
+    if isinstance(value, str | int):
+        return str(value)
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
     return f"{value:.{digits}f}"
 

@@ -5,7 +5,6 @@ import os
 import select
 import signal
 import subprocess
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -189,17 +188,30 @@ class Driver(Program):
         Raises:
             BenchmarkError: it fails, or takes too long.
         """
-        orders, answers = self.process.stdin, self.process.stdout
+        self.order(order, **arguments)
+        return self.answer()
+
+    def order(self, order: str, **arguments: Any) -> None:
+        """Give an order; :meth:`answer` has to be called before the next one."""
+        orders = self.process.stdin
         assert orders is not None
-        assert answers is not None
-        with suppress(BrokenPipeError):
+        with suppress(BrokenPipeError):  # there will be no answer, and that is told
             orders.write(json.dumps({"do": order, **arguments}) + "\n")
             orders.flush()
+
+    def answer(self) -> Any:
+        """Return the answer to the last order.
+
+        Raises:
+            BenchmarkError: the order failed, or takes too long.
+        """
+        answers = self.process.stdout
+        assert answers is not None
         ready, _, _ = select.select([answers], [], [], PATIENCE_SECONDS)
         line = answers.readline() if ready else ""
         answer = json.loads(line) if line else {"error": "there is no answer"}
         if "error" in answer:
-            raise BenchmarkError(f"{order} {arguments}: {answer['error']}\n{self.end_of_log()}")
+            raise BenchmarkError(f"{answer['error']}\n{self.end_of_log()}")
         return answer["answer"]
 
 
@@ -255,12 +267,11 @@ class Fleet:
         """Raise an error with all that is known of a run, unless it succeeded."""
         if not success:
             said = self.driver.ask("errors", run_id=run_id)
-            logs = [each.end_of_log() for each in (self.driver, self.worker) if each]
-            raise BenchmarkError("\n".join([f"A run of {self.contender} failed.", said, *logs]))
+            raise BenchmarkError(f"A run of {self.contender} failed.\n{said}\n{self.logs()}")
 
-    def beats_of(self, name: str) -> Path:
-        """Return the path of a file in which an op says that it lives."""
-        return self.directory / f"{name}-{time.monotonic_ns()}"
+    def logs(self) -> str:
+        programs = [each for each in (self.driver, self.worker) if each]
+        return "\n".join(each.end_of_log() for each in programs)
 
     def end(self) -> None:
         try:

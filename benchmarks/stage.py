@@ -22,9 +22,8 @@ from benchmarks.sides import (
 )
 from compat_tests.servers import Guard, any_rabbit, any_redis, own_redis, redis_binary
 
-#: What it adds itself to ask how many commands there have been: the question, and a greeting
-#: in which the client tells its name and version.
-ASKING_COMMANDS = 3
+#: Commands of the question itself: it, and a greeting in which the client says what it is.
+ASKING_COMMANDS = 2
 
 
 @dataclass
