@@ -37,7 +37,9 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=3, help="how often (3)")
     parser.add_argument("--places", type=places, default=list(PLACES), help=f"{','.join(PLACES)}")
-    parser.add_argument("--large", action="store_true", help="fans of 2000 too: half an hour more")
+    parser.add_argument(
+        "--large", action="store_true", help="fans of 2000 too, which takes an hour"
+    )
     parser.add_argument("--write", type=Path, metavar="DIR", help="write JSON, table and chart")
     parser.add_argument("--redis", help="URL of a Redis; else one is started")
     parser.add_argument("--rabbitmq", help="URL of a RabbitMQ; else one is started")

@@ -1,5 +1,6 @@
 """Where contenders are measured: their servers, and which of them are up at a moment."""
 
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -17,10 +18,11 @@ from benchmarks.sides import (
     REDIS,
     Contender,
     Fleet,
+    Program,
     original,
     ours,
 )
-from compat_tests.servers import Guard, any_rabbit, any_redis, own_redis, redis_binary
+from compat_tests.servers import Guard, RedisServer, any_rabbit, any_redis, redis_binary
 
 #: Commands of the question itself: it, and a greeting in which the client says what it is.
 ASKING_COMMANDS = 2
@@ -124,7 +126,7 @@ def open_stage(
         stack.callback(_dismiss, guard)
         urls: dict[str, str] = {}
         if REDIS in places:
-            urls[REDIS] = given.get(REDIS) or stack.enter_context(_redis())
+            urls[REDIS] = given.get(REDIS) or stack.enter_context(_redis(directory))
         if RABBITMQ in places:
             urls[RABBITMQ] = given.get(RABBITMQ) or stack.enter_context(any_rabbit(directory))
         contenders = [original(place, url) for place, url in urls.items()]
@@ -136,14 +138,26 @@ def open_stage(
 
 
 @contextmanager
-def _redis() -> Iterator[str]:
-    """Yield the URL of a Redis as it is by default: the tests' own waits for the disk."""
-    if redis_binary() is None:
+def _redis(directory: Path) -> Iterator[str]:
+    """Yield the URL of a Redis that keeps all in memory: the tests' own waits for the disk."""
+    binary = redis_binary()
+    if binary is None:
         with any_redis() as url:
             yield url
-    else:
-        with own_redis("--appendonly", "no") as server:
-            yield server.url
+        return
+    mine = directory / "redis"
+    mine.mkdir()
+    server, guard = RedisServer(binary, mine), Guard(mine)
+    command = [binary, "--port", str(server.port), "--bind", "127.0.0.1", "--save", ""]
+    program = Program(command, mine / "output.log", os.environ)
+    try:
+        guard.watch([program.pid])
+        server.process = program.process
+        server.wait_until_ready()
+        yield server.url
+    finally:
+        program.end()
+        _dismiss(guard)
 
 
 def _dismiss(guard: Guard) -> None:
