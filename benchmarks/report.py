@@ -164,11 +164,11 @@ def _short(value: float | str) -> str:
 def heading(figures: Figures) -> str:
     """Return what was compared, in a few lines."""
     rounds = f"Medians of {figures.rounds} rounds" if figures.rounds > 1 else "One round"
-    lines = [f"{rounds} on {figures.cores} cores, with {SLOTS} slots."]
+    lines = [f"{rounds} on {figures.cores} cores, with {SLOTS} slots.", ""]
     for who, versions in figures.versions.items():
         if who in {"original", "ours"}:
             known = ", ".join(f"{name} {each}" for name, each in versions.items())
-            lines.append(f"{who}: {known}")
+            lines.append(f"- {who}: {known}")
     return "\n".join(lines)
 
 
