@@ -5,6 +5,13 @@ VENV := .venv
 # The oldest supported Dagster, with the code of today.
 OLDEST_VENV := .venv-oldest
 OLDEST := dagster==1.13.0
+# The two sides of the benchmarks. dagster-celery asks for one Dagster alone, which ours gets too.
+BENCH_VENV := .venv-bench
+ORIGINAL_VENV := .venv-original
+ORIGINAL := 'dagster-celery[redis]==0.29.27' 'celery==5.7.0'
+SAME_DAGSTER := dagster==1.13.27
+# The work of one of their jobs: as `bench` in pyproject.toml has it.
+PANDAS := 'pandas>=2,<4'
 # Tests wait for processes to start more than they compute. Those that share workers and servers
 # stay together (compat_tests/conftest.py says which).
 SPREAD := -n 3
@@ -19,7 +26,7 @@ help:
 	@echo "make lint     style and types alone"
 	@echo "make legacy   dagster-celery's own tests, unmodified, on RabbitMQ and on Redis"
 	@echo "make soak     half an hour of kills, cancels and cuts, and what came of it"
-	@echo "make bench    how long steps take, compared with running in process"
+	@echo "make bench    how fast it is beside dagster-celery with Celery, which it fetches: an hour"
 	@echo "make clean    remove what the others have made"
 
 demo: $(VENV)/.installed
@@ -58,11 +65,13 @@ servers:
 soak: servers $(VENV)/.installed-dev
 	$(VENV)/bin/python -m compat_tests.faults.soak $(ARGS)
 
-bench: $(VENV)/.installed-dev
-	$(VENV)/bin/python -m benchmarks.run $(ARGS)
+# Some of it, in a few minutes: make bench ARGS='--only chain --rounds 1 --places redis'
+bench: servers $(BENCH_VENV)/.installed $(ORIGINAL_VENV)/.installed
+	$(BENCH_VENV)/bin/python -m benchmarks.run $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(OLDEST_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST_VENV) $(BENCH_VENV) $(ORIGINAL_VENV)
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 # The stamps are younger than what they were made from, and are not there after a failure.
 
@@ -80,4 +89,12 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 $(OLDEST_VENV)/.installed-dev: pyproject.toml scripts/make-venv
 	scripts/make-venv $(OLDEST_VENV) --editable '.[dev]' '$(OLDEST)'
+	@touch $@
+
+$(BENCH_VENV)/.installed: pyproject.toml scripts/make-venv
+	scripts/make-venv $(BENCH_VENV) --editable '.[bench]' '$(SAME_DAGSTER)'
+	@touch $@
+
+$(ORIGINAL_VENV)/.installed: pyproject.toml scripts/make-venv
+	scripts/make-venv $(ORIGINAL_VENV) $(ORIGINAL) $(PANDAS)
 	@touch $@

@@ -1,0 +1,287 @@
+"""Who is measured: dagster-celery with Celery, this project, and Dagster's own executors."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+#: The directory whose modules both sides import, and nothing else of the checkout.
+BOTH = Path(__file__).parent / "both"
+ROOT = Path(__file__).parent.parent
+#: The virtual environments, as `make bench` makes them.
+ORIGINAL_VENV = ROOT / ".venv-original"
+OUR_VENV = ROOT / ".venv-bench"
+
+#: Where work may wait.
+EMBEDDED, REDIS, RABBITMQ = PLACES = ("embedded", "redis", "rabbitmq")
+#: Slots of a worker, and processes at once of Dagster's multiprocess executor.
+SLOTS = 2
+
+#: Jobs that stand in a file of their own.
+HEAVY_JOBS = frozenset({"diamond", "fan_200", "fan_2000"})
+
+#: How long one order to a driver may take, in seconds.
+PATIENCE_SECONDS = 900.0
+#: How long processes may take to end by themselves, in seconds.
+LEAVE_SECONDS = 5.0
+#: How much of a log is shown where something failed, in lines.
+LOG_LINES = 30
+
+#: What the environment of whoever runs this may say of brokers, and must not say here.
+FOREIGN = ("CELERY_", "DAGSTER_", "PYTHON", "VIRTUAL_ENV")
+
+
+class BenchmarkError(Exception):
+    """A run failed, or a process did not do what it should; the text has the ends of the logs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Contender:
+    """One way to run a job.
+
+    Dagster's own executors have no place, and no worker.
+    """
+
+    who: str
+    place: str
+    venv: Path
+    #: What the modules of its jobs are called before ``jobs``.
+    prefix: str
+    #: Config of its executor.
+    executor: Mapping[str, Any]
+    #: The launcher of its ``dagster.yaml``: module, class and config.
+    launcher: Mapping[str, Any] | None = None
+
+    def __str__(self) -> str:
+        return f"{self.who} ({self.place})" if self.place else self.who
+
+    def module(self, job: str) -> str:
+        return f"{'heavy_' if job in HEAVY_JOBS else ''}{self.prefix}jobs"
+
+    def run_config(self, ops: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        return {"execution": {"config": dict(self.executor)}, "ops": dict(ops or {})}
+
+    def worker_command(self, config: Path) -> list[str]:
+        scripts = self.venv / "bin"
+        if self.place == EMBEDDED:
+            return [str(scripts / "dagster-taskiq"), "worker", "start", "-c", str(SLOTS)]
+        command = [str(scripts / "dagster-celery"), "worker", "start", "-A", "dagster_celery.app"]
+        return [*command, "-y", str(config), "--", "--concurrency", str(SLOTS)]
+
+
+def on_a_server(who: str, venv: Path, place: str, url: str) -> Contender:
+    """Return a side that is used as dagster-celery is, with a server as its broker."""
+    urls = {"broker": url, "backend": url if place == REDIS else "rpc://"}
+    launcher = {"module": "dagster_celery.launcher", "class": "CeleryRunLauncher", "config": urls}
+    return Contender(who, place, venv, "", urls, launcher)
+
+
+def original(place: str, url: str) -> Contender:
+    return on_a_server("original", ORIGINAL_VENV, place, url)
+
+
+def ours(place: str, url: str) -> Contender:
+    """Return this project: by the older names on a server, by its own where there is none."""
+    if place == EMBEDDED:
+        launcher = {"module": "dagster_taskiq", "class": "TaskiqRunLauncher", "config": {}}
+        return Contender("ours", EMBEDDED, OUR_VENV, "taskiq_", {}, launcher)
+    return on_a_server("ours", OUR_VENV, place, url)
+
+
+IN_PROCESS = Contender("in process", "", OUR_VENV, "plain_", {"in_process": {}})
+MULTIPROCESS = Contender(
+    "multiprocess", "", OUR_VENV, "plain_", {"multiprocess": {"max_concurrent": SLOTS}}
+)
+
+
+class Program:
+    """A process that was started for the benchmarks, and whatever it has started itself."""
+
+    def __init__(
+        self, command: list[str], log: Path, environment: Mapping[str, str], **popen: Any
+    ) -> None:
+        self.log = log
+        with log.open("ab") as output:
+            # In a session of its own: Ctrl-C is for whoever holds this, who then ends it.
+            self.process = subprocess.Popen(
+                command,
+                stderr=output,
+                cwd=BOTH,
+                env=dict(environment),
+                start_new_session=True,
+                **{"stdout": output, "stdin": subprocess.DEVNULL, **popen},
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def processes(self) -> list[psutil.Process]:
+        """Return it, its descendants, and what else is in its session."""
+        found: dict[int, psutil.Process] = {}
+        with suppress(psutil.NoSuchProcess):
+            root = psutil.Process(self.pid)
+            found = {each.pid: each for each in (root, *root.children(recursive=True))}
+        for each in psutil.process_iter():
+            with suppress(OSError):
+                if os.getsid(each.pid) == self.pid:
+                    found[each.pid] = each
+        return list(found.values())
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time of all its processes, with those that have ended and been reaped."""
+        total = 0.0
+        for each in self.processes():
+            with suppress(psutil.NoSuchProcess):
+                total += sum(each.cpu_times()[:4])
+        return total
+
+    def memory_bytes(self) -> int:
+        """Return what its processes hold; what several share counts once.
+
+        Where the system does not tell shares (macOS), what is shared does not count at all.
+        """
+        total = 0
+        for each in self.processes():
+            with suppress(psutil.NoSuchProcess):
+                memory = each.memory_full_info()
+                total += getattr(memory, "pss", None) or memory.uss
+        return total
+
+    def end(self) -> None:
+        """Leave nothing of it running."""
+        left = self.processes()
+        with suppress(ProcessLookupError):
+            # The command of the original does not pass a signal on to the Celery it has started.
+            os.killpg(self.pid, signal.SIGTERM)
+        _, stuck = psutil.wait_procs(left, LEAVE_SECONDS)
+        for each in {*stuck, *self.processes()}:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+        self.process.wait()
+
+    def end_of_log(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+        return "\n".join([f"The last lines of {self.log.name}:", *(f"  {line}" for line in lines)])
+
+
+class Driver(Program):
+    """A process of ``both/driver.py``, which does what it is asked for."""
+
+    def __init__(self, python: Path, log: Path, environment: Mapping[str, str]) -> None:
+        command = [str(python), str(BOTH / "driver.py")]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        super().__init__(command, log, environment, **pipes)
+
+    def ask(self, order: str, **arguments: Any) -> Any:
+        """Give an order, and return the answer to it.
+
+        Raises:
+            BenchmarkError: it fails, or takes too long.
+        """
+        self.order(order, **arguments)
+        return self.answer()
+
+    def order(self, order: str, **arguments: Any) -> None:
+        """Give an order; :meth:`answer` has to be called before the next one."""
+        orders = self.process.stdin
+        assert orders is not None
+        with suppress(BrokenPipeError):  # there will be no answer, and that is told
+            orders.write(json.dumps({"do": order, **arguments}) + "\n")
+            orders.flush()
+
+    def answer(self) -> Any:
+        """Return the answer to the last order.
+
+        Raises:
+            BenchmarkError: the order failed, or takes too long.
+        """
+        answers = self.process.stdout
+        assert answers is not None
+        ready, _, _ = select.select([answers], [], [], PATIENCE_SECONDS)
+        line = answers.readline() if ready else ""
+        answer = json.loads(line) if line else {"error": "there is no answer"}
+        if "error" in answer:
+            raise BenchmarkError(f"{answer['error']}\n{self.end_of_log()}")
+        return answer["answer"]
+
+
+class Fleet:
+    """A contender at work: a Dagster home, a driver, and a worker once it is started."""
+
+    def __init__(self, contender: Contender, directory: Path) -> None:
+        """Make an instance, and start the driver.
+
+        Args:
+            contender: whose it is.
+            directory: an empty one, for the instance and the logs.
+        """
+        self.contender = contender
+        self.directory = directory
+        self.worker: Program | None = None
+        home = directory / "home"
+        home.mkdir()
+        document: dict[str, Any] = {"telemetry": {"enabled": False}}
+        if contender.launcher is not None:
+            document["run_launcher"] = _plain(contender.launcher)
+        (home / "dagster.yaml").write_text(yaml.safe_dump(document))
+        self._config = directory / "worker.yaml"
+        self._config.write_text(
+            yaml.safe_dump({"execution": {"config": _plain(contender.executor)}})
+        )
+        scripts = contender.venv / "bin"
+        mine = {name: each for name, each in os.environ.items() if not name.startswith(FOREIGN)}
+        self._environment = {
+            **mine,
+            "DAGSTER_HOME": str(home),
+            "PYTHONPATH": str(BOTH),
+            "PATH": os.pathsep.join((str(scripts), os.environ.get("PATH", ""))),
+        }
+        self.driver = Driver(scripts / "python", directory / "driver.log", self._environment)
+
+    def start_worker(self) -> None:
+        command = self.contender.worker_command(self._config)
+        self.worker = Program(command, self.directory / "worker.log", self._environment)
+
+    def run(self, job: str, ops: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Execute a run with its loop in the driver; return what the driver tells of it.
+
+        Raises:
+            BenchmarkError: it fails.
+        """
+        module, config = self.contender.module(job), self.contender.run_config(ops)
+        done: dict[str, Any] = self.driver.ask("execute", module=module, job=job, config=config)
+        self.check(done["run_id"], done["success"])
+        return done
+
+    def check(self, run_id: str, success: bool) -> None:
+        """Raise an error with all that is known of a run, unless it succeeded."""
+        if not success:
+            said = self.driver.ask("errors", run_id=run_id)
+            raise BenchmarkError(f"A run of {self.contender} failed.\n{said}\n{self.logs()}")
+
+    def logs(self) -> str:
+        programs = [each for each in (self.driver, self.worker) if each]
+        return "\n".join(each.end_of_log() for each in programs)
+
+    def end(self) -> None:
+        try:
+            if self.worker is not None:
+                self.worker.end()
+        finally:
+            self.driver.end()
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy that YAML writes without references between its parts."""
+    copy: dict[str, Any] = json.loads(json.dumps(dict(config)))
+    return copy

@@ -1,0 +1,168 @@
+"""Where contenders are measured: their servers, and which of them are up at a moment."""
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+import redis
+
+from benchmarks.report import Figures
+from benchmarks.sides import (
+    IN_PROCESS,
+    MULTIPROCESS,
+    RABBITMQ,
+    REDIS,
+    Contender,
+    Fleet,
+    Program,
+    original,
+    ours,
+)
+from compat_tests.servers import Guard, RedisServer, any_rabbit, any_redis, redis_binary
+
+#: Commands of the question itself: it, and a greeting in which the client says what it is.
+ASKING_COMMANDS = 2
+
+
+@dataclass
+class Stage:
+    """What a measure is given."""
+
+    contenders: list[Contender]
+    rounds: int
+    figures: Figures
+    directory: Path
+    guard: Guard
+    #: URLs of the servers, by place.
+    urls: Mapping[str, str]
+    _together: dict[Contender, Fleet] = field(default_factory=dict)
+    _up: list[Fleet] = field(default_factory=list)
+    _numbers: Iterator[int] = field(default_factory=count)
+
+    def distributed(self) -> list[Contender]:
+        """Return those who have workers."""
+        return [each for each in self.contenders if each.place]
+
+    def together(self, contenders: list[Contender]) -> list[Fleet]:
+        """Return fleets that are all up, warm, and stay so for the next measure."""
+        for contender in contenders:
+            if contender not in self._together:
+                fleet = self._start(contender)
+                self._together[contender] = fleet
+                if contender.place:
+                    self.start_worker(fleet)
+                    # Enough steps that take their time for every slot to have imported the code.
+                    fleet.run("naps")
+        return [self._together[contender] for contender in contenders]
+
+    @contextmanager
+    def alone(self, contender: Contender) -> Iterator[Fleet]:
+        """Yield a new fleet without a worker yet, while no other is up."""
+        self.end_all()
+        fleet = self._start(contender)
+        try:
+            yield fleet
+        finally:
+            self.end_all()
+
+    def start_worker(self, fleet: Fleet) -> None:
+        fleet.start_worker()
+        self._tell_guard()
+
+    def commands(self, place: str) -> int | None:
+        """Return how many commands a place's server has been sent; only Redis counts them."""
+        if place != REDIS:
+            return None
+        with redis.Redis.from_url(self.urls[REDIS]) as client:
+            return int(client.info("stats")["total_commands_processed"])
+
+    def sent_since(self, place: str, before: int) -> int:
+        """Return how many commands a server has been sent since it was asked, by others."""
+        now = self.commands(place)
+        assert now is not None
+        return now - before - ASKING_COMMANDS
+
+    def end_all(self) -> None:
+        self._together.clear()
+        while self._up:
+            self._up[-1].end()
+            self._up.pop()
+        self._tell_guard()
+
+    def _start(self, contender: Contender) -> Fleet:
+        directory = self.directory / f"{next(self._numbers)}-{contender.who.replace(' ', '-')}"
+        directory.mkdir()
+        fleet = Fleet(contender, directory)
+        self._up.append(fleet)
+        self._tell_guard()
+        # Not before it has imported Dagster: what follows may look at the clock.
+        self.figures.versions[contender.who] = fleet.driver.ask("versions")
+        return fleet
+
+    def _tell_guard(self) -> None:
+        programs = [each for fleet in self._up for each in (fleet.driver, fleet.worker) if each]
+        self.guard.watch([each.pid for each in programs])
+
+
+@contextmanager
+def open_stage(
+    places: list[str], rounds: int, figures: Figures, given: Mapping[str, str | None]
+) -> Iterator[Stage]:
+    """Start servers, and in the end stop all that was started, whatever happens.
+
+    Args:
+        places: where work may wait.
+        rounds: how often each thing is measured.
+        figures: where measures write.
+        given: URLs of servers that are there already, by place.
+    """
+    with ExitStack() as stack:
+        directory = Path(tempfile.mkdtemp(prefix="dagster-taskiq-bench-"))
+        guard = Guard(directory)
+        stack.callback(_dismiss, guard)
+        urls: dict[str, str] = {}
+        if REDIS in places:
+            urls[REDIS] = given.get(REDIS) or stack.enter_context(_redis(directory))
+        if RABBITMQ in places:
+            urls[RABBITMQ] = given.get(RABBITMQ) or stack.enter_context(any_rabbit(directory))
+        contenders = [original(place, url) for place, url in urls.items()]
+        contenders += [ours(place, urls.get(place, "")) for place in places]
+        contenders += [IN_PROCESS, MULTIPROCESS]
+        stage = Stage(contenders, rounds, figures, directory, guard, urls)
+        stack.callback(stage.end_all)
+        yield stage
+
+
+@contextmanager
+def _redis(directory: Path) -> Iterator[str]:
+    """Yield the URL of a Redis that keeps all in memory: the tests' own waits for the disk."""
+    binary = redis_binary()
+    if binary is None:
+        with any_redis() as url:
+            yield url
+        return
+    mine = directory / "redis"
+    mine.mkdir()
+    server, guard = RedisServer(binary, mine), Guard(mine)
+    command = [binary, "--port", str(server.port), "--bind", "127.0.0.1", "--save", ""]
+    program = Program(command, mine / "output.log", os.environ)
+    try:
+        guard.watch([program.pid])
+        server.process = program.process
+        server.wait_until_ready()
+        yield server.url
+    finally:
+        program.end()
+        _dismiss(guard)
+
+
+def _dismiss(guard: Guard) -> None:
+    """Let the guard end, which removes the directory."""
+    with suppress(BrokenPipeError):
+        guard.watch([])
+    guard.let_go()
+    guard.process.wait(30)
