@@ -49,8 +49,8 @@ lint: $(VENV)/.installed-dev
 tests: servers $(VENV)/.installed-dev
 	$(VENV)/bin/python -m pytest $(SPREAD) $(ARGS)
 
-# With nothing beside them, since they have deadlines of their own: on the RabbitMQ on this
-# machine's port 5672, or one that is started there, and at the same time on a Redis.
+# One after the other, and nothing beside them: they have deadlines of their own, and all use the
+# RabbitMQ on this machine's port 5672, or start one there.
 legacy: servers $(VENV)/.installed-dev
 	$(VENV)/bin/python -m pytest legacy_tests $(ARGS)
 

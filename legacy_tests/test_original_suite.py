@@ -4,8 +4,6 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +22,6 @@ from legacy_tests.sdists import NEWEST, OLDEST, Sdist
 pytestmark = pytest.mark.timeout(1800)
 
 #: What 0.29.27 took with Celery on a machine of two cores that had nothing else to do, in seconds.
-#: Here two suites share the machine.
 CELERY_TOOK = 238
 
 #: Where steps wait on RabbitMQ, unless they are sent elsewhere.
@@ -71,26 +68,9 @@ def redis_url() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="module")
-def runs(rabbitmq_url: str, redis_url: str) -> Iterator[dict[Setting, Future[Ran]]]:
-    """All suites: those on one server one after the other, beside those on another."""
-    with ExitStack() as stack:
-        lanes = {
-            each.on: stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix=each.on))
-            for each in SETTINGS
-        }
-        yield {
-            each: lanes[each.on].submit(run_suite, each, rabbitmq_url, redis_url)
-            for each in SETTINGS
-        }
-
-
 @pytest.fixture(scope="module", params=SETTINGS, ids=str)
-def ran(request: pytest.FixtureRequest, runs: dict[Setting, Future[Ran]]) -> Ran:
-    return runs[request.param].result()
-
-
-def run_suite(setting: Setting, rabbitmq_url: str, redis_url: str) -> Ran:
+def ran(request: pytest.FixtureRequest, rabbitmq_url: str, redis_url: str) -> Ran:
+    setting: Setting = request.param
     variables = {name: os.environ[name] for name in (HOST_ENV,) if name in os.environ}
     if setting.on == "Redis":
         variables |= {"CELERY_BROKER_URL": redis_url, "CELERY_RESULT_BACKEND": redis_url}
