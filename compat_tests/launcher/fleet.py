@@ -172,7 +172,12 @@ def running_code_server(directory: Path, *arguments: str) -> Iterator[GrpcServer
         yield target
     finally:
         process.terminate()
-        process.wait(30)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            # Dagster's server lets what it was asked last end first, and has no end where that hangs.
+            process.kill()
+            process.wait(30)
 
 
 def _answers(port: int, process: "subprocess.Popen[bytes]") -> bool:
