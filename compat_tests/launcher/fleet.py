@@ -175,7 +175,7 @@ def running_code_server(directory: Path, *arguments: str) -> Iterator[GrpcServer
         try:
             process.wait(30)
         except subprocess.TimeoutExpired:
-            # Dagster's server lets what it was asked last end first, and has no end where that hangs.
+            # Dagster's server lets what it was asked last end first, however long that takes.
             process.kill()
             process.wait(30)
 
