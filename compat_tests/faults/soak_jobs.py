@@ -74,9 +74,9 @@ def spread(context: OpExecutionContext, number: int) -> Iterator[DynamicOutput[i
         yield DynamicOutput(each, mapping_key=f"m{each}")
 
 
-@op
+@op(retry_policy=TENACIOUS)
 def asks_again(context: OpExecutionContext, number: int) -> int:
-    """Ask for a retry, the first time; as often as a worker dies, from then on."""
+    """Ask for a retry, the first time; be retried, by the policy, where the process dies."""
     work(context)
     if Scratch.of(context).count("asked") == 0:
         Scratch.of(context).note("asked")
