@@ -339,7 +339,7 @@ class StateBackend(AsyncResultBackend[Any]):
         run has none to begin with.
 
         Raises:
-            ResultGetError: the task has not ended, or its result has expired.
+            ResultGetError: the task has not ended, or nothing is known of it any more.
             TaskFailedError: the stored result is not one, or names something to be called.
         """
         stored = await self.load_result(task_id)
