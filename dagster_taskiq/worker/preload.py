@@ -2,8 +2,8 @@
 what nearly every task imports as it starts.
 
 The garbage collector rests meanwhile: of what is imported nothing is garbage, and looking for some
-takes up to two fifths of the time. Afterwards it is told to leave all of this alone for good. So the
-children do not look through it either, and its memory stays shared between them, which it is
+takes up to two fifths of the time. Afterwards it is told to leave all of this alone for good. So
+the children do not look through it either, and its memory stays shared between them, which it is
 only for as long as nobody writes to it (``gc.freeze`` in Python's library reference).
 """
 
