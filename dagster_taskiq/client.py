@@ -135,23 +135,34 @@ class Client:
         """Disconnect."""
         self._call(self.broker.shutdown)
 
-    def submit(self, order: Order) -> str:
-        """Send one task, and return its id; when this returned, the broker has it."""
-        task = Task(
-            id=order.id,
-            name=order.name,
-            queue=order.queue,
-            run_id=order.run_id,
-            step_key=order.step_key,
-        )
-        message = self.broker.formatter.dumps(order.message())
+    def submit(self, *orders: Order) -> list[str]:
+        """Send tasks, in this order; when this returned, the broker has them.
+
+        Where it raises, it may have some of them: to send all of them again is safe, since a task
+        starts only once.
+
+        Returns:
+            Their ids.
+        """
+        tasks = [
+            Task(
+                id=order.id,
+                name=order.name,
+                queue=order.queue,
+                run_id=order.run_id,
+                step_key=order.step_key,
+            )
+            for order in orders
+        ]
+        messages = [self.broker.formatter.dumps(order.message()) for order in orders]
 
         async def send() -> None:
-            await self.backend.submitted([task])
-            await self.broker.kick(message)
+            await self.backend.submitted(tasks)
+            for message in messages:
+                await self.broker.kick(message)
 
         self._call(send)
-        return order.id
+        return [order.id for order in orders]
 
     def revoke(self, task_ids: Sequence[str], reason: str, at_once: bool = False) -> None:
         """Cancel tasks: what waits is taken out of its queue, what runs is stopped.

@@ -1,18 +1,14 @@
 """Dagster's event log, as the loop of a run reads it."""
 
-import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 from dagster import DagsterEvent
 from dagster._core.event_api import EventLogCursor
 from dagster._core.events import DagsterEventType
 from dagster._core.instance import DagsterInstance
 from dagster._core.storage.event_log import SqliteEventLogStorage
-from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
 
 #: How many events are read from the event log at a time.
 EVENTS_AT_ONCE = 1000
@@ -78,25 +74,6 @@ def ends_step(event: DagsterEvent) -> bool:
     return event.is_step_success or event.is_step_failure or event.is_step_up_for_retry
 
 
-@contextmanager
-def kept_open(instance: DagsterInstance, run_id: str) -> Iterator[None]:
-    """Keep the SQLite files of a run's events open for as long as the run executes.
-
-    Dagster's SQLite storage opens and closes the file for each event, and whoever is the last to
-    close a file in WAL mode writes the log back into it and deletes the log. With one reader that
-    stays, nobody is the last: an event costs half as much, in every process that writes any.
-    Other storages have pools of their own, and nothing is done.
-    """
-    storage = instance.event_log_storage
-    with ExitStack() as stack:
-        if isinstance(storage, SqliteEventLogStorage):
-            for shard in (run_id, INDEX_SHARD_NAME):
-                path = Path(storage.path_for_shard(shard))
-                if path.exists():
-                    stack.enter_context(closing(_reader(path)))
-        yield
-
-
 def spare_setup(instance: DagsterInstance, run_id: str) -> None:
     """Let this process write to the SQLite file of a run's events without setting it up first.
 
@@ -109,10 +86,3 @@ def spare_setup(instance: DagsterInstance, run_id: str) -> None:
         ready = getattr(storage, "_initialized_dbs", None)
         if isinstance(ready, set) and Path(storage.path_for_shard(run_id)).exists():
             ready.add(run_id)
-
-
-def _reader(path: Path) -> sqlite3.Connection:
-    reader = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, check_same_thread=False)
-    # Reading is what makes SQLite join the others who have the file open.
-    reader.execute("SELECT name FROM sqlite_master LIMIT 1").fetchall()
-    return reader

@@ -30,10 +30,11 @@ from dagster_shared.error import SerializableErrorInfo
 
 from dagster_taskiq import tags
 from dagster_taskiq.backends.base import FROM_START, Task, TaskState, Worker, run_channel
-from dagster_taskiq.client import SLICE_SECONDS, Client, client_for
+from dagster_taskiq.client import SLICE_SECONDS, Client, Order, client_for
 from dagster_taskiq.errors import BrokerUnreachableError, TaskFailedError, WorkerLostError
-from dagster_taskiq.event_log import EventTail, ends_step, kept_open
+from dagster_taskiq.event_log import EventTail, ends_step
 from dagster_taskiq.executor import TaskiqExecutor
+from dagster_taskiq.kept_connections import kept_connections
 from dagster_taskiq.performing import (
     Surroundings,
     describe_failure,
@@ -51,6 +52,13 @@ T = TypeVar("T")
 
 #: The longest the loop goes without looking at the event log, in seconds.
 TICK_SECONDS = 1.0
+#: How much longer the loop waits between two looks for each step in flight, in seconds: the more
+#: there are, the less it matters to know of one of them at once, and the more are seen in one look.
+PAUSE_SECONDS = 0.0005
+#: The longest that is, in seconds.
+MOST_PAUSE_SECONDS = 0.05
+#: How many steps are sent together.
+SENT_AT_ONCE = 20
 #: The longest between two looks at the health of what is in flight, in seconds.
 CHECK_SECONDS = 5.0
 #: How long the loop goes on trying to reach a broker or backend that went away during the run.
@@ -125,7 +133,7 @@ class RunLoop:
         self._unsent: dict[str, Flight] = {}
         #: Steps of a resumed run that still need a slot of their pool.
         self._unclaimed: dict[str, ExecutionStep] = {}
-        #: Which incarnation of a resumed run's step is sent next.
+        #: Which incarnation of a resumed run's step is to be sent.
         self._incarnations: dict[str, int] = {}
         #: Tasks that are said to have ended.
         self._ended: set[str] = set()
@@ -133,7 +141,7 @@ class RunLoop:
         #: How often each step's worker or process has died under it.
         self._lost_count: Counter[str] = Counter()
         self._errors: list[SerializableErrorInfo] = []
-        self._checked_at = self._steady_since = time.monotonic()
+        self._checked_at = self._steady_since = self._looked_at = time.monotonic()
         self._away_since: float | None = None
 
     def events(self) -> Iterator[DagsterEvent]:
@@ -149,7 +157,7 @@ class RunLoop:
         if self._client.runs_in_process:
             register_tasks(self._client.broker)
         with ExitStack() as stack:
-            stack.enter_context(kept_open(self._instance, self._run.run_id))
+            stack.enter_context(kept_connections())
             self._pools = stack.enter_context(Pools(self._instance, self._run))
             self._active = stack.enter_context(
                 ActiveExecution(
@@ -193,9 +201,8 @@ class RunLoop:
             # In this order: a step that has become ready counts as in flight before the plan is
             # asked whether it is complete.
             self._claim_for_resumed()
-            self._send_unsent()
-            for step in active.get_steps_to_execute():
-                self._launch(step)
+            self._send(list(self._unsent.values()))
+            self._launch(active.get_steps_to_execute())
             if active.is_complete:
                 break
             self._wait(self._pause())
@@ -291,24 +298,40 @@ class RunLoop:
 
     # Steps out.
 
-    def _launch(self, step: ExecutionStep, incarnation: int = 0) -> None:
-        flight = Flight(step, self._task_id(step, incarnation), self._orders.queue_of(step))
-        self._flights[step.key] = flight
-        self._send(flight)
+    def _launch(self, steps: Sequence[ExecutionStep]) -> None:
+        flights = []
+        for step in steps:
+            task_id = self._task_id(step, self._incarnations.pop(step.key, 0))
+            flights.append(Flight(step, task_id, self._orders.queue_of(step)))
+        self._flights.update((flight.step.key, flight) for flight in flights)
+        self._send(flights)
 
-    def _send(self, flight: Flight) -> bool:
-        """Send a step, or keep it for later; return whether the broker has taken it."""
-        step = flight.step
-        order = self._orders.order(step, flight.task_id, self._active.get_known_state())
-        if self._reach(lambda: self._client.submit(order)) is None:
-            self._unsent[step.key] = flight
+    def _send(self, flights: Sequence[Flight]) -> None:
+        """Send steps, or keep those for later that the broker does not take."""
+        self._unsent.update((flight.step.key, flight) for flight in flights)
+        for start in range(0, len(flights), SENT_AT_ONCE):
+            if not self._send_together(flights[start : start + SENT_AT_ONCE]):
+                return
+
+    def _send_together(self, flights: Sequence[Flight]) -> bool:
+        """Send a few steps; return whether the broker has taken them."""
+        state = self._active.get_known_state()
+        orders = [self._orders.order(each.step, each.task_id, state) for each in flights]
+        if self._reach(lambda: self._client.submit(*orders)) is None:
             return False
-        self._unsent.pop(step.key, None)
+        for flight in flights:
+            self._unsent.pop(flight.step.key, None)
         self._end_outage()
-        # Said after the fact: while this is being written, a worker already picks the task up.
+        # Said after the fact: while this is being written, workers already pick the tasks up.
+        for flight, order in zip(flights, orders, strict=True):
+            self._say_sent(flight, order)
+        return True
+
+    def _say_sent(self, flight: Flight, order: Order) -> None:
+        key = flight.step.key
         DagsterEvent.step_worker_starting(
-            self._context.for_step(step),
-            f'Sent step "{step.key}" to queue "{flight.queue}".',
+            self._context.for_step(flight.step),
+            f'Sent step "{key}" to queue "{flight.queue}".',
             metadata={
                 "queue": flight.queue,
                 "priority": order.priority,
@@ -316,12 +339,6 @@ class RunLoop:
                 "broker": redact(self._settings.broker),
             },
         )
-        return True
-
-    def _send_unsent(self) -> None:
-        for flight in list(self._unsent.values()):
-            if not self._send(flight):
-                return
 
     def _task_id(self, step: ExecutionStep, incarnation: int) -> str:
         attempt = self._active.retry_state.get_attempt_count(step.key)
@@ -337,6 +354,8 @@ class RunLoop:
         if self._client.runs_in_process:
             self._run_one_here(timeout)
             return
+        pause = min(MOST_PAUSE_SECONDS, PAUSE_SECONDS * len(self._flights))
+        time.sleep(max(0.0, self._looked_at + pause - time.monotonic()))
         mails = self._reach(
             lambda: self._client.wait(
                 self._channel, self._cursor, timeout, interrupted=check_captured_interrupt
@@ -345,6 +364,7 @@ class RunLoop:
         if mails is None:
             _sleep(timeout)
             return
+        self._looked_at = time.monotonic()
         for mail in mails:
             self._cursor = mail.cursor
             if "state" in mail.body:
@@ -434,7 +454,7 @@ class RunLoop:
                 # The server has lost its data. Sending again is safe: a task starts only once.
                 self._say(f'Sent step "{flight.step.key}" again: the broker has lost it.')
                 flight.unknown = 0
-                self._send(flight)
+                self._send([flight])
             return
         flight.unknown = 0
         if task.state.is_final:
@@ -476,7 +496,7 @@ class RunLoop:
                 f'Sent step "{flight.step.key}" again: its message is not in queue "{queue}".'
             )
             flight.sent_again += 1
-            self._send(flight)
+            self._send([flight])
 
     def _silence_of(self, worker: Worker | None) -> str:
         """Return why a worker counts as lost, or nothing while it does not."""
@@ -648,7 +668,7 @@ class RunLoop:
             pool = step.pool or step.tags.get(GLOBAL_CONCURRENCY_TAG)
             if pool is None or self._pools.claim(pool, key):
                 del self._unclaimed[key]
-                self._launch(step, self._incarnations.get(key, 0))
+                self._launch([step])
 
     def _say(self, text: str, step: ExecutionStep | None = None) -> None:
         context = self._context.for_step(step) if step is not None else self._context

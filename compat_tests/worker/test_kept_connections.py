@@ -1,0 +1,133 @@
+"""Connections to Dagster's SQLite files that stay open while steps or a run are executed."""
+
+import multiprocessing
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from dagster import DagsterInstance, DagsterRun, job
+from dagster._core.storage.event_log import SqliteEventLogStorage
+from dagster._core.storage.event_log.sqlite import sqlite_event_log
+from dagster._core.storage.runs.sqlite import sqlite_run_storage
+
+from dagster_taskiq.kept_connections import MOST_FILES, kept_connections
+
+#: What tells of open files.
+OPEN_FILES = Path("/proc/self/fd")
+
+needs_proc = pytest.mark.skipif(not OPEN_FILES.exists(), reason="only Linux tells of open files")
+
+
+@job
+def nothing() -> None:
+    """Do nothing: it is not executed here."""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[DagsterInstance]:
+    with DagsterInstance.local_temp(str(tmp_path)) as instance:
+        yield instance
+
+
+def begin(instance: DagsterInstance) -> tuple[DagsterRun, Path]:
+    """Make a run, and return it with the file of its events, which has one."""
+    run = instance.create_run_for_job(nothing)
+    instance.report_engine_event("the first", run)
+    storage = instance.event_log_storage
+    assert isinstance(storage, SqliteEventLogStorage)
+    return run, Path(storage.path_for_shard(run.run_id))
+
+
+def opened(path: Path) -> int:
+    """Return how often this process has a file open."""
+    there = path.stat()
+    count = 0
+    for entry in OPEN_FILES.iterdir():
+        try:
+            found = entry.stat()
+        except FileNotFoundError:
+            continue
+        count += (found.st_dev, found.st_ino) == (there.st_dev, there.st_ino)
+    return count
+
+
+def events_in(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as reader:
+        return int(reader.execute("SELECT count(*) FROM event_logs").fetchone()[0])
+
+
+@pytest.mark.oldest
+def test_dagsters_inside_is_as_the_kept_engines_expect() -> None:
+    # It goes on as it always has where it is not, so nothing else would tell.
+    modules = (sqlite_event_log, sqlite_run_storage)
+    with kept_connections() as outer, kept_connections():
+        assert all(module.create_engine == outer.create_engine for module in modules)
+    assert all(module.create_engine is sa.create_engine for module in modules)
+
+
+@pytest.mark.oldest
+@needs_proc
+def test_a_file_stays_open_until_the_last_block_ends(home: DagsterInstance) -> None:
+    run, path = begin(home)
+    with kept_connections():
+        with kept_connections():
+            home.report_engine_event("the second", run)
+            assert opened(path) == 1
+        home.report_engine_event("the third", run)
+        assert opened(path) == 1
+        assert events_in(path) == len(home.all_logs(run.run_id)) == 3
+    assert opened(path) == 0
+
+
+@needs_proc
+def test_only_so_many_files_stay_open(home: DagsterInstance) -> None:
+    paths = []
+    with kept_connections():
+        for _ in range(MOST_FILES + 2):
+            paths.append(begin(home)[1])
+        still = [path for path in paths if opened(path)]
+        # That of the runs is one of them.
+        assert len(still) == MOST_FILES - 1
+        assert still[-1] == paths[-1]
+
+
+def test_what_is_written_goes_to_the_file_that_is_there(home: DagsterInstance) -> None:
+    run, path = begin(home)
+    with kept_connections():
+        home.report_engine_event("the second", run)
+        home.event_log_storage.get_logs_for_run(run.run_id)
+        with closing(sqlite3.connect(path)) as old:
+            old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        restored = path.with_suffix(".restored")
+        shutil.copy(path, restored)
+        for beside in ("-wal", "-shm"):
+            path.with_name(path.name + beside).unlink(missing_ok=True)
+        restored.replace(path)
+        home.report_engine_event("the third", run)
+        assert events_in(path) == 3
+
+
+@needs_proc
+def test_nothing_is_taken_along_into_a_forked_process(home: DagsterInstance) -> None:
+    run, path = begin(home)
+    reports = multiprocessing.get_context("fork").SimpleQueue()
+
+    def forked() -> None:
+        reports.put(opened(path))
+        home.report_engine_event("of the forked process", run)
+        os._exit(0)
+
+    with kept_connections():
+        home.report_engine_event("the second", run)
+        assert opened(path) == 1
+        process = multiprocessing.get_context("fork").Process(target=forked)
+        process.start()
+        assert reports.get() == 0
+        process.join()
+        home.report_engine_event("the last", run)
+        assert len(home.all_logs(run.run_id)) == 4
