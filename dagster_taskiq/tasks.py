@@ -402,12 +402,12 @@ def _told_in_the_log(instance: DagsterInstance, run: DagsterRun) -> Iterator[Non
     """See to it that a run which is executed inside ends, or that its log says why it has not."""
     worker = surroundings().worker
     host, pid = socket.gethostname(), str(os.getpid())
+    spare_setup(instance, run.run_id)
     instance.report_engine_event(
         f"Worker {worker} on {host} has taken the run, in process {pid}.",
         run,
         EngineEventData({"worker": worker, "host": host, "pid": pid}),
     )
-    spare_setup(instance, run.run_id)
     why = f"Worker {worker} on {host} did not execute the run to its end."
     failure: type[DagsterTaskiqError] = TaskFailedError
     try:
