@@ -79,7 +79,8 @@ def spare_setup(instance: DagsterInstance, run_id: str) -> None:
 
     Each process checks the schema of each such file when it first writes to it, which takes
     longer than a small step. Of a run that is executed here, the file has been set up by whoever
-    launched or started it: its first event was written before anything was sent. Where Dagster's inside is not as expected, nothing is done.
+    launched or started it: its first event was written before anything was sent. Where Dagster's
+    inside is not as expected, nothing is done.
     """
     storage = instance.event_log_storage
     if isinstance(storage, SqliteEventLogStorage):

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
+from dagster_taskiq.connections.notices import FileNotices
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings import redact
 
@@ -36,6 +37,11 @@ WATCH_BUSY_SECONDS = 0.25
 POLL_SECONDS = (0.002, 0.05)
 #: How long a waiter stays at the fast pace after the last change.
 FAST_SECONDS = 0.25
+#: How long a waiter looks again and again where the system tells it of writes: what it is told of
+#: may still have to be written to its end.
+TOLD_SECONDS = 0.03
+#: How often it looks then when it is told of nothing.
+UNTOLD_SECONDS = 1.0
 
 #: Execution option of a transaction that takes no write lock.
 READ_ONLY = "dagster_taskiq_read_only"
@@ -117,6 +123,7 @@ class SqlConnection:
     def __init__(self, url: str, options: Mapping[str, Any], timeout: float) -> None:
         self.shown = redact(url)
         self.url: URL = self._parsed(url)
+        self._path = Path(str(self.url.database)).expanduser()
         self._options = dict(options)
         self._timeout = timeout
         self._busy_seconds = self._busy_seconds_of(self.url)
@@ -129,6 +136,9 @@ class SqlConnection:
         self._changed_at = 0.0
         self._waiters: set[asyncio.Future[None]] = set()
         self._looking: asyncio.Task[None] | None = None
+        #: Where the system tells of writes; else the file is looked at all the time.
+        self._notices: FileNotices | None = None
+        self._written = asyncio.Event()
 
     async def open(self) -> None:
         """Connect, and create the tables that are missing. May be called by each who shares it."""
@@ -141,6 +151,8 @@ class SqlConnection:
         except BaseException:
             await self.close()
             raise
+        with suppress(OSError):
+            self._notices = FileNotices(f"{self._path}-wal", self._on_written)
 
     async def close(self) -> None:
         """Close when the last of those who share it closes."""
@@ -155,6 +167,7 @@ class SqlConnection:
         if self._looking is not None:
             self._looking.cancel()
             self._looking = None
+        self._be_told_no_more()
         self._disconnect()
 
     async def write(self, work: Callable[[Connection], T]) -> T:
@@ -207,17 +220,43 @@ class SqlConnection:
             self._waiters.discard(changed)
 
     async def _look(self, generation: int) -> None:
+        told = True
         while self._waiters:
             with suppress(*self.errors):  # those who wait look themselves before long
                 self.mark()
             if self._generation != generation:
                 generation = self._generation
+                if not told and self._notices is not None and not self._notices.take():
+                    # On a file system that tells of nothing.
+                    self._be_told_no_more()
                 waiters, self._waiters = self._waiters, set()
                 for waiter in waiters:
                     if not waiter.done():
                         waiter.set_result(None)
-            quiet = time.monotonic() - self._changed_at
+            told = await self._pause()
+
+    async def _pause(self) -> bool:
+        """Wait until it is time to look again; return whether a change would be no surprise."""
+        quiet = time.monotonic() - self._changed_at
+        if self._notices is None:
             await asyncio.sleep(POLL_SECONDS[0] if quiet < FAST_SECONDS else POLL_SECONDS[1])
+            return True
+        soon = quiet < TOLD_SECONDS
+        # Twice as long each time: what is told of is nearly always there at once.
+        pause = max(POLL_SECONDS[0], quiet) if soon else UNTOLD_SECONDS
+        self._written.clear()
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._written.wait(), pause)
+        return soon or self._written.is_set()
+
+    def _on_written(self) -> None:
+        self._changed_at = time.monotonic()
+        self._written.set()
+
+    def _be_told_no_more(self) -> None:
+        if self._notices is not None:
+            self._notices.close()
+            self._notices = None
 
     def _busy_seconds_of(self, url: URL) -> float:
         text = url.query.get("timeout", BUSY_SECONDS)
@@ -248,7 +287,7 @@ class SqlConnection:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
 
     def _connect(self) -> None:
-        path = Path(str(self.url.database)).expanduser()
+        path = self._path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _create(path)
