@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import FAILS, NEVER
-from benchmarks.sides import MULTIPROCESS, BenchmarkError, Contender, Fleet
+from benchmarks.sides import MULTIPROCESS, REDIS, SLOTS, BenchmarkError, Contender, Fleet
 from benchmarks.stage import Stage
 
 #: How long what has nothing to do is watched, in seconds.
@@ -21,6 +21,14 @@ SURVIVES_SECONDS = 10.0
 START_SECONDS = 60.0
 #: How often a file is looked at, in seconds.
 LOOK_SECONDS = 0.05
+#: How often one run's health is asked for.
+HEALTH_CHECKS = 100
+#: How often Dagster's daemon asks for that of each run, unless told otherwise, in seconds.
+MONITORING_SECONDS = 120.0
+#: How many runs it shall ask for.
+MONITORED_RUNS = 100
+#: How many runs a crowd is, of how many steps, and how many workers with one slot it is for.
+CROWD_RUNS, CROWD_STEPS, CROWD_WORKERS = 50, 10, 20
 
 #: A process for each step takes a second or two of CPU: minutes, for these.
 TOO_MANY_PROCESSES = frozenset({"fan_500", "fan_200", "fan_2000"})
@@ -134,6 +142,38 @@ def measure_idle(stage: Stage) -> None:
                 fleet.run("naps")
                 watch_idle_worker(stage, fleet)
                 watch_waiting_loop(stage, fleet)
+
+
+@measure("health")
+def measure_health(stage: Stage) -> None:
+    """What it costs Dagster's daemon to ask how the runs are that it monitors."""
+    for _ in range(stage.rounds):
+        for contender in stage.distributed():
+            with stage.alone(contender) as fleet:
+                stage.start_worker(fleet)
+                check_health(stage, fleet)
+
+
+@measure("crowd")
+def measure_crowd(stage: Stage) -> None:
+    """Fifty launched runs at once on twenty workers, and the same on one that fills two cores."""
+    figures = stage.figures
+    for contender in stage.distributed():
+        # The original cannot execute such runs at all, and one file is for one machine.
+        if contender.who != "ours" or contender.place != REDIS:
+            continue
+        for _ in range(stage.rounds):
+            rates = []
+            for workers, slots in ((1, SLOTS), (CROWD_WORKERS, 1)):
+                with stage.alone(contender) as fleet:
+                    for _ in range(workers):
+                        stage.start_worker(fleet, slots)
+                    rates.append(crowd(fleet))
+                name = f"{CROWD_RUNS} runs on {workers} worker(s) of {slots} slot(s), steps"
+                figures.add(name, "/s", contender, rates[-1])
+            figures.add(
+                "twenty workers, of what one does", "%", contender, rates[1] / rates[0] * 100
+            )
 
 
 @measure("cancel")
@@ -254,6 +294,40 @@ def watch_waiting_loop(stage: Stage, fleet: Fleet) -> None:
         figures.add("worker and waiting loop, commands", "/s", contender, rate)
 
 
+def check_health(stage: Stage, fleet: Fleet) -> None:
+    """Write down what it costs to ask how a run is that goes on."""
+    figures, contender = stage.figures, fleet.contender
+    beats, run = endless_run(fleet, in_its_process=True)
+    run_id = fleet.driver.ask("launch", **run)["run_id"]
+    wait_for_start(fleet, beats)
+    before = stage.commands(contender.place)
+    cpu = fleet.driver.ask("check_health", run_id=run_id, times=HEALTH_CHECKS)["cpu"]
+    share = cpu * MONITORED_RUNS / MONITORING_SECONDS * 100
+    figures.add(
+        f"daemon's health checks of {MONITORED_RUNS} runs, of a core", "%", contender, share
+    )
+    if before is not None:
+        sent = stage.sent_since(contender.place, before) / (HEALTH_CHECKS + 1)
+        figures.add("commands for one of them", "", contender, sent)
+
+
+def crowd(fleet: Fleet) -> float:
+    """Launch a crowd of runs, and return how many of their steps were executed per second."""
+    driver, contender = fleet.driver, fleet.contender
+    # Steps that take their time, so that every slot of every worker has imported the code.
+    fleet.run("many_naps")
+    module, config = contender.module("fan_10"), contender.run_config()
+    driver.ask("prepare_launch", module=module)
+    launched = driver.ask(
+        "launch_many", module=module, job="fan_10", config=config, count=CROWD_RUNS
+    )
+    ends = []
+    for run_id in launched["run_ids"]:
+        fleet.check(run_id, driver.ask("wait", run_id=run_id)["success"])
+        ends.append(driver.ask("times", run_id=run_id)["end"])
+    return CROWD_RUNS * CROWD_STEPS / (max(ends) - float(launched["begun"]))
+
+
 def terminate_launched(fleet: Fleet) -> float | str:
     """Launch a run whose step never ends, and terminate it as a click in the UI does."""
     driver, (beats, run) = fleet.driver, endless_run(fleet)
@@ -273,12 +347,14 @@ def interrupt_loop(fleet: Fleet) -> float | str:
     return lived_on(beats, interrupted)
 
 
-def endless_run(fleet: Fleet) -> tuple[Path, dict[str, Any]]:
+def endless_run(fleet: Fleet, in_its_process: bool = False) -> tuple[Path, dict[str, Any]]:
     """Return the file in which the step of a run says that it lives, and how to ask for the run."""
     beats = fleet.directory / "beats"
+    job = "beating_in_process" if in_its_process else "beating"
     config = fleet.contender.run_config({"beat": {"config": {"beats": str(beats)}}})
-    module = fleet.contender.module("beating")
-    return beats, {"module": module, "job": "beating", "config": config}
+    if in_its_process:
+        del config["execution"]
+    return beats, {"module": fleet.contender.module(job), "job": job, "config": config}
 
 
 def wait_for_start(fleet: Fleet, beats: Path) -> None:

@@ -6,7 +6,7 @@ import select
 import signal
 import subprocess
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,12 +70,12 @@ class Contender:
     def run_config(self, ops: Mapping[str, Any] | None = None) -> dict[str, Any]:
         return {"execution": {"config": dict(self.executor)}, "ops": dict(ops or {})}
 
-    def worker_command(self, config: Path) -> list[str]:
+    def worker_command(self, config: Path, slots: int) -> list[str]:
         scripts = self.venv / "bin"
         if self.place == EMBEDDED:
-            return [str(scripts / "dagster-taskiq"), "worker", "start", "-c", str(SLOTS)]
+            return [str(scripts / "dagster-taskiq"), "worker", "start", "-c", str(slots)]
         command = [str(scripts / "dagster-celery"), "worker", "start", "-A", "dagster_celery.app"]
-        return [*command, "-y", str(config), "--", "--concurrency", str(SLOTS)]
+        return [*command, "-y", str(config), "--", "--concurrency", str(slots)]
 
 
 def on_a_server(who: str, venv: Path, place: str, url: str) -> Contender:
@@ -216,7 +216,7 @@ class Driver(Program):
 
 
 class Fleet:
-    """A contender at work: a Dagster home, a driver, and a worker once it is started."""
+    """A contender at work: a Dagster home, a driver, and workers once they are started."""
 
     def __init__(self, contender: Contender, directory: Path) -> None:
         """Make an instance, and start the driver.
@@ -227,7 +227,7 @@ class Fleet:
         """
         self.contender = contender
         self.directory = directory
-        self.worker: Program | None = None
+        self.workers: list[Program] = []
         home = directory / "home"
         home.mkdir()
         document: dict[str, Any] = {"telemetry": {"enabled": False}}
@@ -248,9 +248,15 @@ class Fleet:
         }
         self.driver = Driver(scripts / "python", directory / "driver.log", self._environment)
 
-    def start_worker(self) -> None:
-        command = self.contender.worker_command(self._config)
-        self.worker = Program(command, self.directory / "worker.log", self._environment)
+    @property
+    def worker(self) -> Program | None:
+        """The worker, of a fleet that has one."""
+        return self.workers[0] if self.workers else None
+
+    def start_worker(self, slots: int = SLOTS) -> None:
+        command = self.contender.worker_command(self._config, slots)
+        log = self.directory / f"worker-{len(self.workers)}.log"
+        self.workers.append(Program(command, log, self._environment))
 
     def run(self, job: str, ops: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Execute a run with its loop in the driver; return what the driver tells of it.
@@ -270,15 +276,12 @@ class Fleet:
             raise BenchmarkError(f"A run of {self.contender} failed.\n{said}\n{self.logs()}")
 
     def logs(self) -> str:
-        programs = [each for each in (self.driver, self.worker) if each]
-        return "\n".join(each.end_of_log() for each in programs)
+        return "\n".join(each.end_of_log() for each in (self.driver, *self.workers))
 
     def end(self) -> None:
-        try:
-            if self.worker is not None:
-                self.worker.end()
-        finally:
-            self.driver.end()
+        with ExitStack() as stack:
+            for program in (self.driver, *self.workers):
+                stack.callback(program.end)
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from benchmarks.sides import (
     MULTIPROCESS,
     RABBITMQ,
     REDIS,
+    SLOTS,
     Contender,
     Fleet,
     Program,
@@ -69,8 +70,8 @@ class Stage:
         finally:
             self.end_all()
 
-    def start_worker(self, fleet: Fleet) -> None:
-        fleet.start_worker()
+    def start_worker(self, fleet: Fleet, slots: int = SLOTS) -> None:
+        fleet.start_worker(slots)
         self._tell_guard()
 
     def commands(self, place: str) -> int | None:
@@ -104,7 +105,7 @@ class Stage:
         return fleet
 
     def _tell_guard(self) -> None:
-        programs = [each for fleet in self._up for each in (fleet.driver, fleet.worker) if each]
+        programs = [each for fleet in self._up for each in (fleet.driver, *fleet.workers)]
         self.guard.watch([each.pid for each in programs])
 
 

@@ -82,6 +82,30 @@ class Driver:
         self._instance.launch_run(run_id, self._workspace.create_request_context())
         return {"run_id": run_id, "begun": begun}
 
+    def launch_many(
+        self, module: str, job: str, config: dict[str, Any], count: int
+    ) -> dict[str, Any]:
+        """Launch runs one right after the other; return their ids, and when that was begun."""
+        self.prepare_launch(module)
+        assert self._workspace is not None
+        run_ids = [self._create(job, config) for _ in range(count)]
+        context = self._workspace.create_request_context()
+        begun = time.time()
+        for run_id in run_ids:
+            self._instance.launch_run(run_id, context)
+        return {"run_ids": run_ids, "begun": begun}
+
+    def check_health(self, run_id: str, times: int) -> dict[str, float]:
+        """Ask about a run as Dagster's daemon does; return the CPU time of one time in seconds."""
+        run = self._instance.get_run_by_id(run_id)
+        assert run is not None
+        launcher = self._instance.run_launcher
+        launcher.check_run_worker_health(run)  # connects
+        cpu = time.process_time()
+        for _ in range(times):
+            launcher.check_run_worker_health(run)
+        return {"cpu": (time.process_time() - cpu) / times}
+
     def wait(self, run_id: str) -> dict[str, Any]:
         """Wait until a run has ended, and return whether well."""
         deadline = time.monotonic() + PATIENCE_SECONDS

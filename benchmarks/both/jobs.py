@@ -22,6 +22,11 @@ def chain_20() -> None:
 
 
 @job(executor_def=celery_executor)
+def fan_10() -> None:
+    plans.fan(10)
+
+
+@job(executor_def=celery_executor)
 def fan_100() -> None:
     plans.fan(100)
 
@@ -33,7 +38,12 @@ def fan_500() -> None:
 
 @job(executor_def=celery_executor)
 def naps() -> None:
-    plans.naps()
+    plans.naps(8)
+
+
+@job(executor_def=celery_executor)
+def many_naps() -> None:
+    plans.naps(40)
 
 
 @job(executor_def=celery_executor)
@@ -46,5 +56,10 @@ def beating() -> None:
     plans.beat()
 
 
+@job(executor_def=in_process_executor)
+def beating_in_process() -> None:
+    plans.beat()
+
+
 #: What can be launched.
-defs = Definitions(jobs=[chain_5, chain_5_in_process, beating])
+defs = Definitions(jobs=[chain_5, chain_5_in_process, fan_10, beating, beating_in_process])

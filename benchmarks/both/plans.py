@@ -10,9 +10,8 @@ from pathlib import Path
 
 from dagster import OpExecutionContext, op
 
-#: How long one nap is, in seconds, and how many there are in the job of naps.
+#: How long one nap is, in seconds.
 NAP_SECONDS = 0.5
-NAPS = 8
 #: How often an op that waits to be stopped says that it lives, in seconds.
 BEAT_SECONDS = 0.01
 
@@ -64,7 +63,7 @@ def fan(width: int) -> None:
         alone.alias(f"alone_{index}")()
 
 
-def naps() -> None:
+def naps(count: int) -> None:
     """Compose steps that take their time and no CPU."""
-    for index in range(NAPS):
+    for index in range(count):
         nap.alias(f"nap_{index}")()
