@@ -61,6 +61,14 @@ def measure_fans(stage: Stage) -> None:
     """A hundred and five hundred no-op steps that wait for nothing."""
     race(stage, "fan_100", "fan of 100", steps=100)
     race(stage, "fan_500", "fan of 500", steps=500)
+    figures = stage.figures
+    for contender in stage.distributed():
+        few, many = (
+            width * figures.number(f"fan of {width}: CPU of a step, loop", contender)
+            for width in (100, 500)
+        )
+        # Without what a run costs its process whatever its steps.
+        figures.add("CPU of one more step, loop", "ms", contender, (many - few) / 400)
 
 
 @measure("diamond")
@@ -312,20 +320,21 @@ def check_health(stage: Stage, fleet: Fleet) -> None:
 
 
 def crowd(fleet: Fleet) -> float:
-    """Launch a crowd of runs, and return how many of their steps were executed per second."""
+    """Launch a crowd of runs twice; return how many steps per second were executed the second time.
+
+    The first time, processes start in which runs wait for their steps, and import the code.
+    """
     driver, contender = fleet.driver, fleet.contender
-    # Steps that take their time, so that every slot of every worker has imported the code.
     fleet.run("many_naps")
-    module, config = contender.module("fan_10"), contender.run_config()
-    driver.ask("prepare_launch", module=module)
-    launched = driver.ask(
-        "launch_many", module=module, job="fan_10", config=config, count=CROWD_RUNS
-    )
-    ends = []
-    for run_id in launched["run_ids"]:
-        fleet.check(run_id, driver.ask("wait", run_id=run_id)["success"])
-        ends.append(driver.ask("times", run_id=run_id)["end"])
-    return CROWD_RUNS * CROWD_STEPS / (max(ends) - float(launched["begun"]))
+    crowd = {"module": contender.module("fan_10"), "job": "fan_10", "count": CROWD_RUNS}
+    rates = []
+    for _ in range(2):
+        launched = driver.ask("launch_many", config=contender.run_config(), **crowd)
+        for run_id in launched["run_ids"]:
+            fleet.check(run_id, driver.ask("wait", run_id=run_id)["success"])
+        ends = [driver.ask("times", run_id=run_id)["end"] for run_id in launched["run_ids"]]
+        rates.append(CROWD_RUNS * CROWD_STEPS / (max(ends) - float(launched["begun"])))
+    return rates[1]
 
 
 def terminate_launched(fleet: Fleet) -> float | str:

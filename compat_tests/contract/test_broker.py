@@ -152,15 +152,15 @@ def claims(settings: Settings, count: int) -> int | None:
 async def left_on_server(settings: Settings) -> object:
     """Return what the server still holds of messages; empty when it holds none.
 
-    Redis keeps the names of queues and one bell for each, whatever went through them; RabbitMQ
-    keeps empty queues.
+    Redis keeps the names of queues, whatever went through them, and the bells that rang for nobody;
+    RabbitMQ keeps empty queues.
     """
     if on_rabbitmq(settings):
         return await ready_on_rabbitmq(settings)
     if settings.broker.startswith("redis"):
         client = redis.Redis.from_url(settings.broker)
         names = [key.decode() for key in client.keys(f"{settings.prefix}:*")]
-        kept = (":queues", ":bell:", ":clock")
+        kept = (":queues", ":rings:", ":clock")
         return [name for name in names if not any(each in name for each in kept)]
     path = settings.broker.removeprefix("sqlite:///")
     with contextlib.closing(sqlite3.connect(path)) as connection:

@@ -85,7 +85,9 @@ def build() -> Build:
     return run_configs._keeping(ResolvedRunConfig.build)
 
 
-def kept_plan(step: str, state: KnownExecutionState, run_id: str = "run") -> ExecutionPlan:
+def kept_plan(
+    step: str, state: KnownExecutionState, run_id: str = "run", config: dict[str, Any] = CONFIG
+) -> ExecutionPlan:
     target = reconstructable(spreading)
     args = ExecuteStepArgs(
         job_origin=target.get_python_origin(),
@@ -95,7 +97,7 @@ def kept_plan(step: str, state: KnownExecutionState, run_id: str = "run") -> Exe
         retry_mode=RetryMode.ENABLED,
         known_state=state,
     )
-    run = DagsterRun(job_name="spreading", run_id=run_id, run_config=CONFIG)
+    run = DagsterRun(job_name="spreading", run_id=run_id, run_config=config)
     return plan_of_step(target, run, args, None)
 
 
@@ -136,9 +138,9 @@ def test_a_step_that_is_not_there_is_refused_each_time() -> None:
             kept_plan("no_such_step", NOTHING)
 
 
-def test_the_whole_plan_is_made_once_for_a_run_and_forgotten_in_the_end(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Mapping[str, Any]]:
+    """One entry for each whole plan that is made."""
     made: list[Mapping[str, Any]] = []
 
     def counted(*args: Any, **kwargs: Any) -> ExecutionPlan:
@@ -146,12 +148,28 @@ def test_the_whole_plan_is_made_once_for_a_run_and_forgotten_in_the_end(
         return create_execution_plan(*args, **kwargs)
 
     monkeypatch.setattr(step_plans, "create_execution_plan", counted)
-    for _ in range(2):
+    return made
+
+
+def test_the_whole_plan_is_made_once_for_all_runs_that_have_the_same(
+    made: list[Mapping[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for run_id in ("one", "two"):
         for step in ("source", "spread"):
-            kept_plan(step, NOTHING)
+            kept_plan(step, NOTHING, run_id)
     assert len(made) == 1
+    kept_plan("total", SPREAD_OUT)
+    assert len(made) == 2
+    monkeypatch.setenv(VARIABLE, "second")
+    kept_plan("source", NOTHING)
+    assert len(made) == 3
+
+
+def test_a_plan_is_forgotten_in_the_end(made: list[Mapping[str, Any]]) -> None:
+    kept_plan("source", NOTHING)
     for number in range(MOST_PLANS):
-        kept_plan("source", NOTHING, f"another-{number}")
+        other = {"ops": {"source": {"config": {"name": f"another {number}"}}}}
+        kept_plan("source", NOTHING, config=other)
     assert len(made) == 1 + MOST_PLANS
     assert len(step_plans._kept) == MOST_PLANS
     kept_plan("source", NOTHING)

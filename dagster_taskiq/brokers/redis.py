@@ -20,8 +20,8 @@ from dagster_taskiq.connections.redis import RedisConnection
 from dagster_taskiq.settings import Settings
 
 _LUA = Path(__file__).with_name("lua")
-#: The scripts that add messages to streams, and the functions they do it with.
-_WHERE_MESSAGES_ARRIVE = ("put", "claim")
+#: The scripts that add messages to streams, or ring bells, and the functions they do it with.
+_WHERE_MESSAGES_ARRIVE = ("put", "claim", "release")
 _ARRIVE = _LUA / "arrive.lua"
 
 
@@ -34,9 +34,6 @@ class RedisBroker(QueueBroker):
             settings.broker, settings.broker_options, settings.connect_timeout
         )
         self.connection_errors = self.connection.errors
-        # The last bell heard of each queue. A bell that rings between a claim that found nothing
-        # and the wait that follows is heard at once, since its id is newer.
-        self._bells: dict[str, bytes | str] = {}
         # The number of the claim that the server has not answered yet: the answer may get lost.
         self._claims = 1
         self._claimant = uuid.uuid4().hex
@@ -64,11 +61,10 @@ class RedisBroker(QueueBroker):
         return Delivery(handle, task_id.decode(), queue.decode(), bytes(body), int(attempt))
 
     async def wait_for_work(self, timeout: float) -> None:
-        """Block until a bell rings."""
-        streams = {self._key("bell", queue): "0-0" for queue in self.open_lanes}
-        heard = {bell: self._bells.get(bell, first) for bell, first in streams.items()}
-        for bell, entries in await self.connection.read_streams(heard, timeout):
-            self._bells[bell.decode()] = entries[-1][0]
+        """Block until a bell rings here; each ring is for one listener, or a fleet of them would
+        all look for each message. One that rang since the last claim is heard at once.
+        """
+        await self.connection.pop([self._key("rings", queue) for queue in self.open_lanes], timeout)
 
     async def acknowledge(self, delivery: Delivery) -> None:
         """Delete the message."""

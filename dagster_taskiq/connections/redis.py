@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -171,6 +171,17 @@ class RedisConnection:
             read = self.client.xread(cast(Any, after), block=block if block > 0 else None)
             reply = await _in_own_task(cast(Any, read))
         return stream_pairs(reply)
+
+    async def pop(self, lists: Sequence[str], seconds: float) -> None:
+        """Take the first entry of the first of some lists that has any; wait for one.
+
+        Args:
+            lists: their names.
+            seconds: how long to wait, but never longer than ``BLOCK_SECONDS``.
+        """
+        with as_away():
+            popped = self.client.blpop(list(lists), timeout=min(seconds, BLOCK_SECONDS))
+            await _in_own_task(cast(Any, popped))
 
     def _refused(self, error: BaseException) -> ConfigError:
         return ConfigError(

@@ -10,20 +10,32 @@ only for as long as nobody writes to it (``gc.freeze`` in Python's library refer
 import gc
 from importlib import import_module
 
+from dagster_taskiq.worker import revisions
+
 _MODULES = (
     "dagster_taskiq.worker.child",
     "dagster_taskiq.brokers.sql",
     "dagster_taskiq.backends.sql",
     "dagster_taskiq.brokers.redis",
     "dagster_taskiq.backends.redis",
+    "dagster_taskiq.executor",
+    "dagster_taskiq.orchestration",
+    "dagster._core.executor.in_process",
     "dagster._core.storage.event_log.sqlite.sqlite_event_log",
+    "dagster._core.storage.local_compute_log_manager",
+    "dagster._core.storage.root",
     "dagster._core.storage.runs.sqlite.sqlite_run_storage",
+    "dagster._core.storage.schedules.sqlite.sqlite_schedule_storage",
+    "dagster._core.storage.sqlite_storage",
+    "dagster._core.workspace.autodiscovery",
+    "upath",
 )
 
 gc.disable()
 try:
     for _name in _MODULES:
         import_module(_name)
+    revisions.install()
     gc.freeze()
 finally:
     gc.enable()

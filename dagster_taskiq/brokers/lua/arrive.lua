@@ -23,6 +23,14 @@ local function note_place(prefix, queue, level, task, id)
   redis.call('HSET', prefix .. ':places', task, cjson.encode({queue, level, id}))
 end
 
+-- Ring the bell of a queue: each ring wakes one listener, who waits for it or comes next. What has
+-- piled up while nobody waited is swept away by the first who finds nothing to claim.
+local function ring(prefix, queue)
+  local rings = prefix .. ':rings:' .. queue
+  redis.call('RPUSH', rings, '')
+  redis.call('LTRIM', rings, 0, 999)
+end
+
 -- Add one message to the stream of its queue and priority level, and ring the queue's bell.
 local function arrive(prefix, queue, level, task, body)
   local stream = prefix .. ':queue:' .. queue .. ':' .. level
@@ -39,8 +47,7 @@ local function arrive(prefix, queue, level, task, body)
   end
   redis.call('ZADD', prefix .. ':levels:' .. queue, level, level)
   note_place(prefix, queue, level, task, id)
-  -- The bell holds one entry: its id moves on with each message, which is all a listener looks at.
-  redis.call('XADD', prefix .. ':bell:' .. queue, 'MAXLEN', 1, '*', 'level', level)
+  ring(prefix, queue)
 end
 
 -- Keep one message for so many milliseconds, beside the streams.

@@ -106,4 +106,9 @@ while levels[at] do
   end
 end
 if before then redis.call('DEL', answered) end
+for i = 6, #ARGV do
+  local rings = prefix .. ':rings:' .. ARGV[i]
+  -- A server that takes no writes is no trouble to those who have nothing to do.
+  if redis.call('EXISTS', rings) == 1 then redis.call('DEL', rings) end
+end
 return false

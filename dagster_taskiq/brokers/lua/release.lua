@@ -8,4 +8,4 @@ if claim.err or not claim[1] or claim[1][2] ~= consumer then return end
 -- milliseconds): then the next one to look takes the message, at its old place.
 redis.call('XCLAIM', stream, 'workers', 'given-back', 0, id, 'IDLE', 315360000000,
            'RETRYCOUNT', math.max(0, claim[1][4] - 1), 'JUSTID')
-redis.call('XADD', prefix .. ':bell:' .. queue, 'MAXLEN', 1, '*', 'level', level)
+ring(prefix, queue)
