@@ -8,14 +8,20 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 import sqlalchemy as sa
-from dagster import DagsterInstance, DagsterRun, job
+from dagster import DagsterInstance, DagsterRun, execute_job, job, reconstructable
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
 
+from compat_tests.conftest import StartWorker
+from compat_tests.waiting import eventually
+from compat_tests.worker import printing
+from compat_tests.workers import executor_config
 from dagster_taskiq.kept_connections import MOST_FILES, kept_connections
+from dagster_taskiq.settings import Settings
 
 #: What tells of open files.
 OPEN_FILES = Path("/proc/self/fd")
@@ -131,3 +137,22 @@ def test_nothing_is_taken_along_into_a_forked_process(home: DagsterInstance) -> 
         process.join()
         home.report_engine_event("the last", run)
         assert len(home.all_logs(run.run_id)) == 4
+
+
+@needs_proc
+@pytest.mark.parametrize("broker_kind", ["embedded"], indirect=True)
+def test_an_idle_child_keeps_no_file_of_a_run_open(
+    settings: Settings, instance: DagsterInstance, start_worker: StartWorker
+) -> None:
+    worker = start_worker("-c", "1")
+    config = {"execution": {"config": executor_config(settings)}}
+    run = execute_job(reconstructable(printing.printing), instance, run_config=config).dagster_run
+    storage = instance.event_log_storage
+    assert isinstance(storage, SqliteEventLogStorage)
+    path = storage.path_for_shard(run.run_id)
+
+    def is_open() -> bool:
+        children = psutil.Process(worker.pid).children(recursive=True)
+        return any(path == file.path for each in children for file in each.open_files())
+
+    eventually(lambda: not is_open())

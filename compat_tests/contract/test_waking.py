@@ -1,0 +1,179 @@
+"""How listeners learn that there is something for them, without looking all the time."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+import redis
+
+from compat_tests.conftest import ALL_BROKERS
+from compat_tests.waiting import eventually_async
+from dagster_taskiq.brokers import make_broker
+from dagster_taskiq.brokers.base import QueueBroker
+from dagster_taskiq.client import Order, client_for
+from dagster_taskiq.connections import sql
+from dagster_taskiq.connections.sql import SqlConnection
+from dagster_taskiq.settings import Settings
+
+pytestmark = pytest.mark.anyio
+
+#: Longer than any test.
+FOR_EVER = 600.0
+
+on_redis = pytest.mark.parametrize("broker_kind", ["redis"], indirect=True)
+
+
+@asynccontextmanager
+async def listeners(settings: Settings, count: int) -> AsyncIterator[list[QueueBroker]]:
+    """Open brokers that have found nothing, each with a connection of its own."""
+    async with AsyncExitStack() as stack:
+        opened = []
+        for number in range(count):
+            broker = make_broker(settings)
+            broker.consumer, broker.queues = f"listener {number}", ("q",)
+            await broker.startup()
+            stack.push_async_callback(broker.shutdown)
+            assert await broker.claim() is None
+            opened.append(broker)
+        yield opened
+
+
+async def put(broker: QueueBroker, *task_ids: str) -> None:
+    for task_id in task_ids:
+        await broker.put(task_id, "q", 0, b"body")
+
+
+def waiting(brokers: list[QueueBroker]) -> set["asyncio.Task[None]"]:
+    return {asyncio.ensure_future(broker.wait_for_work(FOR_EVER)) for broker in brokers}
+
+
+@on_redis
+async def test_one_message_wakes_one_listener(settings: Settings) -> None:
+    async with listeners(settings, 4) as (sender, *others):
+        waits = waiting(others)
+        for number in range(3):
+            await put(sender, f"task {number}")
+            woken, waits = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            # Another one would be told in the time that this takes.
+            await asyncio.gather(*(broker.ping() for broker in (sender, *others)))
+            assert len(woken) == 1
+            assert not any(wait.done() for wait in waits)
+
+
+@on_redis
+async def test_what_rang_for_nobody_wakes_nobody_later(settings: Settings) -> None:
+    client = redis.Redis.from_url(settings.broker)
+    rings = f"{settings.prefix}:rings:q"
+    async with listeners(settings, 2) as (sender, listener):
+        await put(sender, "one", "two", "three")
+        assert client.llen(rings) == 3
+        # There is something to take, so it does not wait, whoever rang.
+        await listener.wait_for_work(FOR_EVER)
+        for _ in range(3):
+            assert await listener.claim() is not None
+        assert await listener.claim() is None
+        assert not client.exists(rings)
+
+
+@on_redis
+async def test_a_message_that_is_given_back_wakes_a_listener(settings: Settings) -> None:
+    async with listeners(settings, 2) as (holder, listener):
+        await put(holder, "task")
+        delivery = await holder.claim()
+        assert delivery is not None
+        assert await listener.claim() is None
+        (wait,) = waiting([listener])
+        await holder.release(delivery)
+        await wait
+        assert await listener.claim() is not None
+
+
+@pytest.mark.parametrize("broker_kind", ALL_BROKERS, indirect=True)
+async def test_tasks_that_are_sent_together_keep_their_order(settings: Settings) -> None:
+    orders = [Order(f"task {number}", "t", {}, "q") for number in range(5)]
+    client = client_for(settings)
+    sent = await asyncio.to_thread(client.submit, *orders)
+    assert sent == [order.id for order in orders]
+    broker = make_broker(settings)
+    broker.queues = ("q",)
+    await broker.startup()
+    try:
+        found = [await eventually_async(broker.claim) for _ in orders]
+        assert [delivery.task_id for delivery in found if delivery] == sent
+    finally:
+        await broker.shutdown()
+
+
+@asynccontextmanager
+async def two_connections(path: Path) -> AsyncIterator[tuple[SqlConnection, SqlConnection]]:
+    """Open a file twice, as two processes do."""
+    async with AsyncExitStack() as stack:
+        opened = []
+        for _ in range(2):
+            connection = SqlConnection(f"sqlite:///{path}", {}, 5.0)
+            await connection.open()
+            stack.push_async_callback(connection.close)
+            opened.append(connection)
+        yield opened[0], opened[1]
+
+
+async def change(connection: SqlConnection) -> None:
+    row = {"channel": "c", "body": "{}", "created_at": 0.0}
+    await connection.write(lambda each: each.execute(sql.mail.insert(), row))
+
+
+async def wakes(listener: SqlConnection, writer: SqlConnection) -> None:
+    """See that one who waits on a connection learns of what is written by another."""
+    wait = asyncio.ensure_future(listener.wait_beyond(listener.mark(), FOR_EVER))
+    await asyncio.sleep(0)
+    assert not wait.done()
+    await change(writer)
+    await wait
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="only Linux tells of writes")
+async def test_a_write_to_the_file_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql, "UNTOLD_SECONDS", FOR_EVER)
+    async with two_connections(tmp_path / "queue.db") as (listener, writer):
+        await change(writer)
+        listener.mark()
+        # Until it looks by itself no more.
+        await asyncio.sleep(2 * sql.TOLD_SECONDS)
+        for _ in range(20):
+            await wakes(listener, writer)
+
+
+def untold(path: str | Path, notify: Callable[[], None]) -> "Untold":
+    del path, notify
+    return Untold()
+
+
+class Untold:
+    """What a file system has that tells of nothing."""
+
+    def take(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+
+def impossible(path: str | Path, notify: Callable[[], None]) -> "Untold":
+    raise OSError("There are too many watches.")
+
+
+@pytest.mark.parametrize("notices", [untold, impossible])
+async def test_where_nothing_is_told_the_file_is_looked_at(
+    notices: Callable[..., Untold], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql, "FileNotices", notices)
+    async with two_connections(tmp_path / "queue.db") as (listener, writer):
+        listener.mark()
+        await asyncio.sleep(2 * sql.TOLD_SECONDS)
+        await wakes(listener, writer)
+        assert listener._notices is None, "a system that has failed to tell once is not relied on"
+        await wakes(listener, writer)
