@@ -1,8 +1,9 @@
 """What was measured: kept, printed as a table, written as JSON and as a picture.
 
-    python -m benchmarks.report FIGURES.json GUIDE.md
+    python -m benchmarks.report FIGURES.json... GUIDE.md
 
-writes the table of a guide anew, between its lines <!-- table: figures --> and <!-- end -->.
+writes the table of a guide anew, between its lines <!-- table: figures --> and <!-- end -->, and
+the picture beside the guide. Figures may come from several runs, of different measures.
 """
 
 import json
@@ -11,7 +12,7 @@ import platform
 import re
 import statistics
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from benchmarks.sides import PLACES, REDIS, SLOTS, Contender
 #: What is written in place of a figure, where something does not happen at all, or goes wrong.
 NEVER = "never"
 FAILS = "fails"
+
+#: What the file of the picture is called.
+PICTURE = "step.svg"
 
 #: Columns, as (title, whose figure, divided by whose).
 COLUMNS = (
@@ -40,6 +44,7 @@ _TABLE = re.compile(r"(?P<start><!-- table: figures -->)\n.*?<!-- end -->", re.D
 class Figures:
     """Every figure of every round."""
 
+    #: How often each thing was measured.
     rounds: int
     cores: int = field(default_factory=lambda: os.cpu_count() or 1)
     #: By name, who, and place.
@@ -101,15 +106,19 @@ class Figures:
         }
 
     @classmethod
-    def from_json(cls, document: dict[str, Any]) -> "Figures":
-        figures = cls(
-            document["rounds"], document["machine"]["cores"], versions=document["versions"]
-        )
-        for row in document["figures"]:
-            figures.units[row["name"]] = row["unit"]
-            figures.values[row["name"], row["who"], row["place"]] = row["rounds"]
-        for row in document["phases"]:
-            figures.phases[row["who"], row["place"], row["phase"]] = row["rounds"]
+    def from_json(cls, documents: Sequence[dict[str, Any]]) -> "Figures":
+        """Return what was measured in several runs on one machine, each of other things."""
+        first = documents[0]
+        figures = cls(first["rounds"], first["machine"]["cores"], versions=first["versions"])
+        for document in documents:
+            if document["versions"] != figures.versions:
+                raise ValueError("These figures are of different versions, and not one table.")
+            figures.rounds = min(figures.rounds, document["rounds"])
+            for row in document["figures"]:
+                figures.units[row["name"]] = row["unit"]
+                figures.values[row["name"], row["who"], row["place"]] = row["rounds"]
+            for row in document["phases"]:
+                figures.phases[row["who"], row["place"], row["phase"]] = row["rounds"]
         return figures
 
 
@@ -163,8 +172,10 @@ def _short(value: float | str) -> str:
 
 def heading(figures: Figures) -> str:
     """Return what was compared, in a few lines."""
-    rounds = f"Medians of {figures.rounds} rounds" if figures.rounds > 1 else "One round"
-    lines = [f"{rounds} on {figures.cores} cores, with {SLOTS} slots.", ""]
+    most = max((len(each) for each in figures.values.values()), default=figures.rounds)
+    counts = sorted({figures.rounds, most})
+    rounds = " to ".join(map(str, counts))
+    lines = [f"Medians of {rounds} round(s) on {figures.cores} cores, with {SLOTS} slots.", ""]
     for who, versions in figures.versions.items():
         if who in {"original", "ours"}:
             known = ", ".join(f"{name} {each}" for name, each in versions.items())
@@ -194,7 +205,7 @@ def write(figures: Figures, directory: Path) -> None:
     (directory / "table.md").write_text(table(figures) + "\n")
     drawn = picture(figures)
     if drawn is not None:
-        (directory / "step.svg").write_text(drawn)
+        (directory / PICTURE).write_text(drawn)
 
 
 def with_table(text: str, figures: Figures) -> str:
@@ -207,9 +218,12 @@ def with_table(text: str, figures: Figures) -> str:
 
 
 def main(arguments: Iterable[str]) -> None:
-    source, guide = map(Path, arguments)
-    figures = Figures.from_json(json.loads(source.read_text()))
+    *sources, guide = map(Path, arguments)
+    figures = Figures.from_json([json.loads(source.read_text()) for source in sources])
     guide.write_text(with_table(guide.read_text(), figures))
+    drawn = picture(figures)
+    if drawn is not None:
+        guide.with_name(PICTURE).write_text(drawn)
 
 
 if __name__ == "__main__":
