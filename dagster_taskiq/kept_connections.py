@@ -62,6 +62,7 @@ class KeptEngines:
     def __init__(self) -> None:
         self.users = 0
         self._engines: dict[str, _Kept] = {}
+        self._inherited: dict[str, _Kept] = {}
 
     def create_engine(self, url: str, **options: Any) -> sa.Engine:
         """Return the engine of a URL, as ``sqlalchemy.create_engine`` does."""
@@ -86,6 +87,11 @@ class KeptEngines:
         """Close the connections, and keep nothing more of them."""
         self.close()
         self._engines.clear()
+
+    def leave_behind(self) -> None:
+        """Begin anew in a forked process, without closing there what is another's."""
+        self._inherited = self._engines
+        self._engines = {}
 
 
 class _Kept:
@@ -132,7 +138,14 @@ def _replace(theirs: _CreateEngine, ours: _CreateEngine) -> None:
             module.create_engine = ours
 
 
+def _begin_anew() -> None:
+    global _lock  # noqa: PLW0603 - a thread that is not there any more may hold it
+    _lock = threading.RLock()
+    _kept.leave_behind()
+
+
 _lock = threading.RLock()
 _kept = KeptEngines()
-# SQLite forbids to take an open file along into a forked process: its locks do not come with it.
-os.register_at_fork(before=_kept.close)
+# SQLite forbids to take an open file along into a forked process: its locks do not come with it
+# (https://www.sqlite.org/howtocorrupt.html, section 2.6).
+os.register_at_fork(before=_kept.close, after_in_child=_begin_anew)
