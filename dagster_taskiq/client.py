@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -406,8 +406,10 @@ def _portal() -> BlockingPortal:
 def _close(process: _Process) -> None:
     if process.pid != os.getpid() or process.stack is None:
         return
-    for client in process.clients.values():
-        client.close()
+    with ExitStack() as stack:
+        # Whatever goes wrong with a client, a thread that still runs would keep the process.
+        stack.push(process.stack)
+        for client in process.clients.values():
+            stack.callback(client.close)
     process.clients.clear()
-    process.stack.__exit__(None, None, None)
     process.stack = process.portal = None

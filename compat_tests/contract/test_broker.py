@@ -882,7 +882,7 @@ async def test_memory_on_redis_does_not_grow_with_history(redis_settings: Settin
     def everything() -> dict[str, int]:
         """Return each key of ours with the number of things in it."""
         sizes = {"stream": client.xlen, "zset": client.zcard, "set": client.scard}
-        sizes |= {"hash": client.hlen, "string": lambda key: 1}
+        sizes |= {"hash": client.hlen, "list": client.llen, "string": lambda key: 1}
         found = {}
         for key in client.keys(f"{redis_settings.prefix}:*"):
             found[key.decode()] = int(sizes[client.type(key).decode()](key))

@@ -37,29 +37,27 @@ class FileNotices:
 
         self._notify = notify
         self._loop = asyncio.get_running_loop()
-        self._inotify = Inotify()
-        # Its own flag for that says something else (asyncinotify 4.4).
-        os.set_blocking(self._inotify.fd, False)
-        try:
-            self._inotify.add_watch(path, Mask.MODIFY)
-        except BaseException:
-            self._inotify.close()
-            raise
-        self._loop.add_reader(self._inotify.fd, self._on_written)
+        with Inotify() as inotify:
+            inotify.add_watch(path, Mask.MODIFY)
+            # One of our own: the library closes its one when the interpreter exits, which is before
+            # connections are closed. Nor does it set what its flag for not blocking says (4.4).
+            self._file = os.dup(inotify.fd)
+        os.set_blocking(self._file, False)
+        self._loop.add_reader(self._file, self._on_written)
 
     def take(self) -> bool:
         """Return whether there is news, which is then taken for told."""
         told = False
         with suppress(BlockingIOError):
-            while os.read(self._inotify.fd, READ_BYTES):
+            while os.read(self._file, READ_BYTES):
                 told = True
         return told
 
     def close(self) -> None:
         """Watch no more."""
         if not self._loop.is_closed():
-            self._loop.remove_reader(self._inotify.fd)
-        self._inotify.close()
+            self._loop.remove_reader(self._file)
+        os.close(self._file)
 
     def _on_written(self) -> None:
         self.take()

@@ -23,8 +23,8 @@ local function note_place(prefix, queue, level, task, id)
   redis.call('HSET', prefix .. ':places', task, cjson.encode({queue, level, id}))
 end
 
--- Ring the bell of a queue: each ring wakes one listener, who waits for it or comes next. What has
--- piled up while nobody waited is swept away by the first who finds nothing to claim.
+-- Ring the bell of a queue: each ring wakes one listener, who waits for it or comes next. What piles
+-- up while nobody waits is cleared away by those who claim.
 local function ring(prefix, queue)
   local rings = prefix .. ':rings:' .. queue
   redis.call('RPUSH', rings, '')

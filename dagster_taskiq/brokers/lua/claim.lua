@@ -56,6 +56,15 @@ local function answer(queue, level, stream, entry)
   return {queue, level, entry[1], fields['task'] or '', fields['body'] or '', times}
 end
 
+-- Keep no more rings of a queue than there are messages: for those who are busy, nobody rings.
+local function hush(queue, levels)
+  local messages = 0
+  for _, place in ipairs(levels) do
+    if place.queue == queue then messages = messages + redis.call('XLEN', place.stream) end
+  end
+  redis.call('LTRIM', prefix .. ':rings:' .. queue, 0, messages - 1)
+end
+
 -- The answer to this claim got lost, with the connection it was on, and it is asked again.
 local before = redis.call('GET', answered)
 local name, queue, level, id
@@ -100,6 +109,7 @@ while levels[at] do
     local entry = take(best)
     if entry then
       -- Kept for as long as the claim counts, or until he asks for another.
+      hush(best.queue, levels)
       redis.call('SET', answered, cjson.encode({ARGV[5], best.queue, best.level, entry[1]}), 'PX', stale)
       return answer(best.queue, best.level, best.stream, entry)
     end
