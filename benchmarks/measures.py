@@ -257,6 +257,9 @@ def launch(stage: Stage, fleet: Fleet, job: str, steps: str) -> None:
     """Launch a run, wait for its end, and write down the times of its events."""
     driver, contender = fleet.driver, fleet.contender
     on_workers = not job.endswith("_in_process")
+    name = f"launch to {{}}, {steps}"
+    if stage.figures.median(name.format("end"), contender.who, contender.place) == FAILS:
+        return  # such a run may hang, and hold a slot for ever
     config = contender.run_config() if on_workers else {}
     launched = driver.ask("launch", module=contender.module(job), job=job, config=config)
     run_id = launched["run_id"]
@@ -265,9 +268,9 @@ def launch(stage: Stage, fleet: Fleet, job: str, steps: str) -> None:
         # The original's loop may not wait for tasks where it is a task itself, says Celery.
         print(driver.ask("errors", run_id=run_id), file=sys.stderr)
     times = driver.ask("times", run_id=run_id)
-    for name, event in (("first step", "first_step"), ("end", "end")):
+    for what, event in (("first step", "first_step"), ("end", "end")):
         seconds = times[event] - launched["begun"] if succeeded else FAILS
-        stage.figures.add(f"launch to {name}, {steps}", "s", contender, seconds)
+        stage.figures.add(name.format(what), "s", contender, seconds)
 
 
 def watch_idle_worker(stage: Stage, fleet: Fleet) -> None:
