@@ -111,8 +111,9 @@ class Figures:
         first = documents[0]
         figures = cls(first["rounds"], first["machine"]["cores"], versions=first["versions"])
         for document in documents:
-            if document["versions"] != figures.versions:
-                raise ValueError("These figures are of different versions, and not one table.")
+            for who, versions in document["versions"].items():
+                if figures.versions.setdefault(who, versions) != versions:
+                    raise ValueError(f"{who} has other versions there: that is not one table.")
             figures.rounds = min(figures.rounds, document["rounds"])
             for row in document["figures"]:
                 figures.units[row["name"]] = row["unit"]
