@@ -5,13 +5,6 @@ costs the more the more of them there are. In a child the whole plan is made onc
 nothing that it is made of has changed; what a step has of its own is then put in, in the same way.
 """
 
-import copy
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
-
-from dagster import JobDefinition
 from dagster._core.definitions.reconstruct import ReconstructableJob
 from dagster._core.definitions.repository_definition import RepositoryLoadData
 from dagster._core.execution.api import create_execution_plan
@@ -22,28 +15,12 @@ from dagster._core.system_config.objects import ResolvedRunConfig
 from dagster._grpc.types import ExecuteStepArgs
 from dagster._serdes import serialize_value
 
+from dagster_taskiq.kept_for_jobs import KeptForJobs
+
 #: How many plans are kept: a worker has the steps of few jobs at a time.
 MOST_PLANS = 4
 
-
-@dataclass(frozen=True, eq=False)
-class _Kept:
-    """A plan, and what it was made of."""
-
-    #: Code that is loaded anew may plan otherwise: it is another definition then.
-    definition: JobDefinition
-    run_config: Mapping[str, Any]
-    #: What dynamic outputs have become: nothing else of a run's state decides what steps there are.
-    mappings: str
-    load_data: RepositoryLoadData | None
-    #: Config may refer to it.
-    environment: Mapping[str, str]
-    plan: ExecutionPlan
-    config: ResolvedRunConfig
-
-
-#: The one that was used last is first.
-_kept: list[_Kept] = []
+_kept: KeptForJobs[tuple[ExecutionPlan, ResolvedRunConfig]] = KeptForJobs(MOST_PLANS)
 
 
 def plan_of_step(
@@ -64,49 +41,23 @@ def plan_of_step(
         whatever Dagster raises where the job cannot be loaded or planned, or has no such step.
     """
     state = args.known_state or KnownExecutionState()
-    kept = _whole_plan(job, run, state, load_data)
-    # Making a part of a plan may add to these, where outputs are dynamic.
-    own = kept.plan._replace(
-        known_state=state,
-        step_dict=dict(kept.plan.step_dict),
-        step_dict_by_key=dict(kept.plan.step_dict_by_key),
-    )
-    keys = list(args.step_keys_to_execute or ())
-    return own.build_subset_plan(keys, kept.definition, kept.config)
-
-
-def _whole_plan(
-    job: ReconstructableJob,
-    run: DagsterRun,
-    state: KnownExecutionState,
-    load_data: RepositoryLoadData | None,
-) -> _Kept:
     definition = job.get_definition()
-    state = KnownExecutionState(dynamic_mappings=state.dynamic_mappings)
-    mappings, environment = serialize_value(state), dict(os.environ)
-    for kept in _kept:
-        if (
-            kept.definition is definition
-            and kept.mappings == mappings
-            and kept.run_config == run.run_config
-            and kept.load_data == load_data
-            and kept.environment == environment
-        ):
-            _kept.remove(kept)
-            break
-    else:
+    # Nothing else of the state decides which steps there are.
+    mappings = KnownExecutionState(dynamic_mappings=state.dynamic_mappings)
+
+    def make() -> tuple[ExecutionPlan, ResolvedRunConfig]:
         plan = create_execution_plan(
-            job, run.run_config, known_state=state, repository_load_data=load_data
+            job, run.run_config, known_state=mappings, repository_load_data=load_data
         )
-        kept = _Kept(
-            definition,
-            copy.deepcopy(run.run_config),
-            mappings,
-            load_data,
-            environment,
-            plan,
-            ResolvedRunConfig.build(definition, run.run_config),
-        )
-    _kept.insert(0, kept)
-    del _kept[MOST_PLANS:]
-    return kept
+        return plan, ResolvedRunConfig.build(definition, run.run_config)
+
+    whole, config = _kept.get(
+        definition, run.run_config, make, serialize_value(mappings), load_data
+    )
+    # Making a part of a plan may add to these, where outputs are dynamic.
+    own = whole._replace(
+        known_state=state,
+        step_dict=dict(whole.step_dict),
+        step_dict_by_key=dict(whole.step_dict_by_key),
+    )
+    return own.build_subset_plan(list(args.step_keys_to_execute or ()), definition, config)

@@ -9,12 +9,12 @@ gets its own copy of all that its code may write to.
 
 import copy
 import inspect
-import os
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from dagster import JobDefinition
 from dagster._core.system_config.objects import OpConfig, ResolvedRunConfig
+
+from dagster_taskiq.kept_for_jobs import KeptForJobs
 
 #: How many configs are kept: a worker has the steps of few runs at a time.
 MOST_CONFIGS = 4
@@ -38,24 +38,12 @@ def install() -> bool:
 
 
 def _keeping(build: _Build) -> _Build:
-    #: Job, config and environment, and what was made of them; the one that was used last is first.
-    kept: list[tuple[JobDefinition, Any, dict[str, str], ResolvedRunConfig]] = []
+    kept: KeptForJobs[ResolvedRunConfig] = KeptForJobs(MOST_CONFIGS)
 
     def build_kept(
         job_def: JobDefinition, run_config: Mapping[str, object] | None = None
     ) -> ResolvedRunConfig:
-        environment = dict(os.environ)
-        for entry in kept:
-            job, config, there, made = entry
-            if job is job_def and config == run_config and there == environment:
-                kept.remove(entry)
-                break
-        else:
-            made = build(job_def, run_config)
-            entry = job_def, copy.deepcopy(run_config), environment, made
-        kept.insert(0, entry)
-        del kept[MOST_CONFIGS:]
-        return _copy_of(made)
+        return _copy_of(kept.get(job_def, run_config, lambda: build(job_def, run_config)))
 
     return build_kept
 
