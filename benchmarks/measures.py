@@ -59,16 +59,18 @@ def measure_chain(stage: Stage) -> None:
 @measure("fans")
 def measure_fans(stage: Stage) -> None:
     """A hundred and five hundred no-op steps that wait for nothing."""
-    race(stage, "fan_100", "fan of 100", steps=100)
-    race(stage, "fan_500", "fan of 500", steps=500)
+    widths = (100, 500)
+    for width in widths:
+        race(stage, f"fan_{width}", f"fan of {width}", steps=width)
     figures = stage.figures
     for contender in stage.distributed():
         few, many = (
             width * figures.number(f"fan of {width}: CPU of a step, loop", contender)
-            for width in (100, 500)
+            for width in widths
         )
         # Without what a run costs its process whatever its steps.
-        figures.add("CPU of one more step, loop", "ms", contender, (many - few) / 400)
+        more = (many - few) / (widths[1] - widths[0])
+        figures.add("CPU of one more step, loop", "ms", contender, more)
 
 
 @measure("diamond")
@@ -115,51 +117,43 @@ def measure_launch(stage: Stage) -> None:
 @measure("start")
 def measure_start(stage: Stage) -> None:
     """From the command that starts a worker to the start of the first step that waits for it."""
-    for _ in range(stage.rounds):
-        for contender in stage.distributed():
-            with stage.alone(contender) as fleet:
-                begun = time.time()
-                stage.start_worker(fleet)
-                run_id = fleet.run("chain_5")["run_id"]
-                first = fleet.driver.ask("times", run_id=run_id)["first_step"]
-                stage.figures.add("worker start to first step", "s", contender, first - begun)
+    for fleet in stage.each_alone():
+        begun = time.time()
+        stage.start_worker(fleet)
+        run_id = fleet.run("chain_5")["run_id"]
+        first = fleet.driver.ask("times", run_id=run_id)["first_step"]
+        stage.figures.add("worker start to first step", "s", fleet.contender, first - begun)
 
 
 @measure("memory")
 def measure_memory(stage: Stage) -> None:
     """What all processes of a worker hold when every slot has worked."""
-    for _ in range(stage.rounds):
-        for contender in stage.distributed():
-            with stage.alone(contender) as fleet:
-                stage.start_worker(fleet)
-                fleet.run("naps")
-                assert fleet.worker is not None
-                held = fleet.worker.memory_bytes() / 1e6
-                stage.figures.add("worker memory", "MB", contender, held)
-                count = len(fleet.worker.processes())
-                stage.figures.add("worker processes", "", contender, count)
+    for fleet in stage.each_alone():
+        stage.start_worker(fleet)
+        fleet.run("naps")
+        assert fleet.worker is not None
+        held = fleet.worker.memory_bytes() / 1e6
+        stage.figures.add("worker memory", "MB", fleet.contender, held)
+        count = len(fleet.worker.processes())
+        stage.figures.add("worker processes", "", fleet.contender, count)
 
 
 @measure("idle")
 def measure_idle(stage: Stage) -> None:
     """What a worker costs that has nothing to do, and a loop that waits for one step."""
-    for _ in range(stage.rounds):
-        for contender in stage.distributed():
-            with stage.alone(contender) as fleet:
-                stage.start_worker(fleet)
-                fleet.run("naps")
-                watch_idle_worker(stage, fleet)
-                watch_waiting_loop(stage, fleet)
+    for fleet in stage.each_alone():
+        stage.start_worker(fleet)
+        fleet.run("naps")
+        watch_idle_worker(stage, fleet)
+        watch_waiting_loop(stage, fleet)
 
 
 @measure("health")
 def measure_health(stage: Stage) -> None:
     """What it costs Dagster's daemon to ask how the runs are that it monitors."""
-    for _ in range(stage.rounds):
-        for contender in stage.distributed():
-            with stage.alone(contender) as fleet:
-                stage.start_worker(fleet)
-                check_health(stage, fleet)
+    for fleet in stage.each_alone():
+        stage.start_worker(fleet)
+        check_health(stage, fleet)
 
 
 @measure("crowd")
@@ -329,15 +323,13 @@ def crowd(fleet: Fleet) -> float:
     """
     driver, contender = fleet.driver, fleet.contender
     fleet.run("many_naps")
-    crowd = {"module": contender.module("fan_10"), "job": "fan_10", "count": CROWD_RUNS}
-    rates = []
+    runs = {"module": contender.module("fan_10"), "job": "fan_10", "count": CROWD_RUNS}
     for _ in range(2):
-        launched = driver.ask("launch_many", config=contender.run_config(), **crowd)
+        launched = driver.ask("launch_many", config=contender.run_config(), **runs)
         for run_id in launched["run_ids"]:
             fleet.check(run_id, driver.ask("wait", run_id=run_id)["success"])
-        ends = [driver.ask("times", run_id=run_id)["end"] for run_id in launched["run_ids"]]
-        rates.append(CROWD_RUNS * CROWD_STEPS / (max(ends) - float(launched["begun"])))
-    return rates[1]
+    ends = [driver.ask("times", run_id=run_id)["end"] for run_id in launched["run_ids"]]
+    return CROWD_RUNS * CROWD_STEPS / (max(ends) - float(launched["begun"]))
 
 
 def terminate_launched(fleet: Fleet) -> float | str:

@@ -70,6 +70,13 @@ class Stage:
         finally:
             self.end_all()
 
+    def each_alone(self) -> Iterator[Fleet]:
+        """Yield, round by round, a new fleet of each who has workers, while no other is up."""
+        for _ in range(self.rounds):
+            for contender in self.distributed():
+                with self.alone(contender) as fleet:
+                    yield fleet
+
     def start_worker(self, fleet: Fleet, slots: int = SLOTS) -> None:
         fleet.start_worker(slots)
         self._tell_guard()

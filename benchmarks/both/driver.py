@@ -75,12 +75,8 @@ class Driver:
 
     def launch(self, module: str, job: str, config: dict[str, Any]) -> dict[str, Any]:
         """Launch a run and return at once, with the time when that was begun."""
-        self.prepare_launch(module)
-        assert self._workspace is not None
-        run_id = self._create(job, config)
-        begun = time.time()
-        self._instance.launch_run(run_id, self._workspace.create_request_context())
-        return {"run_id": run_id, "begun": begun}
+        launched = self.launch_many(module, job, config, 1)
+        return {"run_id": launched["run_ids"][0], "begun": launched["begun"]}
 
     def launch_many(
         self, module: str, job: str, config: dict[str, Any], count: int
@@ -89,8 +85,8 @@ class Driver:
         self.prepare_launch(module)
         assert self._workspace is not None
         run_ids = [self._create(job, config) for _ in range(count)]
-        context = self._workspace.create_request_context()
         begun = time.time()
+        context = self._workspace.create_request_context()
         for run_id in run_ids:
             self._instance.launch_run(run_id, context)
         return {"run_ids": run_ids, "begun": begun}
