@@ -26,7 +26,8 @@ help:
 	@echo "make lint     style and types alone"
 	@echo "make legacy   dagster-celery's own tests, unmodified, on RabbitMQ and on Redis"
 	@echo "make soak     half an hour of kills, cancels and cuts, and what came of it"
-	@echo "make bench    how fast it is beside dagster-celery with Celery, which it fetches: an hour"
+	@echo "make bench    how fast it is beside dagster-celery with Celery, which it fetches; it"
+	@echo "              takes more than an hour"
 	@echo "make clean    remove what the others have made"
 
 demo: $(VENV)/.installed

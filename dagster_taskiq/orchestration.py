@@ -355,7 +355,7 @@ class RunLoop:
             self._run_one_here(timeout)
             return
         pause = min(MOST_PAUSE_SECONDS, PAUSE_SECONDS * len(self._flights))
-        time.sleep(max(0.0, self._looked_at + pause - time.monotonic()))
+        _sleep(self._looked_at + pause - time.monotonic())
         mails = self._reach(
             lambda: self._client.wait(
                 self._channel, self._cursor, timeout, interrupted=check_captured_interrupt

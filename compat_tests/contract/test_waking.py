@@ -1,6 +1,7 @@
 """How listeners learn that there is something for them, without looking all the time."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -94,16 +95,11 @@ async def test_a_message_that_is_given_back_wakes_a_listener(settings: Settings)
 async def test_tasks_that_are_sent_together_keep_their_order(settings: Settings) -> None:
     orders = [Order(f"task {number}", "t", {}, "q") for number in range(5)]
     client = client_for(settings)
-    sent = await asyncio.to_thread(client.submit, *orders)
-    assert sent == [order.id for order in orders]
-    broker = make_broker(settings)
-    broker.queues = ("q",)
-    await broker.startup()
-    try:
+    async with listeners(settings, 1) as (broker,):
+        sent = await asyncio.to_thread(client.submit, *orders)
+        assert sent == [order.id for order in orders]
         found = [await eventually_async(broker.claim) for _ in orders]
         assert [delivery.task_id for delivery in found if delivery] == sent
-    finally:
-        await broker.shutdown()
 
 
 @asynccontextmanager
@@ -133,7 +129,7 @@ async def wakes(listener: SqlConnection, writer: SqlConnection) -> None:
     await wait
 
 
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="only Linux tells of writes")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of writes")
 async def test_a_write_to_the_file_is_told_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

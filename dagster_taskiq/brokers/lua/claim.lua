@@ -108,8 +108,8 @@ while levels[at] do
   else
     local entry = take(best)
     if entry then
-      -- Kept for as long as the claim counts, or until he asks for another.
       hush(best.queue, levels)
+      -- Kept for as long as the claim counts, or until he asks for another.
       redis.call('SET', answered, cjson.encode({ARGV[5], best.queue, best.level, entry[1]}), 'PX', stale)
       return answer(best.queue, best.level, best.stream, entry)
     end
