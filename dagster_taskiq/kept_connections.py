@@ -21,6 +21,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import DisconnectionError
 
+from dagster_taskiq.sqlite_locks import PatientConnection
+
 #: The modules of Dagster that make engines so.
 _MODULES = (
     "dagster._core.storage.event_log.sqlite.sqlite_event_log",
@@ -98,7 +100,9 @@ class _Kept:
     """One engine, with as many connections as are used at a time, of which one is kept."""
 
     def __init__(self, url: str, options: dict[str, Any]) -> None:
-        options = {**options, "poolclass": sa.pool.QueuePool, "pool_size": 1, "max_overflow": -1}
+        connect_args = {**options.get("connect_args", {}), "factory": PatientConnection}
+        pool = {"poolclass": sa.pool.QueuePool, "pool_size": 1, "max_overflow": -1}
+        options = {**options, **pool, "connect_args": connect_args}
         self.engine = sa.create_engine(url, **options)
         self.close = self.engine.dispose
         #: Dagster's storage says so after each statement.

@@ -12,6 +12,7 @@ import psutil
 import pytest
 import sqlalchemy as sa
 from dagster import DagsterInstance, DagsterRun, execute_job, job, reconstructable
+from dagster._core.storage import sqlite as dagster_sqlite
 from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
@@ -22,6 +23,7 @@ from compat_tests.worker import printing
 from compat_tests.workers import executor_config
 from dagster_taskiq.kept_connections import MOST_FILES, kept_connections
 from dagster_taskiq.settings import Settings
+from dagster_taskiq.sqlite_locks import PatientConnection
 
 #: What tells of open files.
 OPEN_FILES = Path("/proc/self/fd")
@@ -116,6 +118,19 @@ def test_what_is_written_goes_to_the_file_that_is_there(home: DagsterInstance) -
         restored.replace(path)
         home.report_engine_event("the third", run)
         assert events_in(path) == 3
+
+
+def test_who_waits_for_a_lock_does_so_for_as_long_as_dagster_says(home: DagsterInstance) -> None:
+    run, path = begin(home)
+    with sqlite3.connect(path) as plain:
+        (seconds,) = plain.execute("PRAGMA busy_timeout").fetchone()
+    wanted = getattr(dagster_sqlite, "SQLITE_BUSY_TIMEOUT_SECONDS", seconds / 1000)
+    with kept_connections() as kept:
+        home.report_engine_event("the second", run)
+        engines = [each.engine for each in kept._engines.values() if run.run_id in str(each.engine)]
+        (connection,) = [each.raw_connection().driver_connection for each in engines]
+        assert isinstance(connection, PatientConnection)
+        assert connection.seconds == wanted
 
 
 @needs_proc

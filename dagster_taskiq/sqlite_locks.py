@@ -1,0 +1,100 @@
+"""Waiting for SQLite's write lock, for less long than SQLite itself would.
+
+A file has one writer at a time, who has it for half a millisecond. SQLite looks again after 1 ms,
+then after 2, 5, 10 and so on up to 100 ms (``sqliteDefaultBusyCallback`` in its ``main.c``). Where
+a few processes write all the time, that is most of their time, and whoever has waited long waits
+longest. Here the pauses stay short; how long is waited in all is unchanged.
+"""
+
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: Between two looks at the lock, in seconds: at first, and at last.
+PAUSE_SECONDS = (0.0002, 0.002)
+#: How much longer each pause is than the one before.
+GROWTH = 1.3
+#: SQLite's codes for "locked by another process" (https://www.sqlite.org/rescode.html), and for
+#: "what this transaction has read is out of date", which no waiting mends.
+_BUSY, _BUSY_SNAPSHOT = 5, 517
+
+
+class PatientConnection(sqlite3.Connection):
+    """What ``sqlite3.connect(..., factory=PatientConnection)`` makes: it waits in short pauses."""
+
+    def __init__(self, database: str | Path, timeout: float = 5.0, **options: Any) -> None:
+        """Connect.
+
+        Args:
+            database: the file, or its URI.
+            timeout: how long a statement waits for other processes' locks, in seconds.
+            options: as ``sqlite3.connect`` takes them.
+        """
+        super().__init__(database, timeout=0, **options)
+        self.seconds = timeout
+
+    def cursor(self, *args: Any, **options: Any) -> Any:
+        """Return a cursor that waits as well."""
+        return super().cursor(*args, **options) if args or options else super().cursor(_Cursor)
+
+    # The driver's own shortcuts make a cursor that does not wait.
+
+    def execute(self, *args: Any) -> Any:
+        """Execute a statement with a new cursor."""
+        return self.cursor().execute(*args)
+
+    def executemany(self, *args: Any) -> Any:
+        """Execute a statement with a new cursor, for each of some rows."""
+        return self.cursor().executemany(*args)
+
+    def executescript(self, *args: Any) -> Any:
+        """Execute several statements with a new cursor."""
+        return self.cursor().executescript(*args)
+
+    def commit(self) -> None:
+        """Commit, when the locks are free."""
+        self.patiently(super().commit)
+
+    def patiently(self, call: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+        """Make a call again and again until no other process's lock is in its way.
+
+        Raises:
+            sqlite3.OperationalError: one has been for ``timeout`` seconds; or what the call said.
+        """
+        begins = not self.in_transaction
+        pause, longest = PAUSE_SECONDS
+        deadline = time.monotonic() + self.seconds
+        while True:
+            try:
+                return call(*args, **options)
+            except sqlite3.OperationalError as error:
+                if not _is_busy(error, begins) or time.monotonic() >= deadline:
+                    raise
+            time.sleep(pause)
+            pause = min(pause * GROWTH, longest)
+
+
+class _Cursor(sqlite3.Cursor):
+    connection: PatientConnection
+
+    def execute(self, *args: Any) -> Any:
+        return self.connection.patiently(super().execute, *args)
+
+    def executemany(self, *args: Any) -> Any:
+        return self.connection.patiently(super().executemany, *args)
+
+    def executescript(self, *args: Any) -> Any:
+        return self.connection.patiently(super().executescript, *args)
+
+
+def _is_busy(error: sqlite3.OperationalError, begins: bool) -> bool:
+    """Whether waiting may help; ``begins`` says that nothing had been read before."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:  # before Python 3.11
+        return str(error) == "database is locked"
+    return code & 0xFF == _BUSY and (begins or code != _BUSY_SNAPSHOT)
