@@ -506,6 +506,11 @@ class _Link:
             raise ConnectionError(f"the server could not {doing}") from error
         except _LOST as error:
             raise ConnectionError(_said(error)) from error
+        except Exception as error:
+            # The client library has nothing to say of a call that it gave up with its connection.
+            if type(error) is not Exception:
+                raise
+            raise ConnectionError("the connection was closed") from error
 
     def cut(self) -> None:
         self.given_up = True
