@@ -158,8 +158,7 @@ class Client:
 
         async def send() -> None:
             await self.backend.submitted(tasks)
-            for message in messages:
-                await self.broker.kick(message)
+            await self.broker.kick_all(messages)
 
         self._call(send)
         return [order.id for order in orders]

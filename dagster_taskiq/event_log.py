@@ -1,6 +1,7 @@
 """Dagster's event log, as the loop of a run reads it."""
 
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from dagster._core.storage.event_log import SqliteEventLogStorage
 
 #: How many events are read from the event log at a time.
 EVENTS_AT_ONCE = 1000
+#: The types of all events of Dagster's: the log also has what ops print by ``context.log``.
+ALL_TYPES = frozenset(DagsterEventType)
 
 
 @dataclass(frozen=True)
@@ -34,14 +37,15 @@ class EventTail:
         # back a reader must look for stragglers.
         self._overlap = instance.event_log_storage.default_run_scoped_event_tailer_offset()
 
-    def read(self) -> Iterator[Tailed]:
-        """Yield what has come since the last read."""
+    def read(self, types: AbstractSet[DagsterEventType] = ALL_TYPES) -> Iterator[Tailed]:
+        """Yield what has come of some types since the last read."""
+        wanted = set(types)
         more = True
         while more:
             batch = self._instance.get_records_for_run(
                 self._run_id,
                 self._cursor,
-                of_type=set(DagsterEventType),
+                of_type=wanted,
                 limit=EVENTS_AT_ONCE,
             )
             fresh = [record for record in batch.records if record.storage_id not in self._seen]

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from dagster import DagsterEvent, DagsterRunStatus
 from dagster._core.errors import DagsterExecutionInterruptedError, DagsterSubprocessError
-from dagster._core.events import EngineEventData
+from dagster._core.events import DagsterEventType, EngineEventData
 from dagster._core.execution.context.system import PlanOrchestrationContext
 from dagster._core.execution.plan.active import ActiveExecution
 from dagster._core.execution.plan.objects import StepRetryData
@@ -32,7 +32,7 @@ from dagster_taskiq import tags
 from dagster_taskiq.backends.base import FROM_START, Task, TaskState, Worker, run_channel
 from dagster_taskiq.client import SLICE_SECONDS, Client, Order, client_for
 from dagster_taskiq.errors import BrokerUnreachableError, TaskFailedError, WorkerLostError
-from dagster_taskiq.event_log import EventTail, ends_step
+from dagster_taskiq.event_log import ALL_TYPES, EventTail, ends_step
 from dagster_taskiq.executor import TaskiqExecutor
 from dagster_taskiq.kept_connections import kept_connections
 from dagster_taskiq.performing import (
@@ -50,13 +50,18 @@ from dagster_taskiq.unserved import UnservedQueues
 
 T = TypeVar("T")
 
+#: What is read from the log: all but what the loop writes for each step that it sends, and has
+#: already.
+_NOT_OURS = ALL_TYPES - {DagsterEventType.STEP_WORKER_STARTING}
+
 #: The longest the loop goes without looking at the event log, in seconds.
 TICK_SECONDS = 1.0
-#: How much longer the loop waits between two looks for each step in flight, in seconds: the more
-#: there are, the less it matters to know of one of them at once, and the more are seen in one look.
-PAUSE_SECONDS = 0.0005
+#: How much longer the loop waits between two looks for each step that has been sent and that no
+#: worker has begun, in seconds: the more of them there are, the longer the workers are busy without
+#: any new ones, and the more is seen in one look.
+PAUSE_SECONDS = 0.001
 #: The longest that is, in seconds.
-MOST_PAUSE_SECONDS = 0.05
+MOST_PAUSE_SECONDS = 0.1
 #: How many steps are sent together.
 SENT_AT_ONCE = 20
 #: The longest between two looks at the health of what is in flight, in seconds.
@@ -79,6 +84,8 @@ class Flight:
     task_id: str
     queue: str
     since: float = field(default_factory=time.monotonic)
+    #: Whether the log has a word of it from a worker.
+    begun: bool = False
     #: Whether its task has ended, whatever the log says of the step so far.
     landed: bool = False
     #: Whether the loop itself has written the step's failure or retry.
@@ -211,7 +218,7 @@ class RunLoop:
     # Events in.
 
     def _read_log(self) -> None:
-        for tailed in self._tail.read():
+        for tailed in self._tail.read(_NOT_OURS):
             self._read.append(tailed.event)
             self._handle(tailed.event)
 
@@ -225,6 +232,7 @@ class RunLoop:
         flight = None if event.is_step_skipped else self._flights.get(event.step_key or "")
         if flight is None:
             return
+        flight.begun = True
         if event.is_resource_init_failure:
             error = event.engine_event_data.error
             self._active.handle_event(event)
@@ -324,12 +332,12 @@ class RunLoop:
         self._end_outage()
         # Said after the fact: while this is being written, workers already pick the tasks up.
         for flight, order in zip(flights, orders, strict=True):
-            self._say_sent(flight, order)
+            self._read.append(self._say_sent(flight, order))
         return True
 
-    def _say_sent(self, flight: Flight, order: Order) -> None:
+    def _say_sent(self, flight: Flight, order: Order) -> DagsterEvent:
         key = flight.step.key
-        DagsterEvent.step_worker_starting(
+        return DagsterEvent.step_worker_starting(
             self._context.for_step(flight.step),
             f'Sent step "{key}" to queue "{flight.queue}".',
             metadata={
@@ -354,7 +362,8 @@ class RunLoop:
         if self._client.runs_in_process:
             self._run_one_here(timeout)
             return
-        pause = min(MOST_PAUSE_SECONDS, PAUSE_SECONDS * len(self._flights))
+        waiting = sum(not flight.begun for flight in self._flights.values())
+        pause = min(MOST_PAUSE_SECONDS, PAUSE_SECONDS * waiting)
         _sleep(self._looked_at + pause - time.monotonic())
         mails = self._reach(
             lambda: self._client.wait(
@@ -654,7 +663,8 @@ class RunLoop:
         if gone and self._client.lose(task, "its worker was lost before the run was resumed"):
             self._run_again(step, "its worker was lost")
             return None
-        self._flights[step.key] = Flight(step, task.id, task.queue)
+        begun = task.state is not TaskState.WAITING
+        self._flights[step.key] = Flight(step, task.id, task.queue, begun=begun)
         if gone:  # and it has ended by itself, this moment
             task = self._client.tasks([task.id]).get(task.id, task)
         if gone or task.state.is_final:

@@ -546,6 +546,31 @@ async def test_a_priority_that_is_no_integer_is_refused_by_name(
     assert await broker.claim() is None
 
 
+async def test_messages_that_are_sent_together_go_each_where_its_labels_say(
+    broker: QueueBroker,
+) -> None:
+    together = [
+        message("plain", queue_name="q"),
+        message("elsewhere", queue_name="other"),
+        message("later", queue_name="q", delay=600),
+        message("urgent", queue_name="q", priority=5),
+        message("as plain", queue_name="q"),
+    ]
+    await broker.kick_all(together)
+    assert await ids(broker) == ["urgent", "plain", "as plain"]
+    broker.queues = ("other",)
+    assert await ids(broker) == ["elsewhere"]
+    assert await broker.discard(["later"]) == 1
+
+
+async def test_of_messages_that_are_sent_together_none_is_where_one_is_refused(
+    broker: QueueBroker,
+) -> None:
+    with pytest.raises(ConfigError, match="of task t must be an integer"):
+        await broker.kick_all([message("right"), message("wrong", priority="high")])
+    assert await broker.depths() == []
+
+
 @pytest.mark.parametrize("name", sorted(UNITS))
 @pytest.mark.parametrize("value", ["soon", -1, float("inf"), [1]])
 async def test_a_time_that_is_no_number_is_refused_by_name(

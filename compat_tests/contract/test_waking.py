@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pytest
 import redis
+from aiormq.abc import DeliveredMessage
 
 from compat_tests.conftest import ALL_BROKERS
 from compat_tests.waiting import eventually_async
 from dagster_taskiq.brokers import make_broker
 from dagster_taskiq.brokers.base import QueueBroker
+from dagster_taskiq.brokers.rabbitmq import RabbitBroker
 from dagster_taskiq.client import Order, client_for
 from dagster_taskiq.connections import sql
+from dagster_taskiq.connections.notices import FileNotices
+from dagster_taskiq.connections.rabbitmq import Channel
 from dagster_taskiq.connections.sql import SqlConnection
 from dagster_taskiq.settings import Settings
 
@@ -23,6 +27,7 @@ pytestmark = pytest.mark.anyio
 #: Longer than any test.
 FOR_EVER = 600.0
 
+on_rabbitmq = pytest.mark.parametrize("broker_kind", ["rabbitmq"], indirect=True)
 on_redis = pytest.mark.parametrize("broker_kind", ["redis"], indirect=True)
 
 
@@ -91,6 +96,49 @@ async def test_a_message_that_is_given_back_wakes_a_listener(settings: Settings)
         assert await listener.claim() is not None
 
 
+@on_rabbitmq
+async def test_a_listener_asks_only_the_queues_that_rang(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    get = Channel.get
+
+    async def noting(channel: Channel, queue: str) -> DeliveredMessage | None:
+        asked.append(queue.removeprefix(f"{settings.prefix}:queue:"))
+        return await get(channel, queue)
+
+    async with listeners(settings, 2) as (sender, listener):
+        listener.queues = ("q", "other")
+        # Its bells are hung up now, and there may have been something before.
+        await listener.wait_for_work(FOR_EVER)
+        assert await listener.claim() is None
+        (wait,) = waiting([listener])
+        monkeypatch.setattr(Channel, "get", noting)
+        await put(sender, "one", "two")
+        await wait
+        found = [await listener.claim_next(), await eventually_async(listener.claim_next)]
+        assert [delivery.task_id for delivery in found if delivery] == ["one", "two"]
+        assert set(asked) == {"q"}
+        # The last one's answer said that the queue is empty.
+        looks = len(asked)
+        assert await listener.claim_next() is None
+        assert len(asked) - looks <= 1
+
+
+@on_rabbitmq
+async def test_what_nobody_rings_for_is_found_all_the_same(settings: Settings) -> None:
+    async with listeners(settings, 1) as (listener,):
+        await listener.wait_for_work(FOR_EVER)
+        assert await listener.claim() is None
+        assert isinstance(listener, RabbitBroker)
+        async with listener.connection.channel() as channel:
+            # As the server puts back what a worker had that has died.
+            await channel.publish(f"{settings.prefix}:queue:q", b"body", headers={"task_id": "t"})
+        found = await eventually_async(listener.claim_next)
+        assert found is not None
+        assert found.task_id == "t"
+
+
 @pytest.mark.parametrize("broker_kind", ALL_BROKERS, indirect=True)
 async def test_tasks_that_are_sent_together_keep_their_order(settings: Settings) -> None:
     orders = [Order(f"task {number}", "t", {}, "q") for number in range(5)]
@@ -123,7 +171,8 @@ async def change(connection: SqlConnection) -> None:
 async def wakes(listener: SqlConnection, writer: SqlConnection) -> None:
     """See that one who waits on a connection learns of what is written by another."""
     wait = asyncio.ensure_future(listener.wait_beyond(listener.mark(), FOR_EVER))
-    await asyncio.sleep(0)
+    for _ in range(2):  # until it waits, and until somebody looks for it
+        await asyncio.sleep(0)
     assert not wait.done()
     await change(writer)
     await wait
@@ -143,6 +192,29 @@ async def test_a_write_to_the_file_is_told_of(
             await wakes(listener, writer)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of writes")
+async def test_who_does_not_listen_is_not_told_of_writes(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    told = asyncio.Event()
+    notices = FileNotices(path, told.set)
+    try:
+        path.write_text("before")
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert not told.is_set()
+        notices.listen()
+        await told.wait()
+        notices.rest()
+        told.clear()
+        path.write_text("after")
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert not told.is_set()
+    finally:
+        notices.close()
+
+
 def untold(path: str | Path, notify: Callable[[], None]) -> "Untold":
     del path, notify
     return Untold()
@@ -150,6 +222,12 @@ def untold(path: str | Path, notify: Callable[[], None]) -> "Untold":
 
 class Untold:
     """What a file system has that tells of nothing."""
+
+    def listen(self) -> None:
+        pass
+
+    def rest(self) -> None:
+        pass
 
     def take(self) -> bool:
         return False

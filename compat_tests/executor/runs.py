@@ -51,6 +51,8 @@ class Outcome:
     scratch: Scratch
     #: What ``execute_job`` returned of the run's outputs, where a test asked for some.
     outputs: dict[str, Any] = field(default_factory=dict)
+    #: The events that ``execute_job`` yielded, where it executed the run.
+    yielded: Sequence[DagsterEvent] = ()
 
     @property
     def run(self) -> DagsterRun:
@@ -226,7 +228,7 @@ class House:
             tags={SCRATCH_TAG: str(scratch.directory), **(tags or {})},
             **arguments,
         )
-        outcome = Outcome(self.instance, result.run_id, scratch)
+        outcome = Outcome(self.instance, result.run_id, scratch, yielded=result.all_events)
         if outputs:
             with result:  # entering it sets up the resources once more
                 outcome.outputs = {name: result.output_for_node(name) for name in outputs}

@@ -1,9 +1,13 @@
 """What a job may be made of, and that it means here what it means in process."""
 
+from collections import Counter
+from collections.abc import Sequence
+
 import pytest
 from dagster import (
     AssetCheckKey,
     AssetKey,
+    DagsterEvent,
     DagsterEventType,
     DagsterRunStatus,
 )
@@ -254,6 +258,24 @@ def test_each_step_says_where_it_was_sent_and_who_started_it(
             DagsterEventType.STEP_WORKER_STARTED,
             DagsterEventType.STEP_START,
         ]
+
+
+def test_a_run_yields_each_event_of_its_steps_once(fleet: House, scratch: Scratch) -> None:
+    outcome = fleet.run(jobs.suspects_job, scratch)
+    assert {event.event_type for event in outcome.yielded} > {
+        DagsterEventType.STEP_WORKER_STARTING,
+        DagsterEventType.STEP_WORKER_STARTED,
+        DagsterEventType.STEP_SUCCESS,
+    }
+    assert told(outcome.yielded) == told(outcome.events)
+
+
+def told(events: Sequence[DagsterEvent]) -> Counter[tuple[str, str, str | None]]:
+    return Counter(
+        (event.event_type_value, event.step_key, event.message)
+        for event in events
+        if event.step_key is not None
+    )
 
 
 def order_of(outcome: Outcome, step: str) -> list[DagsterEventType]:

@@ -275,12 +275,14 @@ def _must_stop(task: Task, worker_id: str) -> bool:
     return True
 
 
+#: The rows of some tasks; made here once, since that takes longer than to run it.
+_SELECT = sa.select(sql.tasks).where(sql.tasks.c.id.in_(sa.bindparam("ids", expanding=True)))
+
+
 def _select(connection: Connection, task_ids: Sequence[str]) -> dict[str, Task]:
     found = {}
     for first in range(0, len(task_ids), CHUNK):
-        chunk = list(task_ids[first : first + CHUNK])
-        query = sa.select(sql.tasks).where(sql.tasks.c.id.in_(chunk))
-        for row in connection.execute(query):
+        for row in connection.execute(_SELECT, {"ids": list(task_ids[first : first + CHUNK])}):
             found[row.id] = _task(row)
     return found
 

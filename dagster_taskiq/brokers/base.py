@@ -43,6 +43,21 @@ MAX_DELIVERIES = 10
 
 
 @dataclass(frozen=True)
+class Outgoing:
+    """One message on its way to a queue."""
+
+    task_id: str
+    #: Where it is to wait.
+    queue: str
+    #: Higher first.
+    priority: int
+    body: bytes
+    #: Seconds before which nobody can claim it, by the server's clock. Meanwhile it counts as
+    #: waiting, and can be discarded.
+    delay: float = 0.0
+
+
+@dataclass(frozen=True)
 class Delivery:
     """One message as claimed by one worker, until it is acknowledged or given back."""
 
@@ -198,19 +213,18 @@ class QueueBroker(AsyncBroker):
         """Return when the server answered; raise one of ``connection_errors`` when it did not."""
 
     @abstractmethod
+    async def put_all(self, messages: Sequence[Outgoing]) -> None:
+        """Store messages durably. When this returned, they will be delivered.
+
+        Those of one queue and priority are delivered in this order. Where it raises, some of them
+        may have been stored.
+        """
+
     async def put(
         self, task_id: str, queue: str, priority: int, body: bytes, delay: float = 0.0
     ) -> None:
-        """Store one message durably. When this returned, the message will be delivered.
-
-        Args:
-            task_id: its task.
-            queue: where it waits.
-            priority: higher first.
-            body: what it says.
-            delay: seconds before which nobody can claim it, by the server's clock. Meanwhile it
-                counts as waiting, and can be discarded.
-        """
+        """Store one message; see :class:`Outgoing` and :meth:`put_all`."""
+        await self.put_all([Outgoing(task_id, queue, priority, body, delay)])
 
     @abstractmethod
     async def claim(self) -> Delivery | None:
@@ -219,6 +233,14 @@ class QueueBroker(AsyncBroker):
         A message that another worker claimed and neither started nor gave back within the
         lease counts as waiting again. ``None`` when nothing waits.
         """
+
+    async def claim_next(self) -> Delivery | None:
+        """Claim for a listener, who waits for work where this finds nothing.
+
+        May overlook what has come since the last look as long as :meth:`wait_for_work` then
+        returns at once. What nobody tells of is found within ``IDLE_LOOK_SECONDS``.
+        """
+        return await self.claim()
 
     @abstractmethod
     async def wait_for_work(self, timeout: float) -> None:
@@ -253,13 +275,20 @@ class QueueBroker(AsyncBroker):
         """Return how many messages have been set aside."""
 
     async def kick(self, message: BrokerMessage) -> None:
-        """Send one message; its labels ``queue_name``, ``priority`` and ``delay`` say where to,
-        and when.
+        """Send one message (taskiq's own entrance); see :meth:`kick_all`."""
+        await self.kick_all([message])
+
+    async def kick_all(self, messages: Sequence[BrokerMessage]) -> None:
+        """Send messages; their labels ``queue_name``, ``priority`` and ``delay`` say where to, and
+        when.
 
         Raises:
-            ConfigError: the priority is not an integer, or a label of :mod:`dagster_taskiq.timing`
-                not a time.
+            ConfigError: a priority is not an integer, or a label of :mod:`dagster_taskiq.timing`
+                not a time; nothing has been sent.
         """
+        await self.put_all([self._outgoing(message) for message in messages])
+
+    def _outgoing(self, message: BrokerMessage) -> Outgoing:
         check_times(message.labels)
         priority = message.labels.get(PRIORITY_LABEL) or 0
         try:
@@ -273,7 +302,7 @@ class QueueBroker(AsyncBroker):
             ) from None
         queue = str(message.labels.get(QUEUE_LABEL) or self.settings.queue)
         delay = read_time(message.labels, DELAY_LABEL)
-        await self.put(message.task_id, queue, level, message.message, delay)
+        return Outgoing(message.task_id, queue, level, message.message, delay)
 
     async def listen(self) -> AsyncGenerator[AckableMessage, None]:
         """Yield messages, one for each slot the gate has free, for as long as the caller listens.
@@ -371,7 +400,7 @@ class QueueBroker(AsyncBroker):
 
     async def _claim_or_release(self) -> Delivery | None:
         """Claim a message; where the caller is cancelled meanwhile, it is given back."""
-        claim = asyncio.ensure_future(self.claim())
+        claim = asyncio.ensure_future(self.claim_next())
         try:
             return await asyncio.shield(claim)
         except asyncio.CancelledError:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 
-from dagster_taskiq.brokers.base import Delivery, QueueBroker, QueueDepth
+from dagster_taskiq.brokers.base import Delivery, Outgoing, QueueBroker, QueueDepth
 from dagster_taskiq.connections.memory import MemoryServer, Message, server_at
 from dagster_taskiq.settings import Settings
 
@@ -20,13 +20,14 @@ class MemoryBroker(QueueBroker):
     async def ping(self) -> None:
         """Return."""
 
-    async def put(
-        self, task_id: str, queue: str, priority: int, body: bytes, delay: float = 0.0
-    ) -> None:
-        """Keep the message."""
-        number = next(self.connection.numbers)
-        message = Message(number, queue, priority, task_id, body, time.time() + delay)
-        self.connection.messages[number] = message
+    async def put_all(self, messages: Sequence[Outgoing]) -> None:
+        """Keep them."""
+        now = time.time()
+        for each in messages:
+            number = next(self.connection.numbers)
+            self.connection.messages[number] = Message(
+                number, each.queue, each.priority, each.task_id, each.body, now + each.delay
+            )
         self.connection.changed()
 
     async def claim(self) -> Delivery | None:

@@ -25,7 +25,13 @@ from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import ChannelNotFoundEntity
 
 from dagster_taskiq.brokers import delays
-from dagster_taskiq.brokers.base import Delivery, QueueBroker, QueueDepth
+from dagster_taskiq.brokers.base import (
+    IDLE_LOOK_SECONDS,
+    Delivery,
+    Outgoing,
+    QueueBroker,
+    QueueDepth,
+)
 from dagster_taskiq.connections.rabbitmq import Channel, RabbitConnection, UnroutableError, sayable
 from dagster_taskiq.connections.registers import ATTEMPTS, QUEUES, Record
 from dagster_taskiq.settings import Settings
@@ -41,6 +47,9 @@ SEARCH_LIMIT = 1000
 REJECTED_LIMIT = 1000
 #: Of how many messages it is remembered here which queue they were put into.
 REMEMBERED_PUTS = 10_000
+#: How many bells are kept for a listener who does not read them, so that he finds the first queues
+#: that rang; the others he finds within a second.
+MOST_BELLS = 100
 #: How long it is remembered how often a message was handed out, in seconds.
 ATTEMPT_SECONDS = 86400
 
@@ -76,6 +85,10 @@ class RabbitBroker(QueueBroker):
         self._bell_channel: Channel | None = None
         self._bell_queue = ""
         self._heard: set[str] = set()
+        # The lanes that had nothing when they were last looked at, and whose bell has not rung
+        # since; and when all were looked at, of ``time.monotonic()``.
+        self._empty: set[str] = set()
+        self._looked_at = 0.0
 
     async def ping(self) -> None:
         """Ask the server; for a worker, see to it that its queues are there."""
@@ -85,55 +98,69 @@ class RabbitBroker(QueueBroker):
                 for lane in self.lanes:
                     await self._declare(channel, lane)
 
-    async def put(
-        self, task_id: str, queue: str, priority: int, body: bytes, delay: float = 0.0
-    ) -> None:
-        """Publish, and wait until the server has the message on disk."""
-        level = min(max(priority, LOWEST_PRIORITY), HIGHEST_PRIORITY) - LOWEST_PRIORITY
-        units = delays.units_of(delay)
-        due_at = time.time_ns() + int(delay * 1e9)
+    async def put_all(self, messages: Sequence[Outgoing]) -> None:
+        """Publish, and wait until the server has the messages on disk."""
 
         async def work() -> None:
             async with self.connection.channel() as channel:
-                exchange, key = await self._way(channel, queue, units)
-                await channel.publish(
-                    key,
-                    body,
-                    exchange=exchange,
-                    priority=level,
-                    message_id=sayable(task_id),
-                    headers={_TASK_ID: task_id, _SENT_AT: due_at},
+                ways = [
+                    await self._way(channel, each.queue, delays.units_of(each.delay))
+                    for each in messages
+                ]
+                # One after the other, but the server need not have confirmed the one before.
+                await asyncio.gather(
+                    *(
+                        self._publish(channel, way, each)
+                        for way, each in zip(ways, messages, strict=True)
+                    )
                 )
-                if not units:
-                    await self._ring(channel, queue)
+                for lane in {each.queue for each in messages if not delays.units_of(each.delay)}:
+                    await self._ring(channel, lane)
 
         try:
             await self.connection.again(work)
         except UnroutableError:
             # Somebody has deleted a queue since it was declared.
             known = await self.connection.known()
-            ours = (self._queue(queue), self._delay(""))
+            ours = (self._delay(""), *(self._queue(each.queue) for each in messages))
             known.difference_update([each for each in known if each.startswith(ours)])
             await work()
-        self._put_into[task_id] = (queue, units > 0)
-        if len(self._put_into) > REMEMBERED_PUTS:
+        for each in messages:
+            self._put_into[each.task_id] = (each.queue, delays.units_of(each.delay) > 0)
+        while len(self._put_into) > REMEMBERED_PUTS:
             self._put_into.popitem(last=False)
 
     async def claim(self) -> Delivery | None:
         """Take the head of each queue, keep the first of them, give the others back."""
+        self._empty.clear()
+        self._looked_at = time.monotonic()
+        return await self.claim_next()
+
+    async def claim_next(self) -> Delivery | None:
+        """Claim, but for a second after a queue was found empty look there only if it rings."""
+        if time.monotonic() - self._looked_at >= IDLE_LOOK_SECONDS:
+            self._empty.clear()
+            self._looked_at = time.monotonic()
         self._rung.clear()
         channel = await self.connection.lasting_channel(f"claims of {id(self)}")
         heads: list[_Held] = []
         try:
             for lane in self.open_lanes:
+                if lane in self._empty:
+                    continue
                 await self._declare(channel, lane)
+                if lane in self._heard:
+                    self._empty.add(lane)  # what comes from here on rings
                 message = await channel.get(self._queue(lane))
                 if message is not None:
                     heads.append(_Held(channel, message, lane))
+                    if getattr(message.delivery, "message_count", 1):
+                        self._empty.discard(lane)
             if not heads:
                 return None
             heads.sort(key=_rank)
             for each in heads[1:]:
+                self._empty.discard(each.lane)
                 await channel.give_back(each.message)
                 # Whoever found the queue empty meanwhile must look again.
                 await self._ring(channel, each.lane)
@@ -143,6 +170,7 @@ class RabbitBroker(QueueBroker):
             known.difference_update(map(self._queue, self.open_lanes))
             raise ConnectionError(f"a queue has been deleted, and is made again: {error}") from None
         except BaseException:
+            self._empty.clear()
             channel.discard()  # and with it whatever it holds goes back to where it was
             raise
 
@@ -152,6 +180,8 @@ class RabbitBroker(QueueBroker):
             return  # something may have come before
         if self._bell_channel is not None:
             await self._bell_channel.wait_while_open(self._rung, timeout)
+        if not self._rung.is_set():
+            self._empty.clear()
 
     async def acknowledge(self, delivery: Delivery) -> None:
         """Tell the server to delete the message."""
@@ -172,6 +202,7 @@ class RabbitBroker(QueueBroker):
             record[delivery.task_id] = [count - 1, time.time()]
 
         await self._registers.change(ATTEMPTS, not_counted)
+        self._empty.discard(held.lane)
         await held.channel.give_back(held.message)
         await self._ring(held.channel, held.lane)
 
@@ -234,6 +265,19 @@ class RabbitBroker(QueueBroker):
         """Ask how many are in the queue of those set aside."""
         async with self.connection.channel() as channel:
             return await self._declare_rejected(channel)
+
+    async def _publish(self, channel: Channel, way: tuple[str, str], message: Outgoing) -> None:
+        level = min(max(message.priority, LOWEST_PRIORITY), HIGHEST_PRIORITY) - LOWEST_PRIORITY
+        due_at = time.time_ns() + int(message.delay * 1e9)
+        exchange, key = way
+        await channel.publish(
+            key,
+            message.body,
+            exchange=exchange,
+            priority=level,
+            message_id=sayable(message.task_id),
+            headers={_TASK_ID: message.task_id, _SENT_AT: due_at},
+        )
 
     async def _hand_out(self, held: _Held) -> Delivery:
         message = held.message
@@ -385,11 +429,12 @@ class RabbitBroker(QueueBroker):
         channel = await self.connection.lasting_channel(f"bells of {id(self)}")
         if channel is not self._bell_channel:
             self._heard = set()
+            self._empty = set()
             # A new name each time: the old one is taken for as long as the server has not noticed
             # that the connection before is gone.
             self._bell_queue = self._key(f"bell:{self.consumer}:{uuid.uuid4().hex}")
             await channel.declare_queue(
-                self._bell_queue, exclusive=True, arguments={"x-max-length": 1}
+                self._bell_queue, exclusive=True, arguments={"x-max-length": MOST_BELLS}
             )
             await channel.consume(self._bell_queue, self._on_bell)
             self._bell_channel = channel
@@ -400,7 +445,7 @@ class RabbitBroker(QueueBroker):
         return bool(missing)
 
     async def _on_bell(self, message: DeliveredMessage) -> None:
-        del message
+        self._empty.discard(message.routing_key or "")
         self._rung.set()
 
     def _queue(self, lane: str) -> str:

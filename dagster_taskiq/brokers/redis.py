@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from dagster_taskiq.brokers.base import Delivery, QueueBroker, QueueDepth
+from dagster_taskiq.brokers.base import Delivery, Outgoing, QueueBroker, QueueDepth
 from dagster_taskiq.connections.redis import RedisConnection
 from dagster_taskiq.settings import Settings
 
@@ -42,11 +42,13 @@ class RedisBroker(QueueBroker):
         """Ask the server."""
         await self.connection.ping()
 
-    async def put(
-        self, task_id: str, queue: str, priority: int, body: bytes, delay: float = 0.0
-    ) -> None:
-        """Add to the stream; as durable as the server's own settings make it."""
-        await self._script("put", [queue, priority, task_id, body, math.ceil(delay * 1000)])
+    async def put_all(self, messages: Sequence[Outgoing]) -> None:
+        """Add to the streams, at once; as durable as the server's own settings make it."""
+        args: list[Any] = []
+        for each in messages:
+            milliseconds = math.ceil(each.delay * 1000)
+            args += [each.queue, each.priority, each.task_id, each.body, milliseconds]
+        await self._script("put", args)
 
     async def claim(self) -> Delivery | None:
         """Run the claim script; again, where its answer was lost, for the same message."""

@@ -6,12 +6,47 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dagster_taskiq.brokers.base import Delivery, QueueBroker, QueueDepth
-from dagster_taskiq.connections.sql import SqlConnection, messages
+from dagster_taskiq.brokers.base import Delivery, Outgoing, QueueBroker, QueueDepth
+from dagster_taskiq.connections.sql import SqlConnection
+from dagster_taskiq.connections.sql import messages as table
 from dagster_taskiq.settings import Settings
 
 #: How many messages that were set aside are kept.
 REJECTED_LIMIT = 1000
+
+
+def _is_free(stale: "sa.ColumnElement[float]") -> "sa.ColumnElement[bool]":
+    """Whether nobody has claimed a row, or so long ago that it counts for nothing."""
+    free = sa.or_(table.c.claimed_at.is_(None), table.c.claimed_at < stale)
+    return sa.and_(table.c.rejected.is_(None), free)
+
+
+# The two statements of each claim; made here once, since that takes longer than to run them.
+#: The first free row of some queues.
+_FIRST = sa.select(table).where(
+    table.c.id
+    == sa.select(table.c.id)
+    .where(
+        table.c.queue.in_(sa.bindparam("lanes", expanding=True)),
+        table.c.prefix == sa.bindparam("mine"),
+        table.c.due_at <= sa.bindparam("now"),
+        _is_free(sa.bindparam("stale")),
+    )
+    .order_by(table.c.priority.desc(), table.c.id)
+    .limit(1)
+    .with_for_update(skip_locked=True)
+    .scalar_subquery()
+)
+#: Mark a row as a consumer's.
+_CLAIM = (
+    table.update()
+    .where(table.c.id == sa.bindparam("this"))
+    .values(
+        claimed_by=sa.bindparam("consumer"),
+        claimed_at=sa.bindparam("now"),
+        attempts=table.c.attempts + 1,
+    )
+)
 
 
 class SqlBroker(QueueBroker):
@@ -29,21 +64,22 @@ class SqlBroker(QueueBroker):
         """Run one statement."""
         await self.connection.read(lambda connection: connection.execute(sa.select(1)))
 
-    async def put(
-        self, task_id: str, queue: str, priority: int, body: bytes, delay: float = 0.0
-    ) -> None:
-        """Insert a row; it is on disk, or in SQLite's log of it, when this returns."""
+    async def put_all(self, messages: Sequence[Outgoing]) -> None:
+        """Insert rows, all or none; when this returns they are on disk, or in SQLite's log."""
         now = time.time()
-        row = {
-            "prefix": self.settings.prefix,
-            "queue": queue,
-            "priority": priority,
-            "task_id": task_id,
-            "body": body,
-            "created_at": now,
-            "due_at": now + delay if delay else 0.0,
-        }
-        await self.connection.write(lambda connection: connection.execute(messages.insert(), row))
+        rows = [
+            {
+                "prefix": self.settings.prefix,
+                "queue": each.queue,
+                "priority": each.priority,
+                "task_id": each.task_id,
+                "body": each.body,
+                "created_at": now,
+                "due_at": now + each.delay if each.delay else 0.0,
+            }
+            for each in messages
+        ]
+        await self.connection.write(lambda connection: connection.execute(table.insert(), rows))
 
     async def claim(self) -> Delivery | None:
         """Mark the first free row as this consumer's."""
@@ -53,7 +89,7 @@ class SqlBroker(QueueBroker):
         marks = ", ".join("?" * len(lanes))
         now = time.time()
         if not self.connection.exists(
-            f"SELECT 1 FROM {messages.name} WHERE queue IN ({marks}) AND prefix = ? AND due_at <= ?"
+            f"SELECT 1 FROM {table.name} WHERE queue IN ({marks}) AND prefix = ? AND due_at <= ?"
             " AND rejected IS NULL AND (claimed_at IS NULL OR claimed_at < ?) LIMIT 1",
             *lanes,
             self.settings.prefix,
@@ -69,33 +105,33 @@ class SqlBroker(QueueBroker):
 
     async def acknowledge(self, delivery: Delivery) -> None:
         """Delete the row."""
-        mine = messages.c.id == int(delivery.handle)
+        mine = table.c.id == int(delivery.handle)
         await self.connection.write(
-            lambda connection: connection.execute(messages.delete().where(mine))
+            lambda connection: connection.execute(table.delete().where(mine))
         )
 
     async def release(self, delivery: Delivery) -> None:
         """Clear the claim; the row never left its place."""
-        mine = (messages.c.id == int(delivery.handle)) & (messages.c.claimed_by == self.consumer)
+        mine = (table.c.id == int(delivery.handle)) & (table.c.claimed_by == self.consumer)
         free = (
-            messages.update()
+            table.update()
             .where(mine)
-            .values(claimed_by=None, claimed_at=None, attempts=messages.c.attempts - 1)
+            .values(claimed_by=None, claimed_at=None, attempts=table.c.attempts - 1)
         )
         await self.connection.write(lambda connection: connection.execute(free))
 
     async def reject(self, delivery: Delivery, reason: str) -> None:
         """Keep the row, with the reason in it, as one of the last thousand."""
         aside = (
-            messages.update()
-            .where(messages.c.id == int(delivery.handle))
+            table.update()
+            .where(table.c.id == int(delivery.handle))
             .values(rejected=reason, claimed_by=None, claimed_at=None)
         )
-        all_aside = (messages.c.prefix == self.settings.prefix) & messages.c.rejected.is_not(None)
+        all_aside = (table.c.prefix == self.settings.prefix) & table.c.rejected.is_not(None)
         last = (
-            sa.select(messages.c.id)
+            sa.select(table.c.id)
             .where(all_aside)
-            .order_by(messages.c.id.desc())
+            .order_by(table.c.id.desc())
             .offset(REJECTED_LIMIT)
             .limit(1)
             .scalar_subquery()
@@ -103,35 +139,35 @@ class SqlBroker(QueueBroker):
 
         def work(connection: Connection) -> None:
             connection.execute(aside)
-            connection.execute(messages.delete().where(all_aside, messages.c.id <= last))
+            connection.execute(table.delete().where(all_aside, table.c.id <= last))
 
         await self.connection.write(work)
 
     async def discard(self, task_ids: Sequence[str]) -> int:
         """Delete the rows of these tasks that nobody has claimed."""
         free = sa.and_(
-            messages.c.task_id.in_(task_ids),
-            messages.c.prefix == self.settings.prefix,
+            table.c.task_id.in_(task_ids),
+            table.c.prefix == self.settings.prefix,
             self._is_free(time.time()),
         )
         return await self.connection.write(
-            lambda connection: connection.execute(messages.delete().where(free)).rowcount
+            lambda connection: connection.execute(table.delete().where(free)).rowcount
         )
 
     async def depths(self) -> list[QueueDepth]:
         """Count the rows of each queue."""
         now = time.time()
-        free, sent = self._is_free(now), messages.c.created_at
+        free, sent = self._is_free(now), table.c.created_at
         query = (
             sa.select(
-                messages.c.queue,
+                table.c.queue,
                 sa.func.count(sa.case((free, 1))),
                 sa.func.count(sa.case((sa.not_(free), 1))),
-                sa.func.min(sa.case((messages.c.due_at > 0, messages.c.due_at), else_=sent)),
+                sa.func.min(sa.case((table.c.due_at > 0, table.c.due_at), else_=sent)),
             )
-            .where(messages.c.prefix == self.settings.prefix, messages.c.rejected.is_(None))
-            .group_by(messages.c.queue)
-            .order_by(messages.c.queue)
+            .where(table.c.prefix == self.settings.prefix, table.c.rejected.is_(None))
+            .group_by(table.c.queue)
+            .order_by(table.c.queue)
         )
         rows = await self.connection.read(lambda connection: connection.execute(query).all())
         return [QueueDepth(row[0], row[1], row[2], max(0.0, now - row[3])) for row in rows]
@@ -140,50 +176,30 @@ class SqlBroker(QueueBroker):
         """Count the rows that carry a reason."""
         query = (
             sa.select(sa.func.count())
-            .select_from(messages)
-            .where(messages.c.prefix == self.settings.prefix, messages.c.rejected.is_not(None))
+            .select_from(table)
+            .where(table.c.prefix == self.settings.prefix, table.c.rejected.is_not(None))
         )
         return await self.connection.read(lambda connection: connection.execute(query).scalar_one())
 
     def _is_free(self, now: float) -> "sa.ColumnElement[bool]":
-        stale = messages.c.claimed_at < now - self.settings.lease
-        return sa.and_(
-            messages.c.rejected.is_(None), sa.or_(messages.c.claimed_at.is_(None), stale)
-        )
-
-    def _first(self) -> "sa.Select[tuple[int]]":
-        now = time.time()
-        return (
-            sa.select(messages.c.id)
-            .where(
-                messages.c.queue.in_(self.open_lanes),
-                messages.c.prefix == self.settings.prefix,
-                messages.c.due_at <= now,
-                self._is_free(now),
-            )
-            .order_by(messages.c.priority.desc(), messages.c.id)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-        )
+        return _is_free(sa.literal(now - self.settings.lease))
 
     def _claim(self, connection: Connection) -> Delivery | None:
-        first = connection.scalar(self._first())
-        if first is None:
+        now = time.time()
+        wanted = {
+            "lanes": self.open_lanes,
+            "mine": self.settings.prefix,
+            "now": now,
+            "stale": now - self.settings.lease,
+        }
+        row = connection.execute(_FIRST, wanted).one_or_none()
+        if row is None:
             return None
-        connection.execute(
-            messages.update()
-            .where(messages.c.id == first)
-            .values(
-                claimed_by=self.consumer,
-                claimed_at=time.time(),
-                attempts=messages.c.attempts + 1,
-            )
-        )
-        row = connection.execute(sa.select(messages).where(messages.c.id == first)).one()
+        connection.execute(_CLAIM, {"this": row.id, "consumer": self.consumer, "now": now})
         return Delivery(
             handle=str(row.id),
             task_id=row.task_id,
             queue=row.queue,
             body=row.body,
-            attempt=row.attempts,
+            attempt=row.attempts + 1,
         )

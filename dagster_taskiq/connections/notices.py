@@ -24,7 +24,8 @@ class FileNotices:
 
         Args:
             path: the file, which must be there.
-            notify: called on the running event loop after each write, or after several.
+            notify: called on the running event loop after each write, or after several, between
+                :meth:`listen` and :meth:`rest`.
 
         Raises:
             OSError: it cannot be watched: it is not there, this process or user watches too many
@@ -43,7 +44,15 @@ class FileNotices:
             # connections are closed. Nor does it set what its flag for not blocking says (4.4).
             self._file = os.dup(inotify.fd)
         os.set_blocking(self._file, False)
+
+    def listen(self) -> None:
+        """Tell of writes from now on, and once of those that came before."""
         self._loop.add_reader(self._file, self._on_written)
+
+    def rest(self) -> None:
+        """Tell of nothing until somebody listens again: each notice costs a turn of the loop."""
+        if not self._loop.is_closed():
+            self._loop.remove_reader(self._file)
 
     def take(self) -> bool:
         """Return whether there is news, which is then taken for told."""
@@ -55,8 +64,7 @@ class FileNotices:
 
     def close(self) -> None:
         """Watch no more."""
-        if not self._loop.is_closed():
-            self._loop.remove_reader(self._file)
+        self.rest()
         os.close(self._file)
 
     def _on_written(self) -> None:

@@ -23,6 +23,7 @@ from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 from dagster_taskiq.connections.notices import FileNotices
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings import redact
+from dagster_taskiq.sqlite_locks import PatientConnection
 
 T = TypeVar("T")
 
@@ -129,6 +130,8 @@ class SqlConnection:
         self._busy_seconds = self._busy_seconds_of(self.url)
         self._users = 0
         self._engine: Engine | None = None
+        # Of the one connection of the engine, for what only reads and for what writes.
+        self._connections: dict[bool, Connection] = {}
         self._thread: ThreadPoolExecutor | None = None
         self._watch: sqlite3.Connection | None = None
         self._version = 0
@@ -220,8 +223,17 @@ class SqlConnection:
             self._waiters.discard(changed)
 
     async def _look(self, generation: int) -> None:
+        if self._notices is not None:
+            self._notices.listen()
+        try:
+            await self._look_for_waiters(generation)
+        finally:
+            if self._notices is not None:
+                self._notices.rest()
+
+    async def _look_for_waiters(self, generation: int) -> None:
         told = True
-        while self._waiters:
+        while True:
             with suppress(*self.errors):  # those who wait look themselves before long
                 self.mark()
             if self._generation != generation:
@@ -233,6 +245,8 @@ class SqlConnection:
                 for waiter in waiters:
                     if not waiter.done():
                         waiter.set_result(None)
+            if not self._waiters:
+                return
             told = await self._pause()
 
     async def _pause(self) -> bool:
@@ -314,7 +328,11 @@ class SqlConnection:
     def _create_tables(self) -> None:
         engine = sa.create_engine(
             self.url,
-            connect_args={"timeout": self._busy_seconds, "check_same_thread": False},
+            connect_args={
+                "timeout": self._busy_seconds,
+                "check_same_thread": False,
+                "factory": PatientConnection,
+            },
             poolclass=sa.pool.StaticPool,
             # What is written is what somebody has sent, and is nobody's to read in a log.
             **{"hide_parameters": True, **self._options},
@@ -333,6 +351,7 @@ class SqlConnection:
         if self._watch is not None:
             self._watch.close()
             self._watch = None
+        self._let_go()
         if self._engine is not None:
             self._engine.dispose()
             self._engine = None
@@ -340,9 +359,22 @@ class SqlConnection:
     def _in_transaction(self, work: Callable[[Connection], T], read_only: bool) -> T:
         if self._engine is None:
             raise RuntimeError(f"The connection to {self.shown} is not open.")
-        options = {READ_ONLY: read_only}
-        with self._engine.connect().execution_options(**options) as connection, connection.begin():
-            return work(connection)
+        try:
+            connection = self._connections.get(read_only)
+            if connection is None:
+                connection = self._engine.connect().execution_options(**{READ_ONLY: read_only})
+                self._connections[read_only] = connection
+            with connection.begin():
+                return work(connection)
+        except BaseException:
+            self._let_go()
+            raise
+
+    def _let_go(self) -> None:
+        """Take up the connection anew next time: whatever was left of a transaction ends here."""
+        connections, self._connections = self._connections, {}
+        for each in connections.values():
+            each.close()
 
 
 def _create(path: Path) -> None:

@@ -1,4 +1,4 @@
--- What the scripts that add messages share: `put` adds one, `claim` those whose delay is over.
+-- What the scripts that add messages share: `put` adds new ones, `claim` those whose delay is over.
 
 -- Return the milliseconds of the server's clock.
 local function now_ms()

@@ -1,7 +1,10 @@
--- Add one message to its queue, now or when its delay is over.
--- ARGV  1 prefix  2 queue  3 level  4 task id  5 body  6 milliseconds of delay
-if tonumber(ARGV[6]) > 0 then
-  delay(ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6]))
-else
-  arrive(ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5])
+-- Add messages to their queues, now or when their delay is over.
+-- ARGV  1 prefix, and for each message: queue, level, task id, body, milliseconds of delay
+for first = 2, #ARGV, 5 do
+  local queue, level, task, body, ms = unpack(ARGV, first, first + 4)
+  if tonumber(ms) > 0 then
+    delay(ARGV[1], queue, level, task, body, tonumber(ms))
+  else
+    arrive(ARGV[1], queue, level, task, body)
+  end
 end
