@@ -62,8 +62,8 @@ TICK_SECONDS = 1.0
 PAUSE_SECONDS = 0.001
 #: The longest that is, in seconds.
 MOST_PAUSE_SECONDS = 0.1
-#: How many steps are sent together.
-SENT_AT_ONCE = 20
+#: How many steps are sent together: of many, the first few soon, and then twice as many each time.
+SENT_AT_ONCE = (20, 160)
 #: The longest between two looks at the health of what is in flight, in seconds.
 CHECK_SECONDS = 5.0
 #: How long the loop goes on trying to reach a broker or backend that went away during the run.
@@ -317,9 +317,10 @@ class RunLoop:
     def _send(self, flights: Sequence[Flight]) -> None:
         """Send steps, or keep those for later that the broker does not take."""
         self._unsent.update((flight.step.key, flight) for flight in flights)
-        for start in range(0, len(flights), SENT_AT_ONCE):
-            if not self._send_together(flights[start : start + SENT_AT_ONCE]):
-                return
+        count, most = SENT_AT_ONCE
+        while flights and self._send_together(flights[:count]):
+            flights = flights[count:]
+            count = min(2 * count, most)
 
     def _send_together(self, flights: Sequence[Flight]) -> bool:
         """Send a few steps; return whether the broker has taken them."""

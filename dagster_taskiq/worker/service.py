@@ -46,6 +46,7 @@ from dagster_taskiq.version import __version__
 from dagster_taskiq.worker.control import Control
 from dagster_taskiq.worker.liveness import Liveness
 from dagster_taskiq.worker.pool import Pool, PoolOptions, included
+from dagster_taskiq.worker.wakes import Wakes
 
 logger = logging.getLogger("dagster_taskiq.worker")
 
@@ -81,13 +82,13 @@ class _HandOver(TaskiqMiddleware):
     moment its start is on record.
     """
 
-    def __init__(self, on_saved: Callable[[str], None]) -> None:
+    def __init__(self, on_saved: Callable[[TaskiqMessage], None]) -> None:
         super().__init__()
         self._on_saved = on_saved
 
     def post_save(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
         del result
-        self._on_saved(message.task_id)
+        self._on_saved(message)
 
     def pre_execute(self, message: TaskiqMessage) -> TaskiqMessage:
         message.labels["ack_type"] = AcknowledgeType.MANUAL.value
@@ -130,7 +131,8 @@ class WorkerService:
         # Tasks that were begun here and whose end is not on record yet.
         self._begun: set[str] = set()
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self.broker.add_middlewares(_HandOver(on_saved=self._begun.discard))
+        self._wakes = Wakes(self._post_wake, self._in_background)
+        self.broker.add_middlewares(_HandOver(self._note_saved))
         # Whatever the task, this process only hands it to a child; it needs to know no user code.
         self._hand_over = self.broker.register_task(self._any_task(), task_name=ANY_TASK)
         self.broker.find_task = self._find_task  # type: ignore[method-assign]
@@ -365,7 +367,12 @@ class WorkerService:
     def _wake(self, message: TaskiqMessage) -> None:
         run_id = message.labels.get(RUN_LABEL)
         if run_id:
-            self._in_background(self._post_wake(str(run_id), message.task_id))
+            self._wakes.wake(str(run_id), message.task_id)
+
+    def _note_saved(self, message: TaskiqMessage) -> None:
+        self._begun.discard(message.task_id)
+        # With the end of a task on record there is mail of it, which wakes as well.
+        self._wakes.is_awake(str(message.labels.get(RUN_LABEL, "")))
 
     async def _post_wake(self, run_id: str, task_id: str) -> None:
         try:
