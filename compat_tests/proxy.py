@@ -105,7 +105,9 @@ class Proxy:
 
     def _forget(self, end: socket.socket) -> None:
         with self._lock:
-            other = self._others.pop(end)
+            other = self._others.pop(end, None)
+            if other is None:  # its other end was closed a moment before
+                return
             del self._others[other]
         self._losing -= {end, other}
         for each in (end, other):

@@ -5,9 +5,9 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,45 +30,33 @@ from compat_tests.faults import message_jobs
 from compat_tests.faults.conftest import Figure
 from dagster_taskiq.backends.base import Worker
 from dagster_taskiq.brokers import make_broker
-from dagster_taskiq.brokers.base import QueueBroker
+from dagster_taskiq.brokers.base import Outgoing, QueueBroker
 from dagster_taskiq.client import client_for
 from dagster_taskiq.settings import Settings
 
 SUCCESS, FAILURE = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE
 
 
-@dataclass(frozen=True)
-class Sent:
-    """A message on its way to the broker."""
-
-    task_id: str
-    queue: str
-    priority: int
-    body: bytes
-    delay: float = 0.0
-
-
 @contextmanager
 def on_the_way(
-    house: House, monkeypatch: pytest.MonkeyPatch, change: Callable[[Sent], list[Sent]]
-) -> Iterator[Callable[[Sent], None]]:
+    house: House, monkeypatch: pytest.MonkeyPatch, change: Callable[[Outgoing], list[Outgoing]]
+) -> Iterator[Callable[[Outgoing], None]]:
     """Have all that this process sends pass through a function, which says what arrives instead.
 
     Yields a function that sends a message past it.
     """
     client = client_for(house.settings)
     kind = type(client.broker)
-    put = kind.put
+    put_all = kind.put_all
 
-    async def changed(self: QueueBroker, *args: Any) -> None:
-        for each in change(Sent(*args)):
-            await put(self, *each.__dict__.values())
+    async def changed(self: QueueBroker, messages: Sequence[Outgoing]) -> None:
+        await put_all(self, [arrives for each in messages for arrives in change(each)])
 
-    def send(message: Sent) -> None:
-        client._call(lambda: put(client.broker, *message.__dict__.values()))
+    def send(message: Outgoing) -> None:
+        client._call(lambda: put_all(client.broker, [message]))
 
     with monkeypatch.context() as patched:
-        patched.setattr(kind, "put", changed)
+        patched.setattr(kind, "put_all", changed)
         yield send
 
 
@@ -94,9 +82,9 @@ def test_where_every_message_is_delivered_twice_and_once_more_each_step_is_run_o
     """In a run with a fan-out, a pool, a skipped step and retries at once and later."""
     for name in ("go-fan", "go-pool"):
         scratch.note(name)
-    sent: list[Sent] = []
+    sent: list[Outgoing] = []
 
-    def twice(message: Sent) -> list[Sent]:
+    def twice(message: Outgoing) -> list[Outgoing]:
         sent.append(message)
         return [message, message]
 
@@ -174,7 +162,7 @@ def test_messages_that_were_changed_are_understood_or_fail_their_step_with_the_r
     """They come of another release, or were damaged once, or every time."""
     seen: set[str] = set()
 
-    def change(message: Sent) -> list[Sent]:
+    def change(message: Outgoing) -> list[Outgoing]:
         content = json.loads(message.body)
         step = content["labels"].get("step_key", "")
         if step in CHANGES:

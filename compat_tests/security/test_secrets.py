@@ -34,7 +34,7 @@ from compat_tests.servers import own_rabbit, own_redis
 from compat_tests.workers import ROOT
 
 #: What is in no other text on this machine, and its place in a password that has to be encoded.
-MARK = "Zq7hushXw"
+MARK = f"Zq7hushX{os.getpid()}w"
 PASSWORD = f"p@{MARK}/:?#%"
 
 
