@@ -2,7 +2,7 @@
 
 A file has one writer at a time, who has it for half a millisecond. SQLite looks again after 1 ms,
 then after 2, 5, 10 and so on up to 100 ms (``sqliteDefaultBusyCallback`` in its ``main.c``). Where
-a few processes write all the time, that is most of their time, and whoever has waited long waits
+a few processes write all the time, that is much of their time, and whoever has waited long waits
 longest. Here the pauses stay short; how long is waited in all is unchanged.
 """
 
