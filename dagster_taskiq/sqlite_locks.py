@@ -10,9 +10,8 @@ import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 #: Between two looks at the lock, in seconds: at first, and at last.
@@ -60,7 +59,7 @@ class PatientConnection(sqlite3.Connection):
         """Commit, when the locks are free."""
         self.patiently(super().commit)
 
-    def patiently(self, call: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+    def patiently(self, call: Callable[..., T], *args: Any) -> T:
         """Make a call again and again until no other process's lock is in its way.
 
         Raises:
@@ -71,7 +70,7 @@ class PatientConnection(sqlite3.Connection):
         deadline = time.monotonic() + self.seconds
         while True:
             try:
-                return call(*args, **options)
+                return call(*args)
             except sqlite3.OperationalError as error:
                 if not _is_busy(error, begins) or time.monotonic() >= deadline:
                     raise

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from compat_tests.waiting import eventually_async
 from dagster_taskiq.worker.wakes import Wakes
 
 pytestmark = pytest.mark.anyio
@@ -29,11 +28,7 @@ class Posted:
         task.add_done_callback(self.tasks.discard)
 
     async def rests_no_more(self) -> None:
-        await eventually_async(lambda: _true_if(not self.tasks))
-
-
-async def _true_if(fact: bool) -> bool:
-    return fact
+        await asyncio.gather(*self.tasks)
 
 
 async def test_a_loop_is_woken_at_once() -> None:

@@ -100,13 +100,11 @@ class RabbitBroker(QueueBroker):
 
     async def put_all(self, messages: Sequence[Outgoing]) -> None:
         """Publish, and wait until the server has the messages on disk."""
+        places = [(each.queue, delays.units_of(each.delay)) for each in messages]
 
         async def work() -> None:
             async with self.connection.channel() as channel:
-                ways = [
-                    await self._way(channel, each.queue, delays.units_of(each.delay))
-                    for each in messages
-                ]
+                ways = [await self._way(channel, *place) for place in places]
                 # One after the other, but the server need not have confirmed the one before.
                 await asyncio.gather(
                     *(
@@ -114,7 +112,7 @@ class RabbitBroker(QueueBroker):
                         for way, each in zip(ways, messages, strict=True)
                     )
                 )
-                for lane in {each.queue for each in messages if not delays.units_of(each.delay)}:
+                for lane in {lane for lane, units in places if not units}:
                     await self._ring(channel, lane)
 
         try:
@@ -122,18 +120,17 @@ class RabbitBroker(QueueBroker):
         except UnroutableError:
             # Somebody has deleted a queue since it was declared.
             known = await self.connection.known()
-            ours = (self._delay(""), *(self._queue(each.queue) for each in messages))
+            ours = (self._delay(""), *(self._queue(lane) for lane, _ in places))
             known.difference_update([each for each in known if each.startswith(ours)])
             await work()
-        for each in messages:
-            self._put_into[each.task_id] = (each.queue, delays.units_of(each.delay) > 0)
+        for each, (lane, units) in zip(messages, places, strict=True):
+            self._put_into[each.task_id] = (lane, units > 0)
         while len(self._put_into) > REMEMBERED_PUTS:
             self._put_into.popitem(last=False)
 
     async def claim(self) -> Delivery | None:
         """Take the head of each queue, keep the first of them, give the others back."""
         self._empty.clear()
-        self._looked_at = time.monotonic()
         return await self.claim_next()
 
     async def claim_next(self) -> Delivery | None:

@@ -266,7 +266,7 @@ class WorkerService:
             error=TaskFailedError(text),
         )
         await self.backend.set_result(message.task_id, result)
-        self._begun.discard(message.task_id)
+        self._note_saved(message)
         self.pool.forgo(message.task_id)
         await maybe_awaitable(delivered.ack())
 
