@@ -185,20 +185,35 @@ class Client:
         """Have a started task stopped by its worker after so many seconds."""
         self.tell(task.worker, command(Command.REVOKE, task=task.id, reason=reason, after=seconds))
 
-    def stop_where_it_runs(self, task_id: str, reason: str) -> bool:
+    def stop_where_it_runs(self, task_id: str, reason: str, *, begun: bool) -> bool:
         """Stop a task of which the backend has lost the record, where a worker says it runs it.
 
+        Args:
+            task_id: which.
+            reason: for logs and for whoever asks what became of it.
+            begun: whether somebody must have begun it. Then a worker that does not say so may not
+                have beaten since, and its next heartbeat is waited for, or the end of its lease.
+
         Returns:
-            Whether one does, by its last heartbeat.
+            Whether one runs it, by its last heartbeat.
         """
-        found = [
-            worker.id
-            for worker in self.workers()
-            if not worker.is_lost and any(each.id == task_id for each in worker.running)
-        ]
-        for worker_id in found:
-            self.tell(worker_id, command(Command.REVOKE, task=task_id, reason=reason))
-        return bool(found)
+        first_seen: dict[str, float] = {}
+        while True:
+            alive = [worker for worker in self.workers() if not worker.is_lost]
+            found = [
+                worker.id
+                for worker in alive
+                if any(running.id == task_id for running in worker.running)
+            ]
+            for worker_id in found:
+                self.tell(worker_id, command(Command.REVOKE, task=task_id, reason=reason))
+            if found or not begun:
+                return bool(found)
+            uptimes = {worker.id: worker.uptime for worker in alive}
+            first_seen = {**uptimes, **first_seen}
+            if all(uptimes[worker_id] != first_seen[worker_id] for worker_id in uptimes):
+                return False
+            time.sleep(SLICE_SECONDS)
 
     def tell(self, worker_id: str, body: Mapping[str, Any]) -> None:
         """Send a worker a command (see ``worker.control``)."""

@@ -1,8 +1,16 @@
 """What is left of a run whose process has gone: its end, which nobody wrote, and its steps."""
 
+from datetime import datetime, timezone
+
 from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus
 
 from dagster_taskiq.client import Client
+
+_ENDS = {
+    DagsterEventType.RUN_SUCCESS,
+    DagsterEventType.RUN_FAILURE,
+    DagsterEventType.RUN_CANCELED,
+}
 
 
 def end_run(instance: DagsterInstance, run_id: str, why: str) -> bool:
@@ -19,6 +27,8 @@ def end_run(instance: DagsterInstance, run_id: str, why: str) -> bool:
     run = instance.get_run_by_id(run_id)
     if run is None or run.is_finished:
         return True
+    if _follow_log(instance, run_id):
+        return True
     if run.status is DagsterRunStatus.CANCELING:
         instance.report_run_canceled(run, message=f"The run was stopped. {why}")
         return True
@@ -28,6 +38,20 @@ def end_run(instance: DagsterInstance, run_id: str, why: str) -> bool:
         return False
     instance.report_run_failed(run, message=why)
     return True
+
+
+def _follow_log(instance: DagsterInstance, run_id: str) -> bool:
+    """Give a run the status of the end that is in its log; return whether there is one.
+
+    Dagster writes the event first, and the status into another storage after it: a process that is
+    killed in between has ended its run, and a second event would say so again.
+    """
+    for entry in instance.all_logs(run_id, of_type=_ENDS):
+        if entry.dagster_event is not None:
+            when = datetime.fromtimestamp(entry.timestamp, timezone.utc)
+            instance.handle_run_event(run_id, entry.dagster_event, when)
+            return True
+    return False
 
 
 def stop_steps(instance: DagsterInstance, client: Client, run_id: str, reason: str) -> None:

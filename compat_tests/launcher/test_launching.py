@@ -21,6 +21,7 @@ from compat_tests.launcher import included_module
 from compat_tests.launcher.conftest import SIDE_QUEUE, SLOTS
 from compat_tests.launcher.fleet import Fleet, open_fleet, running_code_server
 from compat_tests.servers import free_port, own_redis
+from compat_tests.workers import running_worker
 from dagster_taskiq.brokers.base import runs_lane
 from dagster_taskiq.client import Order
 from dagster_taskiq.connections.rabbitmq import RabbitConnection
@@ -533,6 +534,37 @@ def test_a_run_whose_task_is_forgotten_as_it_runs_is_executed_once_and_can_be_st
     eventually(lambda: not psutil.pid_exists(pid), "its process is gone")
     assert scratch.count("released") == 0
     outcome.assert_sound()
+
+
+def test_a_run_whose_task_is_forgotten_before_its_worker_beats_is_stopped_and_ends_once(
+    settings: Settings,
+    code_server: GrpcServerTarget,
+    scratch: Scratch,
+    dagster_home: Path,
+    tmp_path: Path,
+) -> None:
+    """No heartbeat tells of the run, and no record: only Dagster knows that somebody has begun."""
+    rare = replace(settings, heartbeat_interval=4.0, lease=12.0)
+    with open_fleet(dagster_home, rare, code_server) as fleet, running_worker(rare, tmp_path):
+        eventually(lambda: fleet.client.workers()[0].age < 0.5, "it has just beaten")
+        (before,) = fleet.client.workers()
+        outcome = fleet.launch("whole_that_waits", scratch)
+        scratch.wait_for("waiting")
+        forget_task(fleet, outcome.run_id)
+        fleet.client.submit(order_of(fleet, outcome))
+        eventually(lambda: waiting_in(fleet, rare.queue) == 0, "the second is dropped")
+        (now,) = fleet.client.workers()
+        assert now.uptime == before.uptime, "it has not beaten since"
+
+        assert fleet.terminate(outcome)
+        fleet.wait(outcome)
+
+        assert outcome.status is DagsterRunStatus.CANCELED
+        (pid,) = map(int, scratch.lines("waiting"))
+        eventually(lambda: not psutil.pid_exists(pid), "its process is gone")
+        (event,) = outcome.of(DagsterEventType.RUN_CANCELED)
+        assert "had not been started" not in str(event.message)
+        outcome.assert_sound()
 
 
 def test_a_launcher_that_is_called_twice_for_a_run_executes_it_once(

@@ -1,7 +1,10 @@
 """Terminating: what waits never starts, what runs stops, and the run's log says so once."""
 
+import contextlib
+import sqlite3
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 
@@ -124,6 +127,34 @@ def test_a_run_that_ignores_the_interrupt_is_killed_and_its_worker_ends_it(
     assert_gone(scratch)
     (event,) = outcome.of(DagsterEventType.RUN_CANCELED)
     assert "The run was stopped." in str(event.message)
+
+
+def test_a_run_that_is_killed_between_its_last_event_and_its_status_ends_once(
+    fleet: Fleet, scratch: Scratch
+) -> None:
+    """Dagster writes the event and the status into two storages, one after the other."""
+    outcome = fleet.launch("whole_that_waits", scratch)
+    scratch.wait_for("waiting")
+    (pid,) = map(int, scratch.lines("waiting"))
+    fleet.instance.report_run_canceling(outcome.run)
+    runs = Path(fleet.instance.root_directory, "history", "runs.db")
+    with contextlib.closing(sqlite3.connect(runs, isolation_level=None)) as file:
+        file.execute("BEGIN IMMEDIATE")
+        fleet.client.revoke([outcome.run_id], "the run was terminated")
+        eventually(lambda: not psutil.pid_exists(pid), "it is killed, which waits for its status")
+        assert outcome.status is DagsterRunStatus.CANCELING
+        assert len(outcome.of(DagsterEventType.RUN_CANCELED)) == 1
+        file.execute("ROLLBACK")
+    wait_until_task_ended(fleet, outcome)
+
+    assert_canceled(outcome)
+    record = fleet.instance.get_run_record_by_id(outcome.run_id)
+    (event,) = outcome.of(DagsterEventType.RUN_CANCELED)
+    assert record is not None
+    assert record.end_time is not None
+    assert record.start_time is not None
+    assert record.start_time <= record.end_time <= time.time()
+    assert "The run was stopped." not in str(event.message)
 
 
 def test_a_run_may_be_terminated_twice(fleet: Fleet, scratch: Scratch) -> None:
