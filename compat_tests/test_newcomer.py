@@ -22,7 +22,7 @@ from dagster_taskiq.brokers import BROKERS
 from dagster_taskiq.cli import cli
 from dagster_taskiq.cli.worker import start
 from dagster_taskiq.config_schema import EXECUTOR_FIELDS
-from dagster_taskiq.connections.rabbitmq import OPTIONS
+from dagster_taskiq.connections.rabbitmq_urls import OPTIONS
 from dagster_taskiq.demo.story import Outcome, RunStory
 
 README = (ROOT / "README.md").read_text()

@@ -36,7 +36,8 @@ from dagster_taskiq.backends.base import (
     worker_channel,
 )
 from dagster_taskiq.client import Client, Order, client_for
-from dagster_taskiq.connections.rabbitmq import RabbitConnection, _target
+from dagster_taskiq.connections.rabbitmq import RabbitConnection
+from dagster_taskiq.connections.rabbitmq_urls import read_target
 from dagster_taskiq.errors import BrokerUnreachableError, ConfigError, DagsterTaskiqError
 from dagster_taskiq.settings import Settings
 
@@ -163,7 +164,7 @@ def test_what_a_url_leaves_out_is_the_servers_own_default(place: Place) -> None:
     round_trip(client_for(settings_for(f"amqp://guest@localhost:{place.port}//")))
     # Nobody can say here who listens on the default ports of this machine.
     for url, port in (("amqp://host", 5672), ("pyamqp://host//", 5672), ("amqps://host", 5671)):
-        assert _target(url, {}, lease=30.0, connect_seconds=5.0).url.port == port
+        assert read_target(url, {}, lease=30.0, connect_seconds=5.0).url.port == port
 
 
 def test_a_user_and_a_password_of_odd_characters_are_encoded(place: Place) -> None:

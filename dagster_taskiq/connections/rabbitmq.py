@@ -1,4 +1,4 @@
-"""The connection to RabbitMQ: URL, TLS options, and channels whose every call ends.
+"""The connection to RabbitMQ, and channels whose every call ends.
 
 aiormq, the client that taskiq-aio-pika brings, speaks the protocol. Its reconnecting layer is not
 used: after an outage that declares and consumes again by itself what it remembers, while here each
@@ -10,16 +10,13 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-import math
 import re
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar, cast
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 import aiormq
 from aiormq.abc import AbstractChannel, DeliveredMessage
@@ -39,6 +36,7 @@ from pamqp.constants import DOMAIN_REGEX
 from pamqp.exceptions import PAMQPException
 from yarl import URL
 
+from dagster_taskiq.connections.rabbitmq_urls import COMMAND_SECONDS, Target, read_target
 from dagster_taskiq.connections.registers import Registers
 from dagster_taskiq.connections.unawaited import look_at
 from dagster_taskiq.errors import ConfigError
@@ -46,44 +44,16 @@ from dagster_taskiq.settings import redact
 
 T = TypeVar("T")
 
-#: How long one command may take; the server is taken to be away when it takes longer.
-COMMAND_SECONDS = 8.0
-#: The ports of a URL that names none, without and with TLS.
-PORTS = {False: 5672, True: 5671}
 #: The longest name of a queue or routing key, in bytes of UTF-8, by the protocol.
 NAME_BYTES = 255
 #: The longest name of an exchange that the client library lets through.
 EXCHANGE_NAME_BYTES = 127
 #: The longest name of something else, such as a task, that becomes a part of a queue's name.
 SAYABLE_BYTES = 120
-#: The longest heartbeat that the protocol can say, in seconds.
-HIGHEST_HEARTBEAT = 65534
 #: The names of queues and exchanges that the client library lets through.
 NAME = DOMAIN_REGEX["queue-name"]
 #: Channels of each kind that are kept open for the next caller.
 SPARE_CHANNELS = 4
-
-#: What may stand behind the ``?`` of a URL, or in the options, and what it means. The names are
-#: those of aio-pika, and of RabbitMQ's own URI specification where the two differ.
-OPTIONS = {
-    "heartbeat": "seconds between two signs of life of the connection; a sixth of the lease",
-    "timeout": f"seconds that one command may take; {COMMAND_SECONDS:g}",
-    "connection_timeout": "milliseconds that connecting may take; `connect_timeout`",
-    "name": "what the server lists the connection as",
-    "auth": "`plain`, or `external` for the name in a client certificate",
-    "cafile": "the file of certificate authorities to trust; also `cacertfile`",
-    "capath": "the directory of them",
-    "certfile": "the client's certificate",
-    "keyfile": "its key",
-    "verify": "`verify_none` trusts any server; also `no_verify_ssl=1`",
-    "server_name_indication": "the host that the server's certificate must name",
-}
-_ALIASES = {"cacertfile": "cafile", "ssl_ca_certs": "cafile", "no_verify_ssl": "verify"}
-
-_UNREADABLE = (
-    "its host or port cannot be read. In a user name or password, special characters have to be "
-    "percent-encoded, such as %2F for a slash"
-)
 
 #: What aiormq and the socket raise, sooner or later, when a connection is lost.
 _LOST = (AMQPError, PAMQPException, RuntimeError, OSError, asyncio.TimeoutError, EOFError)
@@ -119,7 +89,7 @@ class RabbitConnection:
         self._connect_seconds = timeout
         self._lease = lease
         self._users = 0
-        self._target: _Target | None = None
+        self._target: Target | None = None
         self._link: _Link | None = None
         self._connecting = asyncio.Lock()
         self._registers: dict[str, Registers] = {}
@@ -132,7 +102,9 @@ class RabbitConnection:
         """
         if self._users == 0:
             try:
-                self._target = _target(self.url, self._given, self._lease, self._connect_seconds)
+                self._target = read_target(
+                    self.url, self._given, self._lease, self._connect_seconds
+                )
             except (OSError, ValueError) as error:
                 raise ConfigError(
                     f"Cannot use the broker or backend {self.shown}: {error}."
@@ -249,7 +221,7 @@ class RabbitConnection:
                 self._link = await self._connect(self._target)
             return self._link
 
-    async def _connect(self, target: "_Target") -> "_Link":
+    async def _connect(self, target: Target) -> "_Link":
         transport = _Transport(target.tls, target.server_name)
         connection = _Connection(target.url, transport_factory=transport)
         try:
@@ -573,121 +545,6 @@ class _Transport(TransportFactory):
         """Close the socket, whatever has not been sent."""
         if self._writer is not None:
             self._writer.transport.abort()
-
-
-@dataclass(frozen=True)
-class _Target:
-    """Where to connect to, and how."""
-
-    url: URL
-    tls: ssl.SSLContext | None
-    server_name: str | None
-    connect_seconds: float
-    command_seconds: float
-
-
-def _target(url: str, given: Mapping[str, Any], lease: float, connect_seconds: float) -> _Target:
-    """Read a URL and options.
-
-    Raises:
-        ValueError: one of them cannot be used; the text says which, and quotes no secret.
-        OSError: a file of the TLS options cannot be read.
-    """
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise ValueError(_UNREADABLE) from None
-    # A second "@" is part of a password that is not encoded, and so is one after the slash.
-    if parts.netloc.count("@") > 1 or "@" in parts.path:
-        raise ValueError(_UNREADABLE)
-    secure = parts.scheme.endswith("s")
-    options = _options({**dict(parse_qsl(parts.query)), **given})
-    # The server lets go of what a frozen process holds after two that it missed. Others may wait
-    # for that, and must not lose their own lease over it.
-    heartbeat = _number(options, "heartbeat", max(2, int(lease / 6)))
-    if heartbeat > HIGHEST_HEARTBEAT:
-        raise ValueError(
-            f'the option "heartbeat" must be at most {HIGHEST_HEARTBEAT}, but it is {heartbeat:g}'
-        )
-    command_seconds = _number(options, "timeout", COMMAND_SECONDS)
-    connect_seconds = _number(options, "connection_timeout", connect_seconds * 1000) / 1000
-    auth = str(options.get("auth", "plain"))
-    if auth.lower() not in ("plain", "external"):
-        raise ValueError(f'the option "auth" must be plain or external, but it is {auth!r}')
-    query = {"heartbeat": str(int(heartbeat)), "auth": auth}
-    query["name"] = str(options.get("name", "dagster-taskiq"))
-    target = URL.build(
-        scheme="amqps" if secure else "amqp",
-        host=parts.hostname or "localhost",
-        port=port or PORTS[secure],
-        user=unquote(parts.username) if parts.username else "guest",
-        password=unquote(parts.password) if parts.password else "guest",
-        path=f"/{unquote(parts.path[1:]) or '/'}",
-        query=query,
-    )
-    tls = _tls(options) if secure else None
-    server_name = options.get("server_name_indication")
-    return _Target(target, tls, server_name, connect_seconds, command_seconds)
-
-
-def _options(given: Mapping[str, Any]) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    for name, value in given.items():
-        wanted = _ALIASES.get(name, name)
-        if wanted not in OPTIONS:
-            raise ValueError(f"nothing is known of the option {name!r}. Known are {_listed()}")
-        if name == "no_verify_ssl":
-            value = "verify_none" if str(value) not in ("0", "False", "false") else "verify_peer"  # noqa: PLW2901
-        options[wanted] = value
-    return options
-
-
-def _listed() -> str:
-    return ", ".join((*OPTIONS, *_ALIASES))
-
-
-def _number(options: Mapping[str, Any], name: str, otherwise: float) -> float:
-    text = options.get(name, otherwise)
-    try:
-        number = float(text)
-    except (TypeError, ValueError):
-        number = -1.0
-    if not 0 <= number < math.inf or (number == 0 and name != "heartbeat"):
-        raise ValueError(f'the option "{name}" must be a positive number, but it is {text!r}')
-    return number
-
-
-def _tls(options: Mapping[str, Any]) -> ssl.SSLContext:
-    for name in ("cafile", "capath", "certfile", "keyfile"):
-        if name in options and not Path(options[name]).exists():
-            raise ValueError(f'the option "{name}" names {options[name]!r}, which does not exist')
-    verify = options.get("verify", "verify_peer")
-    if verify not in ("verify_peer", "verify_none"):
-        raise ValueError(
-            f'the option "verify" must be verify_peer or verify_none, but it is {verify!r}'
-        )
-    with _naming(options, "cafile", "capath"):
-        context = ssl.create_default_context(
-            cafile=options.get("cafile"), capath=options.get("capath")
-        )
-    if "certfile" in options:
-        with _naming(options, "certfile", "keyfile"):
-            context.load_cert_chain(options["certfile"], options.get("keyfile"))
-    if verify == "verify_none":
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-@contextmanager
-def _naming(options: Mapping[str, Any], *names: str) -> Iterator[None]:
-    """Say which options it was whose files cannot be used."""
-    try:
-        yield
-    except OSError as error:
-        given = ", ".join(f'"{name}" ({options[name]})' for name in names if name in options)
-        raise ValueError(f"the option {given} cannot be used: {_said(error)}") from None
 
 
 def tag_of(message: DeliveredMessage) -> int:
