@@ -100,7 +100,7 @@ class RunningDemo:
             assert self.process.poll() is None or re.search(pattern, self.output), self.output
             return re.search(pattern, self.output)
 
-        found = eventually(find, PATIENCE)
+        found = eventually(find, timeout=PATIENCE)
         assert found is not None
         return found[found.re.groups and 1]
 
@@ -145,7 +145,7 @@ class RunningDemo:
             assert run["status"] == status or not ended, (run, self.ask(EVENTS, id=run_id))
             return run if run["status"] == status else None
 
-        return eventually(look, PATIENCE)
+        return eventually(look, timeout=PATIENCE)
 
     def messages(self, run_id: str) -> list[str]:
         return [each["message"] for each in self.ask(EVENTS, id=run_id)["events"]]

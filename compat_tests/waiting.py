@@ -11,33 +11,39 @@ T = TypeVar("T")
 
 #: Generous: it is only used up where the fact never comes, which is a failure.
 PATIENCE_SECONDS = 60.0
-LOOK_SECONDS = 0.02
+#: The shortest and the longest pause between two looks; in between, a tenth of what was waited.
+PAUSE_SECONDS = (0.01, 0.05)
 
 
-def eventually(predicate: Callable[[], T], timeout: float = PATIENCE_SECONDS) -> T:
-    """Return the first true value of ``predicate``; fail when there is none in time."""
-    deadline = time.monotonic() + timeout
-    while not (value := predicate()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"It never came true: {_source(predicate)}")
-        time.sleep(LOOK_SECONDS)
-    return value
+def eventually(holds: Callable[[], T], what: str = "", timeout: float = PATIENCE_SECONDS) -> T:
+    """Return the first true answer of ``holds``; fail, and say ``what``, if it never comes."""
+    began = time.monotonic()
+    while not (answer := holds()):
+        time.sleep(_pause(began, timeout, what, holds))
+    return answer
 
 
 async def eventually_async(
-    predicate: Callable[[], Awaitable[T]], timeout: float = PATIENCE_SECONDS
+    holds: Callable[[], Awaitable[T]], what: str = "", timeout: float = PATIENCE_SECONDS
 ) -> T:
-    """As :func:`eventually`, for a predicate that is awaited."""
-    deadline = time.monotonic() + timeout
-    while not (value := await predicate()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"It never came true: {_source(predicate)}")
-        await anyio.sleep(LOOK_SECONDS)
-    return value
+    """As :func:`eventually`, for an answer that is awaited."""
+    began = time.monotonic()
+    while not (answer := await holds()):
+        pause = _pause(began, timeout, what, holds)
+        await anyio.sleep(pause)
+    return answer
 
 
-def _source(predicate: Callable[..., Any]) -> str:
+def _pause(began: float, timeout: float, what: str, holds: Callable[..., Any]) -> float:
+    waited = time.monotonic() - began
+    if waited > timeout:
+        raise AssertionError(f"It never came true: {what or _source(holds)}")
+    shortest, longest = PAUSE_SECONDS
+    return min(longest, max(shortest, waited / 10))
+
+
+def _source(holds: Callable[..., Any]) -> str:
     try:
-        return inspect.getsource(predicate).strip()
+        return inspect.getsource(holds).strip()
     except (OSError, TypeError):
-        return repr(predicate)
+        return repr(holds)

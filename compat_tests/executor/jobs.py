@@ -43,7 +43,8 @@ from dagster import (
 )
 
 from compat_tests.executor.conftest import SIDE_QUEUE
-from compat_tests.executor.scratch import Scratch, eventually
+from compat_tests.executor.scratch import Scratch
+from compat_tests.waiting import eventually
 from dagster_taskiq import taskiq_executor
 
 # Values.

@@ -28,7 +28,8 @@ from dagster._core.execution.api import execute_run
 from dagster._grpc.types import ExecuteRunArgs, ResumeRunArgs
 from dagster._serdes import serialize_value
 
-from compat_tests.executor.scratch import PATIENCE, SCRATCH_TAG, Scratch, eventually
+from compat_tests.executor.scratch import SCRATCH_TAG, Scratch
+from compat_tests.waiting import PATIENCE_SECONDS, eventually
 from compat_tests.workers import ROOT, executor_config
 from dagster_taskiq.client import client_for
 from dagster_taskiq.settings import Settings
@@ -158,9 +159,9 @@ class RunProcess:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(PATIENCE)
+        self.process.wait(PATIENCE_SECONDS)
 
-    def wait(self, timeout: float = 2 * PATIENCE) -> Outcome:
+    def wait(self, timeout: float = 2 * PATIENCE_SECONDS) -> Outcome:
         try:
             self.process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -313,7 +314,7 @@ class House:
         finally:
             if process.poll() is None:
                 process.kill()
-                process.wait(PATIENCE)
+                process.wait(PATIENCE_SECONDS)
 
     def waiting(self, queue: str = "") -> int:
         """Return how many messages wait in a queue, or in all."""

@@ -1,15 +1,13 @@
 """Where ops write down what they did, so that tests count facts and not what the engine says."""
 
 import os
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from compat_tests.waiting import eventually
+
 #: Run tag: the directory in which the run's ops leave their notes.
 SCRATCH_TAG = "scratch"
-#: How long an op or a test waits for a fact before it gives up, in seconds.
-PATIENCE = 60.0
 
 
 class Scratch:
@@ -45,12 +43,3 @@ class Scratch:
 
     def wait_for(self, name: str, times: int = 1) -> None:
         eventually(lambda: self.count(name) >= times, f"{times} x {name!r}")
-
-
-def eventually(holds: Callable[[], Any], what: str = "", timeout: float = PATIENCE) -> Any:
-    """Return the first true answer of ``holds``; fail when there is none in time."""
-    deadline = time.monotonic() + timeout
-    while not (answer := holds()):
-        assert time.monotonic() < deadline, f"It never happened: {what or holds}"
-        time.sleep(0.02)
-    return answer

@@ -15,8 +15,9 @@ from dagster._serdes import pack_value
 
 from compat_tests.executor import bad_jobs, jobs
 from compat_tests.executor.runs import House
-from compat_tests.executor.scratch import Scratch, eventually
+from compat_tests.executor.scratch import Scratch
 from compat_tests.servers import free_port, own_redis
+from compat_tests.waiting import eventually
 from compat_tests.workers import ROOT
 from dagster_taskiq.backends.base import TaskState
 from dagster_taskiq.client import Order, client_for

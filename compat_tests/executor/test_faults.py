@@ -12,8 +12,9 @@ from dagster import DagsterEventType, DagsterRunStatus
 from compat_tests.conftest import StartWorker
 from compat_tests.executor import fault_jobs
 from compat_tests.executor.runs import House
-from compat_tests.executor.scratch import Scratch, eventually
+from compat_tests.executor.scratch import Scratch
 from compat_tests.servers import own_redis
+from compat_tests.waiting import eventually
 from dagster_taskiq.brokers import make_broker
 from dagster_taskiq.client import client_for
 

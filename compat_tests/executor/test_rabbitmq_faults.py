@@ -21,9 +21,10 @@ from pamqp.commands import Basic
 from compat_tests.executor import fault_jobs
 from compat_tests.executor.conftest import make_instance
 from compat_tests.executor.runs import House, Outcome
-from compat_tests.executor.scratch import Scratch, eventually
+from compat_tests.executor.scratch import Scratch
 from compat_tests.proxy import Proxy, proxy_to
 from compat_tests.servers import RabbitServer, own_rabbit
+from compat_tests.waiting import eventually
 from compat_tests.workers import WorkerProcess, running_worker
 from dagster_taskiq.client import client_for
 from dagster_taskiq.connections.registers import TASK_SHARDS

@@ -11,7 +11,8 @@ from compat_tests.conftest import StartWorker
 from compat_tests.executor import fault_jobs
 from compat_tests.executor.conftest import SLOTS, make_instance
 from compat_tests.executor.runs import House, Outcome
-from compat_tests.executor.scratch import Scratch, eventually
+from compat_tests.executor.scratch import Scratch
+from compat_tests.waiting import eventually
 from dagster_taskiq.client import client_for
 
 SUCCESS = DagsterRunStatus.SUCCESS

@@ -11,7 +11,8 @@ from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus
 from compat_tests.conftest import StartWorker, make_settings
 from compat_tests.executor import jobs
 from compat_tests.executor.runs import House
-from compat_tests.executor.scratch import Scratch, eventually
+from compat_tests.executor.scratch import Scratch
+from compat_tests.waiting import eventually
 from compat_tests.workers import running_worker
 from dagster_taskiq import unserved
 from dagster_taskiq.client import client_for

@@ -165,7 +165,7 @@ def test_ctrl_c_ends_the_demo_and_its_workers(tmp_path: Path) -> None:
         env=environment,
     ) as demo:
         try:
-            family = eventually(lambda: _with_workers(psutil.Process(demo.pid)), PATIENCE)
+            family = eventually(lambda: _with_workers(psutil.Process(demo.pid)), timeout=PATIENCE)
             demo.send_signal(signal.SIGINT)
             output, _ = demo.communicate(timeout=PATIENCE)
         finally:

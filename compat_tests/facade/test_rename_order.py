@@ -12,13 +12,14 @@ from dagster import DagsterInstance, DagsterRunStatus
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import GrpcServerTarget
 
-from compat_tests.executor.scratch import Scratch, eventually
+from compat_tests.executor.scratch import Scratch
 from compat_tests.facade.conftest import OldFleet
 from compat_tests.launcher.fleet import (
     Fleet,
     launcher_config,
     running_code_server,
 )
+from compat_tests.waiting import eventually
 from compat_tests.workers import ROOT, executor_config, running_worker
 
 #: Where only the worker that was started by the new command is.

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from dagster import OpExecutionContext, RetryPolicy, job, op
 
-from compat_tests.executor.scratch import PATIENCE, Scratch
+from compat_tests.executor.scratch import Scratch
+from compat_tests.waiting import PATIENCE_SECONDS
 from dagster_taskiq import taskiq_executor
 
 FIRST = {"dagster-taskiq/priority": "1"}
@@ -35,7 +36,7 @@ def run_out_of_memory() -> None:
 def by_signal(number: int) -> Callable[[], None]:
     def die() -> None:
         os.kill(os.getpid(), number)
-        time.sleep(PATIENCE)
+        time.sleep(PATIENCE_SECONDS)
 
     return die
 

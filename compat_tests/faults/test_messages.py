@@ -25,9 +25,10 @@ from taskiq.utils import maybe_awaitable
 from compat_tests.executor import fault_jobs
 from compat_tests.executor.conftest import SIDE_QUEUE
 from compat_tests.executor.runs import House
-from compat_tests.executor.scratch import Scratch, eventually
+from compat_tests.executor.scratch import Scratch
 from compat_tests.faults import message_jobs
 from compat_tests.faults.conftest import Figure
+from compat_tests.waiting import eventually
 from dagster_taskiq.backends.base import Worker
 from dagster_taskiq.brokers import make_broker
 from dagster_taskiq.brokers.base import Outgoing, QueueBroker

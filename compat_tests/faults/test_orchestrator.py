@@ -13,7 +13,7 @@ from dagster._core.workspace.load_target import EmptyWorkspaceTarget
 from compat_tests.conftest import StartWorker
 from compat_tests.executor.conftest import SLOTS
 from compat_tests.executor.runs import House, Outcome
-from compat_tests.executor.scratch import Scratch, eventually
+from compat_tests.executor.scratch import Scratch
 from compat_tests.faults import orchestrator_jobs
 from compat_tests.faults.conftest import Figure
 from compat_tests.faults.orchestrator_jobs import HELD, held_name
@@ -25,6 +25,7 @@ from compat_tests.launcher.deaths import (
     wait_until_unhealthy,
 )
 from compat_tests.launcher.fleet import Fleet, open_fleet
+from compat_tests.waiting import eventually
 from dagster_taskiq.client import client_for
 from dagster_taskiq.settings import Settings
 from dagster_taskiq.tags import TASK_ID_TAG

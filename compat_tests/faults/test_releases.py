@@ -22,11 +22,12 @@ from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import serialize_value
 
 from compat_tests.executor.runs import House, Outcome
-from compat_tests.executor.scratch import PATIENCE, Scratch, eventually
+from compat_tests.executor.scratch import Scratch
 from compat_tests.faults import releases_jobs
 from compat_tests.faults.conftest import Figure
 from compat_tests.faults.releases_jobs import MIXED, ROW
 from compat_tests.launcher.fleet import write_dagster_yaml
+from compat_tests.waiting import PATIENCE_SECONDS, eventually
 from compat_tests.workers import ROOT, WorkerProcess, running_worker
 from dagster_taskiq.backends import make_backend
 from dagster_taskiq.backends.base import Task, TaskState, run_channel, worker_channel
@@ -88,7 +89,7 @@ class Load:
             self._top_up()
             return holds()
 
-        eventually(look, what, 2 * PATIENCE)
+        eventually(look, what, 2 * PATIENCE_SECONDS)
 
     @property
     def ended(self) -> int:
@@ -196,7 +197,7 @@ def older_loop(house: House, outcome: Outcome, code: Path) -> Iterator["subproce
         yield process
     finally:
         process.kill()
-        process.wait(PATIENCE)
+        process.wait(PATIENCE_SECONDS)
     assert f"loop of {code}" in log.read_text()
 
 
@@ -230,7 +231,7 @@ def test_a_worker_and_a_loop_of_the_previous_release_work_with_those_of_this_one
         with worker("this", ROOT), worker("previous", previous):
             eventually(lambda: len(engines_of(theirs)) == 2, "each has begun some of its steps")
             second.note("go")
-            assert process.wait(2 * PATIENCE) == 0
+            assert process.wait(2 * PATIENCE_SECONDS) == 0
             own.execute(ours, releases_jobs.mixed, meanwhile=lambda: let_go_when_both_work(ours))
     for outcome in (theirs, ours):
         assert_each_once(outcome, steps)

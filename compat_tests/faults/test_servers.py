@@ -19,7 +19,7 @@ from compat_tests.contract.test_broker import ids, opened, put
 from compat_tests.executor import fault_jobs
 from compat_tests.executor.conftest import make_instance
 from compat_tests.executor.runs import House
-from compat_tests.executor.scratch import Scratch, eventually
+from compat_tests.executor.scratch import Scratch
 from compat_tests.executor.test_rabbitmq_faults import (
     FIFTY,
     QUICK,
@@ -31,6 +31,7 @@ from compat_tests.faults.conftest import Figure
 from compat_tests.proxy import Proxy, proxy_to
 from compat_tests.sending import USER_TASKS, open_sender
 from compat_tests.servers import RabbitServer, RedisServer, own_rabbit, own_redis
+from compat_tests.waiting import eventually
 from compat_tests.workers import WorkerProcess, running_worker
 from dagster_taskiq.backends import redis as redis_backend
 from dagster_taskiq.brokers import redis as redis_broker

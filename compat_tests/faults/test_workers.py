@@ -16,10 +16,11 @@ from dagster import DagsterEventType, DagsterRunStatus
 
 from compat_tests.executor.conftest import SLOTS
 from compat_tests.executor.runs import House, Outcome
-from compat_tests.executor.scratch import Scratch, eventually
+from compat_tests.executor.scratch import Scratch
 from compat_tests.faults import workers_jobs
 from compat_tests.faults.conftest import Figure
 from compat_tests.faults.workers_jobs import GO, go_of
+from compat_tests.waiting import eventually
 from compat_tests.workers import WorkerProcess, running_worker
 from dagster_taskiq.client import client_for
 

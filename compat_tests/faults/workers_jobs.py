@@ -4,7 +4,8 @@ import os
 
 from dagster import JobDefinition, OpExecutionContext, RetryPolicy, job, op
 
-from compat_tests.executor.scratch import PATIENCE, Scratch, eventually
+from compat_tests.executor.scratch import Scratch
+from compat_tests.waiting import PATIENCE_SECONDS, eventually
 from dagster_taskiq import taskiq_executor
 
 #: Lets every attempt at every step go on.
@@ -23,7 +24,9 @@ def wait_until_let_go(context: OpExecutionContext) -> None:
     scratch.note("began", f"{step} {os.getpid()}")
     attempt = sum(line.split()[0] == step for line in scratch.lines("began")) - 1
     mine = go_of(step, attempt)
-    eventually(lambda: scratch.count(GO) or scratch.count(mine), f"{mine} is noted", 2 * PATIENCE)
+    eventually(
+        lambda: scratch.count(GO) or scratch.count(mine), f"{mine} is noted", 2 * PATIENCE_SECONDS
+    )
     scratch.note("ended", f"{step} {os.getpid()}")
 
 

@@ -12,8 +12,8 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import GrpcServerTarget
 
 from compat_tests.executor.runs import Outcome
-from compat_tests.executor.scratch import eventually
 from compat_tests.launcher.fleet import Fleet
+from compat_tests.waiting import eventually
 from compat_tests.workers import WorkerProcess
 from dagster_taskiq.backends.base import Task
 from dagster_taskiq.tags import QUEUE_TAG, TASK_ID_TAG

@@ -21,7 +21,8 @@ from dagster._grpc.client import DagsterGrpcClient
 from dagster._utils import find_free_port
 
 from compat_tests.executor.runs import Outcome
-from compat_tests.executor.scratch import SCRATCH_TAG, Scratch, eventually
+from compat_tests.executor.scratch import SCRATCH_TAG, Scratch
+from compat_tests.waiting import eventually
 from compat_tests.workers import ROOT, executor_config
 from dagster_taskiq.client import Client, client_for
 from dagster_taskiq.settings import Settings

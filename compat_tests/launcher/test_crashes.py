@@ -11,7 +11,7 @@ from dagster._core.storage.tags import MAX_RUNTIME_SECONDS_TAG
 from dagster._core.utils import make_new_run_id
 
 from compat_tests.executor.runs import Outcome
-from compat_tests.executor.scratch import Scratch, eventually
+from compat_tests.executor.scratch import Scratch
 from compat_tests.launcher.deaths import (
     ON_SECOND,
     SECOND_QUEUE,
@@ -26,6 +26,7 @@ from compat_tests.launcher.deaths import (
     wait_until_unhealthy,
 )
 from compat_tests.launcher.fleet import Fleet
+from compat_tests.waiting import eventually
 from dagster_taskiq.backends.base import TaskState
 
 pytest_plugins = ["compat_tests.launcher.monitored_fleets"]

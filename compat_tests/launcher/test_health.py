@@ -16,7 +16,7 @@ from dagster._core.launcher import WorkerStatus
 from dagster._core.workspace.load_target import GrpcServerTarget
 
 from compat_tests.executor.runs import Outcome
-from compat_tests.executor.scratch import Scratch, eventually
+from compat_tests.executor.scratch import Scratch
 from compat_tests.launcher.deaths import (
     ATTEMPTS,
     ON_NOBODY,
@@ -29,6 +29,7 @@ from compat_tests.launcher.deaths import (
 )
 from compat_tests.launcher.fleet import Fleet, open_fleet
 from compat_tests.servers import own_redis
+from compat_tests.waiting import eventually
 from compat_tests.workers import ROOT, running_worker
 from dagster_taskiq import app
 from dagster_taskiq.backends.base import StateBackend, TaskState

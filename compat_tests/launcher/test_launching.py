@@ -16,11 +16,12 @@ from dagster._core.workspace.load_target import GrpcServerTarget
 
 from compat_tests.conftest import StartWorker
 from compat_tests.executor.runs import Outcome
-from compat_tests.executor.scratch import Scratch, eventually
+from compat_tests.executor.scratch import Scratch
 from compat_tests.launcher import included_module
 from compat_tests.launcher.conftest import SIDE_QUEUE, SLOTS
 from compat_tests.launcher.fleet import Fleet, open_fleet, running_code_server
 from compat_tests.servers import free_port, own_redis
+from compat_tests.waiting import eventually
 from compat_tests.workers import running_worker
 from dagster_taskiq.brokers.base import runs_lane
 from dagster_taskiq.client import Order

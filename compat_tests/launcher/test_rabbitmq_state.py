@@ -20,7 +20,7 @@ from dagster._core.workspace.load_target import GrpcServerTarget
 
 from compat_tests.conftest import make_settings
 from compat_tests.executor.runs import Outcome
-from compat_tests.executor.scratch import Scratch, eventually
+from compat_tests.executor.scratch import Scratch
 from compat_tests.launcher.deaths import (
     ATTEMPTS,
     ON_NOBODY,
@@ -30,6 +30,7 @@ from compat_tests.launcher.deaths import (
     wait_until_task_ended,
 )
 from compat_tests.launcher.fleet import LOCATION, Fleet, open_fleet
+from compat_tests.waiting import eventually
 from compat_tests.workers import ROOT, running_worker
 from dagster_taskiq.backends.base import TaskState
 from dagster_taskiq.tags import QUEUE_TAG

@@ -11,7 +11,7 @@ from dagster._core.workspace.load_target import GrpcServerTarget
 
 from compat_tests.conftest import BROKERS
 from compat_tests.executor.runs import Outcome
-from compat_tests.executor.scratch import Scratch, eventually
+from compat_tests.executor.scratch import Scratch
 from compat_tests.launcher.deaths import (
     ATTEMPTS,
     ON_NOBODY,
@@ -29,6 +29,7 @@ from compat_tests.launcher.deaths import (
     wait_until_unhealthy,
 )
 from compat_tests.launcher.fleet import Fleet
+from compat_tests.waiting import eventually
 from dagster_taskiq.backends.base import TaskState
 from dagster_taskiq.tags import QUEUE_TAG, TASK_ID_TAG
 

@@ -5,9 +5,10 @@ import itertools
 from dagster import DagsterRunStatus
 
 from compat_tests.conftest import StartWorker
-from compat_tests.executor.scratch import Scratch, eventually
+from compat_tests.executor.scratch import Scratch
 from compat_tests.launcher.conftest import OwnFleet
 from compat_tests.launcher.fleet import Fleet
+from compat_tests.waiting import eventually
 from dagster_taskiq.backends.base import Worker
 
 

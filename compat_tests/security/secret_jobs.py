@@ -2,7 +2,8 @@
 
 from dagster import OpExecutionContext, job, op
 
-from compat_tests.executor.scratch import Scratch, eventually
+from compat_tests.executor.scratch import Scratch
+from compat_tests.waiting import eventually
 from dagster_taskiq import taskiq_executor
 
 

@@ -29,8 +29,9 @@ from compat_tests.conftest import make_settings
 from compat_tests.executor import jobs
 from compat_tests.executor.conftest import make_instance
 from compat_tests.executor.runs import House, Outcome
-from compat_tests.executor.scratch import SCRATCH_TAG, Scratch, eventually
+from compat_tests.executor.scratch import SCRATCH_TAG, Scratch
 from compat_tests.security import own_jobs
+from compat_tests.waiting import eventually
 from compat_tests.workers import ROOT, WorkerProcess, running_worker
 from dagster_taskiq import app
 from dagster_taskiq.allowed_code import ALLOW_ENV, AllowedCode, allow_only, allowed_entries

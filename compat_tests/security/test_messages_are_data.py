@@ -22,9 +22,9 @@ from taskiq import TaskiqMessage
 from compat_tests.conftest import make_settings
 from compat_tests.executor.conftest import make_instance
 from compat_tests.executor.runs import House
-from compat_tests.executor.scratch import Scratch, eventually
+from compat_tests.executor.scratch import Scratch
 from compat_tests.security import own_jobs
-from compat_tests.waiting import eventually_async
+from compat_tests.waiting import eventually, eventually_async
 from compat_tests.workers import running_worker
 from dagster_taskiq import app
 from dagster_taskiq.backends.base import StateBackend, Task, TaskState, worker_channel
