@@ -42,6 +42,8 @@ T = TypeVar("T")
 #: How long one wait may block the calling thread before it looks for an interrupt, in seconds.
 #: An interrupt is only noticed between two waits.
 SLICE_SECONDS = 0.25
+#: How long after a connection that could not be made the second and last try begins, in seconds.
+CONNECT_AGAIN_SECONDS = 0.2
 
 
 _ADVICE_FOR_SERVERS = "Check that the server runs and that this machine may reach it."
@@ -357,8 +359,18 @@ class Client:
             raise self._unreachable(self.settings.backend_url, error) from None
 
     def _reach(self, url: str, ping: Callable[[], Awaitable[None]]) -> None:
+        """See that a server answers; that one connection is cut as it is made says nothing yet."""
+
         async def within() -> None:
-            await asyncio.wait_for(ping(), self.settings.connect_timeout)
+            deadline = time.monotonic() + self.settings.connect_timeout
+            try:
+                await asyncio.wait_for(ping(), self.settings.connect_timeout)
+            except self._away:
+                left = deadline - time.monotonic() - CONNECT_AGAIN_SECONDS
+                if left <= 0:
+                    raise
+                await asyncio.sleep(CONNECT_AGAIN_SECONDS)
+                await asyncio.wait_for(ping(), left)
 
         try:
             self._portal.call(within)

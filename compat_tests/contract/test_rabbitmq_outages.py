@@ -19,7 +19,6 @@ import aiormq
 import psutil
 import pytest
 from aiormq.abc import DeliveredMessage
-from dagster import DagsterInstance, DagsterRunStatus
 
 from compat_tests.contract import test_backend as states
 from compat_tests.contract.test_broker import (
@@ -34,9 +33,6 @@ from compat_tests.contract.test_broker import (
     ready_on_rabbitmq,
 )
 from compat_tests.contract.test_worker import INCLUDE, Place
-from compat_tests.executor import fault_jobs
-from compat_tests.executor.runs import House
-from compat_tests.executor.scratch import Scratch
 from compat_tests.proxy import Proxy, proxy_to
 from compat_tests.sending import open_sender
 from compat_tests.servers import RabbitServer, own_rabbit
@@ -45,6 +41,7 @@ from compat_tests.workers import WorkerProcess, running_worker
 from dagster_taskiq.backends.base import FROM_START, Task, TaskState
 from dagster_taskiq.brokers.base import Delivery, QueueBroker
 from dagster_taskiq.client import client_for
+from dagster_taskiq.errors import BrokerUnreachableError
 from dagster_taskiq.settings import Settings, redact
 
 # A busy machine starts a server in a minute, and some tests start it twice.
@@ -52,6 +49,9 @@ pytestmark = [pytest.mark.anyio, pytest.mark.timeout(400)]
 
 #: Longer than any outage here: what a worker runs is stopped after a lease without a heartbeat.
 LEASE = 120.0
+
+#: What a client says first.
+AMQP = b"AMQP\0\0\x09\x01"
 
 
 @pytest.fixture(scope="module")
@@ -457,31 +457,17 @@ def test_a_worker_outlives_connections_that_are_cut_while_it_works(
     assert "Traceback" not in worker.output()
 
 
-@pytest.mark.parametrize("end", ["stop", "kill"])
-def test_a_restarted_server_delays_a_run_and_loses_nothing_of_it(
-    server: RabbitServer, settings: Settings, instance: DagsterInstance, tmp_path: Path, end: str
+def test_a_connection_that_is_cut_as_it_is_made_is_made_once_more(
+    settings: Settings, proxy: Proxy
 ) -> None:
-    (tmp_path / "notes").mkdir()
-    scratch = Scratch(tmp_path / "notes")
-    house = House(settings, instance)
-    deeds: list[str] = []
+    """A run must not fail for it that begins at this moment."""
+    proxy.lose_answers(AMQP)
+    assert client_for(through(proxy, settings)).depths() == []
+    assert proxy.has_lost
 
-    def restart() -> None:
-        if not deeds and scratch.count("held-began") and scratch.count("policy-began"):
-            deeds.append("ended")
-            getattr(server, end)()
-            # It stays away until the run has noticed.
-            eventually(lambda: outcome.says("does not answer"))
-            server.start()
-            scratch.note("go")
-
-    with running_worker(settings, tmp_path, "-c", "2"):
-        outcome = house.create(fault_jobs.two_held_and_more, scratch)
-        house.execute(outcome, fault_jobs.two_held_and_more, meanwhile=restart)
-    assert outcome.status is DagsterRunStatus.SUCCESS
-    assert outcome.says("answer again")
-    assert (scratch.count("held-began"), scratch.count("policy-began")) == (1, 1)
-    assert sorted(scratch.lines("quick")) == [f"quick_{number}" for number in range(6)]
+    proxy.lose_answers(AMQP, 2)
+    with pytest.raises(BrokerUnreachableError, match="does not answer"):
+        client_for(replace(through(proxy, settings), prefix="another"))
 
 
 def test_a_step_that_runs_for_longer_than_the_servers_consumer_timeout_runs_once(

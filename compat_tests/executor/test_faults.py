@@ -11,6 +11,7 @@ from dagster import DagsterEventType, DagsterRunStatus
 
 from compat_tests.conftest import StartWorker
 from compat_tests.executor import fault_jobs
+from compat_tests.executor.outages import restart, run_through
 from compat_tests.executor.runs import House
 from compat_tests.executor.scratch import Scratch
 from compat_tests.servers import own_redis
@@ -84,8 +85,6 @@ def test_steps_whose_messages_have_gone_from_the_queue_are_sent_again(
     own: House, start_worker: StartWorker, scratch: Scratch
 ) -> None:
     start_worker("-c", "2")
-    outcome = own.create(fault_jobs.two_held_and_more, scratch)
-    deeds: list[str] = []
 
     async def empty_the_queue() -> int:
         broker = make_broker(own.settings)
@@ -98,16 +97,9 @@ def test_steps_whose_messages_have_gone_from_the_queue_are_sent_again(
         await broker.shutdown()
         return count
 
-    def empty() -> None:
-        if deeds or not (scratch.count("held-began") and scratch.count("policy-began")):
-            return
-        deeds.append("emptied")
-        assert asyncio.run(empty_the_queue()) == 6
-        scratch.note("go")
-
-    own.execute(outcome, fault_jobs.two_held_and_more, meanwhile=empty)
-    assert outcome.status is SUCCESS
-    assert sorted(scratch.lines("quick")) == [f"quick_{number}" for number in range(6)]
+    counts: list[int] = []
+    outcome = run_through(own, scratch, lambda _: counts.append(asyncio.run(empty_the_queue())))
+    assert counts == [6]
     assert sum("its message is not in queue" in each for each in outcome.engine_says) == 6
 
 
@@ -116,23 +108,8 @@ def test_a_restarted_redis_delays_a_run_and_loses_nothing_of_it(
 ) -> None:
     with own_redis() as server:
         house = own_house(server.url)
-        outcome = house.create(fault_jobs.two_held_and_more, scratch)
-        deeds: list[str] = []
-
-        def restart() -> None:
-            if not deeds and scratch.count("held-began") and scratch.count("policy-began"):
-                deeds.append("stopped")
-                server.stop()
-                # It stays away until the run has noticed.
-                eventually(lambda: outcome.says("does not answer"), "the outage is said")
-                server.start()
-                scratch.note("go")
-
-        house.execute(outcome, fault_jobs.two_held_and_more, meanwhile=restart)
-    assert outcome.status is SUCCESS
+        outcome = run_through(house, scratch, lambda run: restart(server, run))
     assert outcome.says("answer again")
-    assert (scratch.count("held-began"), scratch.count("policy-began")) == (1, 1)
-    assert sorted(scratch.lines("quick")) == [f"quick_{number}" for number in range(6)]
 
 
 @pytest.mark.parametrize("asked_for", [True, False], ids=["terminated", "interrupted"])

@@ -20,6 +20,16 @@ from pamqp.commands import Basic
 
 from compat_tests.executor import fault_jobs
 from compat_tests.executor.conftest import make_instance
+from compat_tests.executor.outages import (
+    QUICK,
+    assert_each_once,
+    end_steps,
+    freeze,
+    restart,
+    run_through,
+    run_while_cut,
+    shut,
+)
 from compat_tests.executor.runs import House, Outcome
 from compat_tests.executor.scratch import Scratch
 from compat_tests.proxy import Proxy, proxy_to
@@ -31,9 +41,6 @@ from dagster_taskiq.connections.registers import TASK_SHARDS
 from dagster_taskiq.settings import Settings
 
 SUCCESS, FAILURE = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE
-
-QUICK = [f"quick_{number}" for number in range(6)]
-FIFTY = [f"quick_{number}" for number in range(50)]
 
 
 @pytest.fixture(scope="module")
@@ -64,34 +71,12 @@ def patient(
         yield House(settings, instance), worker
 
 
-def assert_each_once(outcome: Outcome) -> None:
-    scratch = outcome.scratch
-    assert outcome.status is SUCCESS
-    assert (scratch.count("held-began"), scratch.count("policy-began")) == (1, 1)
-    assert (scratch.count("held-ended"), scratch.count("policy-ended")) == (1, 1)
-    assert sorted(scratch.lines("quick")) == QUICK
-
-
 @pytest.mark.parametrize("how", ["stopped", "killed"])
 def test_a_restarted_rabbitmq_delays_a_run_and_loses_nothing_of_it(
     patient: tuple[House, WorkerProcess], server: RabbitServer, scratch: Scratch, how: str
 ) -> None:
     house, _ = patient
-    outcome = house.create(fault_jobs.two_held_and_more, scratch)
-    deeds: list[str] = []
-
-    def restart() -> None:
-        if not deeds and scratch.count("held-began") and scratch.count("policy-began"):
-            deeds.append(how)
-            server.stop() if how == "stopped" else server.kill()
-            # It stays away until the run has noticed.
-            eventually(lambda: outcome.says("does not answer"), "the outage is said")
-            server.start()
-            scratch.note("go")
-
-    house.execute(outcome, fault_jobs.two_held_and_more, meanwhile=restart)
-    assert deeds == [how]
-    assert_each_once(outcome)
+    outcome = run_through(house, scratch, lambda run: restart(server, run, kill=how == "killed"))
     assert outcome.says("answer again")
 
 
@@ -99,24 +84,7 @@ def test_a_rabbitmq_that_is_frozen_for_longer_than_a_command_may_take_delays_a_r
     patient: tuple[House, WorkerProcess], server: RabbitServer, scratch: Scratch
 ) -> None:
     house, worker = patient
-    outcome = house.create(fault_jobs.two_held_and_more, scratch)
-    deeds: list[str] = []
-
-    def freeze() -> None:
-        if not deeds and scratch.count("held-began") and scratch.count("policy-began"):
-            deeds.append("frozen")
-            before = worker.output().count("Cannot beat")
-            server.freeze()
-            try:
-                eventually(lambda: outcome.says("does not answer"), "the run says it")
-                eventually(lambda: worker.output().count("Cannot beat") > before, "so the worker")
-            finally:
-                server.thaw()
-            scratch.note("go")
-
-    house.execute(outcome, fault_jobs.two_held_and_more, meanwhile=freeze)
-    assert deeds == ["frozen"]
-    assert_each_once(outcome)
+    outcome = run_through(house, scratch, lambda run: freeze(server, worker, run))
     assert outcome.says("answer again")
 
 
@@ -124,44 +92,14 @@ def test_connections_that_are_cut_again_and_again_repeat_and_lose_nothing(
     patient: tuple[House, WorkerProcess], door: Proxy, scratch: Scratch
 ) -> None:
     house, _ = patient
-    outcome = house.create(fault_jobs.held_before_fifty, scratch)
-    cuts: list[int] = []
-
-    def cut() -> None:
-        # Once for every five steps that have gone through, and while the others wait.
-        if scratch.count("held-began") and scratch.count("quick") >= 5 * len(cuts):
-            cuts.append(door.cut())
-        if len(cuts) == 9 and not scratch.count("go"):
-            scratch.note("go")
-
-    house.execute(outcome, fault_jobs.held_before_fifty, meanwhile=cut)
-    assert outcome.status is SUCCESS
-    assert len([each for each in cuts if each]) >= 5, cuts
-    assert (scratch.count("held-began"), scratch.count("held-ended")) == (1, 1)
-    assert sorted(scratch.lines("quick")) == sorted(FIFTY)
+    run_while_cut(house, door, scratch)
 
 
 def test_a_door_that_stays_closed_for_a_while_delays_a_run(
     patient: tuple[House, WorkerProcess], door: Proxy, scratch: Scratch
 ) -> None:
     house, _ = patient
-    outcome = house.create(fault_jobs.two_held_and_more, scratch)
-    deeds: list[str] = []
-
-    def close() -> None:
-        if not deeds and scratch.count("held-began") and scratch.count("policy-began"):
-            deeds.append("closed")
-            door.refuse()
-            # What runs comes to its end meanwhile, and cannot tell.
-            scratch.note("go")
-            scratch.wait_for("held-ended")
-            scratch.wait_for("policy-ended")
-            eventually(lambda: outcome.says("does not answer"), "the outage is said")
-            door.accept()
-
-    house.execute(outcome, fault_jobs.two_held_and_more, meanwhile=close)
-    assert deeds == ["closed"]
-    assert_each_once(outcome)
+    outcome = run_through(house, scratch, lambda run: shut(door, run))
     assert outcome.says("answer again")
 
 
@@ -169,27 +107,18 @@ def test_a_rabbitmq_that_takes_nothing_more_for_want_of_memory_delays_a_run(
     patient: tuple[House, WorkerProcess], server: RabbitServer, scratch: Scratch
 ) -> None:
     house, worker = patient
-    outcome = house.create(fault_jobs.two_held_and_more, scratch)
-    deeds: list[str] = []
 
-    def fill() -> None:
-        if not deeds and scratch.count("held-began") and scratch.count("policy-began"):
-            deeds.append("full")
-            before = worker.output().count("Cannot beat")
-            limit = server.ctl("eval", "vm_memory_monitor:get_vm_memory_high_watermark().").strip()
-            server.ctl("set_vm_memory_high_watermark", "0")
-            try:
-                # What comes to its end cannot say so.
-                scratch.note("go")
-                scratch.wait_for("held-ended")
-                scratch.wait_for("policy-ended")
-                eventually(lambda: worker.output().count("Cannot beat") > before)
-            finally:
-                server.ctl("set_vm_memory_high_watermark", limit)
+    def fill(_: Outcome) -> None:
+        before = worker.output().count("Cannot beat")
+        limit = server.ctl("eval", "vm_memory_monitor:get_vm_memory_high_watermark().").strip()
+        server.ctl("set_vm_memory_high_watermark", "0")
+        try:
+            end_steps(scratch)  # which cannot say so
+            eventually(lambda: worker.output().count("Cannot beat") > before)
+        finally:
+            server.ctl("set_vm_memory_high_watermark", limit)
 
-    house.execute(outcome, fault_jobs.two_held_and_more, meanwhile=fill)
-    assert deeds == ["full"]
-    assert_each_once(outcome)
+    run_through(house, scratch, fill)
 
 
 # -- workers -----------------------------------------------------------------------------------

@@ -26,9 +26,9 @@ from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus
 from dagster._core.instance import InstanceRef
 from dagster._serdes import serialize_value
 
+from compat_tests.executor.outages import QUICK
 from compat_tests.executor.runs import House
 from compat_tests.executor.scratch import SCRATCH_TAG, Scratch
-from compat_tests.executor.test_rabbitmq_faults import QUICK
 from compat_tests.faults import message_jobs, server_jobs
 from compat_tests.faults.conftest import Figure
 from compat_tests.waiting import eventually

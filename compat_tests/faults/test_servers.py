@@ -16,16 +16,11 @@ import pytest
 from dagster import DagsterRunStatus
 
 from compat_tests.contract.test_broker import ids, opened, put
-from compat_tests.executor import fault_jobs
 from compat_tests.executor.conftest import make_instance
-from compat_tests.executor.runs import House
+from compat_tests.executor.outages import QUICK, freeze, run_through, run_while_cut, shut
+from compat_tests.executor.runs import House, Outcome
 from compat_tests.executor.scratch import Scratch
-from compat_tests.executor.test_rabbitmq_faults import (
-    FIFTY,
-    QUICK,
-    assert_each_once,
-    tasks_out_of_reach,
-)
+from compat_tests.executor.test_rabbitmq_faults import tasks_out_of_reach
 from compat_tests.faults import server_jobs
 from compat_tests.faults.conftest import Figure
 from compat_tests.proxy import Proxy, proxy_to
@@ -173,74 +168,27 @@ def test_a_redis_that_is_frozen_for_twenty_seconds_costs_no_step(
 ) -> None:
     """Longer than any command may take, and shorter than the lease that is the default."""
     house, worker = patient
-    outcome = house.create(fault_jobs.two_held_and_more, scratch)
-    deeds: list[str] = []
 
-    def freeze() -> None:
-        if not deeds and scratch.count("held-began") and scratch.count("policy-began"):
-            deeds.append("frozen")
-            before = worker.output().count("Cannot beat")
-            since = time.monotonic()
-            server.freeze()
-            try:
-                eventually(lambda: outcome.says("does not answer"), "the run says it")
-                eventually(lambda: worker.output().count("Cannot beat") > before, "so the worker")
-                time.sleep(max(0.0, FREEZE_SECONDS - (time.monotonic() - since)))
-            finally:
-                server.thaw()
-            figure("frozen for", f"{time.monotonic() - since:.1f} s")
-            scratch.note("go")
+    def freeze_long(outcome: Outcome) -> None:
+        figure("frozen for", f"{freeze(server, worker, outcome, FREEZE_SECONDS):.1f} s")
 
-    house.execute(outcome, fault_jobs.two_held_and_more, meanwhile=freeze)
-    assert deeds == ["frozen"]
-    assert_each_once(outcome)
-    assert outcome.says("answer again")
+    assert run_through(house, scratch, freeze_long).says("answer again")
 
 
 def test_connections_to_redis_that_are_cut_again_and_again_repeat_and_lose_nothing(
     patient: tuple[House, WorkerProcess], door: Proxy, scratch: Scratch, figure: Figure
 ) -> None:
     house, _ = patient
-    outcome = house.create(fault_jobs.held_before_fifty, scratch)
-    cuts: list[int] = []
-
-    def cut() -> None:
-        # Once for every five steps that have gone through, and while the others wait.
-        if scratch.count("held-began") and scratch.count("quick") >= 5 * len(cuts):
-            cuts.append(door.cut())
-        if len(cuts) == 9 and not scratch.count("go"):
-            scratch.note("go")
-
     since = time.monotonic()
-    house.execute(outcome, fault_jobs.held_before_fifty, meanwhile=cut)
-    figure(f"51 steps, with {len(cuts)} cuts", f"{time.monotonic() - since:.1f} s")
-    assert outcome.status is SUCCESS
-    assert len([each for each in cuts if each]) >= 5, cuts
-    assert (scratch.count("held-began"), scratch.count("held-ended")) == (1, 1)
-    assert sorted(scratch.lines("quick")) == sorted(FIFTY)
+    cuts = run_while_cut(house, door, scratch)
+    figure(f"51 steps, with {cuts} cuts", f"{time.monotonic() - since:.1f} s")
 
 
 def test_a_redis_behind_a_closed_door_delays_a_run_by_as_long_as_that_and_no_more(
     patient: tuple[House, WorkerProcess], door: Proxy, scratch: Scratch
 ) -> None:
     house, _ = patient
-    outcome = house.create(fault_jobs.two_held_and_more, scratch)
-    deeds: list[str] = []
-
-    def close() -> None:
-        if not deeds and scratch.count("held-began") and scratch.count("policy-began"):
-            deeds.append("closed")
-            door.refuse()
-            # What runs comes to its end meanwhile, and cannot tell.
-            scratch.note("go")
-            scratch.wait_for("held-ended")
-            scratch.wait_for("policy-ended")
-            eventually(lambda: outcome.says("does not answer"), "the outage is said")
-            door.accept()
-
-    house.execute(outcome, fault_jobs.two_held_and_more, meanwhile=close)
-    assert deeds == ["closed"]
-    assert_each_once(outcome)
+    outcome = run_through(house, scratch, lambda run: shut(door, run))
     assert outcome.says("answer again")
 
 
