@@ -1,7 +1,9 @@
 """Dagster's event log, as the loop of a run reads it."""
 
+import sqlite3
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,11 +85,19 @@ def spare_setup(instance: DagsterInstance, run_id: str) -> None:
 
     Each process checks the schema of each such file when it first writes to it, which takes
     longer than a small step. Of a run that is executed here, the file has been set up by whoever
-    launched or started it: its first event was written before anything was sent. Where Dagster's
-    inside is not as expected, nothing is done.
+    launched or started it, where its first event is there: it is written after that. Where
+    Dagster's inside is not as expected, nothing is done.
     """
     storage = instance.event_log_storage
     if isinstance(storage, SqliteEventLogStorage):
         ready = getattr(storage, "_initialized_dbs", None)
-        if isinstance(ready, set) and Path(storage.path_for_shard(run_id)).exists():
+        if isinstance(ready, set) and _has_events(Path(storage.path_for_shard(run_id))):
             ready.add(run_id)
+
+
+def _has_events(file: Path) -> bool:
+    try:
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
+            return connection.execute("SELECT 1 FROM event_logs LIMIT 1").fetchone() is not None
+    except sqlite3.Error:  # it is not there, or somebody is setting it up at this moment
+        return False

@@ -21,6 +21,7 @@ from compat_tests.conftest import StartWorker
 from compat_tests.waiting import eventually
 from compat_tests.worker import printing
 from compat_tests.workers import executor_config
+from dagster_taskiq.event_log import spare_setup
 from dagster_taskiq.kept_connections import MOST_FILES, kept_connections
 from dagster_taskiq.settings import Settings
 from dagster_taskiq.sqlite_locks import PatientConnection
@@ -102,6 +103,36 @@ def test_only_so_many_files_stay_open(home: DagsterInstance) -> None:
         # That of the runs is one of them.
         assert len(still) == MOST_FILES - 1
         assert still[-1] == paths[-1]
+
+
+@pytest.mark.oldest
+def test_a_run_whose_file_somebody_else_is_setting_up_is_set_up_here_too(
+    home: DagsterInstance,
+) -> None:
+    """As whoever launches a run does, where its first event is written after it was sent."""
+    run = home.create_run_for_job(nothing)
+    storage = home.event_log_storage
+    assert isinstance(storage, SqliteEventLogStorage)
+    path = Path(storage.path_for_shard(run.run_id))
+    spare_setup(home, run.run_id)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA user_version = 1")  # now it is there, and has no table
+        spare_setup(home, run.run_id)
+        assert run.run_id not in storage._initialized_dbs
+
+    home.report_engine_event("the first", run)
+    assert events_in(path) == 1
+
+
+@pytest.mark.oldest
+def test_a_run_that_has_an_event_is_not_set_up_again(home: DagsterInstance) -> None:
+    run, _ = begin(home)
+    with DagsterInstance.from_ref(home.get_ref()) as another:
+        storage = another.event_log_storage
+        assert isinstance(storage, SqliteEventLogStorage)
+        assert run.run_id not in storage._initialized_dbs
+        spare_setup(another, run.run_id)
+        assert run.run_id in storage._initialized_dbs
 
 
 def test_what_is_written_goes_to_the_file_that_is_there(home: DagsterInstance) -> None:
