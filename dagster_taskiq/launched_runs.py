@@ -137,10 +137,9 @@ class LaunchedRuns:
             as_canceled: whether it ends as CANCELED; else as FAILURE, unless somebody else has said
                 before that it is to be cancelled.
         """
-        record = self._instance.get_run_record_by_id(run_id)
-        run = record.dagster_run if record else None
+        run = self._instance.get_run_by_id(run_id)
         task_id = tags.read_tag(run.tags, tags.TASK_ID_TAG) if run else None
-        if record is None or run is None or run.is_finished or not task_id:
+        if run is None or run.is_finished or not task_id:
             return False
         try:
             client = self._client
@@ -159,9 +158,11 @@ class LaunchedRuns:
             client.revoke([task_id], reason)
             task = client.tasks([task_id]).get(task_id)
         started = task is not None and task.started_at > 0
-        begun = record.start_time is not None
-        if not started and client.stop_where_it_runs(task_id, reason, begun=begun):
-            return True
+        if not started:
+            record = self._instance.get_run_record_by_id(run_id)
+            begun = record is not None and record.start_time is not None
+            if client.stop_where_it_runs(task_id, reason, begun=begun):
+                return True
         # One look is enough: should its worker live after all, the task must stop there too.
         if task and not task.state.is_final and not self._why_lost(task, look_twice=False):
             return True

@@ -40,7 +40,7 @@ from dagster_taskiq.client import client_for
 from dagster_taskiq.connections.registers import TASK_SHARDS
 from dagster_taskiq.settings import Settings
 
-SUCCESS, FAILURE = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE
+FAILURE = DagsterRunStatus.FAILURE
 
 
 @pytest.fixture(scope="module")

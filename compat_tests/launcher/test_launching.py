@@ -545,7 +545,7 @@ def test_a_run_whose_task_is_forgotten_before_its_worker_beats_is_stopped_and_en
     tmp_path: Path,
 ) -> None:
     """No heartbeat tells of the run, and no record: only Dagster knows that somebody has begun."""
-    rare = replace(settings, heartbeat_interval=4.0, lease=12.0)
+    rare = replace(settings, heartbeat_interval=10.0, lease=30.0)
     with open_fleet(dagster_home, rare, code_server) as fleet, running_worker(rare, tmp_path):
         eventually(lambda: fleet.client.workers()[0].age < 0.5, "it has just beaten")
         (before,) = fleet.client.workers()

@@ -1,6 +1,8 @@
 """Terminating: what waits never starts, what runs stops, and the run's log says so once."""
 
 import contextlib
+import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -141,9 +143,11 @@ def test_a_run_that_is_killed_between_its_last_event_and_its_status_ends_once(
     runs = Path(fleet.instance.root_directory, "history", "runs.db")
     with contextlib.closing(sqlite3.connect(runs, isolation_level=None)) as file:
         file.execute("BEGIN IMMEDIATE")
-        fleet.client.revoke([outcome.run_id], "the run was terminated")
-        eventually(lambda: not psutil.pid_exists(pid), "it is killed, which waits for its status")
+        os.kill(pid, signal.SIGTERM)
+        eventually(lambda: outcome.of(DagsterEventType.RUN_CANCELED), "its last event is written")
         assert outcome.status is DagsterRunStatus.CANCELING
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not psutil.pid_exists(pid), "it is gone")
         assert len(outcome.of(DagsterEventType.RUN_CANCELED)) == 1
         file.execute("ROLLBACK")
     wait_until_task_ended(fleet, outcome)
