@@ -19,6 +19,7 @@ from compat_tests.security import own_jobs
 from compat_tests.servers import RedisServer, free_port, own_redis, redis_binary
 from compat_tests.workers import running_worker
 from dagster_taskiq.client import Client, Order, client_for
+from dagster_taskiq.connections.sentinel_urls import read_sentinel_url
 from dagster_taskiq.errors import BrokerUnreachableError, ConfigError
 from dagster_taskiq.settings import Settings
 
@@ -162,12 +163,15 @@ def test_an_unknown_option_is_named() -> None:
 class Sentinel:
     """A sentinel that watches one master, and changes over to the replica when told to."""
 
-    def __init__(self, directory: Path, master: RedisServer) -> None:
+    def __init__(
+        self, directory: Path, master: RedisServer, address: str = "127.0.0.1", password: str = ""
+    ) -> None:
         self.port = free_port()
         config = directory / "sentinel.conf"
+        login = f'sentinel auth-pass {MASTER} "{password}"\n' if password else ""
         config.write_text(
-            f"port {self.port}\nbind 127.0.0.1\ndir {directory}\n"
-            f"sentinel monitor {MASTER} 127.0.0.1 {master.port} 1\n"
+            f"port {self.port}\nbind {address}\ndir {directory}\n"
+            f"sentinel monitor {MASTER} {address} {master.port} 1\n{login}"
             f"sentinel down-after-milliseconds {MASTER} 1000\n"
             f"sentinel failover-timeout {MASTER} 5000\n"
         )
@@ -175,7 +179,7 @@ class Sentinel:
         assert binary is not None
         command = [binary, str(config), "--sentinel"]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        self.client = redis.Redis(port=self.port, decode_responses=True)
+        self.client = redis.Redis(host=address, port=self.port, decode_responses=True)
 
     def wait_for(self, what: Any, timeout: float = 30) -> None:
         deadline = time.monotonic() + timeout
@@ -216,6 +220,64 @@ def test_a_sentinel_leads_to_the_master_and_to_the_next_one_after_a_change(tmp_p
             round_trip(client)
         finally:
             sentinel.stop()
+
+
+def test_sentinels_at_ipv6_addresses_lead_to_a_master_with_a_password_of_odd_characters(
+    tmp_path: Path,
+) -> None:
+    password = "p@ss[:w/rd]?#%"
+    both = ("--bind", "127.0.0.1", "::1", "--requirepass", password)
+    with own_redis(*both) as master:
+        sentinel = Sentinel(tmp_path, master, "::1", password)
+        try:
+            sentinel.wait_for(lambda client: client.sentinel_master(MASTER)["port"] == master.port)
+            hosts = f"[::1]:{free_port()},[::1]:{sentinel.port}"
+            login = f":{quote(password, safe='')}@"
+            round_trip(client_for(settings_for(f"redis+sentinel://{login}{hosts}/{MASTER}/0")))
+        finally:
+            sentinel.stop()
+
+
+@pytest.mark.parametrize(
+    ("url", "sentinels", "options"),
+    [
+        ("redis+sentinel://h/m", [("h", 26379)], {}),
+        (
+            "redis+sentinel://h:1,[::1]:2,[fe80::1%25eth0]/m/3",
+            [("h", 1), ("::1", 2), ("fe80::1%eth0", 26379)],
+            {"db": 3},
+        ),
+        (
+            "rediss+sentinel://u:p%5B%2F@@[::1]/m?socket_timeout=20&db=2",
+            [("::1", 26379)],
+            {"username": "u", "password": "p[/@", "ssl": True, "socket_timeout": 20.0, "db": 2},
+        ),
+    ],
+)
+def test_a_sentinel_url_is_read_with_several_hosts_and_ipv6_addresses(
+    url: str, sentinels: list[tuple[str, int]], options: dict[str, Any]
+) -> None:
+    read = read_sentinel_url(url)
+    assert (list(read.sentinels), read.master, read.options) == (sentinels, "m", options)
+
+
+def test_options_of_the_sentinels_are_told_from_those_of_the_master() -> None:
+    url = "redis+sentinel://h/a%20b?sentinel_password=p%20q&sentinel_socket_timeout=3&db=4"
+    read = read_sentinel_url(url)
+    assert read.master == "a b"
+    assert read.sentinel_options == {"password": "p q", "socket_timeout": 3.0}
+    assert read.options == {"db": 4}
+
+
+@pytest.mark.parametrize(
+    "hosts", ["::1:26379", "[::1:26379", "[]:1", "h:port", "h:1,,i:2", "", "u:s3/cret@h:1"]
+)
+def test_hosts_of_a_sentinel_url_that_cannot_be_read_are_refused_and_not_quoted(
+    hosts: str,
+) -> None:
+    with pytest.raises(ValueError, match="its hosts cannot be read") as caught:
+        read_sentinel_url(f"redis+sentinel://{hosts}/m/0")
+    assert "s3" not in str(caught.value)
 
 
 def test_a_sentinel_url_without_a_master_says_how_it_is_written() -> None:

@@ -161,6 +161,12 @@ def test_sentinels_become_one_url_with_the_name_of_their_master() -> None:
     assert "of sentinels" not in remark.text
 
 
+def test_ipv6_addresses_of_sentinels_stay_in_brackets() -> None:
+    url, _ = translate_broker("sentinel://[::1]:26380;sentinel://[::2]", Sentinel("the-master"))
+    assert url == f"redis+sentinel://[::1]:26380,[::2]:{SENTINEL_PORT}/the-master/0"
+    opened_by_engine(url)
+
+
 def test_the_port_of_a_sentinel_is_kombus() -> None:
     transport = Connection("sentinel://host", transport_options={"master_name": "m"}).transport
     assert transport.default_port == SENTINEL_PORT

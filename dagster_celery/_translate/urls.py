@@ -319,9 +319,7 @@ def _sentinels(text: str, sentinel: Sentinel) -> Found:
             f'The TLS options behind the "?" of "{shown}" cannot be used with sentinels. Write '
             "them as `broker_use_ssl` of config_source, or `broker_options` of taskiq_executor."
         )
-    hosts = ",".join(
-        f"{each.hostname or 'localhost'}:{each.port or SENTINEL_PORT}" for each in parts
-    )
+    hosts = ",".join(_host_and_port(each) for each in parts)
     user, at, _ = first.netloc.rpartition("@")
     url = f"redis+sentinel://{_encoded(user)}{at}{hosts}"
     if sentinel.master:
@@ -334,6 +332,12 @@ def _sentinels(text: str, sentinel: Sentinel) -> Found:
         url += f"/{quote(sentinel.master, safe='')}/{database}"
     options = [(f"sentinel_{name}", value) for name, value in (sentinel.options or {}).items()]
     return Found(f"{url}{_queried(options)}", tuple(notes))
+
+
+def _host_and_port(parts: SplitResult) -> str:
+    host = parts.hostname or "localhost"
+    port = parts.port or SENTINEL_PORT
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 # -- databases, memory, and what nothing serves ------------------------------------------------

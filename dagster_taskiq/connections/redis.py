@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import urlsplit
 
 from redis.asyncio import Redis, Sentinel
 from redis.asyncio.retry import Retry
@@ -24,6 +24,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from dagster_taskiq.connections.sentinel_urls import read_sentinel_url
 from dagster_taskiq.connections.unawaited import look_at
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings import redact, scheme_of
@@ -32,8 +33,6 @@ from dagster_taskiq.settings import redact, scheme_of
 SOCKET_TIMEOUT_SECONDS = 8.0
 #: The longest that a blocking read asks the server to wait.
 BLOCK_SECONDS = 5.0
-#: The port of a sentinel whose URL names none.
-SENTINEL_PORT = 26379
 #: Idle connections are tried before use when they are older than this, in seconds.
 HEALTH_CHECK_SECONDS = 30
 
@@ -211,48 +210,16 @@ class RedisConnection:
             raise ValueError(_UNREADABLE)
 
     def _sentinel_master(self, retry: Retry) -> "Redis":
-        try:
-            parts = urlsplit(self.url)
-        except ValueError:
-            raise ValueError(_UNREADABLE) from None
-        path = [unquote(each) for each in parts.path.split("/") if each]
-        if not path:
-            raise ValueError(
-                "a sentinel URL names the master: redis+sentinel://HOST:PORT,HOST:PORT/MASTER/DB"
-            )
-        credentials, _, hosts = parts.netloc.rpartition("@")
-        user, _, password = credentials.partition(":")
-        sentinels = []
-        for each in hosts.split(","):
-            host, _, port = each.partition(":")
-            if port and not port.isdigit():
-                raise ValueError(_UNREADABLE)
-            sentinels.append((host, int(port or SENTINEL_PORT)))
-        query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-        options: dict[str, Any] = {
-            **self._options,
-            "retry": retry,
-            "db": int(path[1]) if len(path) > 1 else 0,
-            "username": unquote(user) or None,
-            "password": unquote(password) or None,
-            "ssl": parts.scheme.startswith("rediss"),
-        }
-        if not options["ssl"]:
-            del options["ssl"]
-        sentinel_options = {
-            name.removeprefix("sentinel_"): value
-            for name, value in query.items()
-            if name.startswith("sentinel_")
-        }
+        url = read_sentinel_url(self.url)
         sentinel = Sentinel(
-            sentinels,
+            url.sentinels,
             sentinel_kwargs={
                 "socket_timeout": self._options["socket_connect_timeout"],
-                **sentinel_options,
+                **url.sentinel_options,
             },
-            **options,
+            **{**self._options, "retry": retry, **url.options},
         )
-        return cast("Redis", sentinel.master_for(path[0]))
+        return cast("Redis", sentinel.master_for(url.master))
 
 
 @contextmanager
