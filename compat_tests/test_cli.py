@@ -260,6 +260,13 @@ def test_status_tells_of_messages_that_were_set_aside(
 # -- ending workers --------------------------------------------------------------------------
 
 
+def state_of(listed: Outcome, name: str) -> str:
+    """Return what a list of workers says of the state of one of them."""
+    rows = [line.split("\t") for line in listed.out.splitlines()]
+    # A worker with a task is listed once more, with what it runs.
+    return next(row[1] for row in rows if row[0] == name)
+
+
 @one_broker
 def test_terminate_ends_workers_gently_or_now(
     run: Run,
@@ -269,7 +276,9 @@ def test_terminate_ends_workers_gently_or_now(
     tmp_path: Path,
 ) -> None:
     client = client_for(settings)
-    first = start_worker(*INCLUDE, "-c", "1", "-q", "first", name="first")
+    # That the first one drains is known at once, and not when it beats next.
+    seldom = {"heartbeat_interval": 300.0, "lease": 900.0}
+    first = start_worker(*INCLUDE, "-c", "1", "-q", "first", name="first", **seldom)
     second = start_worker(*INCLUDE, "-c", "1", "-q", "second", name="second")
     with open_sender(settings) as sender:
         held = {}
@@ -281,6 +290,11 @@ def test_terminate_ends_workers_gently_or_now(
             "Told 1 worker(s) to end.\n"
         )
         eventually(lambda: "Draining: 1 tasks" in first.output())
+        eventually(lambda: state_of(run("worker", "list", *config), "first") == "draining")
+        outcome = run("status", "--worker", "first", *config)
+        assert (outcome.code, state_of(outcome, "first")) == (0, "draining")
+        known = json.loads(run("worker", "list", "--json", *config).out)
+        assert [each["draining"] for each in known] == [True, False]
         (tmp_path / "first-go").touch()
         assert sender.value(held["first"]) == "held"
         assert first.wait() == 0

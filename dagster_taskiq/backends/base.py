@@ -127,6 +127,8 @@ class Worker:
     #: How many runs it holds at once, whether they work or wait for their own steps.
     max_runs: int = 0
     running: tuple[Running, ...] = ()
+    #: It has been told to end: it finishes what it runs, and takes no new runs.
+    draining: bool = False
     #: Seconds since it started, at its last heartbeat.
     uptime: float = 0.0
     #: Seconds since that heartbeat, by the server's clock.
@@ -141,6 +143,15 @@ class Worker:
     def is_lost(self) -> bool:
         """Whether it has been silent for longer than its lease."""
         return self.age > self.lease
+
+    @property
+    def condition(self) -> str:
+        """What it does, in one word for lists: lost, draining, busy or idle."""
+        if self.is_lost:
+            return "lost"
+        if self.draining:
+            return "draining"
+        return "busy" if self.running else "idle"
 
     @property
     def silence(self) -> str:

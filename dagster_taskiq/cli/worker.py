@@ -251,12 +251,11 @@ def show_workers(workers: list[Worker]) -> None:
     columns = ("worker", "state", "host", "pid", "queues", "slots", "runs", "seen", "version")
     rows = []
     for each in workers:
-        state = "lost" if each.is_lost else "busy" if each.running else "idle"
         runs = sum(bool(task.run_id and not task.step_key) for task in each.running)
         rows.append(
             (
                 each.name,
-                state,
+                each.condition,
                 each.host,
                 str(each.pid),
                 ",".join(each.queues),

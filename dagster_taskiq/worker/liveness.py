@@ -10,6 +10,8 @@ import logging
 import time
 from collections.abc import Callable
 
+import anyio
+
 from dagster_taskiq.backends.base import StateBackend, Worker
 from dagster_taskiq.worker.background import tell_ready
 from dagster_taskiq.worker.pool import Pool
@@ -34,7 +36,13 @@ class Liveness:
         self._interval = interval
         self._lease = backend.settings.lease
         self._swept_at = 0.0
-        self._beat_at = time.monotonic()
+        #: When the last beat that succeeded was sent, of ``time.monotonic()``.
+        self._beat_at = 0.0
+        self._has_news = asyncio.Event()
+
+    def beat_soon(self) -> None:
+        """Beat now and not at the end of the interval: others should know of something at once."""
+        self._has_news.set()
 
     async def beat(self) -> None:
         """Beat once, and stop what the backend says must stop.
@@ -64,6 +72,7 @@ class Liveness:
 
     async def run(self) -> None:
         """Beat at every interval; sooner again while the backend is away."""
+        self._beat_at = time.monotonic()
         away = False
         while True:
             try:
@@ -85,4 +94,9 @@ class Liveness:
                 away = False
             # Counted from when it was sent: a beat may take most of the lease, where the server is
             # frozen or its file locked, and the next one must come before the rest is over.
-            await asyncio.sleep(max(0.0, self._beat_at + self._interval - time.monotonic()))
+            await self._pause(self._beat_at + self._interval - time.monotonic())
+
+    async def _pause(self, seconds: float) -> None:
+        with anyio.move_on_after(seconds):
+            await self._has_news.wait()
+        self._has_news.clear()

@@ -89,7 +89,6 @@ class _Runner:
         self._options = options
         self._finish = asyncio.Event()
         self._signals = 0
-        self._draining = False
         self._stopped_tasks = False
         self._broker = broker
         self._service = WorkerService(
@@ -158,9 +157,9 @@ class _Runner:
             self._service.pool.stop_all("the worker was killed", at_once=True)
 
     def _drain(self) -> None:
-        if self._draining:
+        if self._service.draining:
             return
-        self._draining = True
+        self._service.begin_to_drain()
         if self._options.drain_timeout is not None:
             asyncio.get_running_loop().call_later(self._options.drain_timeout, self._kill)
         pool = self._service.pool
@@ -175,7 +174,7 @@ class _Runner:
             return
         running = len(self._service.pool.running)
         logger.info("Draining: %d tasks to finish, taking no more.", running)
-        self._service.draining = True
+        self._service.takes_no_more = True
         self._finish.set()
 
     def _kill(self) -> None:

@@ -106,7 +106,10 @@ class WorkerService:
     #: Called when a command says to drain, or to end at once.
     on_drain: Callable[[], None]
     on_kill: Callable[[], None]
+    #: Whether it has been told to end, which its heartbeats say.
     draining: bool = False
+    #: Whether it gives back every task that is still delivered to it.
+    takes_no_more: bool = False
     id: str = field(
         default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     )
@@ -123,6 +126,9 @@ class WorkerService:
             include=included([*settings.include, *self.options.pool.include, *user_modules]),
         )
         self.pool = Pool(settings, pool, self.options.name, self._wake)
+        self._liveness = Liveness(
+            self.backend, self.pool, self.describe, settings.heartbeat_interval
+        )
         self._started_at = time.monotonic()
         self._background: set[asyncio.Task[Any]] = set()
         self.broker.queues = self.options.queues
@@ -144,11 +150,8 @@ class WorkerService:
             ConfigError: a module to include cannot be imported.
         """
         await self.pool.start()
-        liveness = Liveness(
-            self.backend, self.pool, self.describe, self.broker.settings.heartbeat_interval
-        )
         control = Control(self.backend, self.id, self.pool, self.on_drain, self.on_kill)
-        for work in (liveness.run(), control.run()):
+        for work in (self._liveness.run(), control.run()):
             self._in_background(work)
         logger.info(
             "Worker %s is ready: %d slots, queues %s, broker %r.",
@@ -157,6 +160,11 @@ class WorkerService:
             ", ".join(self.options.queues),
             self.broker.settings,
         )
+
+    def begin_to_drain(self) -> None:
+        """Let everybody know at once that this worker has been told to end."""
+        self.draining = True
+        self._liveness.beat_soon()
 
     async def stop(self) -> None:
         """Stop beating, end the children, and sign off."""
@@ -182,6 +190,7 @@ class WorkerService:
             version=__version__,
             lease=self.broker.settings.lease,
             running=tuple(self.pool.running),
+            draining=self.draining,
             uptime=round(time.monotonic() - self._started_at, 1),
         )
 
@@ -196,7 +205,7 @@ class WorkerService:
         """
         message = context.message
         message.task_name = message.labels.pop(TASK_LABEL)
-        if self.draining:
+        if self.takes_no_more:
             self.pool.forgo(message.task_id)
             await self.broker.give_back(message.task_id)
             raise NoResultError
