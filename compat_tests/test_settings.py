@@ -405,20 +405,23 @@ def test_a_priority_is_any_integer(number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tags", "priority"),
+    ("tags", "default", "priority"),
     [
-        ({}, 0),
-        ({"dagster/priority": "4"}, 4),
-        ({"dagster/priority": "-4"}, -4),
-        ({"dagster/priority": "soon"}, 0),
-        ({RUN_PRIORITY_TAG: "3", "dagster/priority": "4"}, 3),
-        ({OLDER_NAMES[RUN_PRIORITY_TAG]: "2", "dagster/priority": "4"}, 2),
+        ({}, 0, 0),
+        ({}, 5, 5),
+        ({"dagster/priority": "4"}, 0, 4),
+        ({"dagster/priority": "4"}, 5, 9),
+        ({"dagster/priority": "-4"}, 0, -4),
+        ({"dagster/priority": "-4"}, 5, 1),
+        ({"dagster/priority": "soon"}, 5, 5),
+        ({RUN_PRIORITY_TAG: "3", "dagster/priority": "4"}, 5, 3),
+        ({OLDER_NAMES[RUN_PRIORITY_TAG]: "2", "dagster/priority": "4"}, 5, 2),
     ],
 )
-def test_dagsters_own_priority_counts_where_ours_is_not_set(
-    tags: dict[str, str], priority: int
+def test_dagsters_own_priority_counts_from_the_default_where_ours_is_not_set(
+    tags: dict[str, str], default: int, priority: int
 ) -> None:
-    assert read_priority(tags, RUN_PRIORITY_TAG) == priority
+    assert read_priority(tags, RUN_PRIORITY_TAG, default) == priority
 
 
 def test_without_the_tag_the_default_stands() -> None:

@@ -62,8 +62,8 @@ class StepOrders:
         return tags.read_tag(step.tags, tags.QUEUE_TAG) or self._queue
 
     def priority_of(self, step: ExecutionStep) -> int:
-        """Return the run's priority plus the step's: our tag's, else Dagster's own, else the
-        configured one.
+        """Return the run's priority plus the step's: our tag's, else the configured one, to which
+        Dagster's own tag adds.
         """
         step_priority = tags.read_priority(step.tags, tags.PRIORITY_TAG, self._priority)
         return self._run_priority + step_priority

@@ -9,7 +9,8 @@ from contextlib import suppress
 
 from dagster_taskiq.errors import ConfigError
 
-#: Dagster's own tag for the priority of a step, or of a run in its queue.
+#: Dagster's own tag for the priority of a step, or of a run in its queue: an integer, 0 where it is
+#: not set.
 DAGSTER_PRIORITY_TAG = "dagster/priority"
 
 #: Step tag, and run tag for a launched run: the queue it waits in.
@@ -37,14 +38,22 @@ def read_tag(tags: Mapping[str, str], tag: str) -> str | None:
 
 
 def read_priority(tags: Mapping[str, str], tag: str, default: int = 0) -> int:
-    """Return the priority in ``tag`` (or its older name), else in Dagster's own, else ``default``.
+    """Return the priority in ``tag`` (or its older name); else Dagster's own, above ``default``.
+
+    Without Dagster's own tag, its priority is 0. So it counts from what is configured for those
+    that have no tag: a positive one comes before them, a negative one after.
+
+    Args:
+        tags: all tags of a step or run.
+        tag: the one that says it outright.
+        default: the priority of what has no tag.
 
     Raises:
         ConfigError: the value of ``tag`` is not an integer. Dagster's own may be anything.
     """
     # As Dagster reads it: what is no integer counts for nothing.
     with suppress(ValueError):
-        default = int(tags.get(DAGSTER_PRIORITY_TAG, default))
+        default += int(tags.get(DAGSTER_PRIORITY_TAG, 0))
     return read_int_tag(tags, tag, default)
 
 

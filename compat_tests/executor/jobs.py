@@ -463,6 +463,7 @@ def prioritised() -> None:
     anywhere.alias("plain_1")()
     anywhere.alias("plain_2")()
     anywhere.alias("of_dagster").tag({"dagster/priority": "3"})()
+    anywhere.alias("of_dagster_below").tag({"dagster/priority": "-3"})()
     anywhere.alias("older").tag({"dagster-celery/priority": "7"})()
     newer = {"dagster-celery/priority": "1", "dagster-taskiq/priority": "9"}
     anywhere.alias("newer_of_both").tag(newer)()

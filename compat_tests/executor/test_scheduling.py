@@ -107,7 +107,7 @@ def test_higher_priorities_run_first_and_equals_in_order_of_arrival(
 
         def come_when_all_wait() -> None:
             # Nobody works before, so all that will ever be sent waits at the same time.
-            if not came and own.waiting() == 8:
+            if not came and own.waiting() == 9:
                 came.append(start_worker("-c", "1"))
 
         own.execute(outcome, jobs.prioritised, meanwhile=come_when_all_wait)
@@ -120,6 +120,7 @@ def test_higher_priorities_run_first_and_equals_in_order_of_arrival(
         "of_dagster",
         "plain_1",
         "plain_2",
+        "of_dagster_below",
         "below",
     ]
 
@@ -130,6 +131,22 @@ def test_in_process_higher_priorities_run_first_too(
     house_of_kind("memory").run(jobs.prioritised, scratch)
     assert scratch.lines("order")[:3] == ["above_ten", "newer_of_both", "older"]
     assert scratch.lines("order")[-1] == "below"
+
+
+def test_dagsters_own_priority_counts_from_the_configured_one(
+    house_of_kind: Callable[[str], House], scratch: Scratch
+) -> None:
+    house_of_kind("memory").run(jobs.prioritised, scratch, executor={"priority": 5})
+    assert scratch.lines("order") == [
+        "above_ten",
+        "newer_of_both",  # 9
+        "of_dagster",  # 3 above the 5 of those without a tag
+        "older",  # 7
+        "plain_1",
+        "plain_2",
+        "of_dagster_below",  # 2
+        "below",
+    ]
 
 
 @pytest.mark.oldest
