@@ -174,13 +174,12 @@ class LaunchedRuns:
 
     def health(self, run: DagsterRun) -> CheckRunHealthResult:
         """Return whether somebody works on a run, or will."""
-        task_id = tags.read_tag(run.tags, tags.TASK_ID_TAG)
+        task_id = run.tags.get(tags.TASK_ID_TAG)
         if not task_id:
-            said = f'The run has no tag "{tags.TASK_ID_TAG}": it was not launched by this launcher.'
-            return CheckRunHealthResult(WorkerStatus.RUNNING, said)
+            return _health_without_task(run)
         try:
             task = self._client.tasks([task_id]).get(task_id)
-            why = self._why_dead(task) if task else self._why_unknown(run, task_id)
+            why = self._why_dead(task) if task else self._why_unknown(task_id)
         except BrokerUnreachableError as error:
             logger.warning("Cannot tell how run %s is: %s", run.run_id, error)
             return CheckRunHealthResult(WorkerStatus.RUNNING, str(error), transient=True)
@@ -212,10 +211,8 @@ class LaunchedRuns:
             return f"Task {task_id}: the backend knows nothing of it."
         return _describe(task, workers)
 
-    def _why_unknown(self, run: DagsterRun, task_id: str) -> str:
+    def _why_unknown(self, task_id: str) -> str:
         """Return why a task that the backend does not know is given up, or nothing."""
-        if tags.TASK_ID_TAG not in run.tags:
-            return ""  # launched by dagster-celery itself, which may be working on it
         if not self._absent_for_a_lease(task_id):
             return ""  # where the backend has lost its data, a worker puts its own back as it beats
         return (
@@ -268,6 +265,23 @@ def _code_origin(run: DagsterRun) -> JobPythonOrigin:
             "it from a code location (the UI, a schedule, `dagster job launch`)."
         )
     return run.job_code_origin
+
+
+def _health_without_task(run: DagsterRun) -> CheckRunHealthResult:
+    """Return how a run is that has no task here, as far as that can be told by its tags."""
+    older = tags.OLDER_NAMES[tags.TASK_ID_TAG]
+    if older in run.tags:
+        # As dagster-celery's own launcher answers for a task of which its backend knows nothing.
+        # Dagster's run monitoring then ends the run, or resumes it, and it does not keep its place
+        # in the run queue for ever.
+        said = (
+            f"The run was launched by dagster-celery, as Celery's task {run.tags[older]}, of which "
+            "nothing is known here."
+        )
+        return CheckRunHealthResult(WorkerStatus.UNKNOWN, said)
+    # `dagster job execute` has it, or another launcher had. It is not ours to end.
+    said = f'The run has no tag "{tags.TASK_ID_TAG}": it was not launched by this launcher.'
+    return CheckRunHealthResult(WorkerStatus.RUNNING, said)
 
 
 def _attempt_of(task_id: str) -> int:

@@ -126,7 +126,9 @@ class TaskiqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         """Return whether somebody works on a run, or will; any process may ask.
 
         A run is given up only on evidence. While the backend does not answer, or knows nothing of
-        the run's task yet, the run counts as running, and the message says why.
+        the run's task yet, the run counts as running, and the message says why. So does a run that
+        another launcher has launched, or none. One that dagster-celery's own had launched is
+        UNKNOWN, as it was to that.
         """
         return self._runs.health(run)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from dagster import DagsterRunStatus
+from dagster import DagsterEvent, DagsterEventType, DagsterRunStatus
 from dagster._core.launcher import WorkerStatus
 from dagster._core.workspace.load_target import GrpcServerTarget
 
@@ -131,9 +131,49 @@ def test_no_run_is_given_up_without_evidence(impatient: Fleet, scratch: Scratch)
     foreign = impatient.create("whole", scratch)
     assert healths_over_leases(impatient, foreign) == {WorkerStatus.RUNNING}
     assert TASK_ID_TAG in str(impatient.health(foreign).msg)
-    # Launched by dagster-celery, whose backend is another one.
-    older = impatient.create("whole", scratch, tags={OLDER_NAMES[TASK_ID_TAG]: "some-celery-task"})
-    assert healths_over_leases(impatient, older) == {WorkerStatus.RUNNING}
+
+
+#: The tag that dagster-celery's own launcher leaves on a run.
+OF_OLD_FLEET = {OLDER_NAMES[TASK_ID_TAG]: "some-celery-task"}
+
+
+def started_elsewhere(fleet: Fleet, scratch: Scratch, tags: dict[str, str]) -> Outcome:
+    """Make a run that somebody else has started, and that nobody works on here."""
+    outcome = fleet.create("whole", scratch, tags=tags)
+    start = DagsterEvent(DagsterEventType.RUN_START.value, job_name=outcome.run.job_name)
+    fleet.instance.report_dagster_event(start, outcome.run_id)
+    assert outcome.status is STARTED
+    return outcome
+
+
+# On one broker only: it is not asked.
+@pytest.mark.parametrize("watched", ["embedded"], indirect=True)
+def test_monitoring_ends_a_run_of_the_old_fleet_and_leaves_those_of_others_alone(
+    watched: Fleet, scratch: Scratch
+) -> None:
+    older = started_elsewhere(watched, scratch, OF_OLD_FLEET)
+    foreign = started_elsewhere(watched, scratch, {})
+    health = watched.health(older)
+    assert health.status is WorkerStatus.UNKNOWN
+    assert "launched by dagster-celery, as Celery's task some-celery-task" in str(health.msg)
+    assert watched.health(foreign).status is WorkerStatus.RUNNING
+
+    assert watched.monitor() == []
+
+    assert older.status is DagsterRunStatus.FAILURE
+    assert "some-celery-task" in older.run_failure()
+    assert foreign.status is STARTED
+
+
+@pytest.mark.parametrize("resuming", ["embedded"], indirect=True)
+def test_where_runs_are_resumed_one_of_the_old_fleet_goes_on_here(
+    resuming: Fleet, scratch: Scratch
+) -> None:
+    older = started_elsewhere(resuming, scratch, OF_OLD_FLEET)
+    assert resuming.monitor() == []
+    resuming.wait(older)
+    assert older.status is SUCCESS
+    assert TASK_ID_TAG in older.run.tags
 
 
 def test_a_run_whose_task_the_backend_has_forgotten_is_given_up_after_a_lease(
