@@ -13,17 +13,27 @@ from dagster_taskiq.older_names import DagsterCeleryDeprecationWarning
 from dagster_taskiq.version import __version__
 
 if TYPE_CHECKING:
+    from dagster_celery import config as config
+    from dagster_celery import defaults as defaults
+    from dagster_celery import executor as executor
+    from dagster_celery import version as version
     from dagster_celery.executor import celery_executor
 
 __all__ = ["DagsterCeleryDeprecationWarning", "__version__", "celery_executor"]
+
+#: The modules that can be read from the package without being imported first, since the original
+#: imports them with it.
+_MODULES = ("config", "defaults", "executor", "version")
 
 
 def __getattr__(name: str) -> Any:
     # Imported when it is asked for: Dagster takes seconds to import, and a worker that is being
     # started has better to do meanwhile.
-    if name != "celery_executor":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return import_module("dagster_celery.executor").celery_executor
+    if name == "celery_executor":
+        return import_module("dagster_celery.executor").celery_executor
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _warn_of_the_original() -> None:

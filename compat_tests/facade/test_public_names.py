@@ -268,6 +268,37 @@ def test_a_module_has_every_public_name_with_all_it_can_do(
     assert not problems, "\n".join(problems)
 
 
+#: Prints which modules of the package can be read from it once it is imported, warnings aside.
+BOUND = """
+import sys
+import dagster_celery
+early = "dagster" in sys.modules
+names = [each for each in sys.argv[1:] if hasattr(dagster_celery, each)]
+print(*names, early)
+"""
+
+
+@pytest.mark.parametrize("version", RELEASES)
+def test_the_modules_that_come_with_the_package_can_be_read_from_it(
+    originals: dict[str, Path], version: str
+) -> None:
+    names = [each.removeprefix(".") for each in MODULES if each]
+
+    def bound(package: Path) -> list[str]:
+        command = [sys.executable, "-W", "error:dagster-celery:DeprecationWarning", "-c", BOUND]
+        environment = {**os.environ, "PYTHONPATH": str(package.parent)}
+        done = subprocess.run(
+            [*command, *names], env=environment, check=True, stdout=subprocess.PIPE, text=True
+        )
+        return done.stdout.split()
+
+    *theirs, _ = bound(originals[version])
+    *ours, early = bound(ROOT / "dagster_celery")
+    assert theirs and ours == theirs
+    # They are imported when they are asked for: a worker starts without waiting for Dagster.
+    assert early == "False"
+
+
 @pytest.mark.parametrize("version", RELEASES)
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 def test_an_expression_gives_what_it_gave(
