@@ -113,7 +113,7 @@ def busy(
 ) -> Iterator[Busy]:
     directory = tmp_path_factory.mktemp(f"cli-{broker_kind}")
     settings = replace(make_settings(broker_kind, directory, request), lease=60.0)
-    arguments = (*INCLUDE, "-q", "a", "-q", "b,c", "-c", "2")
+    arguments = (*INCLUDE, "-q", "a", "-q", "b,c", "-c", "2", "--kill-grace", "12")
     with (
         running_worker(settings, directory, *arguments, name="busy") as worker,
         open_sender(settings) as sender,
@@ -155,7 +155,7 @@ def test_worker_list_as_json_has_all_that_is_known(run: Run, busy: Busy) -> None
     assert (worker["name"], worker["pid"]) == ("busy", busy.worker.pid)
     assert worker["queues"] == ["a", "b", "c"]
     assert (worker["concurrency"], worker["version"]) == (2, __version__)
-    assert (worker["lost"], worker["lease"]) == (False, 60.0)
+    assert (worker["lost"], worker["lease"], worker["kill_grace"]) == (False, 60.0, 12.0)
     assert worker["host"]
     assert worker["age"] >= 0
     (running,) = worker["running"]

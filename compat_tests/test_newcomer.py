@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 from dagster import DagsterInstance, DagsterRunStatus
 
-from compat_tests.workers import ROOT
+from compat_tests.workers import ROOT, options_of_start
 from dagster_taskiq.backends import BACKENDS
 from dagster_taskiq.brokers import BROKERS
 from dagster_taskiq.cli import cli
@@ -24,6 +24,7 @@ from dagster_taskiq.cli.worker import start
 from dagster_taskiq.config_schema import EXECUTOR_FIELDS
 from dagster_taskiq.connections.rabbitmq_urls import OPTIONS
 from dagster_taskiq.demo.story import Outcome, RunStory
+from dagster_taskiq.worker.pool import PoolOptions
 
 README = (ROOT / "README.md").read_text()
 #: How long a command may take on a machine that has other things to do, in seconds.
@@ -160,6 +161,12 @@ def test_the_readme_has_every_option_of_a_worker_and_no_other() -> None:
     }
     documented = [name for row in table("worker start") for name in row.split(", ")]
     assert sorted(documented) == sorted(options)
+
+
+def test_a_worker_gives_a_stopped_task_the_grace_that_the_readme_says() -> None:
+    grace = options_of_start([])["kill_grace"]
+    assert (grace, PoolOptions(concurrency=1, max_runs=1).kill_grace) == (30.0, 30.0)
+    assert f"Default: {grace:g}." in table("worker start")["--kill-grace"]
 
 
 def test_the_readme_has_every_option_of_rabbitmq_and_no_other() -> None:

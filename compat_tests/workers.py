@@ -18,6 +18,8 @@ from dagster_taskiq.cli.worker import start
 from dagster_taskiq.client import client_for
 from dagster_taskiq.settings import Settings
 
+#: What a task that does not listen costs a test, in seconds; less than a worker's default.
+KILL_GRACE = "10"
 #: The root of the checkout, from which workers import ``compat_tests``.
 ROOT = Path(__file__).parent.parent
 
@@ -40,7 +42,7 @@ class WorkerProcess:
         config = directory / f"{name}.yaml"
         config.write_text(yaml.safe_dump(executor_config(settings)))
         command = [sys.executable, "-m", "dagster_taskiq", "worker", "start"]
-        command += ["-y", str(config), "-n", name, *arguments]
+        command += ["-y", str(config), "-n", name, "--kill-grace", KILL_GRACE, *arguments]
         environment = {**os.environ, "PYTHONPATH": f"{code}{os.pathsep}{ROOT}"}
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(

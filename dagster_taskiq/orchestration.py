@@ -46,6 +46,7 @@ from dagster_taskiq.resumption import Pools, replay
 from dagster_taskiq.settings import OnWorkerLost, Settings, home_of, redact
 from dagster_taskiq.step_orders import StepOrders
 from dagster_taskiq.tasks import register_tasks
+from dagster_taskiq.timing import KILL_GRACE_SECONDS
 from dagster_taskiq.unserved import UnservedQueues
 
 T = TypeVar("T")
@@ -70,7 +71,8 @@ CHECK_SECONDS = 5.0
 OUTAGE_SECONDS = 600.0
 #: How long the loop waits, once every step has ended, for tasks that still close hooks and logs.
 CLOSING_SECONDS = 300.0
-#: How long a stopped task may take beyond its worker's grace period, in seconds.
+#: How long stopped tasks may take to be gone beyond the grace period of their workers, or beyond
+#: the lease where their worker is lost meanwhile, in seconds.
 STOPPING_SECONDS = 30.0
 #: How often ``worker_lost: retry`` runs a step again for a worker or child that died under it.
 LOST_RETRIES = 3
@@ -553,7 +555,8 @@ class RunLoop:
             EngineEventData.interrupted(going),
         )
         self._stop([*self._in_flight, *self._closing], "the run was interrupted")
-        deadline = time.monotonic() + STOPPING_SECONDS + self._settings.lease
+        workers = self._reach(self._client.workers) or ()
+        deadline = time.monotonic() + stopping_seconds(workers, self._settings.lease)
         while (self._flights or self._closing) and time.monotonic() < deadline:
             # Another request to end says nothing new, and would keep this from waiting.
             self._active.check_for_interrupts()
@@ -684,6 +687,18 @@ class RunLoop:
     def _say(self, text: str, step: ExecutionStep | None = None) -> None:
         context = self._context.for_step(step) if step is not None else self._context
         DagsterEvent.engine_event(context, text, EngineEventData())
+
+
+def stopping_seconds(workers: Sequence[Worker], lease: float) -> float:
+    """Return how many seconds stopped steps may take to be gone, whatever they do.
+
+    Args:
+        workers: those that may run them; each says what grace it gives. Where none is known, it is
+            a worker's default.
+        lease: after how many seconds a worker that is lost meanwhile is noticed.
+    """
+    graces = [worker.kill_grace for worker in workers if not worker.is_lost]
+    return max([lease, *(graces or [KILL_GRACE_SECONDS])]) + STOPPING_SECONDS
 
 
 #: A run that somebody asked to end.

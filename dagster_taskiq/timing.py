@@ -1,4 +1,4 @@
-"""The labels of a message that say when its task may run, and for how long.
+"""How long a task may take: the labels of a message that say so, and the time it has to stop.
 
 A label is what taskiq sends beside a task's arguments; whoever uses taskiq sets one with
 ``task.kicker().with_labels(time_limit=60).kiq()``. All of these are numbers, and 0 says no more
@@ -11,6 +11,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from dagster_taskiq.errors import ConfigError
+
+#: Seconds between SIGTERM and SIGKILL for a task that is stopped, where its worker was not told
+#: otherwise: what talks to a database or a warehouse, as dbt does, needs more than ten of them to
+#: cancel its queries there.
+KILL_GRACE_SECONDS = 30.0
 
 #: Seconds that the task may run; its process is killed then. Counts instead of the worker's own.
 TIME_LIMIT_LABEL = "time_limit"

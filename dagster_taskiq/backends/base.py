@@ -25,6 +25,7 @@ from dagster_taskiq.errors import (
     WorkerLostError,
 )
 from dagster_taskiq.settings import Settings
+from dagster_taskiq.timing import KILL_GRACE_SECONDS
 
 logger = logging.getLogger("dagster_taskiq.backend")
 
@@ -126,6 +127,8 @@ class Worker:
     lease: float
     #: How many runs it holds at once, whether they work or wait for their own steps.
     max_runs: int = 0
+    #: Seconds between SIGTERM and SIGKILL for a task that it stops.
+    kill_grace: float = KILL_GRACE_SECONDS
     running: tuple[Running, ...] = ()
     #: It has been told to end: it finishes what it runs, and takes no new runs.
     draining: bool = False

@@ -26,6 +26,9 @@ from dagster_taskiq.settings import BACKEND_ENV, BROKER_ENV, redact
 START_SECONDS = 120.0
 #: How long what a demo leaves on a server is kept there, in seconds; longer than its runs take.
 RESULT_TTL_SECONDS = 300.0
+#: How long a step that is stopped has before it is killed, in seconds. None of the example project
+#: needs long, and whoever ends a demo does not want to wait.
+KILL_GRACE_SECONDS = 10.0
 #: How often a process is looked at, in seconds.
 LOOK_SECONDS = 0.2
 #: How much of a log is shown when its process did not do what it should, in lines.
@@ -202,7 +205,8 @@ class DemoProcess:
 def start_worker(home: DemoHome) -> DemoProcess:
     """Start the worker of a demo."""
     arguments = ["dagster_taskiq", "worker", "start", "-n", WORKER_NAME, "-c", str(SLOTS)]
-    return DemoProcess(home, "worker", [*arguments, "-y", str(home.worker_config)])
+    arguments += ["--kill-grace", f"{KILL_GRACE_SECONDS:g}", "-y", str(home.worker_config)]
+    return DemoProcess(home, "worker", arguments)
 
 
 def worker_beats(client: Client) -> bool:

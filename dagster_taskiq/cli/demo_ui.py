@@ -49,7 +49,7 @@ JOB = "ship_parcels"
 #: of the example project take some seconds each.
 DRAIN_SECONDS = 60.0
 #: How long a process may take to end otherwise, before it is killed, in seconds; more than the
-#: worker's own grace for what it stops.
+#: grace that the demo's worker has for what it stops.
 STOP_SECONDS = 15.0
 #: Within what time the webserver must answer a question, in seconds.
 ANSWER_SECONDS = 30.0

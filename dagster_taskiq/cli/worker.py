@@ -22,6 +22,7 @@ from dagster_taskiq.cli.options import (
 from dagster_taskiq.cli.tables import duration, show
 from dagster_taskiq.client import client_for
 from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.timing import KILL_GRACE_SECONDS
 from dagster_taskiq.worker.background import start_detached
 from dagster_taskiq.worker.control import Command, command
 
@@ -119,7 +120,7 @@ def worker() -> None:
 @click.option(
     "--kill-grace",
     type=click.FloatRange(min=0),
-    default=10.0,
+    default=KILL_GRACE_SECONDS,
     show_default=True,
     help="Seconds between SIGTERM and SIGKILL for a task that is stopped.",
 )

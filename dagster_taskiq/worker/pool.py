@@ -34,6 +34,7 @@ from dagster_taskiq.errors import (
 from dagster_taskiq.settings import Settings
 from dagster_taskiq.timing import (
     EXPIRED,
+    KILL_GRACE_SECONDS,
     SOFT_TIME_LIMIT_LABEL,
     TIME_LIMIT_LABEL,
     has_expired,
@@ -83,7 +84,7 @@ class PoolOptions:
     #: A child that holds more than this many bytes after a task is replaced.
     max_memory_per_child: int | None = None
     #: Seconds between SIGTERM and SIGKILL for a task that is stopped.
-    kill_grace: float = 10.0
+    kill_grace: float = KILL_GRACE_SECONDS
     #: Seconds after which a task is killed, unless its own label says otherwise; ``None``: never.
     time_limit: float | None = None
     #: Seconds after which a task is stopped as one that is cancelled, unless its own label says

@@ -187,6 +187,7 @@ class WorkerService:
             queues=self.options.queues,
             concurrency=self.options.pool.concurrency,
             max_runs=self.options.pool.max_runs,
+            kill_grace=self.options.pool.kill_grace,
             version=__version__,
             lease=self.broker.settings.lease,
             running=tuple(self.pool.running),
