@@ -19,12 +19,14 @@ from compat_tests.sending import USER_TASKS, Sender, open_sender
 from compat_tests.servers import RedisServer, free_port, own_redis
 from compat_tests.waiting import eventually
 from compat_tests.workers import ROOT, WorkerProcess, executor_config, running_worker
+from dagster_taskiq.app import default_concurrency
 from dagster_taskiq.backends import make_backend
 from dagster_taskiq.backends.base import TaskState, Worker
 from dagster_taskiq.cli import main
 from dagster_taskiq.client import client_for
-from dagster_taskiq.settings import Settings
+from dagster_taskiq.settings import Settings, redact
 from dagster_taskiq.version import __version__
+from dagster_taskiq.worker.cores import usable_cores
 
 INCLUDE = ("-i", USER_TASKS)
 
@@ -136,6 +138,7 @@ def test_worker_list_shows_workers_and_what_they_run(run: Run, busy: Busy) -> No
     outcome = run("worker", "list", *busy.config)
     assert outcome.code == 0
     lines = [line.split("\t") for line in outcome.out.splitlines()]
+    assert lines.pop(0) == [f"Broker: {redact(busy.settings.broker)}"]
     assert lines[:2] == [
         ["# Workers"],
         ["worker", "state", "host", "pid", "queues", "slots", "runs", "seen", "version"],
@@ -169,6 +172,7 @@ def test_status_shows_queues_and_workers_and_is_content(
     outcome = run("status", *busy.config)
     assert outcome.code == 0
     lines = [line.split("\t") for line in outcome.out.splitlines()]
+    assert lines.pop(0) == [f"Broker: {redact(busy.settings.broker)}"]
     assert lines[:2] == [["# Queues"], ["queue", "waiting", "starting", "oldest"]]
     # RabbitMQ does not tell how many messages are with a worker that has not started them.
     assert lines[2][:3] == ["gpu", "2", "-" if broker_kind == "rabbitmq" else "0"]
@@ -187,6 +191,7 @@ def test_status_as_json_has_queues_workers_and_what_was_set_aside(
     assert queue["oldest_age"] >= 0
     assert [each["name"] for each in document["workers"]] == ["busy"]
     assert document["rejected"] == 0
+    assert document["broker"] == redact(busy.settings.broker)
 
 
 def test_status_of_one_worker_is_content_with_that_one_only(run: Run, busy: Busy) -> None:
@@ -227,7 +232,7 @@ def test_terminate_wants_names_or_all(run: Run, busy: Busy, arguments: tuple[str
 def test_status_without_a_worker_is_not_content(run: Run, config: tuple[str, str]) -> None:
     outcome = run("status", *config)
     assert (outcome.code, outcome.error) == (1, "")
-    assert outcome.out.splitlines()[0] == "# Queues"
+    assert outcome.out.splitlines()[1] == "# Queues"
     assert json.loads(run("worker", "list", "--json", *config).out) == []
 
 
@@ -238,7 +243,7 @@ def test_status_with_a_lost_worker_is_not_content(
     eventually(lambda: run("status", *config).code == 1)
     (worker,) = json.loads(run("worker", "list", "--json", *config).out)
     assert worker["lost"]
-    assert run("worker", "list", *config).out.splitlines()[2].split("\t")[:2] == ["dead", "lost"]
+    assert run("worker", "list", *config).out.splitlines()[3].split("\t")[:2] == ["dead", "lost"]
     assert "There are: none." in run("worker", "terminate", "dead", *config).sentence
 
 
@@ -314,7 +319,6 @@ def test_terminate_ends_workers_gently_or_now(
     [
         ("kafka://host", "nothing serves the scheme 'kafka'"),
         ("just-a-word", "it has no scheme, such as redis://"),
-        ("", "it has no scheme, such as redis://"),
     ],
 )
 def test_a_url_that_nothing_serves_is_named_with_all_that_are(
@@ -377,6 +381,16 @@ def test_without_dagster_home_the_embedded_broker_says_what_to_set(
         said = run(*command).sentence
         assert "$DAGSTER_HOME, which is not set" in said
         assert "DAGSTER_TASKIQ_BROKER" in said
+
+
+def test_a_home_that_is_not_there_is_refused_by_every_command_and_not_made(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "nowhere"))
+    database = f"sqlite:///{tmp_path}/queue.db"
+    for command in ("status", "worker list", "worker start", f"worker start -d -b {database}"):
+        assert 'nowhere" is not a directory or does not exist' in run(*command.split()).sentence
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_the_environment_says_where_the_broker_is(
@@ -451,13 +465,31 @@ def test_a_wrong_option_is_a_usage_error(run: Run, arguments: tuple[str, ...]) -
     assert "Usage: " in outcome.error
 
 
+@pytest.mark.parametrize(("value", "words"), [("many", "'many'"), ("", "is set, but empty")])
 def test_a_wrong_number_of_slots_in_the_environment_is_named(
-    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    value: str, words: str, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("DAGSTER_TASKIQ_CONCURRENCY", "many")
+    monkeypatch.setenv("DAGSTER_TASKIQ_CONCURRENCY", value)
     said = run("worker", "start", "-b", f"sqlite:///{tmp_path}/queue.db").sentence
     assert "DAGSTER_TASKIQ_CONCURRENCY" in said
-    assert "'many'" in said
+    assert words in said
+
+
+def test_where_the_number_of_slots_comes_from_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_TASKIQ_CONCURRENCY", "7")
+    assert default_concurrency() == (7, "DAGSTER_TASKIQ_CONCURRENCY")
+    monkeypatch.delenv("DAGSTER_TASKIQ_CONCURRENCY")
+    assert default_concurrency() == usable_cores()
+
+
+def test_an_empty_broker_in_the_environment_is_named_and_is_not_the_embedded_one(
+    run: Run, dagster_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_TASKIQ_BROKER", "")
+    for command in ("status", "worker list", "worker start", "worker start -d"):
+        said = run(*command.split()).sentence
+        assert "variable DAGSTER_TASKIQ_BROKER is set, but empty" in said
+    assert not (dagster_home / "dagster_taskiq").exists()
 
 
 def test_as_a_process_an_error_is_one_sentence_too() -> None:
@@ -565,7 +597,7 @@ def test_a_background_worker_serves_logs_to_a_file_and_shows_no_password(
     assert not any("s3cr3t-w0rd" in word for word in words)
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
     assert log.parent == dagster_home / "dagster_taskiq" / "logs"
-    assert "is ready" in log.read_text()
+    assert "is ready: 1 slots (--concurrency), queues a, b, c" in log.read_text()
     assert "s3cr3t-w0rd" not in log.read_text()
     outcome = run("worker", "terminate", "of/the night", "--broker", url)
     assert outcome.out == "Told 1 worker(s) to end.\nof/the night has gone.\n"

@@ -17,6 +17,7 @@ from dagster_taskiq.backends import BACKENDS, make_backend
 from dagster_taskiq.brokers import BROKERS, make_broker
 from dagster_taskiq.config_schema import EXECUTOR_FIELDS
 from dagster_taskiq.errors import ConfigError, DagsterTaskiqError, MissingExtraError
+from dagster_taskiq.executor import TaskiqExecutor, taskiq_executor
 from dagster_taskiq.registry import Entry, Registry
 from dagster_taskiq.settings import (
     OnWorkerLost,
@@ -279,6 +280,42 @@ def test_an_option_that_happens_to_be_called_env_stays(value: Mapping[str, Any])
 def test_a_variable_that_is_not_set_is_named() -> None:
     with pytest.raises(ConfigError, match="NOT_SET_ANYWHERE, which is not set in this process"):
         Settings.from_dict({"broker_options": {"a": [{"b": {"env": "NOT_SET_ANYWHERE"}}]}})
+
+
+@pytest.mark.parametrize("value", ["", "  "])
+def test_a_variable_that_is_set_to_nothing_is_named_and_no_default_taken(
+    value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("broker: {env: THE_URL}\n")
+    monkeypatch.setenv("THE_URL", value)
+    refused = pytest.raises(ConfigError, match="variable THE_URL is set, but empty")
+    with refused:
+        Settings.from_yaml(path)
+    with refused:
+        taskiq_executor_of({"prefix": {"env": "THE_URL"}})
+    with refused:
+        Settings.from_dict({"broker_options": {"password": {"env": "THE_URL"}}})
+    for name in ("DAGSTER_TASKIQ_BACKEND", "DAGSTER_TASKIQ_BROKER"):
+        monkeypatch.setenv(name, value)
+        with pytest.raises(ConfigError, match=f"variable {name} is set, but empty"):
+            Settings.from_dict({})
+    # One that does not count is not looked at.
+    chosen = {"broker": "redis://a", "backend": "redis://b"}
+    assert Settings.from_dict(chosen).backend_url == "redis://b"
+
+
+def taskiq_executor_of(config: dict[str, Any]) -> TaskiqExecutor:
+    """Return what Dagster makes of an executor's config."""
+    outcome = process_config(taskiq_executor.config_schema.config_type, config)
+    assert outcome.success
+    return TaskiqExecutor.from_config(outcome.value or {})
+
+
+@pytest.mark.parametrize("name", ["broker", "backend", "queue", "prefix"])
+def test_a_setting_that_is_empty_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f'"{name}" must not be empty'):
+        Settings.from_dict({name: ""})
 
 
 def test_env_in_options_reaches_the_connection(

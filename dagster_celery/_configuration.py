@@ -19,10 +19,13 @@ from dagster_celery.defaults import (
     task_default_priority,
     task_default_queue,
 )
+from dagster_taskiq.env import read_variable
+from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.older_names import line_with, warn_older, warn_user
 from dagster_taskiq.settings import BACKEND_ENV, BROKER_ENV, Settings, in_worker
 
-#: Celery's environment variables for broker and backend, which override all else, and ours.
+#: Celery's environment variables for broker and backend, which override all else, and ours. Where
+#: Celery finds one of its own set to nothing, it goes on as if it were not set, and so does this.
 CELERY_BROKER_ENV, CELERY_BACKEND_ENV = "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"
 _NOW_CALLED = {CELERY_BROKER_ENV: BROKER_ENV, CELERY_BACKEND_ENV: BACKEND_ENV}
 
@@ -63,8 +66,14 @@ def configure(
     source = _written_by_user(config_source or {})
     broker = os.environ.get(CELERY_BROKER_ENV) or _unless(broker, broker_url)
     backend = os.environ.get(CELERY_BACKEND_ENV) or _unless(backend, result_backend)
+    for name, url in (("broker", broker), ("backend", backend)):
+        if url is not None and not url.strip():
+            raise ConfigError(
+                f'"{name}" is empty. Leave it out for its default; where it is read from the '
+                "environment (`{env: NAME}`), that variable is set to nothing."
+            )
     translation = translate_settings(source, broker or "", backend=backend or "")
-    follows = in_worker() or bool(os.environ.get(BROKER_ENV))
+    follows = in_worker() or read_variable(BROKER_ENV) is not None
     if "broker" not in translation.settings and not follows:
         # Once more: what the settings mean depends on the broker, which they do not name.
         translation = translate_settings(source, broker_url, backend=backend or result_backend)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
+from dagster_taskiq.env import read_home
 from dagster_taskiq.errors import ConfigError, NotAllowedError
 
 logger = logging.getLogger("dagster_taskiq.worker")
@@ -149,7 +150,7 @@ def allowed_entries(given: Sequence[str]) -> tuple[str, ...]:
             f"--allow (or {ALLOW_ENV}) names nothing. Name modules, files or directories, or leave "
             "it out, and the worker loads whatever a message names."
         )
-    if not os.environ.get("DAGSTER_HOME"):
+    if read_home() is None:
         raise ConfigError(
             "A worker with --allow uses the Dagster instance of its own $DAGSTER_HOME, which is "
             "not set. Set it to an absolute path, with the dagster.yaml that runs are made with."

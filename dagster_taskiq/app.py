@@ -16,10 +16,12 @@ from typing import Any
 from dagster_taskiq.backends import make_backend
 from dagster_taskiq.brokers import make_broker
 from dagster_taskiq.brokers.base import QueueBroker
+from dagster_taskiq.env import read_variable
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings import Settings
+from dagster_taskiq.worker.cores import usable_cores
 
-#: Slots of a worker that was started by ``taskiq worker``; by default one for each core.
+#: Slots of a worker that was not told how many.
 CONCURRENCY_ENV = "DAGSTER_TASKIQ_CONCURRENCY"
 #: Queues of a worker that was started by ``taskiq worker``, with commas between.
 QUEUES_ENV = "DAGSTER_TASKIQ_QUEUES"
@@ -93,18 +95,20 @@ def __getattr__(name: str) -> Any:
     return _current if _current is not None else use(Settings.from_dict({}))
 
 
-def default_concurrency() -> int:
-    """Return ``$DAGSTER_TASKIQ_CONCURRENCY``, or the number of cores.
+def default_concurrency() -> tuple[int, str]:
+    """Return how many slots a worker has that was not told, and where the number comes from.
+
+    That is ``$DAGSTER_TASKIQ_CONCURRENCY``, or the cores that this process may use.
 
     Raises:
         ConfigError: the variable is not a positive integer.
     """
-    text = os.environ.get(CONCURRENCY_ENV, "")
-    if not text:
-        return os.cpu_count() or 1
+    text = read_variable(CONCURRENCY_ENV)
+    if text is None:
+        return usable_cores()
     if not text.isdigit() or int(text) < 1:
         raise ConfigError(f"{CONCURRENCY_ENV} must be a positive integer, but it is {text!r}.")
-    return int(text)
+    return int(text), CONCURRENCY_ENV
 
 
 def _service_from_environment(broker: QueueBroker) -> Any:
@@ -117,12 +121,13 @@ def _service_from_environment(broker: QueueBroker) -> Any:
         default_name,
     )
 
-    queues = os.environ.get(QUEUES_ENV, "").split(",")
+    queues = (read_variable(QUEUES_ENV) or "").split(",")
     names = tuple(name.strip() for name in queues if name.strip())
-    slots = default_concurrency()
+    slots, slots_source = default_concurrency()
     options = WorkerOptions(
         name=default_name(),
         queues=names or (broker.settings.queue,),
+        slots_source=slots_source,
         pool=PoolOptions(
             concurrency=slots, max_runs=default_max_runs(slots), allow=allowed_entries(())
         ),

@@ -3,7 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-from dagster import Enum, EnumValue, Field, Noneable, Permissive, Shape, StringSource
+from dagster import (
+    Enum,
+    EnumValue,
+    Field,
+    Noneable,
+    Permissive,
+    ScalarUnion,
+    Selector,
+    Shape,
+)
 from dagster._config import process_config
 from dagster._core.execution.retries import get_retries_config
 from dagster._core.execution.step_dependency_config import get_step_dependency_config_field
@@ -16,10 +25,14 @@ _ON_WORKER_LOST = Enum("OnWorkerLost", [EnumValue(each.value, each.value) for ea
 
 _DEFAULT = Settings()
 
+#: A text, or ``{env: NAME}``, which is left as it is: ``Settings.from_dict`` resolves it. Dagster's
+#: own ``StringSource`` takes a variable that is set to nothing for an empty text.
+_TEXT = ScalarUnion(scalar_type=str, non_scalar_schema=Selector({"env": str}))
+
 #: Dagster schema of what executor, launcher and worker share.
 CONNECTION_FIELDS: dict[str, Field] = {
     "broker": Field(
-        Noneable(StringSource),
+        Noneable(_TEXT),
         is_required=False,
         description=(
             "URL of the broker: `embedded://` (a SQLite file under $DAGSTER_HOME), "
@@ -29,7 +42,7 @@ CONNECTION_FIELDS: dict[str, Field] = {
         ),
     ),
     "backend": Field(
-        Noneable(StringSource),
+        Noneable(_TEXT),
         is_required=False,
         description=(
             "URL of the backend, which keeps the state of tasks and workers. "
@@ -37,7 +50,7 @@ CONNECTION_FIELDS: dict[str, Field] = {
         ),
     ),
     "queue": Field(
-        StringSource,
+        _TEXT,
         is_required=False,
         default_value=_DEFAULT.queue,
         description="The queue of whatever has no `dagster-taskiq/queue` tag.",
@@ -48,7 +61,7 @@ CONNECTION_FIELDS: dict[str, Field] = {
         description="Modules that every worker process imports before its first task.",
     ),
     "prefix": Field(
-        Noneable(StringSource),
+        Noneable(_TEXT),
         is_required=False,
         description=f"Prefix of every key and queue on the server. Default: `{_DEFAULT.prefix}`.",
     ),

@@ -25,11 +25,12 @@ from dagster_taskiq.backends.base import CODE_LABEL, Task, TaskState, Worker
 from dagster_taskiq.brokers.base import queue_of_lane, runs_lane
 from dagster_taskiq.client import Client, Order, client_for
 from dagster_taskiq.code_location import lines_of, source_of, working_directory_of
+from dagster_taskiq.dagster_internals.temporary_instance import note_on_temporary_home
 from dagster_taskiq.errors import BrokerUnreachableError
 from dagster_taskiq.launcher import TaskiqRunLauncher
 from dagster_taskiq.leftovers import end_run, stop_steps
 from dagster_taskiq.older_names import warn_of_run_tags
-from dagster_taskiq.settings import Settings, home_of, redact
+from dagster_taskiq.settings import Settings, redact
 from dagster_taskiq.task_names import EXECUTE_JOB, PACKED_RUN, RESUME_JOB
 from dagster_taskiq.unserved import who_is_there
 
@@ -52,7 +53,7 @@ class LaunchedRuns:
         task_id_tags: Sequence[str],
     ) -> None:
         self._instance = instance
-        self._settings = settings.resolved(home_of(instance))
+        self._settings = settings.resolved_for(instance)
         #: Since when the backend knows nothing of a task or a worker, in ``time.monotonic()``; kept
         #: by whoever asks again and again.
         self._absent_since = absent_since
@@ -115,7 +116,10 @@ class LaunchedRuns:
         )
         alive = [worker for worker in client.workers() if not worker.is_lost]
         if not any(queue in worker.queues for worker in alive):
-            self._say(run, f'No worker serves queue "{queue}" now. {who_is_there(queue, alive)}')
+            there = who_is_there(queue, alive, redact(self._settings.broker))
+            self._say(run, f'No worker serves queue "{queue}" now. {there}')
+        if temporary := note_on_temporary_home(self._instance):
+            self._say(run, temporary)
 
     def _start_timeout(self, run: DagsterRun) -> str:
         instance = self._instance

@@ -31,6 +31,7 @@ from dagster_shared.error import SerializableErrorInfo
 from dagster_taskiq import tags
 from dagster_taskiq.backends.base import FROM_START, Task, TaskState, Worker, run_channel
 from dagster_taskiq.client import SLICE_SECONDS, Client, Order, client_for
+from dagster_taskiq.dagster_internals.temporary_instance import note_on_temporary_home
 from dagster_taskiq.errors import BrokerUnreachableError, TaskFailedError, WorkerLostError
 from dagster_taskiq.event_log import ALL_TYPES, EventTail, ends_step
 from dagster_taskiq.executor import TaskiqExecutor
@@ -43,7 +44,7 @@ from dagster_taskiq.performing import (
     surroundings,
 )
 from dagster_taskiq.resumption import Pools, replay
-from dagster_taskiq.settings import OnWorkerLost, Settings, home_of, redact
+from dagster_taskiq.settings import OnWorkerLost, Settings, redact
 from dagster_taskiq.step_orders import StepOrders
 from dagster_taskiq.tasks import register_tasks
 from dagster_taskiq.timing import KILL_GRACE_SECONDS
@@ -127,7 +128,7 @@ class RunLoop:
         self._plan = plan
         self._instance: DagsterInstance = context.instance
         self._run: DagsterRun = context.dagster_run
-        self._settings = executor.settings.resolved(home_of(context.instance))
+        self._settings = executor.settings.resolved_for(context.instance)
         self._orders = StepOrders(executor, context, plan, self._settings)
         self._tail = EventTail(self._instance, self._run.run_id)
         self._channel = run_channel(self._run.run_id)
@@ -165,6 +166,8 @@ class RunLoop:
         surroundings().orchestrating()
         if self._client.runs_in_process:
             register_tasks(self._client.broker)
+        elif temporary := note_on_temporary_home(self._instance):
+            self._say(temporary)
         with ExitStack() as stack:
             stack.enter_context(kept_connections())
             self._pools = stack.enter_context(Pools(self._instance, self._run))
@@ -529,7 +532,8 @@ class RunLoop:
             task = known.get(flight.task_id)
             if task is not None and task.state is TaskState.WAITING:
                 waiting.setdefault(flight.queue, []).append(flight.since)
-        for complaint in self._unserved.complaints(waiting, workers):
+        broker = redact(self._settings.broker)
+        for complaint in self._unserved.complaints(waiting, workers, broker):
             self._say(complaint)
 
     # Ends.

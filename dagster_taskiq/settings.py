@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from dagster_taskiq.dagster_internals.temporary_instance import temporary_home_of
+from dagster_taskiq.env import HOME_ENV, checked_home, read_home, read_variable
 from dagster_taskiq.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -153,9 +155,10 @@ class Settings:
                 f'"lease" ({self.lease:g} s) must be at least twice "heartbeat_interval" '
                 f"({self.heartbeat_interval:g} s), or one late heartbeat loses a worker."
             )
-        for name in ("queue", "prefix"):
-            if not getattr(self, name).strip():
-                raise ConfigError(f'"{name}" must not be empty.')
+        for name in ("broker", "backend", "queue", "prefix"):
+            value = getattr(self, name)
+            if value is not None and not value.strip():
+                raise ConfigError(f'"{name}" must not be empty. Leave it out for its default.')
 
     def __repr__(self) -> str:
         backend = redact(self.backend) if self.backend else None
@@ -192,6 +195,24 @@ class Settings:
         backend = _embedded_file_url(self.backend, home) if self.backend else None
         return replace(self, broker=broker, backend=backend)
 
+    def resolved_for(self, instance: "DagsterInstance") -> "Settings":
+        """Return these settings as the runs of a Dagster instance use them.
+
+        Raises:
+            ConfigError: as :meth:`resolved`; or the directory of the instance is a temporary one,
+                in whose embedded broker no worker would look.
+        """
+        home = home_of(instance)
+        is_embedded = any(_is_embedded(url) for url in (self.broker, self.backend or ""))
+        if is_embedded and home is not None and home == temporary_home_of(instance):
+            raise ConfigError(
+                f"DAGSTER_HOME is not set, so this run is in a temporary Dagster instance ({home}) "
+                "and its embedded broker would be there too, where no worker looks. Set "
+                "DAGSTER_HOME to the absolute path of a directory, here and for workers; or name a "
+                f"broker (`broker`, or {BROKER_ENV})."
+            )
+        return self.resolved(home)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data from which :meth:`from_dict` makes the same settings."""
         return {**asdict(self), "include": list(self.include)}
@@ -204,7 +225,8 @@ class Settings:
         is resolved wherever it stands, also inside the options.
 
         Raises:
-            ConfigError: a value is out of range, or names a variable that is not set.
+            ConfigError: a value is out of range, or names a variable that is not set or empty; or
+                a variable that counts in place of a value is empty.
         """
         known = {name: value[name] for name in cls.__dataclass_fields__ if name in value}
         plain = {name: resolve_env(each) for name, each in known.items() if each is not None}
@@ -220,9 +242,10 @@ class Settings:
         if "broker" not in plain and _of_this_worker is not None:
             for name in _ON_ONE_FLEET:
                 plain.setdefault(name, getattr(_of_this_worker, name))
-        plain.setdefault("broker", os.environ.get(BROKER_ENV) or EMBEDDED_URL)
-        if "backend" not in plain and os.environ.get(BACKEND_ENV):
-            plain["backend"] = os.environ[BACKEND_ENV]
+        if "broker" not in plain:
+            plain["broker"] = read_variable(BROKER_ENV) or EMBEDDED_URL
+        if "backend" not in plain:
+            plain["backend"] = read_variable(BACKEND_ENV)
         return cls(**plain)
 
     @classmethod
@@ -283,29 +306,24 @@ def home_of(instance: "DagsterInstance") -> str | None:
 
     ``$DAGSTER_HOME`` first, since that is where a worker looks; else the instance's own.
     """
-    return os.environ.get("DAGSTER_HOME") or (
-        instance.root_directory if instance.is_persistent else None
-    )
+    return os.environ.get(HOME_ENV) or (instance.root_directory if instance.is_persistent else None)
 
 
 def resolve_env(value: Any) -> Any:
     """Return ``value`` with every ``{"env": NAME}`` in it, at any depth, replaced by ``$NAME``.
 
-    Dagster does this for fields that are a ``StringSource``; options are free-form, and their
-    secrets come from the environment just as well.
-
     Raises:
-        ConfigError: the variable is not set.
+        ConfigError: the variable is not set, or empty.
     """
     if isinstance(value, Mapping):
         if set(value) == {"env"} and isinstance(value["env"], str):
-            try:
-                return os.environ[value["env"]]
-            except KeyError:
+            found = read_variable(value["env"])
+            if found is None:
                 raise ConfigError(
                     f"The configuration reads the environment variable {value['env']}, which is "
                     "not set in this process."
-                ) from None
+                )
+            return found
         return {key: resolve_env(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [resolve_env(each) for each in value]
@@ -313,12 +331,16 @@ def resolve_env(value: Any) -> Any:
 
 
 def _embedded_file_url(url: str, home: str | None) -> str:
-    if scheme_of(url) != scheme_of(EMBEDDED_URL):
+    if not _is_embedded(url):
         return url
-    home = home or os.environ.get("DAGSTER_HOME")
-    if not home:
+    directory = checked_home(home) if home else read_home()
+    if directory is None:
         raise ConfigError(
             "The embedded broker keeps its file under $DAGSTER_HOME, which is not set. Set "
             f"DAGSTER_HOME to an absolute path, or name a broker (`broker`, or {BROKER_ENV})."
         )
-    return f"sqlite:///{(Path(home).expanduser() / EMBEDDED_FILE).absolute()}"
+    return f"sqlite:///{directory / EMBEDDED_FILE}"
+
+
+def _is_embedded(url: str) -> bool:
+    return scheme_of(url) == scheme_of(EMBEDDED_URL)

@@ -309,9 +309,10 @@ def _lock_of_new_home(instance_ref: str) -> IO[str] | None:
 
     home = _home_of(instance_ref)
     lock = Path(home) / EMBEDDED_FILE.with_name("instance.lock")
-    if not home or (lock.exists() and lock.read_text()):
+    # The home of a run's instance need not be there, where Dagster's storage is on a server.
+    if not home or not Path(home).is_dir() or (lock.exists() and lock.read_text()):
         return None
-    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.parent.mkdir(exist_ok=True)
     file = lock.open("a")
     fcntl.flock(file, fcntl.LOCK_EX)
     return file

@@ -27,13 +27,14 @@ class UnservedQueues:
         self._complaints: dict[str, _Complaint] = {}
 
     def complaints(
-        self, waiting: Mapping[str, Sequence[float]], workers: Sequence[Worker]
+        self, waiting: Mapping[str, Sequence[float]], workers: Sequence[Worker], broker: str
     ) -> Iterator[str]:
         """Yield a sentence for each queue that is to be named now.
 
         Args:
             waiting: for each queue, since when each of its steps waits, in ``time.monotonic()``.
             workers: all that are known.
+            broker: URL of the broker that they are looked for at, without its password.
         """
         alive = [worker for worker in workers if not worker.is_lost]
         served = {queue for worker in alive for queue in worker.queues}
@@ -50,14 +51,20 @@ class UnservedQueues:
             complaint.again_after = min(complaint.again_after * 2, UNSERVED_AGAIN_SECONDS[1])
             yield (
                 f"{len(since)} step(s) have waited up to {now - min(since):.0f} s in queue "
-                f'"{queue}", which no worker serves. {who_is_there(queue, alive)}'
+                f'"{queue}", which no worker serves. {who_is_there(queue, alive, broker)}'
             )
 
 
-def who_is_there(queue: str, alive: Sequence[Worker]) -> str:
-    """Return sentences for one whose queue no worker serves: who is there, and what to do."""
+def who_is_there(queue: str, alive: Sequence[Worker], broker: str) -> str:
+    """Return sentences for one whose queue no worker serves: who is there, and what to do.
+
+    Args:
+        queue: the queue.
+        alive: the workers that are there.
+        broker: URL of the broker that they are looked for at, without its password.
+    """
     there = "; ".join(f"{each.name} (queues {', '.join(each.queues)})" for each in alive)
     return (
-        f"Workers that are there: {there or 'none'}. "
+        f"Workers that are there, at {broker}: {there or 'none'}. "
         f"Start one with: dagster-taskiq worker start -q {queue}"
     )

@@ -16,7 +16,7 @@ from compat_tests.waiting import eventually
 from compat_tests.workers import running_worker
 from dagster_taskiq import unserved
 from dagster_taskiq.client import client_for
-from dagster_taskiq.settings import Settings
+from dagster_taskiq.settings import Settings, redact
 
 SUCCESS = DagsterRunStatus.SUCCESS
 
@@ -172,6 +172,7 @@ def test_a_queue_that_nobody_serves_is_said_and_the_run_goes_on_when_somebody_co
     assert "3 step(s)" in sentence
     assert f"(queues {fleet.settings.queue}, side)" in sentence
     assert "shared-" in sentence
+    assert f"at {redact(fleet.settings.broker)}: " in sentence
     assert f"dagster-taskiq worker start -q {jobs.OTHER_QUEUE}" in sentence
 
 
@@ -184,7 +185,6 @@ def test_the_environment_is_read_where_the_config_says_so_at_any_depth(
     request: pytest.FixtureRequest,
 ) -> None:
     house = House(make_settings("redis", tmp_path, request), instance)
-    # Dagster resolves its own StringSources again where the step runs, so the worker has them too.
     monkeypatch.setenv("TEST_BROKER_URL", house.settings.broker)
     monkeypatch.setenv("TEST_PREFIX", house.settings.prefix)
     monkeypatch.setenv("TEST_CLIENT_NAME", "named-by-the-environment")

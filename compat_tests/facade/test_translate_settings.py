@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from celery import Celery
 from celery.app import defaults as celery_defaults
 from celery.app.backends import BACKEND_ALIASES
 from hypothesis import example, given
@@ -15,6 +16,7 @@ from kombu.transport.redis import SentinelChannel
 from redis.asyncio.connection import SSLConnection
 
 from compat_tests.facade.test_translate_urls import MARK, opened_by_engine, passwords
+from dagster_celery._configuration import configure
 from dagster_celery._translate import tables
 from dagster_celery._translate.connection_options import TLS, TRANSPORT, Server
 from dagster_celery._translate.rows import Fate, Translation
@@ -22,6 +24,7 @@ from dagster_celery._translate.setting_names import new_names, old_name
 from dagster_celery._translate.setting_rows import SETTINGS, UNDECLARED
 from dagster_celery._translate.settings import translate_settings
 from dagster_celery._translate.values import LONGEST_TTL_SECONDS
+from dagster_celery.defaults import broker_url as DEFAULT_BROKER
 from dagster_taskiq.cli.worker import start
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings import OnWorkerLost, Settings
@@ -499,6 +502,26 @@ def test_variables_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch
     assert translation.settings["broker_options"] == {"cafile": "/ca.pem"}
     with pytest.raises(ConfigError, match="NOT_THERE, which is not set"):
         translate_settings({"worker_concurrency": {"env": "NOT_THERE"}})
+
+
+def test_celerys_variables_that_are_set_to_nothing_are_passed_over_as_by_celery(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
+        monkeypatch.setenv(name, "")
+    assert Celery(broker=REDIS).conf.broker_url == REDIS == configure(REDIS).settings.broker
+    assert configure().settings.broker == DEFAULT_BROKER
+
+
+def test_our_variable_that_is_set_to_nothing_is_refused_and_so_is_an_empty_url(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for urls in ({"broker": ""}, {"broker": REDIS, "backend": " "}):
+        with pytest.raises(ConfigError, match=r"is empty.*that variable is set to nothing"):
+            configure(**urls)
+    monkeypatch.setenv("DAGSTER_TASKIQ_BROKER", "")
+    with pytest.raises(ConfigError, match="variable DAGSTER_TASKIQ_BROKER is set, but empty"):
+        configure()
 
 
 # -- what is refused ---------------------------------------------------------------------------

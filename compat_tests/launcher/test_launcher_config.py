@@ -118,7 +118,10 @@ def test_a_secret_that_is_not_set_is_named(tmp_path: Path, monkeypatch: pytest.M
 
     with pytest.raises(ConfigError, match="NOT_SET_ANYWHERE"):
         launcher_of(tmp_path, {"broker_options": {"password": {"env": "NOT_SET_ANYWHERE"}}})
-    with pytest.raises(DagsterInvalidConfigError, match="NOT_SET_ANYWHERE"):
+    with pytest.raises(ConfigError, match="NOT_SET_ANYWHERE, which is not set"):
+        launcher_of(tmp_path, {"broker": {"env": "NOT_SET_ANYWHERE"}})
+    monkeypatch.setenv("NOT_SET_ANYWHERE", "")
+    with pytest.raises(ConfigError, match="NOT_SET_ANYWHERE is set, but empty"):
         launcher_of(tmp_path, {"broker": {"env": "NOT_SET_ANYWHERE"}})
 
 

@@ -10,6 +10,7 @@ from dagster_taskiq.cli.options import connection_options, settings_from
 from dagster_taskiq.cli.tables import duration, show
 from dagster_taskiq.cli.worker import describe, show_workers
 from dagster_taskiq.client import client_for
+from dagster_taskiq.settings import redact
 
 
 @click.command()
@@ -29,10 +30,12 @@ def status(
     The exit code is 0 when a worker is alive (with --worker: that one), 1 when none is, and 2
     when the broker does not answer.
     """
-    client = client_for(settings_from(broker, backend, config_yaml, app))
+    settings = settings_from(broker, backend, config_yaml, app)
+    client = client_for(settings)
     depths, workers, rejected = client.depths(), client.workers(), client.rejected()
     if as_json:
         document = {
+            "broker": redact(settings.broker),
             "queues": [each.__dict__ for each in depths],
             "workers": [describe(each) for each in workers],
             "rejected": rejected,
@@ -48,6 +51,7 @@ def status(
             )
             for each in depths
         ]
+        click.echo(f"Broker: {redact(settings.broker)}")
         show("Queues", ("queue", "waiting", "starting", "oldest"), rows)
         show_workers(workers)
         if rejected:

@@ -22,6 +22,7 @@ from dagster_taskiq.cli.options import (
 from dagster_taskiq.cli.tables import duration, show
 from dagster_taskiq.client import client_for
 from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.settings import redact
 from dagster_taskiq.timing import KILL_GRACE_SECONDS
 from dagster_taskiq.worker.background import start_detached
 from dagster_taskiq.worker.control import Command, command
@@ -54,7 +55,10 @@ def worker() -> None:
     "-c",
     "--concurrency",
     type=click.IntRange(min=1),
-    help="How many tasks run at once. Default: the number of cores.",
+    help=(
+        "How many tasks run at once. Default: $DAGSTER_TASKIQ_CONCURRENCY, else the cores that the "
+        "worker may use, by its affinity and the quota of its cgroup."
+    ),
 )
 @click.option(
     "--max-runs",
@@ -169,10 +173,13 @@ def start(
     from dagster_taskiq.worker.service import WorkerOptions, default_name  # noqa: PLC0415
 
     listened = broker_from(broker, backend, config_yaml, app)
-    slots = concurrency or app_module.default_concurrency()
+    slots, slots_source = (
+        (concurrency, "--concurrency") if concurrency else app_module.default_concurrency()
+    )
     options = WorkerOptions(
         name=name or default_name(),
         queues=split_commas(queues) or (listened.settings.queue,),
+        slots_source=slots_source,
         pool=PoolOptions(
             concurrency=slots,
             max_runs=max_runs or default_max_runs(slots),
@@ -201,10 +208,12 @@ def list_workers(
     as_json: bool,
 ) -> None:
     """List the workers: where they are, what they serve, and what they run."""
-    workers = client_for(settings_from(broker, backend, config_yaml, app)).workers()
+    settings = settings_from(broker, backend, config_yaml, app)
+    workers = client_for(settings).workers()
     if as_json:
         click.echo(json.dumps([describe(each) for each in workers], indent=2))
         return
+    click.echo(f"Broker: {redact(settings.broker)}")
     show_workers(workers)
 
 

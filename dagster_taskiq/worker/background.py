@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from dagster_taskiq.env import read_home
 from dagster_taskiq.errors import ConfigError
 
 #: Where the output of background workers goes, under ``$DAGSTER_HOME``.
@@ -36,12 +37,13 @@ def start_detached(arguments: Sequence[str], environment: Mapping[str, str], lab
         A sentence with its process id and its log.
 
     Raises:
-        ConfigError: ``$DAGSTER_HOME`` is not set, or the worker has ended as it started.
+        ConfigError: ``$DAGSTER_HOME`` is not set, or no directory that exists; or the worker has
+            ended as it started.
     """
-    home = os.environ.get("DAGSTER_HOME")
-    if not home:
+    home = read_home()
+    if home is None:
         raise ConfigError("A background worker logs under $DAGSTER_HOME, which is not set.")
-    directory = Path(home).expanduser() / LOG_DIRECTORY
+    directory = home / LOG_DIRECTORY
     directory.mkdir(parents=True, exist_ok=True)
     name = re.sub(r"[^\w.@-]", "_", label)
     log = directory / f"worker-{name}-{os.getpid()}.log"

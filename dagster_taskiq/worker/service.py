@@ -65,6 +65,8 @@ class WorkerOptions:
     #: The queues it serves.
     queues: tuple[str, ...]
     pool: PoolOptions
+    #: Where the number of its slots comes from, for its log.
+    slots_source: str
     #: Seconds to finish what runs after the first signal, before it is stopped; ``None``: no limit.
     drain_timeout: float | None = None
 
@@ -154,9 +156,10 @@ class WorkerService:
         for work in (self._liveness.run(), control.run()):
             self._in_background(work)
         logger.info(
-            "Worker %s is ready: %d slots, queues %s, broker %r.",
+            "Worker %s is ready: %d slots (%s), queues %s, broker %r.",
             self.options.name,
             self.options.pool.concurrency,
+            self.options.slots_source,
             ", ".join(self.options.queues),
             self.broker.settings,
         )
