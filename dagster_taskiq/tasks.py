@@ -43,6 +43,7 @@ from dagster_taskiq.errors import (
 from dagster_taskiq.event_log import spare_setup
 from dagster_taskiq.leftovers import end_run, stop_steps
 from dagster_taskiq.performing import describe_failure, surroundings
+from dagster_taskiq.python_environments import check_environment
 from dagster_taskiq.settings import EMBEDDED_FILE, settings_of_worker
 from dagster_taskiq.step_plans import plan_of_step
 from dagster_taskiq.task_names import EXECUTE_JOB, EXECUTE_PLAN, RESUME_JOB, SETTLE_RUN
@@ -121,7 +122,7 @@ def execute_plan(
     Raises:
         TaskRevokedError: the run has ended or is being cancelled; nothing was executed.
         NotAllowedError: its job is not one that this worker may load.
-        CodeLoadError: its job cannot be loaded.
+        CodeLoadError: its job cannot be loaded, or belongs into another Python environment.
         TaskFailedError: the step could not be set up otherwise. A step that was set up and then
             failed has its failure in the event log and raises nothing.
     """
@@ -140,6 +141,13 @@ def execute_plan(
     check_allowed(args.job_origin)
     _inject_env_vars(instance, run)
     _say_started(instance, run, step_key)
+    try:
+        check_environment(args.job_origin)
+    except CodeLoadError as error:
+        raise CodeLoadError(
+            f"Worker {surroundings().worker} on {socket.gethostname()} cannot run step {step_key}: "
+            f"{error}"
+        ) from None
     make_importable(args.job_origin)
     try:
         job = ReconstructableJob.from_dict(executable_dict)
@@ -182,7 +190,7 @@ def execute_job(
     Raises:
         TaskRevokedError: the run has started or ended before, or is being cancelled; nothing was
             executed.
-        CodeLoadError: its job cannot be loaded.
+        CodeLoadError: its job cannot be loaded, or belongs into another Python environment.
         TaskFailedError: the run was not executed to its end, whatever became of it; that it needs
             code which this worker may not load among them.
     """
@@ -369,12 +377,14 @@ def _load(
 
     Raises:
         NotAllowedError: this worker may not load it, or a module of ``include``.
-        CodeLoadError: it cannot be loaded; the text says what is wrong, and where that was tried.
+        CodeLoadError: it belongs into another Python environment, or cannot be loaded; the text
+            says what is wrong, and where that was tried.
     """
     check_allowed(origin, include)
     # This is what Dagster executes, whatever the message says.
     if run.job_code_origin is not None:
         check_allowed(run.job_code_origin)
+    check_environment(origin)
     make_importable(origin)
     import_included(include)
     _inject_env_vars(instance, run)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from dagster import DagsterInstance, DagsterRunStatus, reconstructable
 from dagster._core.errors import DagsterInvalidConfigError, DagsterUnmetExecutorRequirementsError
 from dagster._grpc.types import ExecuteStepArgs
 from dagster._serdes import pack_value
+from dagster._utils.hosted_user_process import recon_job_from_origin
 
 from compat_tests.executor import bad_jobs, jobs
 from compat_tests.executor.runs import House
 from compat_tests.executor.scratch import Scratch
+from compat_tests.other_environments import given, venv
 from compat_tests.servers import free_port, own_redis
 from compat_tests.waiting import eventually
 from compat_tests.workers import ROOT
@@ -44,6 +47,19 @@ def test_an_unknown_scheme_fails_the_run_with_what_is_served(
     assert "redis://" in text
     assert "embedded://" in text
     assert_nowhere(outcome.events, "hush")
+
+
+def test_a_step_of_another_python_environment_fails_with_what_to_start(
+    house_of_kind: Callable[[str], House], scratch: Scratch, tmp_path: Path
+) -> None:
+    other = venv(tmp_path / "other")
+    job = recon_job_from_origin(given(reconstructable(jobs.urgent).get_python_origin(), other))
+    outcome = house_of_kind("embedded").run(job, scratch)
+    assert outcome.status is FAILURE
+    assert scratch.lines("ran") == []
+    said = outcome.failure("urgent")
+    for words in ("cannot run step urgent", f"executable_path: {other}", "One worker serves one"):
+        assert words in said
 
 
 def test_a_broker_that_does_not_answer_fails_the_run_with_its_address(

@@ -5,7 +5,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from dagster import DagsterInstance, DagsterRunStatus
 from dagster._core.launcher import CheckRunHealthResult
+from dagster._core.origin import JobPythonOrigin
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import GrpcServerTarget
 from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
@@ -52,8 +53,12 @@ class Fleet:
         *,
         tags: Mapping[str, str] | None = None,
         config: Mapping[str, Any] | None = None,
+        origin: Callable[[JobPythonOrigin], JobPythonOrigin] = lambda found: found,
     ) -> Outcome:
-        """Make a run of the code location that nobody has launched yet."""
+        """Make a run of the code location that nobody has launched yet.
+
+        What the code server says of where its code is goes through ``origin``.
+        """
         location = self.workspace.create_request_context().get_code_location(LOCATION)
         (repository,) = location.get_repositories().values()
         remote = repository.get_full_job(job)
@@ -75,7 +80,7 @@ class Fleet:
             asset_check_selection=None,
             op_selection=None,
             remote_job_origin=remote.get_remote_origin(),
-            job_code_origin=remote.get_python_origin(),
+            job_code_origin=origin(remote.get_python_origin()),
             asset_graph=repository.asset_graph,
         )
         return Outcome(self.instance, run.run_id, scratch)

@@ -20,6 +20,7 @@ from compat_tests.executor.scratch import Scratch
 from compat_tests.launcher import included_module
 from compat_tests.launcher.conftest import SIDE_QUEUE, SLOTS
 from compat_tests.launcher.fleet import Fleet, open_fleet, running_code_server
+from compat_tests.other_environments import given, venv
 from compat_tests.servers import free_port, own_redis
 from compat_tests.waiting import eventually
 from compat_tests.workers import running_worker
@@ -84,6 +85,18 @@ def test_a_run_is_executed_in_a_child_of_a_worker_of_its_queue(
     children = {child.pid for child in psutil.Process(worker.pid).children(recursive=True)}
     assert {int(pid) for pid in scratch.lines("first")} < children
     assert outcome.says(f"Worker {worker.name} on {worker.host} has taken the run")
+
+
+def test_a_run_of_another_python_environment_fails_with_what_to_start(
+    fleet_of_kind: Callable[[str], Fleet], scratch: Scratch, tmp_path: Path
+) -> None:
+    other = venv(tmp_path / "other")
+    fleet = fleet_of_kind("embedded")
+    outcome = fleet.run("whole", scratch, origin=lambda found: given(found, other))
+    assert outcome.status is DagsterRunStatus.FAILURE
+    assert scratch.count("first") == 0
+    for words in ("cannot execute the run", f"executable_path: {other}", "One worker serves one"):
+        assert words in outcome.run_failure()
 
 
 @pytest.mark.parametrize(
