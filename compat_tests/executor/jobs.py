@@ -495,3 +495,21 @@ def breaks_at_one(context: OpExecutionContext, number: int) -> int:
 @job(executor_def=taskiq_executor)
 def dynamic_with_a_break() -> None:
     total(fan().map(breaks_at_one).collect())
+
+
+#: How many lines a step logs of which each is read before it logs the next.
+TALKING_LINES = 3
+
+
+@op
+def talking(context: OpExecutionContext) -> None:
+    scratch = Scratch.of(context)
+    for number in range(TALKING_LINES):
+        context.log.info(f"line {number}")
+        scratch.wait_for(f"read: {number}")
+    scratch.wait_for("read: all")
+
+
+@job(executor_def=taskiq_executor)
+def talking_job() -> None:
+    talking()

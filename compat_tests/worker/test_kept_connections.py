@@ -21,6 +21,7 @@ from compat_tests.conftest import StartWorker
 from compat_tests.waiting import eventually
 from compat_tests.worker import printing
 from compat_tests.workers import executor_config
+from dagster_taskiq import kept_connections as module
 from dagster_taskiq.event_log import spare_setup
 from dagster_taskiq.kept_connections import MOST_FILES, kept_connections
 from dagster_taskiq.settings import Settings
@@ -41,6 +42,12 @@ def nothing() -> None:
 def home(tmp_path: Path) -> Iterator[DagsterInstance]:
     with DagsterInstance.local_temp(str(tmp_path)) as instance:
         yield instance
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is closed because it is not used for a moment."""
+    monkeypatch.setattr(module, "IDLE_SECONDS", 3600.0)
 
 
 def begin(instance: DagsterInstance) -> tuple[DagsterRun, Path]:
@@ -81,6 +88,7 @@ def test_dagsters_inside_is_as_the_kept_engines_expect() -> None:
 
 @pytest.mark.oldest
 @needs_proc
+@pytest.mark.usefixtures("unhurried")
 def test_a_file_stays_open_until_the_last_block_ends(home: DagsterInstance) -> None:
     run, path = begin(home)
     with kept_connections():
@@ -94,6 +102,7 @@ def test_a_file_stays_open_until_the_last_block_ends(home: DagsterInstance) -> N
 
 
 @needs_proc
+@pytest.mark.usefixtures("unhurried")
 def test_only_so_many_files_stay_open(home: DagsterInstance) -> None:
     paths = []
     with kept_connections():
@@ -103,6 +112,33 @@ def test_only_so_many_files_stay_open(home: DagsterInstance) -> None:
         # That of the runs is one of them.
         assert len(still) == MOST_FILES - 1
         assert still[-1] == paths[-1]
+
+
+@needs_proc
+def test_a_file_that_is_not_used_for_a_moment_is_closed_each_time(home: DagsterInstance) -> None:
+    run, path = begin(home)
+    with kept_connections():
+        for _ in range(2):
+            home.report_engine_event("another", run)
+            eventually(lambda: opened(path) == 0)
+    assert events_in(path) == 3
+
+
+@pytest.mark.oldest
+@pytest.mark.usefixtures("unhurried")
+def test_who_watches_a_run_sees_each_event_while_the_file_stays_open(
+    home: DagsterInstance,
+) -> None:
+    run, path = begin(home)
+    seen: list[str] = []
+    home.watch_event_logs(run.run_id, None, lambda event, _: seen.append(event.message))
+    with kept_connections():
+        for number in range(3):
+            home.report_engine_event(f"event {number}", run)
+            eventually(lambda number=number: f"event {number}" in seen)
+            # It is not there yet for whoever looks at the file alone.
+            assert path.with_name(f"{path.name}-wal").stat().st_size > 0
+    home.event_log_storage.dispose()
 
 
 @pytest.mark.oldest
@@ -165,6 +201,7 @@ def test_who_waits_for_a_lock_does_so_for_as_long_as_dagster_says(home: DagsterI
 
 
 @needs_proc
+@pytest.mark.usefixtures("unhurried")
 def test_nothing_is_taken_along_into_a_forked_process(home: DagsterInstance) -> None:
     run, path = begin(home)
     reports = multiprocessing.get_context("fork").SimpleQueue()
@@ -172,6 +209,7 @@ def test_nothing_is_taken_along_into_a_forked_process(home: DagsterInstance) -> 
     def forked() -> None:
         reports.put(opened(path))
         home.report_engine_event("of the forked process", run)
+        reports.put(opened(path))
         os._exit(0)
 
     with kept_connections():
@@ -180,6 +218,7 @@ def test_nothing_is_taken_along_into_a_forked_process(home: DagsterInstance) -> 
         process = multiprocessing.get_context("fork").Process(target=forked)
         process.start()
         assert reports.get() == 0
+        assert reports.get() == 0, "nothing is kept where nothing closes it"
         process.join()
         home.report_engine_event("the last", run)
         assert len(home.all_logs(run.run_id)) == 4

@@ -30,7 +30,7 @@ from dagster_taskiq.errors import (
     DagsterTaskiqError,
     TaskFailedError,
 )
-from dagster_taskiq.kept_connections import KeptEngines, kept_connections
+from dagster_taskiq.kept_connections import kept_connections
 from dagster_taskiq.performing import Surroundings, describe_failure, perform, surrounded_by
 from dagster_taskiq.settings import Settings, belong_to_worker
 from dagster_taskiq.worker import frames, logs, run_configs
@@ -39,9 +39,6 @@ from dagster_taskiq.worker.deadline import killer
 #: Errors of a task after which its child is not used again: it was interrupted at a moment that is
 #: not known, or has modules in it that are half loaded, which would be met instead of mended ones.
 ENDS_CHILD = (KeyboardInterrupt, SystemExit, CodeLoadError)
-
-#: How long the files of an instance are kept open while no task comes, in seconds.
-KEEP_SECONDS = 1.0
 
 
 def main(channel: socket.socket, lifeline: socket.socket) -> None:
@@ -63,8 +60,8 @@ def main(channel: socket.socket, lifeline: socket.socket) -> None:
     os.register_at_fork(after_in_child=lifeline.close)
     threading.Thread(target=_watch_lifeline, args=(lifeline,), daemon=True).start()
     try:
-        with kept_connections() as kept:
-            _serve(channel, kept)
+        with kept_connections():
+            _serve(channel)
     except KeyboardInterrupt:
         pass  # a cancel that arrived between two tasks: the parent replaces this child
     finally:
@@ -72,7 +69,7 @@ def main(channel: socket.socket, lifeline: socket.socket) -> None:
         sys.stderr.flush()
 
 
-def _serve(channel: socket.socket, kept: KeptEngines) -> None:
+def _serve(channel: socket.socket) -> None:
     setup = frames.receive(channel)
     if setup is None:
         return
@@ -104,7 +101,7 @@ def _serve(channel: socket.socket, kept: KeptEngines) -> None:
     logs.install(mirror)
     run_configs.install()
 
-    while (frame := _next_frame(channel, kept)) is not None:
+    while (frame := frames.receive(channel)) is not None:
         message = TaskiqMessage.model_validate(frame["run"])
         with surrounded_by(here):
             result = perform(broker, message)
@@ -119,14 +116,6 @@ def _serve(channel: socket.socket, kept: KeptEngines) -> None:
         channel.sendall(frames.pack(done))
         if last:
             return
-
-
-def _next_frame(channel: socket.socket, kept: KeptEngines) -> dict[str, Any] | None:
-    """Wait for a task; where none comes at once, no file of the last one's run stays open."""
-    ready, _, _ = select.select([channel], [], [], KEEP_SECONDS)
-    if not ready:
-        kept.close()
-    return frames.receive(channel)
 
 
 def _text(result: TaskiqResult[Any]) -> str:
