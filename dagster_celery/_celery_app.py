@@ -422,7 +422,7 @@ class CeleryApp:
             BrokerUnreachableError: one of them does not answer.
         """
         client = client_for(self.configuration.settings.resolved())
-        if client.runs_in_process:
+        if client.in_process is not None:
             self._register_all(client.broker)
         return client
 

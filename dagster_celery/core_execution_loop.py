@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
-from typing import Any, cast
+from typing import Any
 
 from dagster import DagsterEvent
 from dagster._core.errors import DagsterExecutionInterruptedError
@@ -101,20 +101,27 @@ class _SubmittingClient:
     elsewhere: dict[str, Any] = field(default_factory=dict)
     #: Those that have ended, and how.
     ended: dict[str, Task] = field(default_factory=dict)
+    #: Tasks that were sent together with one that could not be: the loop sends all of them again.
+    sent_before: set[str] = field(default_factory=set)
     #: What is sent runs on workers, or has run when it is sent.
-    runs_in_process: bool = False
+    in_process: None = None
 
-    def submit(self, order: Order) -> str:
-        """Have the task sent, under the id its order has."""
-        if order.id not in self.elsewhere:
-            token = SENT_FOR.set(order)
-            try:
-                result = self.send(order)
-            finally:
-                SENT_FOR.reset(token)
-            if not isinstance(result, AsyncResult):
-                self.elsewhere[order.id] = result
-        return order.id
+    def submit(self, *orders: Order) -> list[str]:
+        """Have tasks sent, one after the other, each under the id its order has.
+
+        Where one of them fails, those before it are not sent again with it.
+
+        Raises:
+            Exception: whatever the function raises.
+        """
+        ids = [order.id for order in orders]
+        for order in orders:
+            if order.id not in self.elsewhere and order.id not in self.sent_before:
+                self._send(order)
+                self.sent_before.add(order.id)
+        # What is asked for once more after this was lost on its way.
+        self.sent_before.difference_update(ids)
+        return ids
 
     def tasks(self, task_ids: Sequence[str]) -> dict[str, Task]:
         """Return what is known of tasks, here or elsewhere."""
@@ -124,17 +131,29 @@ class _SubmittingClient:
         return known
 
     def workers(self) -> list[Worker]:
-        """Return the workers, with one for what runs elsewhere."""
-        return [*self.client.workers(), _ELSEWHERE]
+        """Return the workers, with one for what runs elsewhere, if anything does."""
+        return [*self.client.workers(), *([_ELSEWHERE] if self.elsewhere else [])]
 
-    def revoke(self, task_ids: Sequence[str], reason: str, at_once: bool = False) -> None:
+    def revoke(self, task_ids: Sequence[str], reason: str) -> None:
         """Cancel tasks, here or elsewhere."""
         for task_id in task_ids:
             if task_id in self.elsewhere:
                 self.elsewhere[task_id].revoke()
         here = [each for each in task_ids if each not in self.elsewhere]
         if here:
-            self.client.revoke(here, reason, at_once)
+            self.client.revoke(here, reason)
+
+    def lose(self, task: Task, error: str) -> bool:
+        """Record that a task's worker is lost; none is of what runs elsewhere."""
+        return self.client.lose(task, error)
+
+    def is_empty(self, queue: str) -> bool:
+        """Return whether nothing of a queue of the client's waits."""
+        return self.client.is_empty(queue)
+
+    def close_channel(self, channel: str) -> None:
+        """Delete the mail of a channel."""
+        self.client.close_channel(channel)
 
     def wait(
         self, channel: str, after: str, timeout: float, interrupted: Callable[[], bool]
@@ -152,6 +171,15 @@ class _SubmittingClient:
             if mails:
                 return mails
         return self.client.wait(channel, after, deadline - time.monotonic(), interrupted)
+
+    def _send(self, order: Order) -> None:
+        token = SENT_FOR.set(order)
+        try:
+            result = self.send(order)
+        finally:
+            SENT_FOR.reset(token)
+        if not (isinstance(result, AsyncResult) and result.id == order.id):
+            self.elsewhere[order.id] = result
 
     def _look(self, task_id: str) -> Task:
         if task_id in self.ended:
@@ -171,9 +199,6 @@ class _SubmittingClient:
             self.ended[task_id] = task
         return task
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.client, name)
-
 
 def _submitting(
     app: CeleryApp,
@@ -181,14 +206,14 @@ def _submitting(
     plan: ExecutionPlan,
     step_execution_fn: StepExecutionFn,
     settings: Settings,
-) -> Client:
+) -> _SubmittingClient:
     def send(order: Order) -> Any:
         packed = order.kwargs["execute_step_args_packed"]
         state = unpack_value(packed, as_type=ExecuteStepArgs).known_state
         step = plan.get_step_by_key(order.step_key)
         return step_execution_fn(app, context, step, order.queue, order.priority, state)
 
-    return cast(Client, _SubmittingClient(client_for(settings), send))
+    return _SubmittingClient(client_for(settings), send)
 
 
 __all__ = ["DELEGATE_MARKER", "TICK_SECONDS", "core_celery_execution_loop"]

@@ -115,9 +115,9 @@ class Client:
         )
 
     @property
-    def runs_in_process(self) -> bool:
-        """Whether tasks run in this process, one at a time, when :meth:`wait` is called."""
-        return self.settings.broker.startswith("memory:")
+    def in_process(self) -> "Client | None":
+        """Itself, where tasks run in this process, which has to claim them; ``None`` elsewhere."""
+        return self if self.settings.broker.startswith("memory:") else None
 
     def open(self) -> None:
         """Connect, and see that broker and backend answer within ``connect_timeout``.

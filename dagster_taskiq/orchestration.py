@@ -30,7 +30,7 @@ from dagster_shared.error import SerializableErrorInfo
 
 from dagster_taskiq import tags
 from dagster_taskiq.backends.base import FROM_START, Task, TaskState, Worker, run_channel
-from dagster_taskiq.client import SLICE_SECONDS, Client, Order, client_for
+from dagster_taskiq.client import SLICE_SECONDS, Order, client_for
 from dagster_taskiq.dagster_internals.temporary_instance import note_on_temporary_home
 from dagster_taskiq.errors import BrokerUnreachableError, TaskFailedError, WorkerLostError
 from dagster_taskiq.event_log import ALL_TYPES, EventTail, ends_step
@@ -45,6 +45,7 @@ from dagster_taskiq.performing import (
 )
 from dagster_taskiq.resumption import Pools, replay
 from dagster_taskiq.settings import OnWorkerLost, Settings, redact
+from dagster_taskiq.step_client import InProcessTasks, StepClient
 from dagster_taskiq.step_orders import StepOrders
 from dagster_taskiq.tasks import register_tasks
 from dagster_taskiq.timing import KILL_GRACE_SECONDS
@@ -109,7 +110,7 @@ class RunLoop:
         executor: TaskiqExecutor,
         context: PlanOrchestrationContext,
         plan: ExecutionPlan,
-        client: Callable[[Settings], Client] = client_for,
+        client: Callable[[Settings], StepClient] = client_for,
     ) -> None:
         """Look at the plan; nothing is connected until :meth:`events` is read.
 
@@ -161,11 +162,11 @@ class RunLoop:
             BrokerUnreachableError: broker or backend does not answer.
             DagsterSubprocessError: a step failed and the caller wants errors raised.
         """
-        self._client: Client = self._open(self._settings)
+        self._client: StepClient = self._open(self._settings)
         # Where a worker runs this run, its slot is free from here on for the steps.
         surroundings().orchestrating()
-        if self._client.runs_in_process:
-            register_tasks(self._client.broker)
+        if (here := self._client.in_process) is not None:
+            register_tasks(here.broker)
         elif temporary := note_on_temporary_home(self._instance):
             self._say(temporary)
         with ExitStack() as stack:
@@ -365,8 +366,8 @@ class RunLoop:
         return min(TICK_SECONDS, retry_in) if retry_in > 0 else TICK_SECONDS
 
     def _wait(self, timeout: float) -> None:
-        if self._client.runs_in_process:
-            self._run_one_here(timeout)
+        if (here := self._client.in_process) is not None:
+            self._run_one_here(here, timeout)
             return
         waiting = sum(not flight.begun for flight in self._flights.values())
         pause = min(MOST_PAUSE_SECONDS, PAUSE_SECONDS * waiting)
@@ -385,17 +386,17 @@ class RunLoop:
             if "state" in mail.body:
                 self._ended.add(str(mail.body["task"]))
 
-    def _run_one_here(self, timeout: float) -> None:
-        claimed = self._client.claim_in_process()
+    def _run_one_here(self, here: InProcessTasks, timeout: float) -> None:
+        claimed = here.claim_in_process()
         if claimed is None:
             _sleep(timeout)
             return
         message, task = claimed
         with surrounded_by(Surroundings("in process")):
-            result = perform(self._client.broker, message)
+            result = perform(here.broker, message)
         if result.error is not None:
             result.error = TaskFailedError(describe_failure(result.error))
-        self._client.finish_in_process(task, result)
+        here.finish_in_process(task, result)
         self._ended.add(task.id)
 
     def _reach(self, call: Callable[[], T]) -> T | None:
@@ -438,7 +439,7 @@ class RunLoop:
         now = time.monotonic()
         since = now - self._checked_at
         interval = min(self._settings.heartbeat_interval, CHECK_SECONDS)
-        if since < interval or self._client.runs_in_process:
+        if since < interval or self._client.in_process is not None:
             return
         self._checked_at = now
         if since > 3 * interval:

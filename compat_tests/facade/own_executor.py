@@ -14,6 +14,7 @@ from dagster import (
     Config,
     DagsterInstance,
     Executor,
+    ExecutorDefinition,
     executor,
     job,
     multiple_process_executor_requirements,
@@ -24,11 +25,14 @@ from dagster._core.execution.retries import RetryMode
 from dagster._grpc.types import ExecuteStepArgs
 from dagster._serdes import pack_value, serialize_value, unpack_value
 
+from compat_tests.facade.shapes import shapes
 from dagster_celery.config import DEFAULT_CONFIG, dict_wrapper
 from dagster_celery.core_execution_loop import DELEGATE_MARKER, core_celery_execution_loop
 from dagster_celery.defaults import broker_url, result_backend
 from dagster_celery.executor import CELERY_CONFIG
 from dagster_celery.make_app import make_app_with_task_routes
+from dagster_celery.tasks import create_task
+from dagster_taskiq.errors import BrokerUnreachableError
 
 ROUTES = {"execute_step_own": {"queue": "dagster", "routing_key": "dagster.execute_step_own"}}
 
@@ -132,20 +136,58 @@ def submit_elsewhere(
     return Elsewhere(_threads.submit(run_step, step_args(plan_context, step, known_state)))
 
 
-@executor(
-    name="own", config_schema=CELERY_CONFIG, requirements=multiple_process_executor_requirements()
-)
-def own_executor(init_context: Any) -> OwnExecutor:
-    return OwnExecutor(init_context.executor_config, submit_task)
+def submit_plan(
+    app: Any, plan_context: Any, step: Any, queue: str, priority: int, known_state: Any
+) -> Any:
+    """Send Dagster's own task for a step, which every worker has."""
+    signature = create_task(app).si(
+        execute_step_args_packed=pack_value(step_args(plan_context, step, known_state)),
+        executable_dict=plan_context.reconstructable_job.to_dict(),
+    )
+    return signature.apply_async(priority=priority, queue=queue)
 
 
-@executor(
-    name="elsewhere",
-    config_schema=CELERY_CONFIG,
-    requirements=multiple_process_executor_requirements(),
-)
-def elsewhere_executor(init_context: Any) -> OwnExecutor:
-    return OwnExecutor(init_context.executor_config, submit_elsewhere)
+class Wrapped:
+    """A result of which the loop knows nothing but these three methods."""
+
+    def __init__(self, result: Any) -> None:
+        self.ready, self.get, self.revoke = result.ready, result.get, result.revoke
+
+
+def submit_wrapped(*arguments: Any) -> Wrapped:
+    return Wrapped(submit_plan(*arguments))
+
+
+#: The steps that ``cut`` was asked to send, in order.
+asked_for: list[str] = []
+
+
+def cut(submit: Any) -> Any:
+    """Return a function that sends as ``submit``, but not the step "right" at the first try."""
+
+    def submit_or_fail(app: Any, plan_context: Any, step: Any, *others: Any) -> Any:
+        asked_for.append(step.key)
+        if asked_for.count("right") == 1 and step.key == "right":
+            raise BrokerUnreachableError("The broker is away.")
+        return submit(app, plan_context, step, *others)
+
+    return submit_or_fail
+
+
+def executor_of(name: str, submit: Any) -> ExecutorDefinition:
+    @executor(
+        name=name,
+        config_schema=CELERY_CONFIG,
+        requirements=multiple_process_executor_requirements(),
+    )
+    def made(init_context: Any) -> OwnExecutor:
+        return OwnExecutor(init_context.executor_config, submit)
+
+    return made
+
+
+own_executor = executor_of("own", submit_task)
+elsewhere_executor = executor_of("elsewhere", submit_elsewhere)
 
 
 class Where(Config):
@@ -186,6 +228,26 @@ def by_task_job() -> None:
 @job(executor_def=elsewhere_executor)
 def elsewhere_job() -> None:
     third(second(first()))
+
+
+@job(executor_def=executor_of("plan", submit_plan))
+def plan_shapes() -> None:
+    shapes()
+
+
+@job(executor_def=executor_of("wrapped", submit_wrapped))
+def wrapped_shapes() -> None:
+    shapes()
+
+
+@job(executor_def=executor_of("cut_plan", cut(submit_plan)))
+def cut_plan_shapes() -> None:
+    shapes()
+
+
+@job(executor_def=executor_of("cut_wrapped", cut(submit_wrapped)))
+def cut_wrapped_shapes() -> None:
+    shapes()
 
 
 # For workers: `-A compat_tests.facade.own_executor`.

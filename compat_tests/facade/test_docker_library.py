@@ -47,6 +47,7 @@ class ContainerError(Exception):
 """
 
 JOBS = """
+from compat_tests.facade.shapes import fan
 from dagster import Definitions, job, op
 from dagster_celery_docker import celery_docker_executor
 
@@ -64,6 +65,10 @@ def wrong(number):
     raise ValueError("it does not work")
 
 @job(executor_def=celery_docker_executor)
+def fan_job():
+    fan()
+
+@job(executor_def=celery_docker_executor)
 def docker_job():
     two(one())
 
@@ -71,7 +76,7 @@ def docker_job():
 def failing_job():
     two(wrong(one()))
 
-defs = Definitions(jobs=[docker_job, failing_job])
+defs = Definitions(jobs=[docker_job, failing_job, fan_job])
 """
 
 
@@ -127,7 +132,7 @@ def project(
         patch.setenv("STARTED", str(directory / "started"))
         patch.setenv("GREETING", "hello")
         process = fleet.start(
-            *("docker", "-q", "docker", "--", "-c", "1"),
+            *("docker", "-q", "docker", "--", "-c", "2"),
             app="dagster_celery_docker.app",
             path=python_path(directory),
         )
@@ -156,3 +161,13 @@ def test_a_step_that_fails_ends_the_run(project: Project) -> None:
     assert done.returncode != 0
     assert "it does not work" in done.stderr
     assert len(project.started) == before + 2  # one, and wrong; two never
+
+
+def test_several_steps_are_ready_at_once(project: Project) -> None:
+    before = len(project.started)
+
+    done = project.execute("fan_job")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    # numbers, three times more, total, and flaky twice.
+    assert len(project.started) == before + 7

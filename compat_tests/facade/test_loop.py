@@ -1,15 +1,22 @@
 """``core_celery_execution_loop``: runs whose steps are sent by a function of the executor's own."""
 
 import socket
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from dagster import DagsterEventType, DagsterInstance, execute_job, reconstructable
+from dagster import DagsterEventType as Kind
+from dagster import DagsterInstance, execute_job, reconstructable
 
+from compat_tests.facade import own_executor as own
 from compat_tests.facade.conftest import OldFleet, end
 from compat_tests.facade.own_executor import by_task_job, elsewhere_job
+from dagster_celery._celery_result import AsyncResult
+from dagster_celery.core_execution_loop import _SubmittingClient
+from dagster_celery.make_app import make_app
+from dagster_taskiq.client import Order
 
 STEPS = ("first", "second", "third")
 
@@ -71,9 +78,7 @@ def test_events_of_a_step_come_together(own_worker: OldFleet, tmp_path: Path) ->
             events = [each for each in result.all_events if each.is_step_event]
     order = [each.step_key for each in events]
     assert order == sorted(order, key=STEPS.index)
-    assert [each.step_key for each in events if each.event_type is DagsterEventType.STEP_START] == [
-        *STEPS
-    ]
+    assert [each.step_key for each in events if each.event_type is Kind.STEP_START] == [*STEPS]
 
 
 def test_an_eager_task_of_its_own_runs_where_the_loop_does(
@@ -89,3 +94,67 @@ def test_an_eager_task_of_its_own_runs_where_the_loop_does(
     assert notes(tmp_path) == list(STEPS)
     said = [entry.message for entry in instance.all_logs(result.run_id)]
     assert any(f"starts the step on {socket.gethostname()}." in each for each in said)
+
+
+#: How often each step of ``own.shapes`` is sent.
+SHAPES = {
+    **dict.fromkeys(("one", "left", "right", "join", "numbers", "total"), 1),
+    **{f"more[{number}]": 1 for number in range(3)},
+    "flaky": 2,
+}
+
+
+def assert_shapes(result: Any) -> None:
+    """Check the outputs of ``own.shapes``, and that each step was sent and ran as often as due."""
+    assert result.success
+    assert result.output_for_node("join") == 4
+    assert result.output_for_node("total") == 6
+    assert result.output_for_node("flaky") == 1
+    sent, begun = (Kind.STEP_WORKER_STARTING,), (Kind.STEP_START, Kind.STEP_RESTARTED)
+    for kinds in (sent, begun):
+        found = Counter(each.step_key for each in result.all_events if each.event_type in kinds)
+        assert found == SHAPES, kinds
+
+
+@pytest.mark.parametrize("job", [own.plan_shapes, own.wrapped_shapes], ids=["task", "elsewhere"])
+def test_several_steps_are_ready_at_once(job: Any, embedded_fleet: OldFleet) -> None:
+    with DagsterInstance.from_config(str(embedded_fleet.home)) as instance:
+        config = {"execution": {"config": embedded_fleet.config}}
+        with execute_job(reconstructable(job), instance, run_config=config) as result:
+            assert_shapes(result)
+
+
+@pytest.mark.parametrize("job", [own.plan_shapes, own.wrapped_shapes], ids=["task", "elsewhere"])
+def test_several_eager_steps_are_ready_at_once(job: Any, instance: DagsterInstance) -> None:
+    config = {"execution": {"config": {"config_source": {"task_always_eager": True}}}}
+    with execute_job(reconstructable(job), instance, run_config=config) as result:
+        assert_shapes(result)
+
+
+@pytest.mark.parametrize(
+    "job", [own.cut_plan_shapes, own.cut_wrapped_shapes], ids=["task", "elsewhere"]
+)
+def test_what_was_sent_beside_a_step_that_could_not_be_is_not_sent_again(
+    job: Any, embedded_fleet: OldFleet
+) -> None:
+    own.asked_for.clear()
+    with DagsterInstance.from_config(str(embedded_fleet.home)) as instance:
+        config = {"execution": {"config": embedded_fleet.config}}
+        with execute_job(reconstructable(job), instance, run_config=config) as result:
+            assert_shapes(result)
+    assert Counter(own.asked_for) == {**SHAPES, "right": 2}
+
+
+def test_a_task_that_was_lost_on_its_way_is_sent_again(tmp_path: Path) -> None:
+    sent = []
+
+    def send(order: Order) -> AsyncResult:
+        sent.append(order.id)
+        return AsyncResult(order.id, app)
+
+    app = make_app({"config_source": {"task_always_eager": True}})
+    client = _SubmittingClient(app.client, send)
+    orders = [Order(each, "x", {}, "q") for each in ("a", "b")]
+    assert client.submit(*orders) == ["a", "b"]
+    assert client.submit(orders[0]) == ["a"]
+    assert sent == ["a", "b", "a"]
