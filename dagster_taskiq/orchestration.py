@@ -728,6 +728,7 @@ def _lost_before(past: Sequence[DagsterEvent]) -> Iterator[str]:
 
 def _silent_end(flight: Flight, task: Task) -> str:
     why = task.error or "Its task ended without a word of it."
+    why = why[:1].upper() + why[1:]
     return f'Step "{flight.step.key}" did not end by itself ({task.state.value}). {why}'
 
 

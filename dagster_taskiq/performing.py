@@ -24,6 +24,17 @@ _OUR_TASKS = "dagster_taskiq.tasks"
 
 
 @dataclass(frozen=True)
+class StopRequest:
+    """What the worker has said of why it stops the task that is performed now."""
+
+    #: The reason, in words that make a sentence.
+    reason: str
+    #: Somebody wants the task not to be done, and so not again either. Otherwise it is the worker
+    #: that cannot go on with it, or may not: it is shut down, or a time limit is over.
+    is_cancellation: bool
+
+
+@dataclass(frozen=True)
 class Surroundings:
     """On whose behalf a task runs, and whom it tells what."""
 
@@ -33,6 +44,8 @@ class Surroundings:
     wake: Callable[[], None] = lambda: None
     #: To be called when the task does nothing any more but wait for its own steps.
     orchestrating: Callable[[], None] = lambda: None
+    #: Returns why the task is being stopped, once the worker has asked it to stop.
+    stop_request: Callable[[], StopRequest | None] = lambda: None
 
 
 #: The message whose task is performed now.

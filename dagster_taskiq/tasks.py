@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +28,7 @@ from dagster._serdes import deserialize_value, serialize_value, unpack_value
 from dagster._utils.hosted_user_process import recon_job_from_origin
 from dagster._utils.interrupts import capture_interrupts, check_captured_interrupt
 from taskiq import AsyncBroker
+from typing_extensions import Self
 
 from dagster_taskiq.allowed_code import bound
 from dagster_taskiq.backends.base import TaskState
@@ -166,16 +167,18 @@ def execute_plan(
         ) from None
     wanted = TERMINAL_EVENTS | OUTPUT_EVENTS if wake_on_output else TERMINAL_EVENTS
     wake = surroundings().wake
-    for event in execute_plan_iterator(
-        plan,
-        job,
-        run,
-        instance,
-        retry_mode=args.retry_mode,
-        run_config=run.run_config,
-    ):
-        if event.event_type in wanted:
-            wake()
+    with StopNote(instance, run, f'Step "{step_key}"', step_key) as stop_note:
+        for event in execute_plan_iterator(
+            plan,
+            job,
+            run,
+            instance,
+            retry_mode=args.retry_mode,
+            run_config=run.run_config,
+        ):
+            if event.event_type in wanted:
+                wake()
+                stop_note.write_if_stopped()
 
 
 def execute_job(
@@ -197,11 +200,11 @@ def execute_job(
     args = unpack_value(execute_job_args_packed, as_type=ExecuteRunArgs)
     instance = instance_of(args)
     run = _run_to_execute(instance, args.run_id, STARTABLE)
-    with capture_interrupts(), _told_in_the_log(instance, run):
+    with capture_interrupts(), _told_in_the_log(instance, run) as on_event:
         _load(instance, run, args.job_origin, include)
         _run_to_execute(instance, args.run_id, STARTABLE)
         _execute_run_command_body(
-            args.run_id, instance, write_stream_fn=_to_nobody, set_exit_code_on_failure=True
+            args.run_id, instance, write_stream_fn=on_event, set_exit_code_on_failure=True
         )
 
 
@@ -224,14 +227,14 @@ def resume_job(
     args = unpack_value(resume_job_args_packed, as_type=ResumeRunArgs)
     instance = instance_of(args)
     run = _run_to_execute(instance, args.run_id, RESUMABLE)
-    with capture_interrupts(), _told_in_the_log(instance, run):
+    with capture_interrupts(), _told_in_the_log(instance, run) as on_event:
         if previous_task_id:
             _wait_until_fenced(previous_task_id)
         job = _load(instance, run, args.job_origin, include)
         _run_to_execute(instance, args.run_id, RESUMABLE)
         _refuse_to_start_over(instance, args.run_id, job)
         _resume_run_command_body(
-            args.run_id, instance, write_stream_fn=_to_nobody, set_exit_code_on_failure=True
+            args.run_id, instance, write_stream_fn=on_event, set_exit_code_on_failure=True
         )
 
 
@@ -408,9 +411,55 @@ def _load_data_of(instance: DagsterInstance, run: DagsterRun) -> Any:
     return snapshot.repository_load_data
 
 
+class StopNote:
+    """What the log of a run says, once, where a worker stops what it executes of the run.
+
+    Somebody who has the run or step cancelled knows why, and so does its log.
+    """
+
+    def __init__(
+        self, instance: DagsterInstance, run: DagsterRun, what: str, step_key: str | None = None
+    ) -> None:
+        """Write nothing yet.
+
+        Args:
+            instance: where the run is.
+            run: the run.
+            what: what is executed here, to begin a sentence.
+            step_key: the step in whose log it shall be.
+        """
+        self._instance = instance
+        self._run = run
+        self._what = what
+        self._step_key = step_key
+        self._is_written = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.write_if_stopped()
+
+    def write_if_stopped(self) -> None:
+        """Write it if the worker has asked for the stop meanwhile."""
+        request = None if self._is_written else surroundings().stop_request()
+        if request is None or request.is_cancellation:
+            return
+        self._is_written = True
+        why = request.reason.rstrip(".")
+        text = f"{self._what} is stopped: {why[:1].lower()}{why[1:]}."
+        self._instance.report_engine_event(text, self._run, step_key=self._step_key)
+
+
 @contextmanager
-def _told_in_the_log(instance: DagsterInstance, run: DagsterRun) -> Iterator[None]:
-    """See to it that a run which is executed inside ends, or that its log says why it has not."""
+def _told_in_the_log(
+    instance: DagsterInstance, run: DagsterRun
+) -> Iterator[Callable[[DagsterEvent], None]]:
+    """See to it that a run which is executed inside ends, or that its log says why it has not.
+
+    Returns:
+        What is to be called with each event of the run when it has been written.
+    """
     worker = surroundings().worker
     host, pid = socket.gethostname(), str(os.getpid())
     spare_setup(instance, run.run_id)
@@ -421,8 +470,10 @@ def _told_in_the_log(instance: DagsterInstance, run: DagsterRun) -> Iterator[Non
     )
     why = f"Worker {worker} on {host} did not execute the run to its end."
     failure: type[DagsterTaskiqError] = TaskFailedError
+    stop_note = StopNote(instance, run, "The process of the run")
     try:
-        yield
+        with stop_note:
+            yield lambda _event: stop_note.write_if_stopped()
     except BaseException as error:
         failure = CodeLoadError if isinstance(error, CodeLoadError) else TaskFailedError
         why = f"Worker {worker} on {host} cannot execute the run: {describe_failure(error)}"
@@ -431,10 +482,6 @@ def _told_in_the_log(instance: DagsterInstance, run: DagsterRun) -> Iterator[Non
         return
     end_run(instance, run.run_id, why)
     raise failure(why)
-
-
-def _to_nobody(event: DagsterEvent) -> None:
-    """Take an event that has been written to the log, where its readers are."""
 
 
 def _wait_until_fenced(task_id: str) -> None:

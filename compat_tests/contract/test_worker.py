@@ -525,7 +525,8 @@ def test_the_second_signal_stops_what_runs(
     for task_id in (polite, deaf):
         error = own_sender.error(task_id)
         assert isinstance(error, TaskRevokedError)
-        assert "the worker was shut down" in str(error)
+        assert f"worker {worker.name}" in str(error)
+        assert "was told to end by a second signal" in str(error)
     assert client_for(settings).workers() == []
 
 

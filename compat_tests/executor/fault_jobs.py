@@ -161,6 +161,13 @@ def deaf_job() -> None:
     deaf()
 
 
+@job(executor_def=taskiq_executor)
+def held_with_and_without_policy_and_deaf() -> None:
+    held()
+    held_with_policy.alias("protected")()
+    deaf()
+
+
 @op
 def cleans_up(context: OpExecutionContext) -> None:
     scratch = Scratch.of(context)

@@ -18,6 +18,7 @@ from compat_tests.servers import own_redis
 from compat_tests.waiting import eventually
 from dagster_taskiq.brokers import make_broker
 from dagster_taskiq.client import client_for
+from dagster_taskiq.worker.control import Command, command
 
 SUCCESS, FAILURE = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE
 
@@ -79,6 +80,40 @@ def test_a_worker_that_is_killed_loses_what_it_ran_and_nothing_that_waited(
     assert (scratch.count("held-began"), scratch.count("held-ended")) == (1, 0)
     assert (scratch.count("policy-began"), scratch.count("policy-ended")) == (2, 1)
     assert sorted(scratch.lines("quick")) == [f"quick_{number}" for number in range(6)]
+
+
+@pytest.mark.parametrize("broker_kind", ["embedded"], indirect=True)
+def test_a_worker_that_is_told_to_end_at_once_says_so_in_the_log_of_each_step_that_it_stops(
+    own: House, start_worker: StartWorker, scratch: Scratch
+) -> None:
+    client = client_for(own.settings)
+    leaving = start_worker("-c", "3", "--kill-grace", "1", name="leaving")
+    outcome = own.create(fault_jobs.held_with_and_without_policy_and_deaf, scratch)
+    deeds: list[str] = []
+
+    def end_then_replace() -> None:
+        begun = ("held-began", "policy-began", "deaf")
+        if deeds or not all(scratch.count(each) for each in begun):
+            return
+        deeds.append("ended")
+        (worker,) = client.workers()
+        client.tell(worker.id, command(Command.KILL))
+        assert leaving.wait() == 1
+        start_worker("-c", "1", name="successor")
+        scratch.note("go")
+
+    job = fault_jobs.held_with_and_without_policy_and_deaf
+    own.execute(outcome, job, meanwhile=end_then_replace)
+    assert (outcome.failed, outcome.succeeded) == ({"held", "deaf"}, {"protected"})
+    assert scratch.count("policy-began") == 2
+    for step in ("held", "protected"):
+        said = [text for text in outcome.engine_says if f'Step "{step}" is stopped' in text]
+        assert len(said) == 1
+        assert "worker leaving" in said[0]
+        assert "was told to end at once" in said[0]
+    # It was killed, and cannot have said so itself.
+    assert "Worker leaving" in outcome.failure("deaf")
+    assert "was told to end at once" in outcome.failure("deaf")
 
 
 def test_steps_whose_messages_have_gone_from_the_queue_are_sent_again(

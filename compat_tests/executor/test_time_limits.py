@@ -35,3 +35,8 @@ def test_a_step_over_the_limit_fails_or_is_tried_again_by_its_policy(
     assert scratch.count("quick") == 6
     if option == "--time-limit":
         assert "It exceeded its time limit of 5 s." in outcome.failure("held")
+    else:
+        for step in ("held", "protected"):
+            assert outcome.says(
+                f'Step "{step}" is stopped: it exceeded its soft time limit of 5 s.'
+            )

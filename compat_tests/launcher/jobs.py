@@ -8,6 +8,7 @@ from typing import Any
 from dagster import (
     Definitions,
     OpExecutionContext,
+    RetryPolicy,
     RunRequest,
     StaticPartitionsDefinition,
     in_process_executor,
@@ -45,13 +46,15 @@ def spread() -> None:
     second(first())
 
 
-@op
-def wait_for_release(context: OpExecutionContext) -> None:
+def run_until_released(context: OpExecutionContext) -> None:
     """Run until the test writes the note "release"."""
     scratch = Scratch.of(context)
     scratch.note("waiting", str(os.getpid()))
     scratch.wait_for("release")
     scratch.note("released")
+
+
+wait_for_release = op(name="wait_for_release")(run_until_released)
 
 
 @job(executor_def=in_process_executor)
@@ -62,6 +65,40 @@ def whole_that_waits() -> None:
 @job(executor_def=taskiq_executor)
 def spread_that_waits() -> None:
     wait_for_release()
+
+
+protected = op(name="protected", retry_policy=RetryPolicy(max_retries=3))(run_until_released)
+
+
+@op(retry_policy=RetryPolicy(max_retries=3))
+def fails_when_interrupted(context: OpExecutionContext) -> None:
+    """As ops do that wait for something which the interrupt ends as well."""
+    scratch = Scratch.of(context)
+    scratch.note("waiting", str(os.getpid()))
+    try:
+        scratch.wait_for("release")
+    except BaseException as error:
+        raise RuntimeError("the query has failed") from error
+
+
+@job(executor_def=in_process_executor)
+def whole_with_policy() -> None:
+    protected()
+
+
+@job(executor_def=in_process_executor)
+def whole_with_policy_that_fails() -> None:
+    fails_when_interrupted()
+
+
+@job(executor_def=taskiq_executor)
+def spread_with_policy() -> None:
+    protected()
+
+
+@job(executor_def=multiprocess_executor)
+def multiprocess_with_policy() -> None:
+    protected()
 
 
 @op
@@ -170,6 +207,10 @@ defs = Definitions(
         whole_that_dies,
         whole_that_ignores_sigterm,
         multiprocess_that_waits,
+        whole_with_policy,
+        whole_with_policy_that_fails,
+        spread_with_policy,
+        multiprocess_with_policy,
         whole_in_turn,
         whole_by_partition,
     ],

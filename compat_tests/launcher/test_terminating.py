@@ -111,6 +111,38 @@ def test_a_run_that_is_executed_stops_with_its_steps(
     eventually(lambda: not _busy(fleet), "the worker is free")
 
 
+#: Runs whose op has a RetryPolicy, and whether it is this package that decides on its retry.
+RUNS_WITH_POLICY = {
+    "whole_with_policy": True,
+    "whole_with_policy_that_fails": True,
+    "spread_with_policy": True,
+    "multiprocess_with_policy": False,
+}
+
+
+@pytest.mark.oldest
+@pytest.mark.parametrize("fleet", ["embedded"], indirect=True)
+@pytest.mark.parametrize("job", RUNS_WITH_POLICY)
+def test_an_op_of_a_run_that_is_terminated_is_not_started_again_by_its_retry_policy(
+    fleet: Fleet, scratch: Scratch, job: str
+) -> None:
+    outcome = fleet.launch(job, scratch)
+    scratch.wait_for("waiting")
+
+    assert fleet.terminate(outcome) is True
+
+    fleet.wait(outcome)
+    wait_until_task_ended(fleet, outcome)
+    assert_gone(scratch)
+    assert scratch.count("waiting") == 1
+    assert outcome.status is DagsterRunStatus.CANCELED
+    assert not outcome.of(DagsterEventType.STEP_RESTARTED)
+    if RUNS_WITH_POLICY[job]:
+        (step,) = outcome.failed
+        assert "It is not retried: the run was" in outcome.failure(step)
+        assert not outcome.of(DagsterEventType.STEP_UP_FOR_RETRY)
+
+
 def _busy(fleet: Fleet) -> bool:
     # One that another test has killed runs what it ran for as long as it is remembered.
     return any(each.running and not each.is_lost for each in fleet.client.workers())

@@ -27,3 +27,5 @@ def test_a_run_over_the_limit_fails_and_leaves_no_step_behind(
     assert ends_of(outcome) == [DagsterEventType.RUN_FAILURE]
     if option == "--time-limit":
         assert "stopped the run. It exceeded its time limit of 12 s." in outcome.run_failure()
+    else:
+        assert outcome.says("run is stopped: it exceeded its soft time limit of 12 s.")

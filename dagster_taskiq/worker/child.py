@@ -24,6 +24,7 @@ from taskiq import TaskiqMessage, TaskiqResult
 from dagster_taskiq import app, tasks
 from dagster_taskiq.allowed_code import AllowedCode, allow_only
 from dagster_taskiq.backends.base import as_json
+from dagster_taskiq.dagster_internals import op_retries
 from dagster_taskiq.errors import (
     CodeLoadError,
     ConfigError,
@@ -31,10 +32,17 @@ from dagster_taskiq.errors import (
     TaskFailedError,
 )
 from dagster_taskiq.kept_connections import kept_connections
-from dagster_taskiq.performing import Surroundings, describe_failure, perform, surrounded_by
+from dagster_taskiq.performing import (
+    Surroundings,
+    describe_failure,
+    perform,
+    surrounded_by,
+    surroundings,
+)
 from dagster_taskiq.settings import Settings, belong_to_worker
 from dagster_taskiq.worker import frames, logs, run_configs
 from dagster_taskiq.worker.deadline import killer
+from dagster_taskiq.worker.stop_reasons import StopReasons
 
 #: Errors of a task after which its child is not used again: it was interrupted at a moment that is
 #: not known, or has modules in it that are half loaded, which would be met instead of mended ones.
@@ -97,11 +105,14 @@ def _serve(channel: socket.socket) -> None:
     def orchestrating() -> None:
         channel.sendall(frames.pack({"orchestrating": True}))
 
-    here = Surroundings(worker_name, wake, orchestrating)
+    here = Surroundings(worker_name, wake, orchestrating, StopReasons(channel).read)
     logs.install(mirror)
     run_configs.install()
+    op_retries.install(_why_not_retried)
 
     while (frame := frames.receive(channel)) is not None:
+        if "run" not in frame:  # the last task was to be stopped, and had ended by itself
+            continue
         message = TaskiqMessage.model_validate(frame["run"])
         with surrounded_by(here):
             result = perform(broker, message)
@@ -116,6 +127,13 @@ def _serve(channel: socket.socket) -> None:
         channel.sendall(frames.pack(done))
         if last:
             return
+
+
+def _why_not_retried(in_this_process: bool) -> str:
+    request = surroundings().stop_request()
+    if request is None or not (in_this_process or request.is_cancellation):
+        return ""
+    return request.reason
 
 
 def _text(result: TaskiqResult[Any]) -> str:

@@ -55,7 +55,8 @@ class Liveness:
             # This process was frozen, or the backend away, for longer than the lease: what ran
             # here may have been given up and started elsewhere.
             logger.error("Silent for %.0f s, longer than the lease.", sent - self._beat_at)
-            self._pool.stop_all("the worker had lost its lease", at_once=True)
+            name = self._describe().name
+            self._pool.stop_all(f"worker {name} had lost its lease", at_once=True)
         stop = await self._backend.beat(self._describe())
         self._beat_at = sent
         tell_ready()

@@ -337,13 +337,17 @@ class Pool:
         finally:
             child.aside = False
 
-    def stop(self, task_id: str, reason: str, at_once: bool = False) -> bool:
+    def stop(
+        self, task_id: str, reason: str, at_once: bool = False, is_cancellation: bool = True
+    ) -> bool:
         """Stop a task: SIGTERM to its child, SIGKILL to all it started after the grace period.
 
         Args:
             task_id: the task.
             reason: for the log and for whoever asks what became of the task.
             at_once: SIGKILL now; the task must not do anything more.
+            is_cancellation: whether somebody wants the task not to be done; otherwise it may be
+                done again, elsewhere or by its RetryPolicy.
 
         Returns:
             Whether the task was here to be stopped.
@@ -360,6 +364,8 @@ class Pool:
             why = reason.rstrip(".")
             logger.info("Stopping task %s in child %d: %s.", task_id, child.pid, why)
             if not at_once:
+                said = {"stop": reason, "is_cancellation": is_cancellation}
+                child.writer.write(frames.pack(said))
                 child.signal(signal.SIGTERM)
                 grace = self.options.kill_grace
                 if child.orchestrating:
@@ -371,9 +377,9 @@ class Pool:
         return True
 
     def stop_all(self, reason: str, at_once: bool = False) -> None:
-        """Stop every task that runs here."""
+        """Stop every task that runs here, because of the worker and not of the task."""
         for task_id in [*self._busy, *self._waiting]:
-            self.stop(task_id, reason, at_once)
+            self.stop(task_id, reason, at_once, is_cancellation=False)
 
     def _limits_of(self, message: TaskiqMessage) -> _Limits:
         labels, options = message.labels, self.options
@@ -401,7 +407,7 @@ class Pool:
             child.over_limit = True
         elif child.over_limit and at_once:
             child.stop_reason = reason  # it has not ended by the soft limit
-        self.stop(child.message.task_id, reason, at_once)
+        self.stop(child.message.task_id, reason, at_once, is_cancellation=False)
 
     async def _run_in(
         self, child: _Child, message: TaskiqMessage, limits: _Limits

@@ -10,6 +10,7 @@ import logging
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from taskiq import TaskiqMessage, TaskiqResult
@@ -92,7 +93,10 @@ class _Runner:
         self._stopped_tasks = False
         self._broker = broker
         self._service = WorkerService(
-            self._broker, options, on_drain=self._drain, on_kill=self._kill
+            self._broker,
+            options,
+            on_drain=self._drain,
+            on_kill=partial(self._kill, "was told to end at once"),
         )
 
     async def run(self) -> int:
@@ -151,17 +155,19 @@ class _Runner:
             self._drain()
         elif self._signals == 2:
             logger.warning("Second signal: stopping what runs.")
-            self._kill()
+            self._kill("was told to end by a second signal")
         else:
             logger.warning("Third signal: killing what runs.")
-            self._service.pool.stop_all("the worker was killed", at_once=True)
+            self._service.stop_tasks("was told to end by a third signal", at_once=True)
 
     def _drain(self) -> None:
         if self._service.draining:
             return
         self._service.begin_to_drain()
-        if self._options.drain_timeout is not None:
-            asyncio.get_running_loop().call_later(self._options.drain_timeout, self._kill)
+        timeout = self._options.drain_timeout
+        if timeout is not None:
+            why = f"was told to end, and its drain timeout of {timeout:g} s is over"
+            asyncio.get_running_loop().call_later(timeout, self._kill, why)
         pool = self._service.pool
         pool.on_no_runs = self._take_no_more
         pool.take_no_more_runs()
@@ -177,12 +183,12 @@ class _Runner:
         self._service.takes_no_more = True
         self._finish.set()
 
-    def _kill(self) -> None:
+    def _kill(self, why: str) -> None:
         self._drain()
         self._take_no_more()
         if self._service.pool.running:
             self._stopped_tasks = True
-            self._service.kill_tasks()
+            self._service.stop_tasks(why)
 
 
 def _in_one_sentence(record: logging.LogRecord) -> bool:

@@ -316,9 +316,14 @@ class WorkerService:
             # It will be delivered again, and dropped then, since its start is on record.
             logger.warning("Could not acknowledge task %s: %s", context.message.task_id, error)
 
-    def kill_tasks(self) -> None:
-        """Stop everything that runs, with the grace that a cancelled task has."""
-        self.pool.stop_all("the worker was shut down")
+    def stop_tasks(self, why: str, at_once: bool = False) -> None:
+        """Stop everything that runs.
+
+        Args:
+            why: what has happened to this worker, to follow its name.
+            at_once: kill it; otherwise it has the grace that a cancelled task has.
+        """
+        self.pool.stop_all(f"worker {self.options.name} ({socket.gethostname()}) {why}", at_once)
 
     def _any_task(self) -> Callable[..., Any]:
         depends: Any = TaskiqDepends()
