@@ -616,6 +616,16 @@ def test_a_background_worker_without_dagster_home_says_what_to_set(
     assert "logs under $DAGSTER_HOME, which is not set" in said
 
 
+def test_a_background_worker_whose_home_takes_no_files_says_so_in_one_sentence(
+    run: Run, dagster_home: Path, tmp_path: Path
+) -> None:
+    (dagster_home / "dagster_taskiq").touch()  # no directory can be made there, by root neither
+    said = run("worker", "start", "-d", "-b", f"sqlite:///{tmp_path}/queue.db").sentence
+    assert "Cannot write the log of a background worker" in said
+    assert "start the worker in the foreground" in said
+    assert "Cannot open the broker's file" in run("status").sentence
+
+
 def test_a_background_worker_that_ends_as_it_starts_is_told_of(
     run: Run, dagster_home: Path
 ) -> None:

@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import sys
+import tempfile
 import time
 import uuid
 import warnings
@@ -21,6 +22,7 @@ import click
 from dagster_celery._door import door
 from dagster_celery._translate.names import COMMANDS
 from dagster_celery._translate.worker_options import expand_node_name, translate_arguments
+from dagster_taskiq.env import read_home
 from dagster_taskiq.errors import ConfigError, DagsterTaskiqError
 from dagster_taskiq.older_names import DagsterCeleryDeprecationWarning, warn_older
 from dagster_taskiq.worker import fork_server
@@ -39,6 +41,8 @@ MAX_QUEUE_OPTIONS = 4
 
 #: The file, beside the config that is written for a worker, which is locked while the worker lives.
 _IN_USE = "in-use"
+#: How the directory of such a config is named where there are others' files too.
+_IN_TEMPORARY = "dagster_celery_config-"
 #: For how long such a file may not be locked yet, in seconds.
 _NEW_SECONDS = 60.0
 #: The locks of this process.
@@ -155,22 +159,14 @@ def get_config_dir(config_yaml: str | None = None) -> str:
         config_yaml: as for :func:`get_config_value_from_yaml`.
 
     Returns:
-        The directory to import it from, new, under the Dagster instance's.
+        The directory to import it from, new: under ``$DAGSTER_HOME``, or, where that is not set or
+        takes no files, in the system's temporary directory.
 
     Raises:
-        as :func:`get_validated_config`.
+        as :func:`get_validated_config`; and ConfigError where no file can be written, or
+        ``$DAGSTER_HOME`` is no directory.
     """
-    from dagster import DagsterInstance  # noqa: PLC0415
-
-    from dagster_celery.make_app import CONFIG_MODULE  # noqa: PLC0415
-
     config = get_validated_config(config_yaml)
-    with DagsterInstance.get() as instance:
-        root = Path(instance.root_directory)
-    directory = root / "dagster_celery" / "config" / str(uuid.uuid4())
-    _remove_left_by_dead(directory.parent)
-    directory.mkdir(parents=True, mode=0o700)
-    _hold(directory)
     values = {
         "broker_url": config.get("broker"),
         "result_backend": config.get("backend"),
@@ -178,9 +174,36 @@ def get_config_dir(config_yaml: str | None = None) -> str:
     }
     given = {name: value for name, value in values.items() if value}
     given.update(config.get("config_source") or {})
+    text = "".join(f"{name} = {value!r}\n" for name, value in given.items())
+    home = read_home()
+    with suppress(OSError):  # read-only, full, or somebody else's
+        if home is not None:
+            parent = home / "dagster_celery" / "config"
+            parent.mkdir(parents=True, exist_ok=True)
+            return _write_config(text, parent)
+    with suppress(OSError):
+        return _write_config(text, Path(tempfile.gettempdir()), _IN_TEMPORARY)
+    raise ConfigError(
+        "The config of -y cannot be handed to the worker's processes: neither $DAGSTER_HOME "
+        f"({home or 'not set'}) nor a temporary directory ($TMPDIR, /tmp) takes files. Make one of "
+        "them writable, or leave -y out and name the broker in CELERY_BROKER_URL."
+    )
+
+
+def _write_config(text: str, parent: Path, prefix: str = "") -> str:
+    """Write the module into a new directory, whose name is returned; its owner alone can read it.
+
+    Raises:
+        OSError: it cannot be written there.
+    """
+    from dagster_celery.make_app import CONFIG_MODULE  # noqa: PLC0415
+
+    _remove_left_by_dead(parent, prefix)
+    directory = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    _hold(directory)
     file = os.open(directory / f"{CONFIG_MODULE}.py", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     with os.fdopen(file, "w", encoding="utf8") as output:
-        output.writelines(f"{name} = {value!r}\n" for name, value in given.items())
+        output.write(text)
     return str(directory)
 
 
@@ -193,9 +216,14 @@ def _hold(directory: Path) -> None:
     _held.append(handle)
 
 
-def _remove_left_by_dead(directory: Path) -> None:
-    """Remove what workers have left that were killed: there may be a password in it."""
-    for lock in directory.glob(f"*/{_IN_USE}"):
+def _remove_left_by_dead(directory: Path, prefix: str = "") -> None:
+    """Remove what workers have left that were killed: there may be a password in it.
+
+    Args:
+        directory: where it is.
+        prefix: how the names of their directories begin.
+    """
+    for lock in directory.glob(f"{prefix}*/{_IN_USE}"):
         # One that is in use is locked, one that is new will be in a moment, one that has gone has
         # been removed by somebody else.
         with suppress(OSError), lock.open("r+") as file:

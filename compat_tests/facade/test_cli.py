@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -221,6 +222,42 @@ def test_variables_in_config_source_are_read_where_they_are_used(
 
     assert stat.S_IMODE(module.stat().st_mode) == 0o600
     assert done.stdout.split() == ["from-the-environment", "redis://:secret@host"]
+
+
+def test_the_config_of_a_worker_goes_elsewhere_where_the_home_takes_no_files(
+    dagster_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "celery.yaml"
+    path.write_text("execution: {config: {broker: 'redis://:secret@host'}}\n")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    (dagster_home / "dagster_celery").touch()  # no directory can be made there, by root neither
+
+    directory = Path(get_config_dir(str(path)))
+
+    assert directory.parent == temporary
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert "secret" in (directory / "dagster_celery_config.py").read_text()
+    monkeypatch.delenv("DAGSTER_HOME")
+    assert Path(get_config_dir(str(path))).parent == temporary
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(
+        ConfigError, match=r"neither \$DAGSTER_HOME \(not set\) nor a temporary"
+    ) as it:
+        get_config_dir(str(path))
+    assert "secret" not in str(it.value)
+
+
+def test_a_home_that_is_not_there_is_refused_and_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "celery.yaml"
+    path.write_text("execution: {config: {broker: 'redis://host'}}\n")
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "nowhere"))
+    with pytest.raises(ConfigError, match="is not a directory or does not exist"):
+        get_config_dir(str(path))
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_the_config_of_a_worker_that_was_killed_is_removed_by_the_next(

@@ -37,19 +37,26 @@ def start_detached(arguments: Sequence[str], environment: Mapping[str, str], lab
         A sentence with its process id and its log.
 
     Raises:
-        ConfigError: ``$DAGSTER_HOME`` is not set, or no directory that exists; or the worker has
-            ended as it started.
+        ConfigError: ``$DAGSTER_HOME`` is not set, no directory that exists, or one where no log can
+            be written; or the worker has ended as it started.
     """
     home = read_home()
     if home is None:
         raise ConfigError("A background worker logs under $DAGSTER_HOME, which is not set.")
     directory = home / LOG_DIRECTORY
-    directory.mkdir(parents=True, exist_ok=True)
     name = re.sub(r"[^\w.@-]", "_", label)
     log = directory / f"worker-{name}-{os.getpid()}.log"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        output_file = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+    except OSError as error:
+        raise ConfigError(
+            f"Cannot write the log of a background worker, {log}: {error.strerror}. Make "
+            "$DAGSTER_HOME writable, or start the worker in the foreground."
+        ) from None
     ready, tell = os.pipe()
     try:
-        with os.fdopen(os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600), "ab") as output:
+        with os.fdopen(output_file, "ab") as output:
             process = subprocess.Popen(
                 arguments,
                 env={**environment, READY_ENV: str(tell)},
