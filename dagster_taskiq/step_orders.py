@@ -1,14 +1,17 @@
 """What is sent to a worker for a step: its arguments, its queue and its priority."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Any
 
 from dagster._core.definitions.reconstruct import ReconstructableJob
 from dagster._core.execution.context.system import PlanOrchestrationContext
+from dagster._core.execution.plan.handle import ResolvedFromDynamicStepHandle, StepHandle
+from dagster._core.execution.plan.outputs import StepOutputHandle
 from dagster._core.execution.plan.plan import ExecutionPlan
-from dagster._core.execution.plan.state import KnownExecutionState
-from dagster._core.execution.plan.step import ExecutionStep
+from dagster._core.execution.plan.state import KnownExecutionState, PastExecutionState
+from dagster._core.execution.plan.step import ExecutionStep, UnresolvedMappedExecutionStep
 from dagster._grpc.types import ExecuteStepArgs
 from dagster._serdes import pack_value
 
@@ -21,6 +24,9 @@ from dagster_taskiq.executor import TaskiqExecutor
 from dagster_taskiq.older_names import warn_of_run_tags, warn_of_tags
 from dagster_taskiq.settings import Settings
 from dagster_taskiq.task_names import EXECUTE_PLAN
+
+#: The mapping keys of each dynamic output that has come, by the key of its step and its name.
+Mappings = Mapping[str, Mapping[str, Sequence[str] | None]]
 
 
 class StepOrders:
@@ -42,6 +48,7 @@ class StepOrders:
         _check_storage(plan)
         job = context.reconstructable_job
         _warn_of_older_tags(plan, job)
+        self._plan = plan
         self._run_id = context.run_id
         self._run_priority = tags.read_int_tag(context.dagster_run.tags, tags.RUN_PRIORITY_TAG)
         self._queue = settings.queue
@@ -85,7 +92,7 @@ class StepOrders:
             step_keys_to_execute=[step.key],
             instance_ref=self._instance_ref,
             retry_mode=self._retries,
-            known_state=_state_for(step, state),
+            known_state=_state_for(step, self._plan, state),
             print_serialized_events=False,
         )
         return Order(
@@ -130,18 +137,68 @@ def _check_storage(plan: ExecutionPlan) -> None:
         )
 
 
-def _state_for(step: ExecutionStep, state: KnownExecutionState) -> KnownExecutionState:
+def _state_for(
+    step: ExecutionStep, plan: ExecutionPlan, state: KnownExecutionState
+) -> KnownExecutionState:
     """Return the part of the run's state that one step needs: its size does not grow with others.
 
-    A step asks which of its own inputs have been produced, and how often it was tried itself.
+    A step asks which of its own inputs have been produced, in this run or in the ones that it
+    repeats, how often it was tried itself, and which mapped steps it is or depends on.
     """
-    inputs = {
+    inputs = [
         handle
         for step_input in step.step_inputs
         for handle in step_input.get_step_output_handle_dependencies()
-    }
+    ]
+    outputs = (StepOutputHandle(step.key, output.name) for output in step.step_outputs)
     attempts = state.previous_retry_attempts
     return state._replace(
-        ready_outputs=state.ready_outputs & inputs,
+        ready_outputs=state.ready_outputs.intersection(inputs),
         previous_retry_attempts={key: attempts[key] for key in (step.key,) if key in attempts},
+        dynamic_mappings=_mappings_for(step, inputs, plan, state.dynamic_mappings),
+        parent_state=_past_of({*inputs, *outputs}, state.parent_state),
     )
+
+
+def _mappings_for(
+    step: ExecutionStep, inputs: Sequence[StepOutputHandle], plan: ExecutionPlan, mappings: Mappings
+) -> Mappings:
+    """Return the mapping keys of the mapped steps that a step is or depends on.
+
+    A mapped step has one, a step that collects has them all, in their order. Each dynamic output
+    stays, with no keys, so that what else there is downstream of it is resolved as well.
+    """
+    needed: dict[tuple[str, str], dict[str, None]] = {}
+    for handle in (step.handle, *(StepHandle.parse_from_key(each.step_key) for each in inputs)):
+        if not isinstance(handle, ResolvedFromDynamicStepHandle):
+            continue
+        mapped = plan.get_step(handle.unresolved_form)
+        if isinstance(mapped, UnresolvedMappedExecutionStep):
+            source = (mapped.resolved_by_step_key, mapped.resolved_by_output_name)
+            needed.setdefault(source, {})[handle.mapping_key] = None
+    for each in inputs:
+        if each.mapping_key is not None:
+            needed.setdefault((each.step_key, each.output_name), {})[each.mapping_key] = None
+    return {
+        step_key: {
+            # None says that the output was skipped.
+            name: None if keys is None else list(needed.get((step_key, name), ()))
+            for name, keys in outputs.items()
+        }
+        for step_key, outputs in mappings.items()
+    }
+
+
+def _past_of(
+    handles: AbstractSet[StepOutputHandle], past: PastExecutionState | None
+) -> PastExecutionState | None:
+    """Return what earlier runs, of which this one is a re-execution, have produced of some outputs.
+
+    Args:
+        handles: the outputs.
+        past: the run before this one, with the one before that, and so on.
+    """
+    if past is None:
+        return None
+    before = _past_of(handles, past.get_parent_state())
+    return PastExecutionState(past.run_id, past.produced_outputs & handles, before)

@@ -2,7 +2,8 @@
 
 To execute one step, Dagster plans the whole job and then leaves out all other steps, so that a step
 costs the more the more of them there are. In a child the whole plan is made once, for as long as
-nothing that it is made of has changed; what a step has of its own is then put in, in the same way.
+nothing that it is made of has changed, with dynamic outputs of which no mapping key is known. What
+a step has of its own, mapping keys among it, is then put in, in the same way.
 """
 
 from dagster._core.definitions.reconstruct import ReconstructableJob
@@ -13,7 +14,6 @@ from dagster._core.execution.plan.state import KnownExecutionState
 from dagster._core.storage.dagster_run import DagsterRun
 from dagster._core.system_config.objects import ResolvedRunConfig
 from dagster._grpc.types import ExecuteStepArgs
-from dagster._serdes import serialize_value
 
 from dagster_taskiq.kept_for_jobs import KeptForJobs
 
@@ -42,22 +42,20 @@ def plan_of_step(
     """
     state = args.known_state or KnownExecutionState()
     definition = job.get_definition()
-    # Nothing else of the state decides which steps there are.
-    mappings = KnownExecutionState(dynamic_mappings=state.dynamic_mappings)
 
     def make() -> tuple[ExecutionPlan, ResolvedRunConfig]:
-        plan = create_execution_plan(
-            job, run.run_config, known_state=mappings, repository_load_data=load_data
-        )
+        plan = create_execution_plan(job, run.run_config, repository_load_data=load_data)
         return plan, ResolvedRunConfig.build(definition, run.run_config)
 
-    whole, config = _kept.get(
-        definition, run.run_config, make, serialize_value(mappings), load_data
-    )
-    # Making a part of a plan may add to these, where outputs are dynamic.
+    whole, config = _kept.get(definition, run.run_config, make, load_data)
+    # Resolving what depends on dynamic outputs changes these.
     own = whole._replace(
         known_state=state,
         step_dict=dict(whole.step_dict),
         step_dict_by_key=dict(whole.step_dict_by_key),
+        executable_map=dict(whole.executable_map),
+        resolvable_map=dict(whole.resolvable_map),
     )
+    if state.dynamic_mappings:
+        own.resolve(state.dynamic_mappings)
     return own.build_subset_plan(list(args.step_keys_to_execute or ()), definition, config)

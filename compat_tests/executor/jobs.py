@@ -191,6 +191,41 @@ def dynamic() -> None:
     total(fan().map(double).map(double.alias("again")).collect())
 
 
+@op(out={"left": DynamicOut(int), "right": DynamicOut(int, is_required=False)})
+def two_fans() -> Iterator[DynamicOutput[int]]:
+    for number in range(3):
+        yield DynamicOutput(number, output_name="left", mapping_key=f"n{number}")
+
+
+@op(retry_policy=RetryPolicy(max_retries=1))
+def breaks_once(context: OpExecutionContext, number: int) -> int:
+    if context.retry_number == 0:
+        raise ValueError("this once")
+    return number + 1
+
+
+@op(out=DynamicOut(int))
+def fan_of(number: int) -> Iterator[DynamicOutput[int]]:
+    for each in range(number):
+        yield DynamicOutput(each, mapping_key=f"again{each}")
+
+
+@graph
+def chained(number: int) -> int:
+    return breaks_once(double(number))
+
+
+@job(executor_def=taskiq_executor)
+def dynamic_again() -> None:
+    """A fan-out of what another has collected, and one that does not come."""
+    left, right = two_fans()
+    total.alias("none")(right.map(double.alias("dropped")).collect())
+    first = total.alias("first")(left.map(chained).collect())
+    also = left.map(double.alias("also"))
+    add.alias("after")(first, total.alias("as_they_came")(also.collect()))
+    total.alias("last")(fan_of(first).map(double.alias("third")).collect())
+
+
 # Optional outputs.
 
 

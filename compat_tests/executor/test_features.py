@@ -102,6 +102,18 @@ def test_a_dynamic_output_of_nothing_is_collected_as_nothing(
 
 
 @pytest.mark.oldest
+def test_what_a_fan_out_has_collected_fans_out_again(house: House, scratch: Scratch) -> None:
+    outcome = house.run(jobs.dynamic_again, scratch, outputs=["first", "after", "last"])
+    assert outcome.status is SUCCESS
+    first = (0 + 1) + (2 + 1) + (4 + 1)
+    last = 2 * sum(range(first))
+    assert outcome.outputs == {"first": first, "after": first + 6, "last": last}
+    assert outcome.skipped == {"none"}
+    retried = outcome.steps(DagsterEventType.STEP_UP_FOR_RETRY)
+    assert sorted(retried) == [f"chained.breaks_once[n{number}]" for number in range(3)]
+
+
+@pytest.mark.oldest
 def test_a_missing_optional_output_skips_what_needs_it_and_fan_in_takes_what_is_there(
     house: House, scratch: Scratch
 ) -> None:
