@@ -24,8 +24,10 @@ from dagster_taskiq.backends import make_backend
 from dagster_taskiq.backends.base import TaskState, Worker
 from dagster_taskiq.cli import main
 from dagster_taskiq.client import client_for
+from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings import Settings, redact
 from dagster_taskiq.version import __version__
+from dagster_taskiq.worker import fork_server
 from dagster_taskiq.worker.cores import usable_cores
 
 INCLUDE = ("-i", USER_TASKS)
@@ -624,6 +626,16 @@ def test_a_background_worker_whose_home_takes_no_files_says_so_in_one_sentence(
     assert "Cannot write the log of a background worker" in said
     assert "start the worker in the foreground" in said
     assert "Cannot open the broker's file" in run("status").sentence
+
+
+def test_a_worker_whose_children_have_nothing_to_come_from_says_so_in_one_sentence(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails() -> None:
+        raise ConfigError("Cannot start it.")
+
+    monkeypatch.setattr(fork_server, "start", fails)
+    assert run("worker", "start").sentence == "Error: Cannot start it."
 
 
 def test_a_background_worker_that_ends_as_it_starts_is_told_of(

@@ -64,12 +64,12 @@ class _Main(click.Group):
     """The group of commands; as a program it says errors in a sentence and exits with 2."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if sys.argv[1:3] == ["worker", "start"]:
-            fork_server.start()
         if not sys.warnoptions:
             # Whoever types an older command, or has it in a script, is who has to know.
             warnings.simplefilter("default", DagsterCeleryDeprecationWarning)
         try:
+            if sys.argv[1:3] == ["worker", "start"]:
+                fork_server.start()
             return self.main(*args, **kwargs)
         except DagsterTaskiqError as error:
             click.echo(f"Error: {error}", err=True)

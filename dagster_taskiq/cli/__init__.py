@@ -38,10 +38,10 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line; an error of ours is one sentence on stderr and exit code 2."""
-    if sys.argv[1:3] == ["worker", "start"]:
-        # The server from which children are forked imports Dagster as well, beside this process.
-        fork_server.start()
     try:
+        if sys.argv[1:3] == ["worker", "start"]:
+            # The server from which children are forked imports Dagster as well, beside this one.
+            fork_server.start()
         cli()
     except DagsterTaskiqError as error:
         click.echo(f"Error: {error}", err=True)

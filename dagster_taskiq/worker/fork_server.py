@@ -17,6 +17,19 @@ def child(channel: socket.socket, lifeline: socket.socket) -> None:
 
 
 def start() -> None:
-    """Start the server, unless it runs; it imports what children need, and this does not wait."""
+    """Start the server, unless it runs; it imports what children need, and this does not wait.
+
+    Raises:
+        ConfigError: it cannot be started; the text says what it needs.
+    """
     context.set_forkserver_preload(["dagster_taskiq.worker.preload"])
-    forkserver.ensure_running()
+    try:
+        forkserver.ensure_running()
+    except OSError as error:
+        from dagster_taskiq.errors import ConfigError  # noqa: PLC0415
+
+        raise ConfigError(
+            f"Cannot start the process that a worker's children are forked from: {error}. Its "
+            "socket is in the temporary directory ($TMPDIR, else /tmp), which must take files and "
+            "have a short path."
+        ) from None
