@@ -39,6 +39,15 @@ class WorkerLostError(DagsterTaskiqError):
     """The worker that ran the task stopped beating; or the process of a step died under it."""
 
 
+class NoRecordError(DagsterTaskiqError):
+    """The backend knows nothing of a task that was recorded. See that its server keeps its data."""
+
+    @classmethod
+    def of(cls, task_id: str) -> "NoRecordError":
+        """Return the error for one task."""
+        return cls(f"The backend knows nothing of task {task_id}: its record has been lost.")
+
+
 class UnknownTaskError(DagsterTaskiqError):
     """The worker has no task of that name. Start it with ``--include`` naming the module."""
 

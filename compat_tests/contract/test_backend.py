@@ -35,7 +35,7 @@ from dagster_taskiq.backends.base import (
     worker_channel,
 )
 from dagster_taskiq.client import Order, client_for
-from dagster_taskiq.errors import TaskFailedError, TaskRevokedError, WorkerLostError
+from dagster_taskiq.errors import NoRecordError, TaskFailedError, TaskRevokedError, WorkerLostError
 from dagster_taskiq.settings import Settings
 
 pytestmark = pytest.mark.anyio
@@ -185,6 +185,17 @@ async def test_a_task_that_was_not_recorded_may_start(backend: StateBackend) -> 
     known = await the(backend)
     assert (known.state, known.worker, known.step_key) == (TaskState.STARTED, "w1", "step")
     assert await backend.start(replace(TASK, worker="w2")) is TaskState.STARTED
+
+
+async def test_a_task_that_has_to_be_recorded_and_is_not_does_not_start(
+    backend: StateBackend,
+) -> None:
+    with pytest.raises(NoRecordError, match="task t"):
+        await backend.start(TASK, recorded=True)
+    assert await backend.tasks(["t"]) == {}
+    await backend.submitted([TASK])
+    assert await backend.start(TASK, recorded=True) is None
+    assert await backend.start(replace(TASK, worker="w2"), recorded=True) is TaskState.STARTED
 
 
 @pytest.mark.parametrize("recorded", [True, False])
@@ -574,6 +585,14 @@ async def test_a_result_of_someone_who_is_not_the_owner_is_dropped_with_a_word(
     assert await backend.load_result("t") is None
 
 
+async def test_the_end_of_a_step_whose_record_is_lost_is_told_to_its_run(
+    backend: StateBackend,
+) -> None:
+    await backend.set_result("t", result_of(None, **{RUN_LABEL: "run", STEP_LABEL: "step"}))
+    assert await ends_posted(backend) == [{"task": "t", "state": "SUCCESS"}]
+    assert await backend.tasks(["t"]) == {}
+
+
 async def test_taskiq_waits_for_a_result_on_this_backend(
     backend: StateBackend, other: StateBackend
 ) -> None:
@@ -704,17 +723,18 @@ async def test_a_result_that_is_gone_is_no_result_of_none(settings: Settings) ->
         assert not (await backend.get_result(TASK.id)).is_err  # a step never has one
 
 
-@pytest.mark.parametrize("broker_kind", ["embedded", "memory"], indirect=True)
+@pytest.mark.parametrize("broker_kind", ["embedded", "redis", "memory"], indirect=True)
 async def test_what_has_expired_is_swept_and_what_has_not_ended_stays(
     settings: Settings,
 ) -> None:
     async with opened(replace(settings, result_ttl=0.001)) as backend:
         await store(backend, result_of("old"), "old")
+        await backend.submitted([replace(TASK, id="waiting")])
         await started(backend)
 
         async def swept() -> bool:
             await backend.sweep()
-            return list(await backend.tasks(["old", "t"])) == ["t"]
+            return list(await backend.tasks(["old", "t", "waiting"])) == ["t", "waiting"]
 
         await eventually_async(swept)
         assert await backend.load_result("old") is None
@@ -744,9 +764,10 @@ async def test_a_task_that_never_ends_leaves_the_embedded_file_a_month_after_its
         assert sorted(left) == ["running", "young"]
 
 
-async def test_every_key_on_redis_expires_but_those_of_the_workers(
+async def test_on_redis_nothing_expires_that_says_whether_a_task_may_start(
     redis_server: RedisServer,
 ) -> None:
+    """A server that evicts deletes what has an expiry; all else is swept when its time has come."""
     client = redis.Redis.from_url(redis_server.url)
     async with opened(Settings(broker=redis_server.url, result_ttl=100)) as backend:
         await backend.submitted([replace(TASK, id="waiting")])
@@ -757,15 +778,24 @@ async def test_every_key_on_redis_expires_but_those_of_the_workers(
         await backend.finish(TASK, TaskState.SUCCESS, "", None)
         await backend.post("c", {"n": 1})
         await backend.beat(worker("w1", "running", "unheard-of"))
-    left = {key.decode(): client.ttl(key) for key in client.keys("*")}
-    assert {name for name, ttl in left.items() if ttl < 0} == {
-        "dagster-taskiq:workers",
-        "dagster-taskiq:worker-bodies",
-    }
-    for name in ("result:done", "task:done", "task:revoked", "task:t"):
-        assert 0 < left[f"dagster-taskiq:{name}"] <= 100
-    for name in ("task:waiting", "task:running", "task:unheard-of"):
-        assert left[f"dagster-taskiq:{name}"] > 86400
+        left = {key.decode(): client.ttl(key) for key in client.keys("*")}
+        assert {name.split(":")[1] for name, ttl in left.items() if ttl >= 0} == {"mail"}
+        now = client.time()[0]
+        times = client.zrange("dagster-taskiq:forget-tasks-at", 0, -1, withscores=True)
+        keeps = {name.decode(): at - now for name, at in times}
+        for name in ("done", "revoked", "t"):
+            assert 0 < keeps.pop(name) <= 101
+        assert sorted(keeps) == ["running", "unheard-of", "waiting"]
+        assert min(keeps.values()) > 86400
+        # What is forgotten by hand, or swept, leaves nothing behind.
+        await backend.forget(["done"])
+        for name in keeps:
+            client.zadd("dagster-taskiq:forget-tasks-at", {name: 1})
+        await backend.sweep()
+        assert sorted(await backend.tasks(["done", "revoked", "t", *keeps])) == ["revoked", "t"]
+        assert await backend.load_result("done") is None
+        left_times = client.zrange("dagster-taskiq:forget-tasks-at", 0, -1)
+        assert sorted(left_times) == [b"revoked", b"t"]
 
 
 async def test_a_redis_that_lost_its_data_learns_from_the_next_beat_what_runs(

@@ -18,6 +18,7 @@ from taskiq import TaskiqResult
 from taskiq.abc.result_backend import AsyncResultBackend
 from taskiq.exceptions import ResultGetError, SecurityError
 
+from dagster_taskiq.connections.eviction import Eviction
 from dagster_taskiq.errors import (
     ChildDiedError,
     TaskFailedError,
@@ -156,6 +157,10 @@ class Worker:
             return "draining"
         return "busy" if self.running else "idle"
 
+    def runs(self, task_id: str) -> bool:
+        """Whether it is alive, and said with its last heartbeat that it runs a task."""
+        return not self.is_lost and any(each.id == task_id for each in self.running)
+
     @property
     def silence(self) -> str:
         """One sentence on how long it has been silent, for whoever asks why a task was given up."""
@@ -218,17 +223,30 @@ class StateBackend(AsyncResultBackend[Any]):
     async def ping(self) -> None:
         """Return when the server answered; raise one of ``connection_errors`` when it did not."""
 
+    async def eviction(self) -> Eviction | None:
+        """Return how the server deletes what is kept here, where it does that to make room."""
+        return None
+
     @abstractmethod
     async def submitted(self, tasks: Sequence[Task]) -> None:
         """Record tasks as WAITING; one that is already known stays as it is."""
 
     @abstractmethod
-    async def start(self, task: Task) -> TaskState | None:
+    async def start(self, task: Task, *, recorded: bool = False) -> TaskState | None:
         """Record that ``task.worker`` starts the task: at most one call ever succeeds.
+
+        Args:
+            task: which one, and who starts it.
+            recorded: start it only if something is known of it. A task that was recorded when it
+                was sent, and is unknown now, may have been started, or have ended, before its
+                record was lost.
 
         Returns:
             ``None`` when the task is now the caller's; else the state that forbids it (STARTED
             or a final one for a message delivered twice, REVOKED for a cancelled task).
+
+        Raises:
+            NoRecordError: nothing is known of the task, with ``recorded``; nothing has changed.
         """
 
     @abstractmethod
@@ -330,6 +348,9 @@ class StateBackend(AsyncResultBackend[Any]):
                     logger.warning(
                         "Dropped the result of task %s: it is no longer this worker's.", task_id
                     )
+                    if task.loop_channel:
+                        # Where its record was lost, its loop waits for nothing else.
+                        await self.post(task.loop_channel, end_mail(task, state))
                 return
             except self.connection_errors as problem:
                 logger.warning(

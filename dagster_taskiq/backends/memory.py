@@ -35,9 +35,10 @@ class MemoryBackend(StateBackend):
         for task in tasks:
             transitions.submit(self.connection.tasks, task, time.time())
 
-    async def start(self, task: Task) -> TaskState | None:
+    async def start(self, task: Task, *, recorded: bool = False) -> TaskState | None:
         """Change WAITING to STARTED."""
-        refused = transitions.start(self.connection.tasks, task, time.time())
+        tasks = self.connection.tasks
+        refused = transitions.start(tasks, task, time.time(), recorded=recorded)
         self.connection.changed()
         return refused
 

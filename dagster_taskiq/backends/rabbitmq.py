@@ -93,12 +93,13 @@ class RabbitBackend(StateBackend):
 
             await self._registers.change(shard, submit)
 
-    async def start(self, task: Task) -> TaskState | None:
+    async def start(self, task: Task, *, recorded: bool = False) -> TaskState | None:
         """Change WAITING to STARTED."""
-        return await self._registers.change(
-            task_shard(task.id),
-            lambda record: transitions.start(self._table(record), task, time.time()),
-        )
+
+        def start(record: Record) -> TaskState | None:
+            return transitions.start(self._table(record), task, time.time(), recorded=recorded)
+
+        return await self._registers.change(task_shard(task.id), start)
 
     async def finish(self, task: Task, state: TaskState, error: str, result: bytes | None) -> bool:
         """Change STARTED to a final state.

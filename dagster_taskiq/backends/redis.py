@@ -1,8 +1,12 @@
-"""The backend on Redis or Valkey: keys with expiry, and a stream for each channel of mail.
+"""The backend on Redis or Valkey: a hash for each task, and a stream for each channel of mail.
 
 What a task may become is decided by scripts, so that two workers, or a worker and the loop that
 gave it up, never both succeed. taskiq-redis's result backend writes a result and nothing else;
-here the result and the state change together, as JSON and with an expiry.
+here the result and the state change together, as JSON.
+
+What is known of a task has no expiry of Redis's own: a server that evicts (``maxmemory-policy
+volatile-*``) deletes keys that have one long before their time, and a task whose start is forgotten
+would be started again. A sorted set says when each task may be forgotten, and workers sweep.
 """
 
 import json
@@ -23,7 +27,9 @@ from dagster_taskiq.backends.base import (
     Worker,
     end_mail,
 )
+from dagster_taskiq.connections.eviction import Eviction
 from dagster_taskiq.connections.redis import RedisConnection, as_away
+from dagster_taskiq.errors import NoRecordError
 from dagster_taskiq.settings import Settings
 
 _LUA = Path(__file__).with_name("lua")
@@ -54,18 +60,24 @@ class RedisBackend(StateBackend):
         """Ask the server."""
         await self.connection.ping()
 
+    async def eviction(self) -> Eviction | None:
+        """Ask the server."""
+        return await self.connection.eviction()
+
     async def submitted(self, tasks: Sequence[Task]) -> None:
         """Set the hashes that are missing."""
         for first in range(0, len(tasks), CHUNK):
             chunk = tasks[first : first + CHUNK]
+            keys = [self._forget_key, *(self._task_key(task.id) for task in chunk)]
             args: list[Any] = [UNFINISHED_SECONDS]
             for task in chunk:
-                args += [task.name, task.queue, task.run_id, task.step_key]
-            await self._script("submitted", [self._task_key(task.id) for task in chunk], args)
+                args += [task.id, task.name, task.queue, task.run_id, task.step_key]
+            await self._script("submitted", keys, args)
 
-    async def start(self, task: Task) -> TaskState | None:
+    async def start(self, task: Task, *, recorded: bool = False) -> TaskState | None:
         """Run the start script; the client library asks again where the answer gets lost."""
         args = [
+            task.id,
             UNFINISHED_SECONDS,
             task.worker,
             task.name,
@@ -73,8 +85,11 @@ class RedisBackend(StateBackend):
             task.run_id,
             task.step_key,
             uuid.uuid4().hex,
+            "1" if recorded else "",
         ]
-        state = await self._script("start", [self._task_key(task.id)], args)
+        state = await self._script("start", [self._task_key(task.id), self._forget_key], args)
+        if state == b"UNKNOWN":
+            raise NoRecordError.of(task.id)
         return TaskState(state.decode()) if state else None
 
     async def finish(self, task: Task, state: TaskState, error: str, result: bytes | None) -> bool:
@@ -82,11 +97,13 @@ class RedisBackend(StateBackend):
         keep = max(1, int(self.settings.result_ttl))
         keys = [
             self._task_key(task.id),
+            self._forget_key,
             self._mail_key(task.loop_channel) if task.loop_channel else "",
             self._result_key(task.id) if result is not None else "",
         ]
         mail = json.dumps(end_mail(task, state))
         args = [
+            task.id,
             task.worker,
             state.value,
             error,
@@ -103,8 +120,9 @@ class RedisBackend(StateBackend):
         keep = max(1, int(self.settings.result_ttl))
         started = {}
         for task_id in task_ids:
+            keys = [self._task_key(task_id), self._forget_key]
             state, worker, run_id, step_key = await self._script(
-                "revoke", [self._task_key(task_id)], [reason, keep]
+                "revoke", keys, [task_id, reason, keep]
             )
             if state == TaskState.STARTED.value.encode():
                 started[task_id] = worker.decode()
@@ -129,7 +147,7 @@ class RedisBackend(StateBackend):
 
     async def beat(self, worker: Worker) -> list[str]:
         """Run the beat script."""
-        keys = [self._key("workers"), self._key("worker-bodies")]
+        keys = [self._key("workers"), self._key("worker-bodies"), self._forget_key]
         args: list[Any] = [worker.id, worker.dumps(), UNFINISHED_SECONDS, KEEP_SECONDS]
         for each in worker.running:
             keys.append(self._task_key(each.id))
@@ -164,7 +182,7 @@ class RedisBackend(StateBackend):
         async with self.connection.client.pipeline(transaction=False) as pipeline:
             pipeline.xadd(key, {"body": json.dumps(body)}, maxlen=MAIL_LENGTH, approximate=True)
             pipeline.expire(key, KEEP_SECONDS)
-            with as_away():
+            with as_away(self.connection.shown):
                 await pipeline.execute()
 
     async def collect(self, channel: str, after: str, timeout: float) -> list[Mail]:
@@ -190,7 +208,13 @@ class RedisBackend(StateBackend):
         for first in range(0, len(task_ids), CHUNK):
             chunk = task_ids[first : first + CHUNK]
             keys = [key for each in chunk for key in (self._task_key(each), self._result_key(each))]
-            await self._script("forget", keys, [])
+            await self._script("forget", [self._forget_key, *keys], list(chunk))
+
+    async def sweep(self) -> None:
+        """Run the sweep script until nothing is due."""
+        args = [self.settings.prefix, CHUNK]
+        while await self._script("sweep", [self._forget_key], args) == CHUNK:
+            pass
 
     async def _script(self, name: str, keys: list[str], args: list[Any]) -> Any:
         return await self.connection.script(_LUA / f"{name}.lua", keys, args)
@@ -200,6 +224,10 @@ class RedisBackend(StateBackend):
 
     def _result_key(self, task_id: str) -> str:
         return self._key("result", task_id)
+
+    @property
+    def _forget_key(self) -> str:
+        return self._key("forget-tasks-at")
 
     def _mail_key(self, channel: str) -> str:
         return self._key("mail", channel)

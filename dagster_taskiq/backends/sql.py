@@ -22,6 +22,7 @@ from dagster_taskiq.backends.base import (
 )
 from dagster_taskiq.connections import sql
 from dagster_taskiq.connections.sql import SqlConnection
+from dagster_taskiq.errors import NoRecordError
 from dagster_taskiq.settings import Settings
 
 #: A channel is cut to its length at every so many mails on the server.
@@ -64,12 +65,14 @@ class SqlBackend(StateBackend):
 
         await self.connection.write(work)
 
-    async def start(self, task: Task) -> TaskState | None:
+    async def start(self, task: Task, *, recorded: bool = False) -> TaskState | None:
         """Update the row from WAITING to STARTED, or insert it so."""
         now = time.time()
 
         def work(connection: Connection) -> TaskState | None:
             known = _select(connection, [task.id]).get(task.id)
+            if known is None and recorded:
+                raise NoRecordError.of(task.id)
             if known is None:
                 row = {**self._row(task, now), "state": TaskState.STARTED.value, "started_at": now}
                 connection.execute(sql.tasks.insert(), row)

@@ -8,6 +8,7 @@ from collections.abc import MutableMapping
 from dataclasses import replace
 
 from dagster_taskiq.backends.base import Running, Task, TaskState
+from dagster_taskiq.errors import NoRecordError
 
 TaskTable = MutableMapping[str, Task]
 
@@ -18,8 +19,14 @@ def submit(tasks: TaskTable, task: Task, now: float) -> None:
         tasks[task.id] = replace(task, submitted_at=now)
 
 
-def start(tasks: TaskTable, task: Task, now: float) -> TaskState | None:
-    """Change WAITING, or unknown, to STARTED by ``task.worker``; else return the state it has."""
+def start(tasks: TaskTable, task: Task, now: float, *, recorded: bool = False) -> TaskState | None:
+    """Change WAITING, or unknown, to STARTED by ``task.worker``; else return the state it has.
+
+    Raises:
+        NoRecordError: it is unknown, with ``recorded``.
+    """
+    if recorded and task.id not in tasks:
+        raise NoRecordError.of(task.id)
     known = tasks.get(task.id) or replace(task, submitted_at=now)
     if known.state is not TaskState.WAITING:
         return known.state

@@ -17,6 +17,7 @@ from typing import Protocol
 from pydantic import ValidationError
 from taskiq import AckableMessage, AsyncBroker, BrokerMessage
 
+from dagster_taskiq.connections.eviction import Eviction
 from dagster_taskiq.errors import ConfigError, DagsterTaskiqError
 from dagster_taskiq.settings import Settings
 from dagster_taskiq.timing import DELAY_LABEL, check_times, read_time
@@ -211,6 +212,10 @@ class QueueBroker(AsyncBroker):
     @abstractmethod
     async def ping(self) -> None:
         """Return when the server answered; raise one of ``connection_errors`` when it did not."""
+
+    async def eviction(self) -> Eviction | None:
+        """Return how the server deletes messages, where it does that to make room."""
+        return None
 
     @abstractmethod
     async def put_all(self, messages: Sequence[Outgoing]) -> None:

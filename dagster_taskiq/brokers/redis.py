@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from dagster_taskiq.brokers.base import Delivery, Outgoing, QueueBroker, QueueDepth
+from dagster_taskiq.connections.eviction import Eviction
 from dagster_taskiq.connections.redis import RedisConnection
 from dagster_taskiq.settings import Settings
 
@@ -41,6 +42,10 @@ class RedisBroker(QueueBroker):
     async def ping(self) -> None:
         """Ask the server."""
         await self.connection.ping()
+
+    async def eviction(self) -> Eviction | None:
+        """Ask the server."""
+        return await self.connection.eviction()
 
     async def put_all(self, messages: Sequence[Outgoing]) -> None:
         """Add to the streams, at once; as durable as the server's own settings make it."""

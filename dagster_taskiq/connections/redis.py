@@ -10,10 +10,13 @@ from urllib.parse import urlsplit
 
 from redis.asyncio import Redis, Sentinel
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import MasterNotFoundError
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     AuthorizationError,
+    ClusterCrossSlotError,
     ClusterDownError,
     ConnectionError,
     NoPermissionError,
@@ -24,6 +27,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from dagster_taskiq.connections.eviction import Eviction
 from dagster_taskiq.connections.sentinel_urls import read_sentinel_url
 from dagster_taskiq.connections.unawaited import look_at
 from dagster_taskiq.errors import ConfigError
@@ -43,6 +47,11 @@ NOT_NOW = re.compile(r"\b(OOM|READONLY|MISCONF|NOREPLICAS|MASTERDOWN|CLUSTERDOWN
 
 #: What the server says to a client that it does not let in.
 REFUSALS = (AuthenticationError, AuthorizationError, NoPermissionError)
+
+#: What a node of a cluster answers about keys that it does not hold, or not all of them.
+NOT_HERE = (AskError, ClusterCrossSlotError)
+#: How a node says so of the keys of a script, for which redis-py has no class.
+NOT_HERE_TEXT = re.compile(r"\b(CROSSSLOT|MOVED|cluster node)\b")
 
 _UNREADABLE = (
     "its host or port cannot be read. In a user name or password, special characters have to be "
@@ -115,10 +124,11 @@ class RedisConnection:
             self._scripts.clear()
 
     async def ping(self) -> None:
-        """Return when the server answered.
+        """Return when the server answered, and may serve.
 
         Raises:
-            ConfigError: it answered that it does not let us in, or does not know an option.
+            ConfigError: it answered that it does not let us in, or does not know an option; or it
+                is a node of a cluster.
             ConnectionError, TimeoutError, OSError: it did not answer.
         """
         try:
@@ -136,6 +146,28 @@ class RedisConnection:
                 f"An option for {self.shown} is wrong: {error}. Options are passed to redis-py's "
                 "connection, see its documentation for their names."
             ) from None
+        if (await self._info("cluster")).get("cluster_enabled"):
+            raise _is_cluster(self.shown)
+
+    async def eviction(self) -> Eviction | None:
+        """Return how the server deletes keys of ours when it is full; ``None`` if it does not.
+
+        A policy ``volatile-...`` deletes keys that have an expiry, and none does that matters.
+        """
+        memory = await self._info("memory")
+        policy, max_memory = str(memory.get("maxmemory_policy", "")), memory.get("maxmemory", 0)
+        if not policy.startswith("allkeys") or not max_memory:
+            return None
+        evicted = (await self._info("stats")).get("evicted_keys", 0)
+        return Eviction(self.shown, policy, int(max_memory), int(evicted))
+
+    async def _info(self, section: str) -> dict[str, Any]:
+        """Return what the server says of itself; nothing where it does not let us ask."""
+        try:
+            with as_away(self.shown):
+                return dict(await cast(Any, self.client.info(section)))
+        except ResponseError:  # a managed server, a proxy, or a user who may not
+            return {}
 
     async def script(
         self, path: Path, keys: list[str], args: list[Any], needs: Path | None = None
@@ -153,7 +185,7 @@ class RedisConnection:
             files = [each for each in (needs, path) if each is not None]
             text = "\n".join(each.read_text() for each in files)  # a few lines, read once
             script = self._scripts[path] = self.client.register_script(text)
-        with as_away():
+        with as_away(self.shown):
             return await _in_own_task(script(keys=keys, args=args))
 
     async def read_streams(
@@ -166,7 +198,7 @@ class RedisConnection:
             seconds: how long to wait; not at all for 0, and never longer than ``BLOCK_SECONDS``.
         """
         block = int(min(seconds, BLOCK_SECONDS) * 1000)
-        with as_away():
+        with as_away(self.shown):
             read = self.client.xread(cast(Any, after), block=block if block > 0 else None)
             reply = await _in_own_task(cast(Any, read))
         return stream_pairs(reply)
@@ -178,7 +210,7 @@ class RedisConnection:
             lists: their names.
             seconds: how long to wait, but never longer than ``BLOCK_SECONDS``.
         """
-        with as_away():
+        with as_away(self.shown):
             popped = self.client.blpop(list(lists), timeout=min(seconds, BLOCK_SECONDS))
             await _in_own_task(cast(Any, popped))
 
@@ -211,10 +243,12 @@ class RedisConnection:
 
     def _sentinel_master(self, retry: Retry) -> "Redis":
         url = read_sentinel_url(self.url)
-        sentinel = Sentinel(
+        sentinel = _Sentinels(  # type: ignore[no-untyped-call] # redis-py leaves it so
             url.sentinels,
             sentinel_kwargs={
                 "socket_timeout": self._options["socket_connect_timeout"],
+                # The client library's own would take seconds to say that one is not there.
+                "retry": retry,
                 **url.sentinel_options,
             },
             **{**self._options, "retry": retry, **url.options},
@@ -222,9 +256,59 @@ class RedisConnection:
         return cast("Redis", sentinel.master_for(url.master))
 
 
+class _Sentinels(Sentinel):
+    """The client library's sentinels, with errors that name them and say what is wrong."""
+
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        """Ask one after the other where the master is (the client library's own hook).
+
+        Raises:
+            MasterNotFoundError: none of them answers and knows the master.
+            ConfigError: one of them is no sentinel.
+        """
+        try:
+            host, port = await super().discover_master(service_name)
+        except MasterNotFoundError as error:
+            # The library shows each client with all its connection's options.
+            text = str(error)
+            for each in self.sentinels:
+                text = text.replace(str(each), _address_of(each))
+            raise MasterNotFoundError(text) from None
+        except (*REFUSALS, ConnectionError):
+            raise
+        except ResponseError as error:
+            asked = ", ".join(map(_address_of, self.sentinels))
+            raise ConfigError(
+                f"A sentinel URL names servers that are no sentinels ({asked}): "
+                f"{str(error).partition(',')[0]}."
+            ) from None
+        return host, port
+
+
+def _address_of(sentinel: "Redis") -> str:
+    options = sentinel.connection_pool.connection_kwargs
+    host = str(options["host"])
+    return f"{f'[{host}]' if ':' in host else host}:{options['port']}"
+
+
+def _is_cluster(shown: str) -> ConfigError:
+    return ConfigError(
+        f"{shown} is a Redis Cluster, which cannot be used: it spreads over its nodes what has to "
+        "change together. Use a Redis or Valkey without cluster mode (where it has to survive its "
+        "machine, with replicas and sentinels, redis+sentinel://), or another broker."
+    )
+
+
 @contextmanager
-def as_away() -> Iterator[None]:
-    """Raise what a server answers that cannot serve now as one of a connection's ``errors``."""
+def as_away(shown: str) -> Iterator[None]:
+    """Raise what a server answers that cannot serve now as one of a connection's ``errors``.
+
+    Args:
+        shown: the server's URL, without its password.
+
+    Raises:
+        ConfigError: the server is a node of a cluster, and can never serve.
+    """
     try:
         yield
     except RedisConnection.errors:
@@ -232,6 +316,8 @@ def as_away() -> Iterator[None]:
     except ResponseError as error:
         if NOT_NOW.search(str(error)):
             raise ConnectionError(str(error)) from error
+        if isinstance(error, NOT_HERE) or NOT_HERE_TEXT.search(str(error)):
+            raise _is_cluster(shown) from None
         raise
 
 

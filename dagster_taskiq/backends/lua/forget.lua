@@ -1,6 +1,10 @@
 -- Delete what is known of tasks that have ended.
--- KEYS  task (hash) and result (string) of each
-for i = 1, #KEYS, 2 do
+-- KEYS  1 when to forget each task (sorted set)  2.. task (hash) and result (string) of each
+-- ARGV  id of each
+for i = 2, #KEYS, 2 do
   local state = redis.call('HGET', KEYS[i], 'state')
-  if state ~= 'WAITING' and state ~= 'STARTED' then redis.call('DEL', KEYS[i], KEYS[i + 1]) end
+  if state ~= 'WAITING' and state ~= 'STARTED' then
+    redis.call('DEL', KEYS[i], KEYS[i + 1])
+    redis.call('ZREM', KEYS[1], ARGV[i / 2])
+  end
 end

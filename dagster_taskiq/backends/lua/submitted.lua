@@ -1,12 +1,13 @@
 -- Record tasks as WAITING, unless they are known.
--- KEYS  one task (hash) each    ARGV  1 seconds to keep  2.. name, queue, run, step of each
+-- KEYS  1 when to forget each task (sorted set)  2.. one task (hash) each
+-- ARGV  1 seconds to keep  2.. id, name, queue, run, step of each
 local now = redis.call('TIME')
 now = now[1] .. '.' .. string.format('%06d', now[2])
-for i, key in ipairs(KEYS) do
-  if redis.call('EXISTS', key) == 0 then
-    local at = 2 + (i - 1) * 4
-    redis.call('HSET', key, 'state', 'WAITING', 'name', ARGV[at], 'queue', ARGV[at + 1],
-               'run_id', ARGV[at + 2], 'step_key', ARGV[at + 3], 'submitted_at', now)
-    redis.call('EXPIRE', key, ARGV[1])
+for i = 2, #KEYS do
+  if redis.call('EXISTS', KEYS[i]) == 0 then
+    local at = 2 + (i - 2) * 5
+    redis.call('HSET', KEYS[i], 'state', 'WAITING', 'name', ARGV[at + 1], 'queue', ARGV[at + 2],
+               'run_id', ARGV[at + 3], 'step_key', ARGV[at + 4], 'submitted_at', now)
+    redis.call('ZADD', KEYS[1], now + ARGV[1], ARGV[at])
   end
 end
