@@ -30,10 +30,14 @@ HOST_ENV = "DAGSTER_CELERY_BROKER_HOST"
 RABBIT_SCRIPTS = Path("/usr/lib/rabbitmq/bin")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_port(most: int = 65535) -> int:
+    """Return a port that nobody listens on, with a number that is not too high."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port <= most:
+            return port
 
 
 class RedisServer:
@@ -43,7 +47,8 @@ class RedisServer:
         self.binary = binary
         self.directory = directory
         self.arguments = arguments
-        self.port = free_port()
+        # The nodes of a cluster talk to each other on a port 10,000 above.
+        self.port = free_port(55535 if "--cluster-enabled" in arguments else 65535)
         self.process: subprocess.Popen[bytes] | None = None
 
     @property

@@ -32,6 +32,7 @@ from dagster_taskiq.backends.base import (
     worker_channel,
 )
 from dagster_taskiq.brokers.base import PRIORITY_LABEL, QUEUE_LABEL, QueueBroker, QueueDepth
+from dagster_taskiq.connections.eviction import Eviction
 from dagster_taskiq.errors import BrokerUnreachableError
 from dagster_taskiq.settings import Settings, redact, scheme_of
 from dagster_taskiq.timing import DELAY_LABEL, EXPIRED, EXPIRES_AT_LABEL, has_expired
@@ -202,11 +203,7 @@ class Client:
         first_seen: dict[str, float] = {}
         while True:
             alive = [worker for worker in self.workers() if not worker.is_lost]
-            found = [
-                worker.id
-                for worker in alive
-                if any(running.id == task_id for running in worker.running)
-            ]
+            found = [worker.id for worker in alive if worker.runs(task_id)]
             for worker_id in found:
                 self.tell(worker_id, command(Command.REVOKE, task=task_id, reason=reason))
             if found or not begun:
@@ -278,6 +275,14 @@ class Client:
                 return worker
             worker = found
         return None
+
+    def evictions(self) -> dict[str, Eviction]:
+        """Return how servers delete messages or records to make room, by URL; of those that do."""
+
+        async def look() -> list[Eviction | None]:
+            return [await self.broker.eviction(), await self.backend.eviction()]
+
+        return {each.server: each for each in self._call(look) if each is not None}
 
     def depths(self) -> list[QueueDepth]:
         """Return what waits in each queue."""

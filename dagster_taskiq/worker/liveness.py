@@ -13,6 +13,7 @@ from collections.abc import Callable
 import anyio
 
 from dagster_taskiq.backends.base import StateBackend, Worker
+from dagster_taskiq.errors import DagsterTaskiqError
 from dagster_taskiq.worker.background import tell_ready
 from dagster_taskiq.worker.pool import Pool
 
@@ -83,6 +84,10 @@ class Liveness:
                     logger.warning("Cannot beat: the backend does not answer (%s).", error)
                 away = True
                 await asyncio.sleep(min(RETRY_SECONDS, self._interval))
+                continue
+            except DagsterTaskiqError as error:
+                logger.error("Cannot beat: %s", error)  # noqa: TRY400 - it says what to do
+                await asyncio.sleep(self._interval)
                 continue
             except Exception:
                 # Nobody waits for this coroutine: if it ended, the worker would look alive to

@@ -8,7 +8,7 @@ an idle loop.
 import asyncio
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from taskiq import TaskiqMessage, TaskiqResult
 from taskiq.acks import AckableMessage, AckController, AcknowledgeType
 from taskiq.receiver import Receiver
 
+from dagster_taskiq.backends.base import StateBackend
 from dagster_taskiq.brokers.base import RECONNECT_SECONDS, QueueBroker
 from dagster_taskiq.errors import DagsterTaskiqError
 from dagster_taskiq.settings import redact
@@ -122,24 +123,34 @@ class _Runner:
             await receiver.listen(self._finish)
         finally:
             await broker.shutdown()
+            await self._service.backend.shutdown()
             await broker.connection.close()
         logger.info("Worker %s has ended.", self._options.name)
         return 1 if self._stopped_tasks else 0
 
     async def _reach_servers(self) -> bool:
-        """Wait until the broker answers; ``False`` when told to end before it did."""
+        """Wait until broker and backend answer; ``False`` when told to end before they did."""
+        broker, backend = self._broker, self._service.backend
+        settings = broker.settings
+        return await self._reach(
+            f"broker {redact(settings.broker)}", broker, broker.connection.open
+        ) and await self._reach(f"backend {redact(settings.backend_url)}", backend, backend.startup)
+
+    async def _reach(
+        self, shown: str, server: QueueBroker | StateBackend, connect: Callable[[], Awaitable[None]]
+    ) -> bool:
+        """Connect to a server, however long it is away; ``False`` when told to end before."""
         delay = RECONNECT_SECONDS[0]
         is_open = False
         while not self._finish.is_set():
             try:
                 if not is_open:
-                    await self._broker.connection.open()
+                    await connect()
                     is_open = True
-                await self._broker.ping()
-            except self._broker.connection_errors as error:
-                shown = redact(self._broker.settings.broker)
+                await server.ping()
+            except server.connection_errors as error:
                 logger.warning(
-                    "Cannot reach the broker %s (%s). Trying again in %.1f s.", shown, error, delay
+                    "Cannot reach the %s (%s). Trying again in %.1f s.", shown, error, delay
                 )
                 try:
                     await asyncio.wait_for(self._finish.wait(), delay)
