@@ -20,6 +20,7 @@ from dagster_celery._door import door
 from dagster_celery.make_app import make_app
 from dagster_taskiq.backends.base import Mail, Task, TaskState, Worker, end_mail
 from dagster_taskiq.client import Client, Order, client_for
+from dagster_taskiq.connections.eviction import Eviction
 from dagster_taskiq.errors import TaskRevokedError
 from dagster_taskiq.event_log import ends_step
 from dagster_taskiq.executor import TaskiqExecutor
@@ -150,6 +151,10 @@ class _SubmittingClient:
     def is_empty(self, queue: str) -> bool:
         """Return whether nothing of a queue of the client's waits."""
         return self.client.is_empty(queue)
+
+    def evictions(self) -> dict[str, Eviction]:
+        """Return how the client's servers delete what is theirs to keep."""
+        return self.client.evictions()
 
     def close_channel(self, channel: str) -> None:
         """Delete the mail of a channel."""

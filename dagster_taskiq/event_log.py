@@ -1,5 +1,7 @@
 """Dagster's event log, as the loop of a run reads it."""
 
+import os
+import socket
 import sqlite3
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
@@ -9,14 +11,18 @@ from pathlib import Path
 
 from dagster import DagsterEvent
 from dagster._core.event_api import EventLogCursor
-from dagster._core.events import DagsterEventType
+from dagster._core.events import DagsterEventType, EngineEventData
 from dagster._core.instance import DagsterInstance
 from dagster._core.storage.event_log import SqliteEventLogStorage
+
+from dagster_taskiq.performing import current_message
 
 #: How many events are read from the event log at a time.
 EVENTS_AT_ONCE = 1000
 #: The types of all events of Dagster's: the log also has what ops print by ``context.log``.
 ALL_TYPES = frozenset(DagsterEventType)
+#: The types of the events with which a step's task begins, and a run's.
+_BEGINNINGS = frozenset({DagsterEventType.STEP_WORKER_STARTED, DagsterEventType.ENGINE_EVENT})
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,37 @@ class EventTail:
         self._cursor = EventLogCursor.from_storage_id(max(at, back)).to_string()
         oldest = max(at, back)
         self._seen = {storage_id for storage_id in self._seen if storage_id > oldest}
+
+
+def beginning(worker: str) -> dict[str, str]:
+    """Return what the event with which a task begins in this process says of it, as metadata.
+
+    Args:
+        worker: the name of the worker to which this process belongs.
+    """
+    message = current_message()
+    return {
+        "worker": worker,
+        "host": socket.gethostname(),
+        "pid": str(os.getpid()),
+        "task_id": message.task_id if message else "",
+    }
+
+
+def begun_task(event: DagsterEvent) -> str:
+    """Return the id of the task of which an event says that it has begun; empty for others."""
+    data = event.event_specific_data
+    if event.event_type not in _BEGINNINGS or not isinstance(data, EngineEventData):
+        return ""
+    # An event of the launcher names the task that it has sent, and no process.
+    task_id = data.metadata.get("task_id") if "pid" in data.metadata else None
+    return str(task_id.value) if task_id is not None else ""
+
+
+def begun_tasks(instance: DagsterInstance, run_id: str) -> Iterator[str]:
+    """Yield the ids of the tasks of which the log of a run says that they have begun."""
+    for tailed in EventTail(instance, run_id).read(_BEGINNINGS):
+        yield begun_task(tailed.event)
 
 
 def ends_step(event: DagsterEvent) -> bool:

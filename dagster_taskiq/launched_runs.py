@@ -27,6 +27,7 @@ from dagster_taskiq.client import Client, Order, client_for
 from dagster_taskiq.code_location import lines_of, source_of, working_directory_of
 from dagster_taskiq.dagster_internals.temporary_instance import note_on_temporary_home
 from dagster_taskiq.errors import BrokerUnreachableError
+from dagster_taskiq.evicting_servers import said_of_evictions, warn_of_evictions
 from dagster_taskiq.launcher import TaskiqRunLauncher
 from dagster_taskiq.leftovers import end_run, stop_steps
 from dagster_taskiq.older_names import warn_of_run_tags
@@ -114,6 +115,7 @@ class LaunchedRuns:
         self._say(
             run, f'{said} to queue "{queue}".{self._start_timeout(run)}', EngineEventData(metadata)
         )
+        warn_of_evictions(client, self._instance, run)
         alive = [worker for worker in client.workers() if not worker.is_lost]
         if not any(queue in worker.queues for worker in alive):
             there = who_is_there(queue, alive, redact(self._settings.broker))
@@ -222,6 +224,7 @@ class LaunchedRuns:
         return (
             f"The backend has known nothing of its task {task_id} for longer than the lease of "
             f"{self._settings.lease:g} s: its data was lost, or has expired."
+            f"{said_of_evictions(self._client, {})}"
         )
 
     def _why_dead(self, task: Task) -> str:

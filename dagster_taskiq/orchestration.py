@@ -8,7 +8,7 @@ record is asked about one thing: whether there is still someone who will write t
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,7 +33,8 @@ from dagster_taskiq.backends.base import FROM_START, Task, TaskState, Worker, ru
 from dagster_taskiq.client import SLICE_SECONDS, Order, client_for
 from dagster_taskiq.dagster_internals.temporary_instance import note_on_temporary_home
 from dagster_taskiq.errors import BrokerUnreachableError, TaskFailedError, WorkerLostError
-from dagster_taskiq.event_log import ALL_TYPES, EventTail, ends_step
+from dagster_taskiq.event_log import ALL_TYPES, EventTail, begun_task, ends_step
+from dagster_taskiq.evicting_servers import said_of_evictions, warn_of_evictions
 from dagster_taskiq.executor import TaskiqExecutor
 from dagster_taskiq.kept_connections import kept_connections
 from dagster_taskiq.performing import (
@@ -94,8 +95,8 @@ class Flight:
     landed: bool = False
     #: Whether the loop itself has written the step's failure or retry.
     decided: bool = False
-    #: How often in a row the backend knew nothing of the task.
-    unknown: int = 0
+    #: Since when the backend knows nothing of the task, nor any worker, in ``time.monotonic()``.
+    unknown_since: float | None = None
     #: How often in a row the broker had no message where the task's should have been.
     missing: int = 0
     #: How often it was sent again for that.
@@ -154,6 +155,8 @@ class RunLoop:
         self._errors: list[SerializableErrorInfo] = []
         self._checked_at = self._steady_since = self._looked_at = time.monotonic()
         self._away_since: float | None = None
+        #: Since when the backend does not know a worker that has a step, in ``time.monotonic()``.
+        self._absent_since: dict[str, float] = {}
 
     def events(self) -> Iterator[DagsterEvent]:
         """Execute the plan; yield the run's events as they are read from its log.
@@ -163,6 +166,7 @@ class RunLoop:
             DagsterSubprocessError: a step failed and the caller wants errors raised.
         """
         self._client: StepClient = self._open(self._settings)
+        self._evictions = warn_of_evictions(self._client, self._instance, self._run)
         # Where a worker runs this run, its slot is free from here on for the steps.
         surroundings().orchestrating()
         if (here := self._client.in_process) is not None:
@@ -238,7 +242,8 @@ class RunLoop:
         flight = None if event.is_step_skipped else self._flights.get(event.step_key or "")
         if flight is None:
             return
-        flight.begun = True
+        # An engine event of a step is the loop's own.
+        flight.begun = flight.begun or event.event_type is not DagsterEventType.ENGINE_EVENT
         if event.is_resource_init_failure:
             error = event.engine_event_data.error
             self._active.handle_event(event)
@@ -465,23 +470,60 @@ class RunLoop:
         self, flight: Flight, task: Task | None, workers: Mapping[str, Worker]
     ) -> None:
         if task is None:
-            flight.unknown += 1
-            if flight.unknown > 1 and flight.step.key in self._flights:
-                # The server has lost its data. Sending again is safe: a task starts only once.
-                self._say(f'Sent step "{flight.step.key}" again: the broker has lost it.')
-                flight.unknown = 0
-                self._send([flight])
+            self._check_unknown(flight, workers.values())
             return
-        flight.unknown = 0
+        flight.unknown_since = None
         if task.state.is_final:
             self._ended.add(task.id)
         elif task.state is TaskState.STARTED:
-            silence = self._silence_of(workers.get(task.worker))
+            silence = self._silence_of(task.worker, workers.get(task.worker))
             if silence:
                 # Recorded, it comes back as mail like any other end; unless the task ended by
                 # itself meanwhile, which is what counts then.
                 self._reach(lambda: self._client.lose(task, silence))
                 self._ended.add(task.id)
+
+    def _check_unknown(self, flight: Flight, workers: Iterable[Worker]) -> None:
+        """Decide on a step of whose task the record has been lost.
+
+        Whoever runs it puts the record back with the next heartbeat. Then it has begun before, and
+        must not begin again, or it waits, and may be sent again: a task starts only once.
+        """
+        if any(each.runs(flight.task_id) for each in workers):
+            flight.unknown_since = None
+            return
+        now = time.monotonic()
+        if flight.unknown_since is None:
+            flight.unknown_since = now
+        if now - flight.unknown_since < self._settings.heartbeat_interval:
+            return
+        if flight.task_id in self._closing:
+            self._ended.add(flight.task_id)
+            return
+        self._read_log()
+        if self._flights.get(flight.step.key) is not flight:
+            return
+        if not flight.begun:
+            self._say(
+                f'Sent step "{flight.step.key}" again: the broker has lost it.'
+                f"{said_of_evictions(self._client, self._evictions)}"
+            )
+            flight.unknown_since = None
+            self._send([flight])
+        elif now - max(flight.unknown_since, self._steady_since) > self._settings.lease:
+            self._give_up_unknown(flight)
+
+    def _give_up_unknown(self, flight: Flight) -> None:
+        """End a step that has begun, and of which neither backend nor workers know any more."""
+        why = (
+            f"Its record has been lost, and no worker has said for {self._settings.lease:g} s that "
+            f"it runs it.{said_of_evictions(self._client, self._evictions)}"
+        )
+        # Should it run all the same, it is stopped.
+        self._reach(partial(self._client.revoke, [flight.task_id], why))
+        flight.landed = True
+        text = f'Step "{flight.step.key}" has begun, and did not end by itself. {why}'
+        self._decide(flight, _error(text, WorkerLostError))
 
     def _send_what_is_missing(self, known: Mapping[str, Task], workers: Sequence[Worker]) -> None:
         """Send steps again of which the record says that they wait, and the broker has nothing.
@@ -514,14 +556,17 @@ class RunLoop:
             flight.sent_again += 1
             self._send([flight])
 
-    def _silence_of(self, worker: Worker | None) -> str:
+    def _silence_of(self, worker_id: str, worker: Worker | None) -> str:
         """Return why a worker counts as lost, or nothing while it does not."""
-        steady = time.monotonic() - self._steady_since
+        now = time.monotonic()
         if worker is None:
             # It may be about to beat for the first time since the backend lost its data.
-            if steady <= self._settings.lease:
+            absent_since = self._absent_since.setdefault(worker_id, now)
+            if now - max(absent_since, self._steady_since) <= self._settings.lease:
                 return ""
             return "The worker that ran it is not there any more."
+        self._absent_since.pop(worker_id, None)
+        steady = now - self._steady_since
         if not worker.is_lost or steady <= 2 * self._settings.heartbeat_interval:
             return ""
         return worker.silence
@@ -635,7 +680,8 @@ class RunLoop:
         flying = replay(past, self._context, self._active, self._pools)
         self._read += [tailed.event for tailed in past]
         workers = {worker.id: worker for worker in self._client.workers()}
-        ended = [task for step in flying.values() if (task := self._adopt(step, workers))]
+        began = {begun_task(tailed.event) for tailed in past}
+        ended = [task for step in flying.values() if (task := self._adopt(step, workers, began))]
         # Steps go on while this looks at them. What has ended between the look at the log and the
         # look at its task has its end in the log by now; what has not ended without a word.
         self._read_log()
@@ -649,8 +695,15 @@ class RunLoop:
         self._say(f'Step "{step.key}" is run again: {why}.', step)
         self._unclaimed[step.key] = step
 
-    def _adopt(self, step: ExecutionStep, workers: Mapping[str, Worker]) -> Task | None:
+    def _adopt(
+        self, step: ExecutionStep, workers: Mapping[str, Worker], began: Collection[str]
+    ) -> Task | None:
         """Go on with a step's last task as if this loop had sent it; send the step without one.
+
+        Args:
+            step: which one.
+            workers: all that are known, by id.
+            began: the tasks that have begun, as the log has it.
 
         Returns:
             The task when it has ended, which may be in the log meanwhile.
@@ -659,6 +712,9 @@ class RunLoop:
         for incarnation in itertools.count():
             task_id = self._task_id(step, incarnation)
             known = self._client.tasks([task_id]).get(task_id)
+            if known is None and task_id in began:
+                # Its record has been lost; whoever runs it puts it back.
+                known = Task(task_id, queue=self._orders.queue_of(step), state=TaskState.STARTED)
             if known is None:
                 self._incarnations[step.key] = incarnation
                 break

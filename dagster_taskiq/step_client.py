@@ -12,6 +12,7 @@ from taskiq import TaskiqMessage, TaskiqResult
 from dagster_taskiq.backends.base import Mail, Task, Worker
 from dagster_taskiq.brokers.base import QueueBroker
 from dagster_taskiq.client import Order
+from dagster_taskiq.connections.eviction import Eviction
 
 
 class InProcessTasks(Protocol):
@@ -59,6 +60,9 @@ class StepClient(Protocol):
 
     def is_empty(self, queue: str) -> bool:
         """Return whether no message of a queue waits or is being taken."""
+
+    def evictions(self) -> dict[str, Eviction]:
+        """Return how servers delete messages or records to make room, by URL; of those that do."""
 
     def wait(
         self, channel: str, after: str, timeout: float, interrupted: Callable[[], bool]

@@ -12,6 +12,10 @@ EXECUTE_JOB = "execute_job"
 RESUME_JOB = "resume_job"
 #: Ends a run whose process has died; a worker asks its own children for it.
 SETTLE_RUN = "settle_run"
+#: Says whether the event log of a task's run has it that the task has begun; as the one before.
+HAS_BEGUN = "has_begun"
 
 #: The argument in which a run's task has Dagster's own arguments, packed.
 PACKED_RUN = {EXECUTE_JOB: "execute_job_args_packed", RESUME_JOB: "resume_job_args_packed"}
+#: The same for every task whose beginning is in the event log of its run.
+PACKED_ARGS = {EXECUTE_PLAN: "execute_step_args_packed", **PACKED_RUN}

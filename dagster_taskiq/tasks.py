@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -41,13 +41,19 @@ from dagster_taskiq.errors import (
     TaskFailedError,
     TaskRevokedError,
 )
-from dagster_taskiq.event_log import spare_setup
+from dagster_taskiq.event_log import beginning, begun_tasks, spare_setup
 from dagster_taskiq.leftovers import end_run, stop_steps
 from dagster_taskiq.performing import describe_failure, surroundings
 from dagster_taskiq.python_environments import check_environment
 from dagster_taskiq.settings import EMBEDDED_FILE, settings_of_worker
 from dagster_taskiq.step_plans import plan_of_step
-from dagster_taskiq.task_names import EXECUTE_JOB, EXECUTE_PLAN, RESUME_JOB, SETTLE_RUN
+from dagster_taskiq.task_names import (
+    EXECUTE_JOB,
+    EXECUTE_PLAN,
+    HAS_BEGUN,
+    RESUME_JOB,
+    SETTLE_RUN,
+)
 
 #: A run that has not been started: what ``execute_job`` may start.
 STARTABLE = (
@@ -100,6 +106,7 @@ def register_tasks(broker: AsyncBroker) -> None:
         (EXECUTE_JOB, execute_job),
         (RESUME_JOB, resume_job),
         (SETTLE_RUN, settle_run),
+        (HAS_BEGUN, has_begun),
     ):
         if broker.find_task(name) is None:
             broker.register_task(function, task_name=name)
@@ -259,6 +266,28 @@ def settle_run(args_packed: dict[str, Any], task_id: str, worker_id: str, why: s
         raise TaskRevokedError(f"Task {task_id} is {task.state.value}.")
     if end_run(instance, args.run_id, why):
         stop_steps(instance, client, args.run_id, "the process of its run has ended")
+
+
+def has_begun(args_packed: dict[str, Any], task_id: str) -> bool:
+    """Return whether a worker has begun a task before, as the event log of its run has it.
+
+    Asked where the backend has lost the task's record. A message that no task of ours can be made
+    of, or whose run is not here, has begun nothing; why it cannot, it says when it is started.
+
+    Args:
+        args_packed: the packed arguments with which the task was sent.
+        task_id: the task.
+    """
+    kinds: Any = (ExecuteStepArgs, ExecuteRunArgs, ResumeRunArgs)
+    try:
+        args = unpack_value(args_packed, as_type=kinds)
+    except Exception:  # whatever is wrong with a message
+        return False
+    try:
+        instance = instance_of(args)
+    except TaskFailedError:  # it names none
+        return False
+    return task_id in begun_tasks(instance, args.run_id)
 
 
 def instance_of(args: ExecuteStepArgs | ExecuteRunArgs | ResumeRunArgs) -> DagsterInstance:
@@ -461,12 +490,12 @@ def _told_in_the_log(
         What is to be called with each event of the run when it has been written.
     """
     worker = surroundings().worker
-    host, pid = socket.gethostname(), str(os.getpid())
+    host = socket.gethostname()
     spare_setup(instance, run.run_id)
     instance.report_engine_event(
-        f"Worker {worker} on {host} has taken the run, in process {pid}.",
+        f"Worker {worker} on {host} has taken the run, in process {os.getpid()}.",
         run,
-        EngineEventData({"worker": worker, "host": host, "pid": pid}),
+        EngineEventData(beginning(worker)),
     )
     why = f"Worker {worker} on {host} did not execute the run to its end."
     failure: type[DagsterTaskiqError] = TaskFailedError
@@ -539,15 +568,10 @@ def _open_instance(instance_ref: str) -> DagsterInstance:
 
 def _say_started(instance: DagsterInstance, run: DagsterRun, step_key: str) -> None:
     worker = surroundings().worker
-    metadata: Mapping[str, str] = {
-        "worker": worker,
-        "host": socket.gethostname(),
-        "pid": str(os.getpid()),
-    }
     DagsterEvent.step_worker_started(
         create_context_free_log_manager(instance, run),
         run.job_name,
         message=f'Worker {worker} started step "{step_key}".',
-        metadata=metadata,
+        metadata=beginning(worker),
         step_key=step_key,
     )

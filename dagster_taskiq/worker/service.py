@@ -37,11 +37,12 @@ from dagster_taskiq.brokers.base import QUEUE_LABEL, QueueBroker
 from dagster_taskiq.errors import (
     ChildDiedError,
     ConfigError,
+    NoRecordError,
     TaskCutShortError,
     TaskFailedError,
     TimeLimitError,
 )
-from dagster_taskiq.task_names import PACKED_RUN, SETTLE_RUN
+from dagster_taskiq.task_names import HAS_BEGUN, PACKED_ARGS, PACKED_RUN, SETTLE_RUN
 from dagster_taskiq.version import __version__
 from dagster_taskiq.worker.control import Control
 from dagster_taskiq.worker.liveness import Liveness
@@ -153,7 +154,7 @@ class WorkerService:
         """
         await self.pool.start()
         control = Control(self.backend, self.id, self.pool, self.on_drain, self.on_kill)
-        for work in (self._liveness.run(), control.run()):
+        for work in (self._liveness.run(), control.run(), self._warn_of_eviction()):
             self._in_background(work)
         logger.info(
             "Worker %s is ready: %d slots (%s), queues %s, broker %r.",
@@ -168,6 +169,16 @@ class WorkerService:
         """Let everybody know at once that this worker has been told to end."""
         self.draining = True
         self._liveness.beat_soon()
+
+    async def _warn_of_eviction(self) -> None:
+        """Log what the servers delete when they are full; where one is away, nothing is known."""
+        try:
+            found = [await self.broker.eviction(), await self.backend.eviction()]
+        except (*self.broker.connection_errors, *self.backend.connection_errors) as error:
+            logger.debug("Cannot ask whether a server evicts: %s", error)
+            return
+        for warning in dict.fromkeys(each.warning for each in found if each is not None):
+            logger.warning("%s", warning)
 
     async def stop(self) -> None:
         """Stop beating, end the children, and sign off."""
@@ -288,24 +299,13 @@ class WorkerService:
         packed = PACKED_RUN.get(message.task_name)
         if packed is None:
             return
-        settlement = TaskiqMessage(
-            task_id=f"{message.task_id}:settle",
-            task_name=SETTLE_RUN,
-            labels={RUN_LABEL: message.labels.get(RUN_LABEL, "")},
-            args=[],
-            kwargs={
-                "args_packed": message.kwargs.get(packed),
-                "task_id": message.task_id,
-                "worker_id": self.id,
-                "why": why,
-            },
-        )
-        try:
-            result = await self.pool.run_aside(settlement)
-        except (ChildDiedError, ConfigError, OSError) as error:
-            problem: object = error
-        else:
-            problem = result.error
+        kwargs = {
+            "args_packed": message.kwargs.get(packed),
+            "task_id": message.task_id,
+            "worker_id": self.id,
+            "why": why,
+        }
+        problem, _ = await self._ask_child(SETTLE_RUN, "settle", message, kwargs)
         if problem is not None:
             logger.warning("Did not end the run of task %s: %s", message.task_id, problem)
 
@@ -368,9 +368,10 @@ class WorkerService:
         )
         delay = WRITE_RETRY_SECONDS[0]
         in_doubt = False
+        recorded = message.task_name in PACKED_ARGS
         while True:
             try:
-                refused = await self.backend.start(task)
+                refused = await self.backend.start(task, recorded=recorded)
                 # A try that failed may have got through, then or later; the start is ours already.
                 if in_doubt and refused is TaskState.STARTED:
                     known = (await self.backend.tasks([task.id])).get(task.id)
@@ -381,6 +382,57 @@ class WorkerService:
                 in_doubt = True
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, WRITE_RETRY_SECONDS[1])
+            except NoRecordError as error:
+                # Whoever sent it has recorded it: it may have begun before that was lost.
+                if await self._has_begun(message):
+                    logger.warning("%s It has begun before, says the log of its run.", error)
+                    return TaskState.STARTED
+                recorded = False
+
+    async def _has_begun(self, message: TaskiqMessage) -> bool:
+        """Let a child ask the event log of a task's run whether the task has begun before.
+
+        Raises:
+            NoResultError: that cannot be known now; the message must come again.
+        """
+        packed = PACKED_ARGS[message.task_name]
+        kwargs = {"args_packed": message.kwargs.get(packed), "task_id": message.task_id}
+        problem, value = await self._ask_child(HAS_BEGUN, "begun", message, kwargs)
+        if problem is not None:
+            logger.warning(
+                "Nobody knows whether task %s has begun before, so it is not started now: %s",
+                message.task_id,
+                problem,
+            )
+            raise NoResultError
+        return bool(value)
+
+    async def _ask_child(
+        self, name: str, suffix: str, message: TaskiqMessage, kwargs: dict[str, Any]
+    ) -> tuple[object, Any]:
+        """Run a task of this worker's own in a child of its own, on behalf of another.
+
+        Args:
+            name: of the task.
+            suffix: what its id has behind that of the other.
+            message: the other's.
+            kwargs: its arguments.
+
+        Returns:
+            What went wrong, if anything; and what the task has returned.
+        """
+        own = TaskiqMessage(
+            task_id=f"{message.task_id}:{suffix}",
+            task_name=name,
+            labels={RUN_LABEL: message.labels.get(RUN_LABEL, "")},
+            args=[],
+            kwargs=kwargs,
+        )
+        try:
+            result = await self.pool.run_aside(own)
+        except (ChildDiedError, ConfigError, OSError) as error:
+            return error, None
+        return result.error, result.return_value
 
     def _wake(self, message: TaskiqMessage) -> None:
         run_id = message.labels.get(RUN_LABEL)
