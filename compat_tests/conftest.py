@@ -17,7 +17,8 @@ import pytest
 from dagster import DagsterInstance
 from xdist.scheduler import LoadScopeScheduling
 
-from compat_tests.servers import any_rabbit, any_redis
+from compat_tests.late_rows import LateRows
+from compat_tests.servers import any_postgres, any_rabbit, any_redis, new_database
 from compat_tests.workers import WorkerProcess, running_worker
 from dagster_taskiq.connections.registers import NAMES
 from dagster_taskiq.settings import Settings
@@ -38,6 +39,15 @@ BROKERS = ("embedded", "redis", "rabbitmq")
 #: All brokers, with the one that lives in a single process: for tests that need no second one.
 ALL_BROKERS = (*BROKERS, "memory")
 
+#: The embedded broker as well, in a Dagster instance whose storage is on PostgreSQL: for tests of
+#: what depends on the storage.
+POSTGRES_STORAGE = "postgres_storage"
+
+#: For tests of what depends on the storage as well as on the broker.
+on_each_broker_and_storage = pytest.mark.parametrize(
+    "fleet", [*BROKERS, POSTGRES_STORAGE], indirect=True
+)
+
 StartWorker = Callable[..., WorkerProcess]
 
 
@@ -47,7 +57,8 @@ class Together(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         path, _, name = nodeid.partition("::")
         parameters = name.partition("[")[2].rstrip("]").split("-")
-        kind = next((each for each in ALL_BROKERS if each in parameters), "")
+        kinds = (*ALL_BROKERS, POSTGRES_STORAGE)
+        kind = next((each for each in kinds if each in parameters), "")
         directory = Path(path).parent
         # In these directories there are warm workers of each kind for all files.
         warm = directory.name in ("executor", "launcher", "faults")
@@ -85,6 +96,37 @@ def redis_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The URL of a PostgreSQL, for :func:`new_database`."""
+    with any_postgres() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def database_url(postgres_url: str) -> Iterator[str]:
+    """The URL of a database that one process of the tests has for Dagster's storage."""
+    with new_database(postgres_url) as url:
+        yield url
+
+
+@pytest.fixture
+def late_rows(database_url: str) -> Iterator[LateRows]:
+    """The event log of the instances that are on PostgreSQL, whose rows a test may delay."""
+    rows = LateRows(database_url)
+    yield rows
+    rows.close()
+
+
+def storage_of(kind: str, request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Return what is to stand in ``dagster.yaml`` for a kind of broker, or of storage."""
+    if kind != POSTGRES_STORAGE:
+        return {}
+    url = str(request.getfixturevalue("database_url"))
+    # By name, since without one SQLAlchemy 2.1 takes another driver than dagster-postgres brings.
+    return {"storage": {"postgres": {"postgres_url": url.replace("://", "+psycopg2://", 1)}}}
+
+
+@pytest.fixture(scope="session")
 def rabbitmq_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     base = tmp_path_factory.getbasetemp()
     # Each process of pytest-xdist has a directory of its own in one that they share.
@@ -99,7 +141,7 @@ def broker_kind(request: pytest.FixtureRequest) -> str:
 
 def make_settings(kind: str, directory: Path, request: pytest.FixtureRequest) -> Settings:
     """Return settings for a broker that nothing else uses: a file, or a prefix, of its own."""
-    if kind == "embedded":
+    if kind in ("embedded", POSTGRES_STORAGE):
         url = f"sqlite:///{directory / 'queue.db'}"
     elif kind == "memory":
         url = f"memory://{uuid.uuid4().hex}"

@@ -4,17 +4,23 @@ import asyncio
 import fcntl
 import json
 import os
+import pwd
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
 
 import aiormq
+import psycopg2
 import redis
 
 #: A Redis or Valkey that is already there; its database is written to under prefixes of the tests.
@@ -28,6 +34,14 @@ DEFAULT_PORT = 5672
 HOST_ENV = "DAGSTER_CELERY_BROKER_HOST"
 #: What packages hide behind a wrapper that changes the user; the tests run as whoever they are.
 RABBIT_SCRIPTS = Path("/usr/lib/rabbitmq/bin")
+
+#: A PostgreSQL that is already there; databases are made in it, and dropped. The user of the URL
+#: may create databases.
+POSTGRES_ENV = "DAGSTER_TASKIQ_TEST_POSTGRES_URL"
+#: Where packages put ``initdb`` and ``postgres``: on Debian they are not on the PATH.
+POSTGRES_DIRECTORIES = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin")
+#: PostgreSQL refuses to run as root. Then it runs as the first of these users that exists.
+POSTGRES_USERS = ("postgres", "nobody")
 
 
 def free_port(most: int = 65535) -> int:
@@ -491,5 +505,160 @@ def _shared_rabbit(script: str, meeting_place: Path) -> Iterator[str]:
         os.close(held)
 
 
+class PostgresServer:
+    """A PostgreSQL cluster of the tests' own.
+
+    Args:
+        binaries: the directory of ``initdb`` and ``postgres``.
+        directory: a new one, for everything the server writes.
+    """
+
+    #: Nothing has to outlive a crash of the machine, and connections are many: Dagster opens one
+    #: for each statement.
+    OPTIONS = ("fsync=off", "full_page_writes=off", "max_connections=300", "shared_buffers=32MB")
+
+    def __init__(self, binaries: Path, directory: Path) -> None:
+        self.binaries = binaries
+        self.directory = directory
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+        self._user = _user_for_postgres()
+        if self._user is not None:
+            shutil.chown(directory, self._user.pw_uid, self._user.pw_gid)
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        """Make the cluster, start its server and wait until it answers."""
+        output = self.directory / "output.log"
+        data = self.directory / "data"
+        create = [self.binaries / "initdb", "-D", data, "-U", "postgres", "--auth=trust"]
+        with output.open("ab") as log:
+            made = self._run([*create, "--no-sync", "--no-locale", "-E", "UTF8"], log).wait(120)
+            if made != 0:
+                raise RuntimeError(f"initdb failed:\n{output.read_text(errors='replace')}")
+            options = [*self.OPTIONS, f"port={self.port}", "listen_addresses=127.0.0.1"]
+            options += ["unix_socket_directories="]
+            arguments = [word for option in options for word in ("-c", option)]
+            self.process = self._run([self.binaries / "postgres", "-D", data, *arguments], log)
+        self.wait_until_ready()
+
+    def _run(self, command: list[str | Path], log: IO[bytes]) -> "subprocess.Popen[bytes]":
+        user = self._user
+        drop: dict[str, Any] = (
+            {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
+        )
+        # In a session of its own: Ctrl-C is for the tests alone, and they end the server.
+        return subprocess.Popen(
+            command,
+            cwd=self.directory,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            **drop,
+        )
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                psycopg2.connect(self.url).close()
+                return
+            except psycopg2.OperationalError:
+                gone = self.process is None or self.process.poll() is not None
+                if gone or time.monotonic() > deadline:
+                    output = (self.directory / "output.log").read_text(errors="replace")
+                    raise RuntimeError(f"PostgreSQL does not come up:\n{output}") from None
+                time.sleep(0.02)
+
+    def stop(self) -> None:
+        """End the server, whoever is connected."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGQUIT)  # "immediate shutdown"
+            self.process.wait(30)
+            self.process = None
+
+
+def postgres_binaries() -> Path | None:
+    """Return the directory of the newest PostgreSQL here that can make a cluster and serve it."""
+    on_path = shutil.which("initdb")
+    found = [Path(on_path).resolve().parent] if on_path else []
+    for pattern in POSTGRES_DIRECTORIES:
+        matches = Path("/").glob(pattern.lstrip("/"))
+        found += sorted(matches, key=_version_in, reverse=True)
+    return next((each for each in found if (each / "postgres").exists()), None)
+
+
+def _version_in(directory: Path) -> float:
+    number = re.search(r"\d+(\.\d+)?", str(directory))
+    return float(number.group()) if number else 0.0
+
+
+def _user_for_postgres() -> pwd.struct_passwd | None:
+    """Return the user that PostgreSQL has to run as; ``None`` for the one who runs the tests."""
+    if os.geteuid() != 0:
+        return None
+    for name in POSTGRES_USERS:
+        with suppress(KeyError):
+            return pwd.getpwnam(name)
+    raise RuntimeError(f"PostgreSQL needs a user other than root; none of {POSTGRES_USERS} exists.")
+
+
+@contextmanager
+def own_postgres() -> Iterator[PostgresServer]:
+    """Start a server that nobody else uses."""
+    binaries = postgres_binaries()
+    if binaries is None:
+        raise RuntimeError(f"This test needs a PostgreSQL of its own. {_HOW_POSTGRES}")
+    directory = Path(tempfile.mkdtemp(prefix="dagster-taskiq-postgres-"))
+    server = PostgresServer(binaries, directory)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(directory)
+
+
+@contextmanager
+def any_postgres() -> Iterator[str]:
+    """Yield the URL of a PostgreSQL: the environment's, our own, or a container's."""
+    if POSTGRES_ENV in os.environ:
+        yield os.environ[POSTGRES_ENV]
+    elif postgres_binaries():
+        with own_postgres() as server:
+            yield server.url
+    elif shutil.which("docker"):
+        from testcontainers.postgres import PostgresContainer
+
+        with PostgresContainer("postgres:16", driver=None) as container:
+            yield container.get_connection_url()
+    else:
+        raise RuntimeError(f"No PostgreSQL for the tests. {_HOW_POSTGRES}")
+
+
+@contextmanager
+def new_database(server_url: str) -> Iterator[str]:
+    """Make a database on a PostgreSQL; yield its URL, and drop it with all that is in it."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    _execute(server_url, f"CREATE DATABASE {name}")
+    try:
+        yield urlsplit(server_url)._replace(path=f"/{name}").geturl()
+    finally:
+        _execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _execute(url: str, statement: str) -> None:
+    # Without `with`, which would begin a transaction: neither statement may be in one.
+    connection = psycopg2.connect(url)
+    connection.autocommit = True
+    connection.cursor().execute(statement)
+    connection.close()
+
+
+_HOW_POSTGRES = f"Run `apt-get install postgresql`, or set {POSTGRES_ENV}, or install Docker."
 _HOW_RABBIT = f"Run `apt-get install rabbitmq-server`, or set {RABBIT_ENV}, or install Docker."
 _HOW = f"Run `apt-get install redis-server`, or set {REDIS_ENV}, or install Docker."

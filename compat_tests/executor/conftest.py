@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from dagster import DagsterInstance
 
-from compat_tests.conftest import BROKERS, make_settings
+from compat_tests.conftest import BROKERS, make_settings, storage_of
 from compat_tests.executor.runs import House
 from compat_tests.executor.scratch import Scratch
 from compat_tests.workers import running_worker
@@ -35,7 +36,10 @@ def house_of_kind(
                     settings = Settings(broker="memory://")
                 else:
                     settings = make_settings(kind, directory, request)
-                houses[kind] = House(settings, stack.enter_context(make_instance(directory)))
+                storage = storage_of(kind, request)
+                extra = yaml.safe_dump(storage) if storage else ""
+                instance = stack.enter_context(make_instance(directory, extra))
+                houses[kind] = House(settings, instance)
                 if kind != "memory":
                     queues = ("-q", f"{settings.queue},{SIDE_QUEUE}")
                     slots = ("-c", str(SLOTS), "--kill-grace", "3")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from dagster._core.workspace.load_target import GrpcServerTarget
 
-from compat_tests.conftest import BROKERS, make_settings
+from compat_tests.conftest import BROKERS, make_settings, storage_of
 from compat_tests.executor.scratch import Scratch
 from compat_tests.launcher.fleet import Fleet, open_fleet, running_code_server
 from compat_tests.workers import running_worker
@@ -42,7 +42,9 @@ def fleet_of_kind(
             if kind not in fleets:
                 directory = tmp_path_factory.mktemp(f"fleet-{kind}")
                 settings = make_settings(kind, directory, request)
-                fleets[kind] = stack.enter_context(open_fleet(directory, settings, code_server))
+                more = storage_of(kind, request)
+                fleet = open_fleet(directory, settings, code_server, **more)
+                fleets[kind] = stack.enter_context(fleet)
                 queues = ("-q", f"{settings.queue},{SIDE_QUEUE}")
                 slots = ("-c", str(SLOTS), "--kill-grace", "2")
                 name = f"shared-{kind}"

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 from dagster._core.workspace.load_target import GrpcServerTarget
 
-from compat_tests.conftest import BROKERS
+from compat_tests.conftest import BROKERS, storage_of
 from compat_tests.launcher.deaths import (
     ATTEMPTS,
     SECOND_QUEUE,
@@ -26,6 +26,7 @@ def monitored_of_kind(
     tmp_path_factory: pytest.TempPathFactory,
     fleet_of_kind: Callable[[str], Fleet],
     code_server: GrpcServerTarget,
+    request: pytest.FixtureRequest,
 ) -> Iterator[MonitoredFleet]:
     """Make a second instance, with run monitoring, whose runs the shared worker executes."""
     fleets: dict[tuple[str, int], Fleet] = {}
@@ -36,9 +37,9 @@ def monitored_of_kind(
                 home = tmp_path_factory.mktemp(f"monitored-{kind}-{attempts}")
                 monitoring = {"enabled": True, "max_resume_run_attempts": attempts}
                 settings = fleet_of_kind(kind).settings
-                fleets[kind, attempts] = stack.enter_context(
-                    open_fleet(home, settings, code_server, run_monitoring=monitoring)
-                )
+                more = {"run_monitoring": monitoring, **storage_of(kind, request)}
+                fleet = open_fleet(home, settings, code_server, **more)
+                fleets[kind, attempts] = stack.enter_context(fleet)
             return fleets[kind, attempts]
 
         yield find
