@@ -84,8 +84,10 @@ def by_step(events: Iterator[DagsterEvent]) -> Iterator[DagsterEvent]:
                 continue
             held.setdefault(key, []).append(event)
             if ends_step(event):
-                ended.add(key)
                 yield from held.pop(key)
+                # What comes of another attempt at it comes together as well.
+                if not event.is_step_up_for_retry:
+                    ended.add(key)
     except DagsterExecutionInterruptedError:
         yield from chain.from_iterable(held.values())
         raise

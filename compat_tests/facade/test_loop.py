@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dagster import DagsterEvent, DagsterInstance, execute_job, reconstructable
 from dagster import DagsterEventType as Kind
-from dagster import DagsterInstance, execute_job, reconstructable
+from dagster._core.events import StepOutputData
+from dagster._core.execution.plan.objects import StepRetryData, StepSuccessData
+from dagster._core.execution.plan.outputs import StepOutputHandle
+from dagster_shared.error import SerializableErrorInfo
 
 from compat_tests.facade import own_executor as own
 from compat_tests.facade.conftest import OldFleet, end
 from compat_tests.facade.own_executor import by_task_job, elsewhere_job
 from dagster_celery._celery_result import AsyncResult
-from dagster_celery.core_execution_loop import _SubmittingClient
+from dagster_celery.core_execution_loop import _SubmittingClient, by_step
 from dagster_celery.make_app import make_app
 from dagster_taskiq.client import Order
 
@@ -79,6 +83,22 @@ def test_events_of_a_step_come_together(own_worker: OldFleet, tmp_path: Path) ->
     order = [each.step_key for each in events]
     assert order == sorted(order, key=STEPS.index)
     assert [each.step_key for each in events if each.event_type is Kind.STEP_START] == [*STEPS]
+
+
+def test_events_of_each_attempt_at_a_step_come_together() -> None:
+    retry = StepRetryData(SerializableErrorInfo("again", [], None), None)
+    output = StepOutputData(StepOutputHandle("b", "result"))
+    written = [
+        DagsterEvent("STEP_START", "job", step_key="a"),
+        DagsterEvent("STEP_START", "job", step_key="b"),
+        DagsterEvent("STEP_UP_FOR_RETRY", "job", step_key="a", event_specific_data=retry),
+        DagsterEvent("STEP_RESTARTED", "job", step_key="a"),
+        DagsterEvent("STEP_OUTPUT", "job", step_key="b", event_specific_data=output),
+        DagsterEvent("STEP_SUCCESS", "job", step_key="b", event_specific_data=StepSuccessData(1.0)),
+        DagsterEvent("STEP_SUCCESS", "job", step_key="a", event_specific_data=StepSuccessData(1.0)),
+        DagsterEvent("HOOK_COMPLETED", "job", step_key="a"),
+    ]
+    assert [written.index(each) for each in by_step(iter(written))] == [0, 2, 1, 4, 5, 3, 6, 7]
 
 
 def test_an_eager_task_of_its_own_runs_where_the_loop_does(
