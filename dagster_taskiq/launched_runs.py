@@ -29,7 +29,7 @@ from dagster_taskiq.dagster_internals.temporary_instance import note_on_temporar
 from dagster_taskiq.errors import BrokerUnreachableError
 from dagster_taskiq.evicting_servers import said_of_evictions, warn_of_evictions
 from dagster_taskiq.launcher import TaskiqRunLauncher
-from dagster_taskiq.leftovers import end_run, stop_steps
+from dagster_taskiq.leftovers import end_run, follow_log, stop_steps
 from dagster_taskiq.older_names import warn_of_run_tags
 from dagster_taskiq.settings import Settings, redact
 from dagster_taskiq.task_names import EXECUTE_JOB, PACKED_RUN, RESUME_JOB
@@ -195,7 +195,7 @@ class LaunchedRuns:
             return CheckRunHealthResult(WorkerStatus.RUNNING, said, run_worker_id=task_id)
         # The run's last event is written before its task ends.
         now = self._instance.get_run_by_id(run.run_id)
-        if now is None or now.is_finished:
+        if now is None or now.is_finished or follow_log(self._instance, run.run_id):
             return CheckRunHealthResult(WorkerStatus.SUCCESS, run_worker_id=task_id)
         instance = self._instance
         if instance.run_monitoring_enabled and not instance.run_will_resume(run.run_id):

@@ -5,6 +5,7 @@ from datetime import datetime, timezone
 from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus
 
 from dagster_taskiq.client import Client
+from dagster_taskiq.event_log import wait_for_late_rows
 
 _ENDS = {
     DagsterEventType.RUN_SUCCESS,
@@ -24,10 +25,13 @@ def end_run(instance: DagsterInstance, run_id: str, why: str) -> bool:
     Returns:
         Whether the run has ended, now or before.
     """
-    run = instance.get_run_by_id(run_id)
-    if run is None or run.is_finished:
+    record = instance.get_run_record_by_id(run_id)
+    if record is None or record.dagster_run.is_finished:
         return True
-    if _follow_log(instance, run_id):
+    run = record.dagster_run
+    if record.start_time is not None:
+        wait_for_late_rows(instance, run, why)
+    if follow_log(instance, run_id):
         return True
     if run.status is DagsterRunStatus.CANCELING:
         instance.report_run_canceled(run, message=f"The run was stopped. {why}")
@@ -40,7 +44,7 @@ def end_run(instance: DagsterInstance, run_id: str, why: str) -> bool:
     return True
 
 
-def _follow_log(instance: DagsterInstance, run_id: str) -> bool:
+def follow_log(instance: DagsterInstance, run_id: str) -> bool:
     """Give a run the status of the end that is in its log; return whether there is one.
 
     Dagster writes the event first, and the status into another storage after it: a process that is

@@ -33,7 +33,15 @@ from dagster_taskiq.backends.base import FROM_START, Task, TaskState, Worker, ru
 from dagster_taskiq.client import SLICE_SECONDS, Order, client_for
 from dagster_taskiq.dagster_internals.temporary_instance import note_on_temporary_home
 from dagster_taskiq.errors import BrokerUnreachableError, TaskFailedError, WorkerLostError
-from dagster_taskiq.event_log import ALL_TYPES, EventTail, begun_task, ends_step
+from dagster_taskiq.event_log import (
+    ALL_TYPES,
+    LATE_LOOK_SECONDS,
+    LATE_SECONDS,
+    EventTail,
+    Tailed,
+    begun_task,
+    ends_step,
+)
 from dagster_taskiq.evicting_servers import said_of_evictions, warn_of_evictions
 from dagster_taskiq.executor import TaskiqExecutor
 from dagster_taskiq.kept_connections import kept_connections
@@ -95,6 +103,12 @@ class Flight:
     landed: bool = False
     #: Whether the loop itself has written the step's failure or retry.
     decided: bool = False
+    #: Since when its task has ended without an end of the step in the log, in ``time.monotonic()``.
+    silent_since: float | None = None
+    #: The ids of the log's rows that were missing then, and still are.
+    awaited: frozenset[int] = frozenset()
+    #: Why the step is run again if its worker or process has died; it fails, where this is empty.
+    run_again: str = ""
     #: Since when the backend knows nothing of the task, nor any worker, in ``time.monotonic()``.
     unknown_since: float | None = None
     #: How often in a row the broker had no message where the task's should have been.
@@ -137,6 +151,8 @@ class RunLoop:
         self._cursor = FROM_START
         #: Events read and handled, to be yielded.
         self._read: list[DagsterEvent] = []
+        #: Where in the log each step's last end is that has been read.
+        self._end_ids: dict[str, int] = {}
         #: Steps in flight, by key.
         self._flights: dict[str, Flight] = {}
         #: Tasks whose step has ended and which have not: hooks and logs are being closed.
@@ -227,10 +243,24 @@ class RunLoop:
 
     # Events in.
 
-    def _read_log(self) -> None:
-        for tailed in self._tail.read(_NOT_OURS):
+    def _read_log(self, steps: Collection[str] = ()) -> None:
+        """Handle what has come into the log; of some steps, also what has been passed over."""
+        for tailed in self._tail.read(_NOT_OURS, steps):
             self._read.append(tailed.event)
-            self._handle(tailed.event)
+            if not self._is_of_former_attempt(tailed):
+                self._note_end(tailed)
+                self._handle(tailed.event)
+
+    def _is_of_former_attempt(self, tailed: Tailed) -> bool:
+        """Whether an event was written before the end, which is known, of an attempt at its step.
+
+        It came late into the log, and the loop may have written that end in the meantime.
+        """
+        return tailed.id < self._end_ids.get(tailed.event.step_key or "", 0)
+
+    def _note_end(self, tailed: Tailed) -> None:
+        if ends_step(tailed.event) and tailed.event.step_key:
+            self._end_ids[tailed.event.step_key] = tailed.id
 
     def _take_read(self) -> list[DagsterEvent]:
         read, self._read = self._read, []
@@ -272,18 +302,53 @@ class RunLoop:
         if known is None:
             self._ended |= ended
             return
-        # A step's last event is written before its task ends, so it is in the log by now.
-        self._read_log()
+        self._say_cut_off(silent, known)
+        # A step's last event is written before its task ends. Where it can be read only later, or
+        # has been passed over, the task must not be taken for one that has written none.
+        self._read_log([flight.step.key for flight in silent])
         for flight in silent:
             task = known.get(flight.task_id)
             if task is None or not task.state.is_final:
                 continue
             flight.landed = True
             self._closing.pop(flight.task_id, None)
-            if self._flights.get(flight.step.key) is flight:
-                text = _silent_end(flight, task)
+            if self._flights.get(flight.step.key) is not flight or flight.decided:
+                continue
+            if self._may_come_late(flight, task):
+                self._ended.add(flight.task_id)
+            elif flight.run_again and self._has_died(task):
+                del self._flights[flight.step.key]
+                self._run_again(flight.step, flight.run_again)
+            else:
                 kind = WorkerLostError if self._has_died(task) else None
-                self._decide(flight, _error(text, kind))
+                self._decide(flight, _error(_silent_end(flight, task), kind))
+
+    def _say_cut_off(self, silent: Sequence[Flight], known: Mapping[str, Task]) -> None:
+        """Say which steps were cut off, where rows of the log may become visible late.
+
+        This event has a higher id than what they have written: should the database still be at work
+        on that, it is missing below.
+        """
+        cut_off = [
+            flight.step.key
+            for flight in silent
+            if flight.silent_since is None and _is_cut_off(known.get(flight.task_id))
+        ]
+        if cut_off and self._tail.may_miss_rows:
+            self._say(f"The processes of some steps have ended: {', '.join(cut_off)}.")
+
+    def _may_come_late(self, flight: Flight, task: Task) -> bool:
+        """Whether the end of a step, whose task has ended, may still come into the log.
+
+        A task that has returned has written it. One that was cut off may have been writing it, and
+        the database goes on with that alone.
+        """
+        now = time.monotonic()
+        if flight.silent_since is None:
+            flight.silent_since, flight.awaited = now, self._tail.missing
+        flight.awaited &= self._tail.missing
+        expected = bool(flight.awaited) if _is_cut_off(task) else task.state is TaskState.SUCCESS
+        return expected and now - flight.silent_since < LATE_SECONDS
 
     def _has_died(self, task: Task) -> bool:
         """Whether a task ended because its worker or process did, and not by a fault of its own.
@@ -367,6 +432,8 @@ class RunLoop:
     # The time between.
 
     def _pause(self) -> float:
+        if any(flight.silent_since is not None for flight in self._flights.values()):
+            return LATE_LOOK_SECONDS
         retry_in: float = self._active.sleep_interval()
         return min(TICK_SECONDS, retry_in) if retry_in > 0 else TICK_SECONDS
 
@@ -675,21 +742,16 @@ class RunLoop:
     def _resume(self) -> None:
         """Rebuild the run from its events; go on with the steps that are alive."""
         self._say("Resuming the run: rebuilding its state from the event log.")
-        past = list(self._tail.read())
+        past = self._tail.read()
+        for tailed in past:
+            self._note_end(tailed)
         self._lost_count.update(_lost_before([tailed.event for tailed in past]))
         flying = replay(past, self._context, self._active, self._pools)
         self._read += [tailed.event for tailed in past]
         workers = {worker.id: worker for worker in self._client.workers()}
         began = {begun_task(tailed.event) for tailed in past}
-        ended = [task for step in flying.values() if (task := self._adopt(step, workers, began))]
-        # Steps go on while this looks at them. What has ended between the look at the log and the
-        # look at its task has its end in the log by now; what has not ended without a word.
-        self._read_log()
-        self._ended.update(task.id for task in ended)
-        died = {task.id for task in ended if self._has_died(task)}
-        for flight in [each for each in self._flights.values() if each.task_id in died]:
-            del self._flights[flight.step.key]
-            self._run_again(flight.step, "its worker or process died without the run")
+        for step in flying.values():
+            self._adopt(step, workers, began)
 
     def _run_again(self, step: ExecutionStep, why: str) -> None:
         self._say(f'Step "{step.key}" is run again: {why}.', step)
@@ -697,16 +759,16 @@ class RunLoop:
 
     def _adopt(
         self, step: ExecutionStep, workers: Mapping[str, Worker], began: Collection[str]
-    ) -> Task | None:
+    ) -> None:
         """Go on with a step's last task as if this loop had sent it; send the step without one.
+
+        What has ended between the look at the log and the look at its task has its end in the log;
+        the loop looks for it there before it runs the step again.
 
         Args:
             step: which one.
             workers: all that are known, by id.
             began: the tasks that have begun, as the log has it.
-
-        Returns:
-            The task when it has ended, which may be in the log meanwhile.
         """
         task: Task | None = None
         for incarnation in itertools.count():
@@ -722,20 +784,21 @@ class RunLoop:
         if task is None:
             self._say(f'Step "{step.key}" is sent anew: nothing is known of a task of it.', step)
             self._unclaimed[step.key] = step
-            return None
-        worker = workers.get(task.worker)
-        gone = task.state is TaskState.STARTED and worker is not None and worker.is_lost
-        if gone and self._client.lose(task, "its worker was lost before the run was resumed"):
-            self._run_again(step, "its worker was lost")
-            return None
+            return
         begun = task.state is not TaskState.WAITING
-        self._flights[step.key] = Flight(step, task.id, task.queue, begun=begun)
-        if gone:  # and it has ended by itself, this moment
-            task = self._client.tasks([task.id]).get(task.id, task)
-        if gone or task.state.is_final:
-            return task
-        self._say(f'Step "{step.key}" is {task.state.value}: going on with it.', step)
-        return None
+        flight = Flight(step, task.id, task.queue, begun=begun)
+        self._flights[step.key] = flight
+        worker = workers.get(task.worker)
+        if task.state is TaskState.STARTED and worker is not None and worker.is_lost:
+            flight.run_again = "its worker was lost"
+            # Unless it has ended by itself, this moment.
+            self._client.lose(task, "its worker was lost before the run was resumed")
+            self._ended.add(task.id)
+        elif task.state.is_final:
+            flight.run_again = "its worker or process died without the run"
+            self._ended.add(task.id)
+        else:
+            self._say(f'Step "{step.key}" is {task.state.value}: going on with it.', step)
 
     def _claim_for_resumed(self) -> None:
         """Send the steps that a resumed run has to run, as their pools have slots for them."""
@@ -782,8 +845,16 @@ def _lost_before(past: Sequence[DagsterEvent]) -> Iterator[str]:
             yield str(event.step_key)
 
 
+def _is_cut_off(task: Task | None) -> bool:
+    """Whether a task's process was ended from outside, in the middle of whatever it did."""
+    if task is None:
+        return False
+    stopped = task.state is TaskState.REVOKED and task.started_at > 0
+    return stopped or task.state is TaskState.LOST
+
+
 def _silent_end(flight: Flight, task: Task) -> str:
-    why = task.error or "Its task ended without a word of it."
+    why = task.error or "Its task ended, and there is no end of the step in the event log."
     why = why[:1].upper() + why[1:]
     return f'Step "{flight.step.key}" did not end by itself ({task.state.value}). {why}'
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from dagster import DagsterEventType, DagsterRunStatus
 
-from compat_tests.conftest import StartWorker
+from compat_tests.conftest import StartWorker, on_each_broker_and_storage
 from compat_tests.executor import fault_jobs
 from compat_tests.executor.outages import restart, run_through
 from compat_tests.executor.runs import House
@@ -23,6 +23,7 @@ from dagster_taskiq.worker.control import Command, command
 SUCCESS, FAILURE = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE
 
 
+@on_each_broker_and_storage
 @pytest.mark.oldest
 def test_a_process_that_dies_fails_its_step_by_name_of_the_cause_and_no_other(
     fleet: House, scratch: Scratch
@@ -147,6 +148,7 @@ def test_a_restarted_redis_delays_a_run_and_loses_nothing_of_it(
     assert outcome.says("answer again")
 
 
+@on_each_broker_and_storage
 @pytest.mark.parametrize("asked_for", [True, False], ids=["terminated", "interrupted"])
 def test_what_runs_when_its_run_is_stopped_is_stopped_and_cleans_up(
     fleet: House, scratch: Scratch, asked_for: bool

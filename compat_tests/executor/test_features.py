@@ -13,6 +13,7 @@ from dagster import (
 )
 from dagster._core.errors import DagsterSubprocessError
 
+from compat_tests.conftest import POSTGRES_STORAGE
 from compat_tests.executor import jobs
 from compat_tests.executor.runs import House, Outcome
 from compat_tests.executor.scratch import Scratch
@@ -84,6 +85,7 @@ def test_a_blocking_asset_check_that_fails_keeps_what_is_below_from_running(
     assert scratch.count("upon_suspect") == 0
 
 
+@pytest.mark.parametrize("house", ["embedded", "memory", POSTGRES_STORAGE], indirect=True)
 @pytest.mark.oldest
 def test_dynamic_outputs_are_mapped_chained_and_collected(house: House, scratch: Scratch) -> None:
     outcome = house.run(jobs.dynamic, scratch, outputs=["total"])

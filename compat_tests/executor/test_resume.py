@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from dagster import DagsterEventType, DagsterRunStatus
 
-from compat_tests.conftest import StartWorker
+from compat_tests.conftest import StartWorker, on_each_broker_and_storage
 from compat_tests.executor import fault_jobs
 from compat_tests.executor.conftest import SLOTS, make_instance
 from compat_tests.executor.runs import House, Outcome
@@ -64,6 +64,7 @@ def assert_nothing_was_repeated(
     outcome.assert_sound(died)
 
 
+@on_each_broker_and_storage
 @pytest.mark.usefixtures("gate")
 def test_steps_that_ran_on_without_their_run_are_adopted_and_none_is_repeated(
     fleet: House, scratch: Scratch

@@ -8,7 +8,7 @@ import pytest
 import redis
 from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus
 
-from compat_tests.conftest import StartWorker, make_settings
+from compat_tests.conftest import StartWorker, make_settings, on_each_broker_and_storage
 from compat_tests.executor import jobs
 from compat_tests.executor.runs import House
 from compat_tests.executor.scratch import Scratch
@@ -51,6 +51,7 @@ def bath(fleet: House) -> Iterator[None]:
     fleet.instance.event_log_storage.delete_concurrency_limit("bath")
 
 
+@on_each_broker_and_storage
 @pytest.mark.oldest
 @pytest.mark.usefixtures("bath")
 def test_a_pool_lets_in_as_many_as_it_has_slots_and_the_log_says_who_waits(

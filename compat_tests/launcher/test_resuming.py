@@ -9,7 +9,7 @@ from dagster import DagsterEventType, DagsterRunStatus
 from dagster._core.launcher import WorkerStatus
 from dagster._core.workspace.load_target import GrpcServerTarget
 
-from compat_tests.conftest import BROKERS
+from compat_tests.conftest import BROKERS, POSTGRES_STORAGE
 from compat_tests.executor.runs import Outcome
 from compat_tests.executor.scratch import Scratch
 from compat_tests.launcher.deaths import (
@@ -53,6 +53,7 @@ def finish(fleet: Fleet, outcome: Outcome, task_id: str) -> None:
     outcome.assert_sound()
 
 
+@pytest.mark.parametrize("resuming", [*BROKERS, POSTGRES_STORAGE], indirect=True)
 @pytest.mark.oldest
 def test_a_run_whose_process_is_killed_goes_on_in_another_and_repeats_no_step(
     resuming: Fleet, scratch: Scratch

@@ -15,6 +15,7 @@ import pytest
 from dagster import DagsterEventType, DagsterRunStatus
 from dagster._core.workspace.load_target import GrpcServerTarget
 
+from compat_tests.conftest import on_each_broker_and_storage
 from compat_tests.executor.runs import Outcome
 from compat_tests.executor.scratch import Scratch
 from compat_tests.launcher.deaths import wait_until_task_ended
@@ -97,6 +98,7 @@ def test_the_message_of_a_run_that_was_terminated_is_dropped_when_it_comes_late(
 @pytest.mark.parametrize(
     "job", ["whole_that_waits", "spread_that_waits", "multiprocess_that_waits"]
 )
+@on_each_broker_and_storage
 def test_a_run_that_is_executed_stops_with_its_steps(
     fleet: Fleet, scratch: Scratch, job: str
 ) -> None:

@@ -1,0 +1,110 @@
+"""Which rows of Dagster's event log are visible, by id, in the table that all runs share.
+
+Touches: ``SqlEventLogStorage.run_connection`` and ``SqlEventLogStorageTable``, to select ids. It
+reads only, and replaces nothing.
+
+Why: a database server numbers a row when it is inserted, and shows it to others when it is
+committed, which may be after rows with higher ids. Dagster's API reads the rows of one run beyond a
+cursor, and passes over such a row. Between the rows of one run there are gaps anyway; in the table
+of all runs, an id that is missing is a row that may still come.
+
+Checked before: the storage is a ``SqlEventLogStorage`` that has one table for all runs, on another
+database than SQLite (which has one writer at a time: there, rows become visible in the order of
+their ids), and has what is touched.
+
+Otherwise: there is nothing to ask. A reader has Dagster's own overlap
+(``default_run_scoped_event_tailer_offset``), and the log says so.
+"""
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cache
+
+import sqlalchemy as sa
+from dagster._core.storage.event_log import EventLogStorage, SqlEventLogStorage
+from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
+
+logger = logging.getLogger("dagster_taskiq.event_log")
+
+_COLUMNS = ("id", "run_id", "dagster_event_type", "step_key")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row that is visible."""
+
+    id: int
+    #: The type of the event, if it is one of the run that was asked for; else ``None``.
+    type: str | None
+
+
+class EventRows:
+    """The ids and types of rows, which is what can be had without reading the events."""
+
+    def __init__(self, storage: SqlEventLogStorage) -> None:
+        self._storage = storage
+
+    def find(
+        self, run_id: str, *, after: int, before: int | None, most: int, ids: Collection[int]
+    ) -> list[Row]:
+        """Return rows of all runs that are visible at this moment, by id.
+
+        Args:
+            run_id: the run for whose rows the type is wanted.
+            after: the id that the rows are above.
+            before: the id that the rows are below, if there is one.
+            most: how many of these are returned; of more, those with the highest ids.
+            ids: rows that are wanted as well.
+        """
+        table = SqlEventLogStorageTable.c
+        type_ = sa.case((table.run_id == run_id, table.dagster_event_type), else_=None)
+        query = sa.select(table.id, type_)
+        newest = query.where(table.id > after).order_by(table.id.desc()).limit(most)
+        if before is not None:
+            newest = newest.where(table.id < before)
+        found: dict[int, str | None] = {}
+        with self._storage.run_connection(run_id) as connection:
+            if before is None or before - after > 1:
+                found.update((row[0], row[1]) for row in connection.execute(newest))
+            if ids:
+                wanted = query.where(table.id.in_(ids))
+                found.update((row[0], row[1]) for row in connection.execute(wanted))
+        return [Row(row_id, found[row_id]) for row_id in sorted(found)]
+
+    def of_steps(self, run_id: str, step_keys: Collection[str]) -> list[Row]:
+        """Return all rows of some steps of a run that are visible at this moment, by id."""
+        table = SqlEventLogStorageTable.c
+        query = (
+            sa.select(table.id, table.dagster_event_type)
+            .where(table.run_id == run_id, table.step_key.in_(step_keys))
+            .order_by(table.id)
+        )
+        with self._storage.run_connection(run_id) as connection:
+            return [Row(row[0], row[1]) for row in connection.execute(query)]
+
+
+def rows_of(storage: EventLogStorage) -> EventRows | None:
+    """Return the rows of a storage in which they may become visible out of order, else ``None``."""
+    if not isinstance(storage, SqlEventLogStorage):
+        _say_once(type(storage).__name__, "is none of Dagster's own kind")
+        return None
+    if storage.is_run_sharded:
+        return None
+    missing = [name for name in _COLUMNS if name not in SqlEventLogStorageTable.c]
+    if missing:
+        _say_once(type(storage).__name__, f"has no column {missing[0]}")
+        return None
+    with storage.run_connection(None) as connection:
+        in_order = connection.dialect.name == "sqlite"
+    return None if in_order else EventRows(storage)
+
+
+@cache
+def _say_once(storage: str, why: str) -> None:
+    logger.warning(
+        "The event log's storage (%s) %s: rows that become visible late are found only as far back "
+        "as it says itself (DAGSTER_EXECUTOR_POP_EVENTS_OFFSET says otherwise).",
+        storage,
+        why,
+    )
