@@ -1,11 +1,16 @@
-"""What is left of a run whose process has gone: its end, which nobody wrote, and its steps."""
+"""What is left of a run whose process has gone: its end, which nobody wrote, its steps, and what
+they hold.
+"""
 
+from collections.abc import Sequence
 from datetime import datetime, timezone
 
 from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus
 
+from dagster_taskiq.backends.base import TaskState
 from dagster_taskiq.client import Client
 from dagster_taskiq.event_log import wait_for_late_rows
+from dagster_taskiq.pool_slots import free_run
 
 _ENDS = {
     DagsterEventType.RUN_SUCCESS,
@@ -62,7 +67,8 @@ def stop_steps(instance: DagsterInstance, client: Client, run_id: str, reason: s
     """Stop the steps of a run whose loop is not there to stop them.
 
     Each step that was sent has the id of its task in the run's event log. What waits is cancelled,
-    what runs is stopped.
+    what runs is stopped; what all others hold in Dagster's pools is freed. What a step holds that
+    still runs, its worker frees when that has ended.
     """
     sent = instance.all_logs(run_id, of_type=DagsterEventType.STEP_WORKER_STARTING)
     events = [entry.dagster_event for entry in sent]
@@ -76,3 +82,21 @@ def stop_steps(instance: DagsterInstance, client: Client, run_id: str, reason: s
     going = [task.id for task in client.tasks(ids).values() if not task.state.is_final]
     if going:
         client.revoke(going, reason)
+    free_run(instance, run_id, running=_steps_that_run(client, going))
+
+
+def _steps_that_run(client: Client, task_ids: Sequence[str]) -> set[str]:
+    """Return the steps of tasks that a worker runs; the tasks of lost workers end here."""
+    started = [
+        task
+        for task in (client.tasks(task_ids).values() if task_ids else ())
+        if task.state is TaskState.STARTED
+    ]
+    workers = {worker.id: worker for worker in client.workers()} if started else {}
+    running = set()
+    for task in started:
+        worker = workers.get(task.worker)
+        # Its processes have ended with its lease.
+        if worker is None or not worker.is_lost or not client.lose(task, worker.silence):
+            running.add(task.step_key)
+    return running

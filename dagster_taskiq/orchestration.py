@@ -24,7 +24,6 @@ from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.plan.step import ExecutionStep
 from dagster._core.instance import DagsterInstance
 from dagster._core.storage.dagster_run import DagsterRun
-from dagster._core.storage.tags import GLOBAL_CONCURRENCY_TAG
 from dagster._utils.interrupts import check_captured_interrupt
 from dagster_shared.error import SerializableErrorInfo
 
@@ -52,6 +51,7 @@ from dagster_taskiq.performing import (
     surrounded_by,
     surroundings,
 )
+from dagster_taskiq.pool_slots import pool_of
 from dagster_taskiq.resumption import Pools, replay
 from dagster_taskiq.settings import OnWorkerLost, Settings, redact
 from dagster_taskiq.step_client import InProcessTasks, StepClient
@@ -697,11 +697,15 @@ class RunLoop:
         return task is not None and task.revoke_requested
 
     def _forget_ended(self) -> None:
-        """Drop what has ended; of an interrupted run nobody asks any more how."""
+        """Drop what has ended; of an interrupted run nobody asks any more how.
+
+        What was killed cannot have said so, and its slot is freed here.
+        """
         for task_id in self._ended:
             self._closing.pop(task_id, None)
         for key in [key for key, each in self._flights.items() if each.task_id in self._ended]:
             del self._flights[key]
+            self._pools.free_step(key)
         self._ended.clear()
 
     @property
@@ -714,9 +718,16 @@ class RunLoop:
             return
         try:
             self._client.revoke(task_ids, reason)
+            known = self._client.tasks(task_ids)
         except BrokerUnreachableError as error:
             # What waits will find, before it starts, that its run has ended.
             self._say(f"Could not stop the steps in flight: {error}")
+            return
+        # What had not started never will, and the next run may have its slot.
+        for flight in self._flights.values():
+            task = known.get(flight.task_id)
+            if task is not None and task.state.is_final:
+                self._pools.free_step(flight.step.key)
 
     def _close(self) -> Iterator[DagsterEvent]:
         """Wait for tasks that still run hooks and close logs after their step's last event."""
@@ -803,7 +814,7 @@ class RunLoop:
     def _claim_for_resumed(self) -> None:
         """Send the steps that a resumed run has to run, as their pools have slots for them."""
         for key, step in list(self._unclaimed.items()):
-            pool = step.pool or step.tags.get(GLOBAL_CONCURRENCY_TAG)
+            pool = pool_of(step)
             if pool is None or self._pools.claim(pool, key):
                 del self._unclaimed[key]
                 self._launch([step])

@@ -16,12 +16,13 @@ from dagster._grpc.types import ExecuteStepArgs
 from dagster._serdes import pack_value
 
 from dagster_taskiq import tags
-from dagster_taskiq.backends.base import CODE_LABEL
+from dagster_taskiq.backends.base import CODE_LABEL, POOL_LABEL
 from dagster_taskiq.client import Order
 from dagster_taskiq.code_location import lines_of, source_of, working_directory_of
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.executor import TaskiqExecutor
 from dagster_taskiq.older_names import warn_of_run_tags, warn_of_tags
+from dagster_taskiq.pool_slots import pool_of
 from dagster_taskiq.settings import Settings
 from dagster_taskiq.task_names import EXECUTE_PLAN
 
@@ -95,6 +96,7 @@ class StepOrders:
             known_state=_state_for(step, self._plan, state),
             print_serialized_events=False,
         )
+        pool = pool_of(step)
         return Order(
             id=task_id,
             name=EXECUTE_PLAN,
@@ -103,7 +105,7 @@ class StepOrders:
             priority=self.priority_of(step),
             run_id=self._run_id,
             step_key=step.key,
-            labels=self._labels,
+            labels={**self._labels, POOL_LABEL: pool} if pool else self._labels,
         )
 
 

@@ -14,6 +14,8 @@ RESUME_JOB = "resume_job"
 SETTLE_RUN = "settle_run"
 #: Says whether the event log of a task's run has it that the task has begun; as the one before.
 HAS_BEGUN = "has_begun"
+#: Frees what a step holds that was stopped or died; as those before.
+FREE_STEP = "free_step"
 
 #: The argument in which a run's task has Dagster's own arguments, packed.
 PACKED_RUN = {EXECUTE_JOB: "execute_job_args_packed", RESUME_JOB: "resume_job_args_packed"}

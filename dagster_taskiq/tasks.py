@@ -35,6 +35,7 @@ from dagster_taskiq.backends.base import TaskState
 from dagster_taskiq.client import Client, client_for
 from dagster_taskiq.code_location import check_allowed, import_included, make_importable
 from dagster_taskiq.errors import (
+    BrokerUnreachableError,
     CodeLoadError,
     DagsterTaskiqError,
     NotAllowedError,
@@ -44,12 +45,14 @@ from dagster_taskiq.errors import (
 from dagster_taskiq.event_log import beginning, begun_tasks, spare_setup
 from dagster_taskiq.leftovers import end_run, stop_steps
 from dagster_taskiq.performing import describe_failure, surroundings
+from dagster_taskiq.pool_slots import free_step, pool_of
 from dagster_taskiq.python_environments import check_environment
 from dagster_taskiq.settings import EMBEDDED_FILE, settings_of_worker
 from dagster_taskiq.step_plans import plan_of_step
 from dagster_taskiq.task_names import (
     EXECUTE_JOB,
     EXECUTE_PLAN,
+    FREE_STEP,
     HAS_BEGUN,
     RESUME_JOB,
     SETTLE_RUN,
@@ -107,6 +110,7 @@ def register_tasks(broker: AsyncBroker) -> None:
         (RESUME_JOB, resume_job),
         (SETTLE_RUN, settle_run),
         (HAS_BEGUN, has_begun),
+        (FREE_STEP, free_step_of_ended_run),
     ):
         if broker.find_task(name) is None:
             broker.register_task(function, task_name=name)
@@ -186,6 +190,9 @@ def execute_plan(
             if event.event_type in wanted:
                 wake()
                 stop_note.write_if_stopped()
+    if any(pool_of(step) for step in plan.get_steps_to_execute_in_topo_order()):
+        # The loop of a run that has ended meanwhile does not see the end of this step.
+        free_step_of_ended_run(execute_step_args_packed)
 
 
 def execute_job(
@@ -288,6 +295,21 @@ def has_begun(args_packed: dict[str, Any], task_id: str) -> bool:
     except TaskFailedError:  # it names none
         return False
     return task_id in begun_tasks(instance, args.run_id)
+
+
+def free_step_of_ended_run(args_packed: dict[str, Any]) -> None:
+    """Free what a step holds in Dagster's pools that was stopped or died, if its run has ended.
+
+    As long as the run goes on, its loop does that.
+
+    Args:
+        args_packed: the packed arguments with which the step was sent.
+    """
+    args = unpack_value(args_packed, as_type=ExecuteStepArgs)
+    instance = instance_of(args)
+    if _run_of(instance, args.run_id).is_finished:
+        for step_key in args.step_keys_to_execute or ():
+            free_step(instance, args.run_id, step_key)
 
 
 def instance_of(args: ExecuteStepArgs | ExecuteRunArgs | ResumeRunArgs) -> DagsterInstance:
@@ -509,7 +531,10 @@ def _told_in_the_log(
     now = instance.get_run_by_id(run.run_id)
     if now is None or now.is_finished:
         return
-    end_run(instance, run.run_id, why)
+    if end_run(instance, run.run_id, why):
+        with suppress(BrokerUnreachableError):
+            reason = "the process of its run has ended"
+            stop_steps(instance, _client_of_this_worker(), run.run_id, reason)
     raise failure(why)
 
 

@@ -253,6 +253,11 @@ def rich_past() -> None:
     in_pool.alias("pool_b")()
 
 
+@job(executor_def=taskiq_executor)
+def one_in_pool() -> None:
+    in_pool()
+
+
 @op
 def marks_its_run_as_canceled(context: OpExecutionContext) -> None:
     context.instance.report_run_canceled(context.run)

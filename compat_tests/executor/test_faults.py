@@ -230,6 +230,28 @@ def test_a_step_whose_run_has_ended_while_it_waited_is_dropped_by_the_worker(
     assert outcome.of(DagsterEventType.STEP_START) == []
 
 
+@pytest.mark.parametrize("fleet", ["embedded"], indirect=True)
+@pytest.mark.parametrize("ends_by", ["itself", "SIGKILL"])
+def test_a_step_that_has_outlived_its_run_keeps_its_slot_of_a_pool_until_it_ends(
+    fleet: House, scratch: Scratch, ends_by: str
+) -> None:
+    storage = fleet.instance.event_log_storage
+    storage.set_concurrency_slots("gate", 1)
+    with fleet.started(fault_jobs.one_in_pool, scratch) as process:
+        scratch.wait_for("pool-began")
+        process.kill()
+    outcome = process.outcome
+    fleet.instance.report_run_failed(outcome.run)
+    assert storage.get_concurrency_info("gate").active_run_ids == {outcome.run_id}
+    if ends_by == "itself":
+        scratch.note("go-pool")
+    else:
+        (started,) = outcome.of(DagsterEventType.STEP_WORKER_STARTED)
+        os.kill(int(str(started.engine_event_data.metadata["pid"].value)), signal.SIGKILL)
+    eventually(lambda: not storage.get_concurrency_info("gate").active_run_ids, "the slot is free")
+    assert scratch.count("pool-ended") == (ends_by == "itself")
+
+
 @pytest.mark.oldest
 def test_a_run_that_is_marked_as_canceled_meanwhile_starts_no_more_steps_and_ends(
     house: House, scratch: Scratch

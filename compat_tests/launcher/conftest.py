@@ -11,6 +11,7 @@ from dagster._core.workspace.load_target import GrpcServerTarget
 from compat_tests.conftest import BROKERS, make_settings, storage_of
 from compat_tests.executor.scratch import Scratch
 from compat_tests.launcher.fleet import Fleet, open_fleet, running_code_server
+from compat_tests.launcher.pool_jobs import SIDE_QUEUE
 from compat_tests.workers import running_worker
 from dagster_taskiq.settings import Settings
 
@@ -18,8 +19,6 @@ OwnFleet = Callable[..., Fleet]
 
 #: How many slots the shared worker of a broker has.
 SLOTS = 2
-#: The queue, beside the default one, that the shared worker serves.
-SIDE_QUEUE = "side"
 
 
 @pytest.fixture(scope="session")

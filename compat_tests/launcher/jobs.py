@@ -21,6 +21,7 @@ from dagster import (
 
 from compat_tests.executor.scratch import SCRATCH_TAG, Scratch
 from compat_tests.launcher.crash_jobs import CRASH_JOBS
+from compat_tests.launcher.pool_jobs import POOL_JOBS
 from dagster_taskiq import taskiq_executor
 
 
@@ -199,6 +200,7 @@ defs = Definitions(
     sensors=[once],
     jobs=[
         *CRASH_JOBS,
+        *POOL_JOBS,
         whole,
         spread,
         whole_that_waits,

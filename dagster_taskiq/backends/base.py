@@ -34,6 +34,8 @@ logger = logging.getLogger("dagster_taskiq.backend")
 RUN_LABEL = "run_id"
 #: Label of a message: the step it executes.
 STEP_LABEL = "step_key"
+#: Label of a message: Dagster's pool in which its step holds a slot.
+POOL_LABEL = "pool"
 
 #: Label of a message: the working directory of the code it runs, whose modules shall not meet those
 #: of another.

@@ -22,6 +22,7 @@ from taskiq.exceptions import NoResultError
 from taskiq.utils import maybe_awaitable
 
 from dagster_taskiq.backends.base import (
+    POOL_LABEL,
     RUN_LABEL,
     STEP_LABEL,
     WORKER_LABEL,
@@ -42,7 +43,14 @@ from dagster_taskiq.errors import (
     TaskFailedError,
     TimeLimitError,
 )
-from dagster_taskiq.task_names import HAS_BEGUN, PACKED_ARGS, PACKED_RUN, SETTLE_RUN
+from dagster_taskiq.task_names import (
+    EXECUTE_PLAN,
+    FREE_STEP,
+    HAS_BEGUN,
+    PACKED_ARGS,
+    PACKED_RUN,
+    SETTLE_RUN,
+)
 from dagster_taskiq.version import __version__
 from dagster_taskiq.worker.control import Control
 from dagster_taskiq.worker.liveness import Liveness
@@ -53,6 +61,8 @@ logger = logging.getLogger("dagster_taskiq.worker")
 
 #: The name under which the function that hands every task to a child is registered.
 ANY_TASK = "dagster_taskiq:any"
+#: How long a worker that ends waits for the slots of its last steps to be freed, in seconds.
+FREEING_SECONDS = 30.0
 #: Label that keeps the task's own name meanwhile.
 TASK_LABEL = "dagster_taskiq_task"
 
@@ -85,13 +95,12 @@ class _HandOver(TaskiqMiddleware):
     moment its start is on record.
     """
 
-    def __init__(self, on_saved: Callable[[TaskiqMessage], None]) -> None:
+    def __init__(self, on_saved: Callable[[TaskiqMessage, TaskiqResult[Any]], None]) -> None:
         super().__init__()
         self._on_saved = on_saved
 
     def post_save(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
-        del result
-        self._on_saved(message)
+        self._on_saved(message, result)
 
     def pre_execute(self, message: TaskiqMessage) -> TaskiqMessage:
         message.labels["ack_type"] = AcknowledgeType.MANUAL.value
@@ -134,6 +143,8 @@ class WorkerService:
         )
         self._started_at = time.monotonic()
         self._background: set[asyncio.Task[Any]] = set()
+        # What is done for steps that have ended, and is still done when this worker ends.
+        self._freeing: set[asyncio.Task[Any]] = set()
         self.broker.queues = self.options.queues
         self.broker.consumer = self.id
         self.broker.gate = self.pool
@@ -182,6 +193,8 @@ class WorkerService:
 
     async def stop(self) -> None:
         """Stop beating, end the children, and sign off."""
+        if self._freeing:
+            await asyncio.wait(self._freeing, timeout=FREEING_SECONDS)
         for task in list(self._background):
             task.cancel()
         await self.pool.close()
@@ -290,7 +303,7 @@ class WorkerService:
             error=TaskFailedError(text),
         )
         await self.backend.set_result(message.task_id, result)
-        self._note_saved(message)
+        self._note_saved(message, result)
         self.pool.forgo(message.task_id)
         await maybe_awaitable(delivered.ack())
 
@@ -305,9 +318,21 @@ class WorkerService:
             "worker_id": self.id,
             "why": why,
         }
-        problem, _ = await self._ask_child(SETTLE_RUN, "settle", message, kwargs)
+        await self._have_done(SETTLE_RUN, message, kwargs)
+
+    async def _free_step(self, message: TaskiqMessage) -> None:
+        """Let a child free what a step holds that was stopped or died; its record says so by now.
+
+        Its run may have ended before, or end at this moment without having seen that.
+        """
+        packed = message.kwargs.get(PACKED_ARGS[EXECUTE_PLAN])
+        await self._have_done(FREE_STEP, message, {"args_packed": packed})
+
+    async def _have_done(self, name: str, message: TaskiqMessage, kwargs: dict[str, Any]) -> None:
+        """As :meth:`_ask_child`, of a task whose failure is only logged."""
+        problem, _ = await self._ask_child(name, message, kwargs)
         if problem is not None:
-            logger.warning("Did not end the run of task %s: %s", message.task_id, problem)
+            logger.warning("Could not %s for task %s: %s", name, message.task_id, problem)
 
     async def _acknowledge(self, context: Context) -> None:
         try:
@@ -397,7 +422,7 @@ class WorkerService:
         """
         packed = PACKED_ARGS[message.task_name]
         kwargs = {"args_packed": message.kwargs.get(packed), "task_id": message.task_id}
-        problem, value = await self._ask_child(HAS_BEGUN, "begun", message, kwargs)
+        problem, value = await self._ask_child(HAS_BEGUN, message, kwargs)
         if problem is not None:
             logger.warning(
                 "Nobody knows whether task %s has begun before, so it is not started now: %s",
@@ -408,13 +433,12 @@ class WorkerService:
         return bool(value)
 
     async def _ask_child(
-        self, name: str, suffix: str, message: TaskiqMessage, kwargs: dict[str, Any]
+        self, name: str, message: TaskiqMessage, kwargs: dict[str, Any]
     ) -> tuple[object, Any]:
         """Run a task of this worker's own in a child of its own, on behalf of another.
 
         Args:
             name: of the task.
-            suffix: what its id has behind that of the other.
             message: the other's.
             kwargs: its arguments.
 
@@ -422,7 +446,7 @@ class WorkerService:
             What went wrong, if anything; and what the task has returned.
         """
         own = TaskiqMessage(
-            task_id=f"{message.task_id}:{suffix}",
+            task_id=f"{message.task_id}:{name}",
             task_name=name,
             labels={RUN_LABEL: message.labels.get(RUN_LABEL, "")},
             args=[],
@@ -439,8 +463,12 @@ class WorkerService:
         if run_id:
             self._wakes.wake(str(run_id), message.task_id)
 
-    def _note_saved(self, message: TaskiqMessage) -> None:
+    def _note_saved(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
         self._begun.discard(message.task_id)
+        if result.is_err and message.task_name == EXECUTE_PLAN and POOL_LABEL in message.labels:
+            freeing = asyncio.ensure_future(self._free_step(message))
+            self._freeing.add(freeing)
+            freeing.add_done_callback(self._freeing.discard)
         # With the end of a task on record there is mail of it, which wakes as well.
         self._wakes.is_awake(str(message.labels.get(RUN_LABEL, "")))
 
