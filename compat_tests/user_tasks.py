@@ -4,10 +4,14 @@ Tests see what a task does by the files it writes, and let it go on by a file th
 """
 
 import asyncio
+import atexit
+import ctypes
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Annotated
@@ -128,6 +132,64 @@ def start_a_process(started: str, go: str) -> None:
     say(started, process.pid)
     while not Path(go).exists():
         time.sleep(0.02)
+
+
+@broker.task
+def leave_behind(started: str, go: str, deaf: bool = False) -> int:
+    """Start processes that leave the group of this one, say their ids, and wait for a file."""
+    in_a_session = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    say(started, in_a_session.pid)
+    # With job control, the shell makes a group for each of its jobs; this one becomes an orphan.
+    job = f"set -m; sleep 600 & echo $! >> '{started}'"
+    subprocess.run(["bash", "-c", job], check=True)
+    first = os.fork()
+    if first == 0:  # as programs do that become daemons
+        os.setsid()
+        if os.fork() == 0:
+            say(started, os.getpid())
+            time.sleep(600)
+        os._exit(0)
+    os.waitpid(first, 0)
+    hold.original_func(f"{started}.all", go, deaf=deaf)
+    return os.getpid()
+
+
+@broker.task
+def keep_the_interpreter(seconds: int) -> str:
+    """Do something in native code that lets no other thread of this process run meanwhile."""
+    ctypes.PyDLL(None).sleep(seconds)
+    return "kept"
+
+
+@broker.task
+def say_at_exit(path: str, more_seconds: float = 0.0) -> int:
+    """Have something done when this process ends, which takes so long."""
+    atexit.register(lambda: (time.sleep(more_seconds), say(path, os.getpid())))
+    return os.getpid()
+
+
+@broker.task
+def use_multiprocessing(method: str) -> dict[str, object]:
+    """Tell in what state multiprocessing is found, and use it as modules of users do."""
+    current = multiprocessing.current_process()
+    found: dict[str, object] = {
+        "start_method": multiprocessing.get_start_method(allow_none=True),
+        "parent": multiprocessing.parent_process(),
+        "name": current.name,
+        "daemon": current.daemon,
+        "threads": threading.active_count(),
+    }
+    multiprocessing.set_start_method(method)
+    ended = multiprocessing.Process(target=lambda: sys.exit(3))
+    ended.start()
+    ended.join()
+    here, there = multiprocessing.Pipe()
+    terminated = multiprocessing.Process(target=lambda: (there.send("up"), time.sleep(600)))
+    terminated.start()
+    here.recv()
+    terminated.terminate()
+    terminated.join()
+    return {**found, "ended": ended.exitcode, "terminated": terminated.exitcode != 0}
 
 
 @broker.task

@@ -34,14 +34,15 @@ class WorkerProcess:
         name: str,
         *arguments: str,
         code: Path = ROOT,
+        prefix: Sequence[str] = (),
     ) -> None:
-        """Start it, with the engine that is in the directory ``code``."""
+        """Start it, with the engine in the directory ``code``, by a command that ``prefix`` is."""
         self.settings = settings
         self.name = name
         self.log = directory / f"{name}.log"
         config = directory / f"{name}.yaml"
         config.write_text(yaml.safe_dump(executor_config(settings)))
-        command = [sys.executable, "-m", "dagster_taskiq", "worker", "start"]
+        command = [*prefix, sys.executable, "-m", "dagster_taskiq", "worker", "start"]
         command += ["-y", str(config), "-n", name, "--kill-grace", KILL_GRACE, *arguments]
         environment = {**os.environ, "PYTHONPATH": f"{code}{os.pathsep}{ROOT}"}
         with self.log.open("ab") as output:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -494,7 +495,7 @@ def test_workers_take_no_more_than_they_have_slots_and_a_drained_one_takes_nothi
     eventually(lambda: "Draining: 1 tasks to finish" in first.output())
     second = start_worker(*INCLUDE, "-c", "1")
     place.pid("started-2")
-    assert waiting(client) == (1, 0)
+    eventually(lambda: waiting(client) == (1, 0))
     place.write("go-1")
     assert own_sender.value(running) == "held"
     assert first.wait() == 0
@@ -542,6 +543,25 @@ def test_what_does_not_finish_within_the_drain_timeout_is_stopped(
     assert isinstance(own_sender.error(task_id), TaskRevokedError)
 
 
+@one_broker
+def test_a_signal_to_all_processes_of_a_worker_lets_its_tasks_finish_and_exit_hooks_run(
+    start_worker: StartWorker, own_sender: Sender, place: Place
+) -> None:
+    worker = start_worker(*INCLUDE, "-c", "1")
+    hooked = own_sender.value(own_sender.send("say_at_exit", place.path("at-exit")))
+    held = own_sender.send("hold", place.path("started"), place.path("go"))
+    assert place.pid("started") == hooked
+    parent = psutil.Process(worker.pid)
+    # As service managers do that stop a unit; the one whose decision it is hears of it last.
+    for process in [*parent.children(recursive=True), parent]:
+        process.terminate()
+    eventually(lambda: f"Child {hooked} was sent a signal as well" in worker.output())
+    place.write("go")
+    assert own_sender.value(held) == "held"
+    assert worker.wait() == 0
+    assert place.lines("at-exit") == [str(hooked)]
+
+
 # -- the death of a worker -------------------------------------------------------------------
 
 
@@ -550,11 +570,14 @@ def test_of_a_killed_worker_nothing_is_left(
     start_worker: StartWorker, settings: Settings, own_sender: Sender, place: Place
 ) -> None:
     worker = start_worker(*INCLUDE, "-c", "2")
-    own_sender.send("start_a_process", place.path("started"), place.path("never"))
+    own_sender.send("leave_behind", place.path("left"), place.path("never"))
     deaf = own_sender.send("hold", place.path("started"), place.path("never"), "", True)
-    place.said("started", 2)
+    place.said("started")
+    place.said("left.all")
     tree = psutil.Process(worker.pid).children(recursive=True)
-    assert len(tree) >= 4  # the fork server, two children, and what one of them started
+    # The fork server with its guard, two children, and what one of them started.
+    assert len(tree) == 7
+    assert {each.pid for each in tree} >= {int(each) for each in place.said("left", 3)}
     worker.signal(signal.SIGKILL)
     eventually(lambda: all(is_gone(each.pid) for each in tree))
     client = client_for(settings)
@@ -573,22 +596,70 @@ def test_a_worker_that_was_frozen_for_longer_than_its_lease_does_not_run_on(
     worker = start_worker(*INCLUDE, "-c", "1")
     task_id = own_sender.send("hold", place.path("started"), place.path("go"), "", True)
     pid = place.pid("started")
-    worker.signal(signal.SIGSTOP)
+    # The fork server and its guard as well: nobody but the kernel is there to end the child.
+    frozen = [psutil.Process(worker.pid), *psutil.Process(pid).parents()[:2]]
+    for process in frozen:
+        process.suspend()
     eventually(lambda: client.workers()[0].is_lost)
-    # From here on another worker may run it. The child has ended by itself by then: its parent
-    # is frozen, and the task does not listen.
+    # From here on another worker may run it.
     eventually(lambda: is_gone(pid))
     known = task(client, task_id)
     assert known is not None
     assert client.lose(known, "silent")
     place.write("go")
-    worker.signal(signal.SIGCONT)
+    for process in frozen:
+        with suppress(psutil.NoSuchProcess):
+            process.resume()
     eventually(lambda: f"Dropped the result of task {task_id}" in worker.output())
     ends_as(client, task_id, TaskState.LOST)
     assert isinstance(own_sender.error(task_id), WorkerLostError)
     # It lives on, and works.
     assert own_sender.value(own_sender.send("add", 1, 2)) == 3
     assert not client.workers()[0].is_lost
+
+
+#: Commands by which the next one becomes the first process of a container, to which orphans come;
+#: the last is for machines where nothing of the kind is allowed, and has it just start.
+AS_FIRST = (
+    ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc"),
+    ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"),
+    ("env",),
+)
+
+
+@one_broker
+def test_a_worker_that_is_the_first_process_of_a_container_leaves_no_zombies(
+    settings: Settings, tmp_path: Path, dagster_home: Path, own_sender: Sender, place: Place
+) -> None:
+    del dagster_home
+    way = next(
+        each for each in AS_FIRST if subprocess.run([*each, "true"], check=False).returncode == 0
+    )
+    # It has a child that it does not know of.
+    prefix = (*way, "sh", "-c", 'sleep 0 & exec "$@"', "sh")
+    worker = WorkerProcess(settings, tmp_path, "w1", *INCLUDE, "-c", "4", prefix=prefix)
+    try:
+        worker.wait_until_ready()
+        outermost = psutil.Process(worker.pid)
+        parent = outermost.children()[0] if way[0] == "unshare" else outermost
+        never = place.path("never")
+        tasks = [own_sender.send("leave_behind", place.path(f"{n}"), never) for n in range(4)]
+        for number in range(4):
+            place.said(f"{number}.all")
+        client_for(settings).revoke(tasks, "enough")
+        for each in tasks:
+            assert isinstance(own_sender.error(each), TaskRevokedError)
+
+        def only_living() -> bool:
+            statuses = [each.status() for each in parent.children(recursive=True)]
+            # The fork server with its guard, and a child for each slot.
+            return len(statuses) == 6 and psutil.STATUS_ZOMBIE not in statuses
+
+        eventually(only_living)
+        parent.terminate()
+        assert worker.wait() == 0
+    finally:
+        worker.end()
 
 
 # -- bad beginnings --------------------------------------------------------------------------

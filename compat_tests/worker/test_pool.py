@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from multiprocessing import forkserver
 from pathlib import Path
 
 import anyio
@@ -25,14 +24,25 @@ pytestmark = pytest.mark.anyio
 
 @asynccontextmanager
 async def started(directory: Path, concurrency: int = 1, max_runs: int = 2) -> AsyncIterator[Pool]:
-    settings = Settings(broker=f"sqlite:///{directory / 'queue.db'}")
-    options = PoolOptions(concurrency=concurrency, max_runs=max_runs, include=(USER_TASKS,))
-    pool = Pool(settings, options, "w", lambda message: None)
+    pool = make_pool(directory, concurrency, max_runs)
     await pool.start()
     try:
         yield pool
     finally:
         await pool.close()
+
+
+def make_pool(directory: Path, concurrency: int = 1, max_runs: int = 2) -> Pool:
+    settings = Settings(broker=f"sqlite:///{directory / 'queue.db'}")
+    options = PoolOptions(concurrency=concurrency, max_runs=max_runs, include=(USER_TASKS,))
+    return Pool(settings, options, "w", lambda message: None)
+
+
+@pytest.fixture(scope="module")
+async def pool(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pool]:
+    """A pool with one slot, which tests share, so they leave it as it was."""
+    async with started(tmp_path_factory.mktemp("pool")) as pool:
+        yield pool
 
 
 def message(task_id: str, name: str, *args: str, **labels: str) -> TaskiqMessage:
@@ -45,14 +55,9 @@ def message(task_id: str, name: str, *args: str, **labels: str) -> TaskiqMessage
     )
 
 
-def children() -> set[int]:
-    """Return the processes that the fork server of this process has forked, and that live."""
-    return {each.pid for each in psutil.Process(_fork_server()).children()}
-
-
-def _fork_server() -> int:
-    server: int = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
-    return server
+def fork_server(pool: Pool) -> psutil.Process:
+    assert pool._server is not None
+    return psutil.Process(pool._server.pid)
 
 
 async def pid_of(pool: Pool, task_id: str, code: str) -> int:
@@ -62,51 +67,49 @@ async def pid_of(pool: Pool, task_id: str, code: str) -> int:
 
 
 async def test_a_run_that_only_waits_frees_its_slot_and_its_child_goes_when_it_is_one_too_many(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dagster_taskiq.worker.pool.SPARE_SECONDS", 0.2)
     said, go = tmp_path / "said", tmp_path / "go"
-    async with started(tmp_path) as pool:
-        await _number_of_children(1)
-        labels = {QUEUE_LABEL: runs_lane("q")}
-        waiting = message("run", "orchestrate", str(said), str(go), **labels)
-        run = asyncio.ensure_future(pool.run(waiting))
-        await eventually_async(anyio.Path(said).exists)
-        (row,) = pool.running
-        assert (row.id, row.orchestrating) == ("run", True)
-        # The one slot is free for another task while the run goes on, in a child of its own.
-        assert await pid_of(pool, "step", "") != row.pid
-        assert not run.done()
-        await _number_of_children(2)
-        go.touch()
-        assert (await run).error is None
-        await _number_of_children(1)
-        assert pool.runs_held == 0
+    await _number_of_children(pool, 1)
+    labels = {QUEUE_LABEL: runs_lane("q")}
+    waiting = message("run", "orchestrate", str(said), str(go), **labels)
+    run = asyncio.ensure_future(pool.run(waiting))
+    await eventually_async(anyio.Path(said).exists)
+    (row,) = pool.running
+    assert (row.id, row.orchestrating) == ("run", True)
+    # The one slot is free for another task while the run goes on, in a child of its own.
+    assert await pid_of(pool, "step", "") != row.pid
+    assert not run.done()
+    await _number_of_children(pool, 2)
+    go.touch()
+    assert (await run).error is None
+    await _number_of_children(pool, 1)
+    assert pool.runs_held == 0
 
 
-async def test_what_has_no_seat_keeps_its_slot_whatever_it_says(tmp_path: Path) -> None:
+async def test_what_has_no_seat_keeps_its_slot_whatever_it_says(pool: Pool, tmp_path: Path) -> None:
     said, go = tmp_path / "said", tmp_path / "go"
-    async with started(tmp_path) as pool:
-        claims_to_wait = message("step", "orchestrate", str(said), str(go))
-        task = asyncio.ensure_future(pool.run(claims_to_wait))
-        await eventually_async(anyio.Path(said).exists)
-        other = asyncio.ensure_future(pool.reserve())
-        (row,) = pool.running
-        assert not row.orchestrating
-        assert not other.done()
-        go.touch()
-        assert (await task).error is None
-        await other
+    claims_to_wait = message("step", "orchestrate", str(said), str(go))
+    task = asyncio.ensure_future(pool.run(claims_to_wait))
+    await eventually_async(anyio.Path(said).exists)
+    other = asyncio.ensure_future(pool.reserve())
+    (row,) = pool.running
+    assert not row.orchestrating
+    assert not other.done()
+    go.touch()
+    assert (await task).error is None
+    await other
+    pool.unreserve()
 
 
-async def test_a_child_keeps_to_the_code_of_one_directory(tmp_path: Path) -> None:
-    async with started(tmp_path) as pool:
-        first = await pid_of(pool, "a1", "/a")
-        assert await pid_of(pool, "a2", "/a") == first
-        second = await pid_of(pool, "b1", "/b")
-        assert second != first
-        assert await pid_of(pool, "b2", "/b") == second
-        assert await pid_of(pool, "a3", "/a") != second
+async def test_a_child_keeps_to_the_code_of_one_directory(pool: Pool) -> None:
+    first = await pid_of(pool, "a1", "/a")
+    assert await pid_of(pool, "a2", "/a") == first
+    second = await pid_of(pool, "b1", "/b")
+    assert second != first
+    assert await pid_of(pool, "b2", "/b") == second
+    assert await pid_of(pool, "a3", "/a") != second
 
 
 async def test_tasks_of_several_directories_at_once_all_find_a_child(tmp_path: Path) -> None:
@@ -118,78 +121,60 @@ async def test_tasks_of_several_directories_at_once_all_find_a_child(tmp_path: P
         assert not by_code[0] & by_code[1]
         assert not by_code[1] & by_code[2]
         assert not by_code[0] & by_code[2]
-        await _number_of_children(2)
+        await _number_of_children(pool, 2)
 
 
 async def test_a_task_finds_a_child_also_where_idle_ones_of_other_code_are_one_too_many(
-    tmp_path: Path,
+    pool: Pool,
 ) -> None:
-    async with started(tmp_path) as pool:
-        first = await pid_of(pool, "a", "/a")
-        aside = await pool.run_aside(message("aside", "process_id"))
-        # The child that came for it has loaded no code yet, and so suits any.
-        assert await pid_of(pool, "b", "/b") == aside.return_value != first
-        with anyio.fail_after(60):
-            assert await pid_of(pool, "c", "/c") not in (first, aside.return_value)
+    first = await pid_of(pool, "a", "/a")
+    aside = await pool.run_aside(message("aside", "process_id"))
+    # The child that came for it has loaded no code yet, and so suits any.
+    assert await pid_of(pool, "b", "/b") == aside.return_value != first
+    with anyio.fail_after(60):
+        assert await pid_of(pool, "c", "/c") not in (first, aside.return_value)
 
 
 async def test_no_run_is_taken_when_every_seat_is(tmp_path: Path) -> None:
-    async with started(tmp_path, max_runs=1) as pool:
-        await pool.reserve()
-        pool.expect("run", is_run=True)
-        assert not pool.takes_runs
-        pool.forgo("run")
-        assert pool.takes_runs
-        left: list[bool] = []
-        pool.on_no_runs = lambda: left.append(True)
-        await pool.reserve()
-        pool.expect("run", is_run=True)
-        pool.take_no_more_runs()
-        assert left == []
-        pool.forgo("run")
-        assert left == [True]
-        assert not pool.takes_runs
+    pool = make_pool(tmp_path, max_runs=1)
+    await pool.reserve()
+    pool.expect("run", is_run=True)
+    assert not pool.takes_runs
+    pool.forgo("run")
+    assert pool.takes_runs
+    left: list[bool] = []
+    pool.on_no_runs = lambda: left.append(True)
+    await pool.reserve()
+    pool.expect("run", is_run=True)
+    pool.take_no_more_runs()
+    assert left == []
+    pool.forgo("run")
+    assert left == [True]
+    assert not pool.takes_runs
 
 
 async def test_what_ran_as_the_lease_ended_says_so_and_new_children_come_with_the_next_beat(
-    tmp_path: Path,
+    pool: Pool, tmp_path: Path
 ) -> None:
     said, never = tmp_path / "said", tmp_path / "never"
-    async with started(tmp_path) as pool:
-        held = asyncio.ensure_future(pool.run(message("held", "hold", str(said), str(never))))
-        await eventually_async(anyio.Path(said).exists)
-        pool.renew(time.monotonic())
-        with pytest.raises(ChildDiedError, match="ended with the lease of its worker"):
-            await held
-        other = asyncio.ensure_future(pid_of(pool, "other", ""))
-        aside = asyncio.ensure_future(pool.run_aside(message("aside", "process_id")))
-        # Nobody comes while there is no lease, and nobody is said to have died of that.
-        done, _ = await asyncio.wait({other, aside}, timeout=1.0)
-        assert not done
-        await _number_of_children(0)
-        pool.renew(time.monotonic() + 60)
-        assert (await aside).error is None
-        assert await other
+    held = asyncio.ensure_future(pool.run(message("held", "hold", str(said), str(never))))
+    await eventually_async(anyio.Path(said).exists)
+    pool.renew(time.monotonic())
+    with pytest.raises(ChildDiedError, match="ended with the lease of its worker"):
+        await held
+    other = asyncio.ensure_future(pid_of(pool, "other", ""))
+    aside = asyncio.ensure_future(pool.run_aside(message("aside", "process_id")))
+    # Nobody comes while there is no lease, and nobody is said to have died of that.
+    done, _ = await asyncio.wait({other, aside}, timeout=1.0)
+    assert not done
+    await _number_of_children(pool, 0)
+    pool.renew(time.monotonic() + 600)
+    assert (await aside).error is None
+    assert await other
 
 
-async def test_when_the_process_that_forks_children_dies_what_runs_goes_on_and_others_come(
-    tmp_path: Path,
-) -> None:
-    said, go = tmp_path / "said", tmp_path / "go"
-    async with started(tmp_path, concurrency=2) as pool:
-        held = asyncio.ensure_future(pool.run(message("held", "hold", str(said), str(go))))
-        await eventually_async(anyio.Path(said).exists)
-        first = await pid_of(pool, "first", "/a")
-        psutil.Process(_fork_server()).kill()
-        # Of other code, so that it needs a child of its own.
-        assert await pid_of(pool, "second", "/b") != first
-        assert not held.done()
-        go.touch()
-        assert (await held).return_value == "held"
-
-
-async def _number_of_children(wanted: int) -> None:
+async def _number_of_children(pool: Pool, wanted: int) -> None:
     async def there() -> bool:
-        return len(children()) == wanted
+        return len(fork_server(pool).children()) == wanted
 
     await eventually_async(there)

@@ -1,30 +1,27 @@
 """What runs inside a child process of a worker: one task after the other, on its main thread.
 
 A child imports Dagster and the user's code once and keeps them, with the instance and its
-connections, for the tasks that follow. It leads a process group of its own, so that whatever the
-user's code starts dies with it, and it kills itself when its worker has gone, or has lost its
-lease: from then on another worker may run what this child runs.
+connections, for the tasks that follow. After each task it ends what the task has started and left
+behind. That it ends itself with its worker and the worker's lease is seen to from outside, by the
+fork server and the kernel: nothing here is needed for it. When its parent wants no more of it, it
+ends as any Python process does, exit hooks included.
 """
 
 import importlib
 import os
 import resource
-import select
 import signal
 import socket
 import sys
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
-from dagster._utils.interrupts import setup_interrupt_handlers
 from taskiq import TaskiqMessage, TaskiqResult
 
 from dagster_taskiq import app, tasks
 from dagster_taskiq.allowed_code import AllowedCode, allow_only
 from dagster_taskiq.backends.base import as_json
-from dagster_taskiq.dagster_internals import op_retries
+from dagster_taskiq.dagster_internals import interrupt_handlers, op_retries
 from dagster_taskiq.errors import (
     CodeLoadError,
     ConfigError,
@@ -40,47 +37,44 @@ from dagster_taskiq.performing import (
     surroundings,
 )
 from dagster_taskiq.settings import Settings, belong_to_worker
-from dagster_taskiq.worker import frames, logs, run_configs
-from dagster_taskiq.worker.deadline import killer
+from dagster_taskiq.worker import frames, logs, process_trees, run_configs
 from dagster_taskiq.worker.stop_reasons import StopReasons
+from dagster_taskiq.worker.stop_requests import StopRequests
 
 #: Errors of a task after which its child is not used again: it was interrupted at a moment that is
 #: not known, or has modules in it that are half loaded, which would be met instead of mended ones.
 ENDS_CHILD = (KeyboardInterrupt, SystemExit, CodeLoadError)
 
 
-def main(channel: socket.socket, lifeline: socket.socket) -> None:
+def main(channel: socket.socket, stop_requests: socket.socket) -> None:
     """Serve the parent at the other end of ``channel`` until it closes it.
 
     Args:
         channel: carries frames both ways; the first is the set-up.
-        lifeline: carries deadlines; this process ends at the last one it was given, and when the
-            other end closes.
+        stop_requests: tells signals of the parent from those of others; see
+            :mod:`dagster_taskiq.worker.stop_requests`.
     """
-    os.setpgrp()
-    # A worker that a script has started in the background ignores this signal, and Dagster takes
-    # for SIGTERM, by which tasks are stopped, what is done about this one.
+    # Dagster stops its work at SIGTERM by what is done about this signal, which the fork server
+    # ignores.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    setup_interrupt_handlers()
+    interrupt_handlers.install(StopRequests(stop_requests).only_requested)
     # What the user's code forks must not keep these open: the parent reads this process's death
     # from the end of the channel.
     os.register_at_fork(after_in_child=channel.close)
-    os.register_at_fork(after_in_child=lifeline.close)
-    threading.Thread(target=_watch_lifeline, args=(lifeline,), daemon=True).start()
+    os.register_at_fork(after_in_child=stop_requests.close)
     try:
         with kept_connections():
             _serve(channel)
     except KeyboardInterrupt:
-        pass  # a cancel that arrived between two tasks: the parent replaces this child
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        pass  # a request to stop that arrived between two tasks: the parent replaces this child
 
 
 def _serve(channel: socket.socket) -> None:
     setup = frames.receive(channel)
     if setup is None:
         return
+    # The fork server has those with which it was started itself.
+    sys.path[:], sys.argv[:] = setup["path"], setup["argv"]
     worker_name = setup["worker_name"]
     broker = app.use(Settings.from_dict(setup["settings"]))
     belong_to_worker(broker.settings)
@@ -122,8 +116,15 @@ def _serve(channel: socket.socket) -> None:
             result.error = TaskFailedError(describe_failure(error))
         sys.stdout.flush()
         sys.stderr.flush()
-        last = isinstance(error, ENDS_CHILD)
-        done = {"done": _text(result), "rss": _resident_bytes(), "last": last}
+        left_behind = _end_what_was_started()
+        # Libraries that use processes again, for the next task, would look for those in vain.
+        last = isinstance(error, ENDS_CHILD) or left_behind > 0
+        done = {
+            "done": _text(result),
+            "rss": _resident_bytes(),
+            "last": last,
+            "left_behind": left_behind,
+        }
         channel.sendall(frames.pack(done))
         if last:
             return
@@ -150,22 +151,18 @@ def _import_modules(names: list[str]) -> str:
     return ""
 
 
-def _watch_lifeline(lifeline: socket.socket) -> None:
-    deadline = time.monotonic() + 60.0  # until the first real one arrives
-    kill_at = killer()
-    while True:
-        left = deadline - frames.EARLY_SECONDS - time.monotonic()
-        if left > 0:
-            ready, _, _ = select.select([lifeline], [], [], left)
-            if not ready:
-                continue
-            sent = lifeline.recv(frames.DEADLINE.size, socket.MSG_WAITALL)
-            if len(sent) == frames.DEADLINE.size:
-                (deadline,) = frames.DEADLINE.unpack(sent)
-                kill_at(deadline)
-                continue
-        # Nothing may be left behind of this child, nor may it write another event.
-        os.killpg(os.getpgrp(), signal.SIGKILL)
+def _end_what_was_started() -> int:
+    """End the processes that a task has left behind; return how many there were."""
+    if not process_trees.has_children():
+        return 0
+    return process_trees.end_children(spared=_resource_tracker())
+
+
+def _resource_tracker() -> tuple[int, ...]:
+    """Return the helper of multiprocessing, if there is one; Python ends it with this process."""
+    module = sys.modules.get("multiprocessing.resource_tracker")
+    pid = getattr(getattr(module, "_resource_tracker", None), "_pid", None)
+    return () if pid is None else (pid,)
 
 
 def _resident_bytes() -> int:

@@ -1,12 +1,13 @@
 """An end by the kernel's own clock, for a process that may not be able to end itself in time.
 
-A process that is frozen, or whose native code holds the interpreter's lock, does nothing at its
-deadline; woken, it would do the next thing of the user's code first. A POSIX timer whose signal is
-SIGKILL (timer_create(2)) needs nobody in the process: it is over before it is woken.
+A process that is frozen does nothing at its deadline; woken, it would first do what comes next. A
+POSIX timer whose signal is SIGKILL (timer_create(2)) needs nothing of the process: it has ended
+before it is woken.
 """
 
 import contextlib
 import ctypes
+import math
 import os
 import signal
 import sys
@@ -45,7 +46,8 @@ def killer() -> Callable[[float], None]:
     """Return what sets the moment, of ``time.monotonic()``, at which the kernel kills this process.
 
     The process alone: what it has started is for others to end. A moment that is set replaces the
-    one before. Where the system has no such timers (it is not a 64-bit Linux), nothing happens.
+    one before, and ``math.inf`` calls it off. Where the system has no such timers (it is not a
+    64-bit Linux), nothing happens.
     """
     if sys.platform == "linux" and sys.maxsize > 2**32:
         for name in _LIBRARIES:
@@ -63,9 +65,10 @@ def _killer_by(create: Callable[..., int], set_time: Callable[..., int]) -> Call
         raise OSError(number, os.strerror(number))
 
     def kill_at(deadline: float) -> None:
-        # A time of zero would call it off, and one before that is none.
-        seconds, rest = divmod(max(deadline, 1e-9), 1)
-        times = _Times(seconds=int(seconds), nanoseconds=max(1, int(rest * 1e9)))
+        times = _Times()  # a time of zero calls it off
+        if deadline < math.inf:
+            seconds, rest = divmod(max(deadline, 0.0), 1)
+            times = _Times(seconds=int(seconds), nanoseconds=max(1, int(rest * 1e9)))
         set_time(timer, _ABSOLUTE, ctypes.byref(times), None)
 
     return kill_at

@@ -1,35 +1,73 @@
-"""The server from which a worker's children are forked, with Dagster imported once for all."""
+"""How a worker's parent starts the process from which its children are forked.
 
-import multiprocessing
+Dagster takes seconds to import, so this process is started first of all and imports it beside the
+parent. This module therefore imports very little. What runs in the new process begins in
+:mod:`dagster_taskiq.worker.guard`; :mod:`dagster_taskiq.worker.forked_children` talks to it.
+"""
+
 import socket
-from multiprocessing import forkserver
+import subprocess
+import sys
+from dataclasses import dataclass
 
-#: Where children come from.
-context = multiprocessing.get_context("forkserver")
+#: Run by the new interpreter. The import path is that of the parent before anything is imported,
+#: so that both run the same code, whatever lies in the working directory.
+_CODE = (
+    "import sys; sys.path[:] = sys.argv[2:]; "
+    "from dagster_taskiq.worker.guard import main; main(int(sys.argv[1]))"
+)
 
 
-def child(channel: socket.socket, lifeline: socket.socket) -> None:
-    """Be a child; see ``dagster_taskiq.worker.child.main``."""
-    # Imported here, in the child, where it is there already: the parent needs nothing of it.
-    from dagster_taskiq.worker.child import main  # noqa: PLC0415
+@dataclass(frozen=True)
+class ServerProcess:
+    """A process that was started, and to which nobody has spoken yet."""
 
-    main(channel, lifeline)
+    #: The process the parent has started: the guard. The fork server is its child.
+    guard: "subprocess.Popen[bytes]"
+    #: The parent's end of the connection to the fork server, which ends when that is closed.
+    control: socket.socket
+
+
+#: Those that were started and that no pool has taken yet.
+_started: list[ServerProcess] = []
 
 
 def start() -> None:
-    """Start the server, unless it runs; it imports what children need, and this does not wait.
+    """Start a fork server for :func:`take`, unless one was; this does not wait for it.
 
     Raises:
-        ConfigError: it cannot be started; the text says what it needs.
+        ConfigError: there can be no more processes.
     """
-    context.set_forkserver_preload(["dagster_taskiq.worker.preload"])
-    try:
-        forkserver.ensure_running()
-    except OSError as error:
-        from dagster_taskiq.errors import ConfigError  # noqa: PLC0415
+    if not _started:
+        try:
+            _started.append(_start())
+        except OSError as error:
+            from dagster_taskiq.errors import ConfigError  # noqa: PLC0415
 
-        raise ConfigError(
-            f"Cannot start the process that a worker's children are forked from: {error}. Its "
-            "socket is in the temporary directory ($TMPDIR, else /tmp), which must take files and "
-            "have a short path."
-        ) from None
+            text = f"Cannot start the process that a worker's children are forked from: {error}."
+            raise ConfigError(text) from None
+
+
+def take() -> ServerProcess:
+    """Return a fork server that nobody else has: the one that was started, or a new one.
+
+    Raises:
+        OSError: there can be no more processes.
+    """
+    return _started.pop() if _started else _start()
+
+
+def _start() -> ServerProcess:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        # As multiprocessing has it: -O, -W, -X and their like hold for the children as well.
+        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+        guard = subprocess.Popen(
+            [sys.executable, *flags, "-c", _CODE, str(theirs.fileno()), *sys.path],
+            stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            # Signals to the group of the parent (Ctrl-C, a shell's kill of a job) are for the
+            # parent, which decides what becomes of its children.
+            start_new_session=True,
+        )
+    return ServerProcess(guard, ours)

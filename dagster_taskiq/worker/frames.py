@@ -1,4 +1,4 @@
-"""How parent and child talk: JSON, each text after its length in four bytes."""
+"""How the processes of a worker talk: JSON, each text after its length in four bytes."""
 
 import asyncio
 import json
@@ -7,10 +7,8 @@ import struct
 from typing import Any
 
 _LENGTH = struct.Struct("!I")
-#: A deadline on the lifeline: seconds of ``time.monotonic()``, which parent and child share.
-DEADLINE = struct.Struct("!d")
-#: How long before its deadline a child ends itself, if it can, with all that it has started; at the
-#: deadline the kernel ends it. In seconds.
+#: How long before the end of the lease the fork server kills all children with what they have
+#: started; at its end the kernel kills the fork server, and the children by that. In seconds.
 EARLY_SECONDS = 0.25
 
 
@@ -40,6 +38,19 @@ def receive(channel: socket.socket) -> dict[str, Any] | None:
         return None
     frame: dict[str, Any] = json.loads(body)
     return frame
+
+
+def take(received: bytearray) -> list[dict[str, Any]]:
+    """Return the frames that are complete in ``received``, and remove them from it."""
+    found: list[dict[str, Any]] = []
+    while len(received) >= _LENGTH.size:
+        (length,) = _LENGTH.unpack_from(received)
+        end = _LENGTH.size + length
+        if len(received) < end:
+            break
+        found.append(json.loads(received[_LENGTH.size : end]))
+        del received[:end]
+    return found
 
 
 def _receive_exactly(channel: socket.socket, size: int) -> bytes | None:

@@ -2,6 +2,8 @@
 
 Children start from a preloaded fork server, so that one is there in milliseconds, and stay warm
 between tasks. A task that is cancelled, or whose child dies, costs that one child and nothing else.
+A child that is not wanted any more ends by itself, as Python processes do, when its channel is
+closed; one whose task is stopped and does not end is killed.
 
 A slot is for work. A run that only waits for its own steps says so, and gives its slot back: its
 child goes on beside the others, and another takes its place. How many runs are held in all is
@@ -9,14 +11,13 @@ bounded by their seats.
 """
 
 import asyncio
-import contextlib
 import logging
-import os
 import signal
-import socket
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from taskiq import TaskiqMessage, TaskiqResult
@@ -41,6 +42,7 @@ from dagster_taskiq.timing import (
     read_time,
 )
 from dagster_taskiq.worker import fork_server, frames
+from dagster_taskiq.worker.forked_children import Exit, ForkedChild, ForkServer, name_of_code
 from dagster_taskiq.worker.logs import Mirror
 
 logger = logging.getLogger("dagster_taskiq.worker.pool")
@@ -52,6 +54,15 @@ CHILD_START_SECONDS = 120.0
 EXPECT_SECONDS = 60.0
 #: Seconds between two tries to start a child when it does not come up.
 RESTART_SECONDS = 1.0
+#: How long a child that is not wanted any more may take to end, exit hooks and threads included,
+#: before it is killed, in seconds.
+EXIT_SECONDS = 5.0
+#: How long after the end of its channel a child may be there before it is said not to end, in
+#: seconds.
+VANISH_SECONDS = 10.0
+#: How long after a child was sent a signal by others the worker may be told to drain, for both to
+#: be taken for one event: a service manager signals one process after the other. In seconds.
+SAME_SIGNAL_SECONDS = 1.0
 #: How long a child that is one too many stays, in case another run comes, in seconds.
 SPARE_SECONDS = 60.0
 #: How many runs a worker holds at once where nobody said, unless it has more slots than that.
@@ -107,10 +118,9 @@ _NO_LIMITS = _Limits()
 class _Child:
     """One process, as its parent sees it."""
 
-    process: Any
+    process: ForkedChild
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
-    lifeline: socket.socket
     tasks_done: int = 0
     message: TaskiqMessage | None = None
     since: float = 0.0
@@ -131,19 +141,12 @@ class _Child:
 
     @property
     def pid(self) -> int:
-        return int(self.process.pid)
+        return self.process.pid
 
     @property
     def is_usable(self) -> bool:
-        return not self.reader.at_eof() and self.stop_reason is None
-
-    def signal_group(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, number)
-
-    def signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(self.pid, number)
+        ended = self.process.exit.done() or self.reader.at_eof()
+        return not ended and self.stop_reason is None
 
 
 class Pool:
@@ -165,13 +168,17 @@ class Pool:
         #: Called when the last run has left its seat, once no more are taken.
         self.on_no_runs: Callable[[], None] = lambda: None
         self._coming = 0
-        self._starting: set[_Child] = set()
         self._idle: list[_Child] = []
         self._busy: dict[str, _Child] = {}
         self._stopped_early: dict[str, str] = {}
         self._waiting: dict[str, TaskiqMessage] = {}
         self._came_idle = asyncio.Condition()
         self._background: set[asyncio.Task[Any]] = set()
+        #: The ends of children that are under way.
+        self._ending: set[asyncio.Task[None]] = set()
+        self._server: ForkServer | None = None
+        self._connecting = asyncio.Lock()
+        self._has_ignored_signal = False
         self._deadline = 0.0
         self._renewed = asyncio.Event()
         #: When the lease was last renewed after it had run out, of ``time.monotonic()``.
@@ -186,7 +193,6 @@ class Pool:
             ConfigError: a module that ``include`` names cannot be imported.
             ChildDiedError: a child does not come up.
         """
-        fork_server.start()
         self._mirror.start()
         # Nothing runs here yet that could be lost; the first beat begins the lease.
         self.renew(time.monotonic() + CHILD_START_SECONDS)
@@ -195,13 +201,16 @@ class Pool:
         self._top_up()
 
     async def close(self) -> None:
-        """End the children: at once where they are idle, by SIGKILL where they are not."""
+        """End the children: as Python processes end where they are idle, by SIGKILL else."""
         self._closing = True
         for task in list(self._background):
             task.cancel()
-        children = [*self._idle, *self._busy.values()]
+        for child in self._idle:
+            self._end_in_background(child)
         self._idle.clear()
-        await asyncio.gather(*(self._dispose(child) for child in children))
+        await asyncio.gather(*map(self._kill, self._busy.values()), *self._ending)
+        if self._server is not None:
+            await self._server.close()
         self._mirror.close()
 
     @property
@@ -284,8 +293,8 @@ class Pool:
             self._renewed_late_at = time.monotonic()
         self._deadline = deadline
         self._renewed.set()
-        for child in [*self._starting, *self._idle, *self._busy.values()]:
-            _send_deadline(child.lifeline, deadline)
+        if self._server is not None:
+            self._server.renew(deadline)
 
     async def run(self, message: TaskiqMessage) -> TaskiqResult[Any]:
         """Run one task in a child, in the slot kept for it, and return how it ended.
@@ -366,14 +375,13 @@ class Pool:
             if not at_once:
                 said = {"stop": reason, "is_cancellation": is_cancellation}
                 child.writer.write(frames.pack(said))
-                child.signal(signal.SIGTERM)
+                child.process.request_stop()
                 grace = self.options.kill_grace
                 if child.orchestrating:
                     grace += ORCHESTRATOR_GRACE_SECONDS
-                kill = loop.call_later(grace, child.signal_group, signal.SIGKILL)
-                child.timers.append(kill)
+                child.timers.append(loop.call_later(grace, child.process.kill))
         if at_once:
-            child.signal_group(signal.SIGKILL)
+            child.process.kill()
         return True
 
     def stop_all(self, reason: str, at_once: bool = False) -> None:
@@ -440,17 +448,16 @@ class Pool:
                     self._free_slot_of(child, task_id)
                     continue
                 child.tasks_done += 1
+                _log_left_behind(child, task_id, frame["left_behind"])
                 result = TaskiqResult[Any].model_validate_json(frame["done"])
                 reusable = self._is_reusable(child, int(frame["rss"])) and not frame["last"]
                 if child.stop_reason is not None and result.is_err:
                     raise _stopped(child, TaskRevokedError)
                 return result
-            # What it started has lost its parent, and must not go on in its name.
-            child.signal_group(signal.SIGKILL)
-            code = await self._exit_code(child)
+            how = await _exit_of(child)
             if child.stop_reason is not None:
                 raise _stopped(child, TaskCutShortError)
-            end = self._lease_end if self._has_lapsed(child, code) else describe_exit(code)
+            end = self._lease_end if self._has_lapsed(child, how) else describe_exit(how)
             raise ChildDiedError(
                 f"The process that ran the task (pid {child.pid}, worker {self.worker_name}) {end}."
             )
@@ -462,13 +469,15 @@ class Pool:
             if reusable and child.is_usable and not self._closing:
                 await self._make_idle(child)
             else:
-                self._in_background(self._dispose(child))
+                self._end_in_background(child)
                 self._top_up()
 
-    def _has_lapsed(self, child: _Child, code: int | None) -> bool:
-        """Whether it is its deadline that a child has died of, also where a beat came after it."""
+    def _has_lapsed(self, child: _Child, how: Exit | None) -> bool:
+        """Whether a child has died of the end of the lease, also where a beat came after that."""
+        if how is None:
+            return False
         lapsed = not self._is_leased or child.since < self._renewed_late_at
-        return code == -signal.SIGKILL and lapsed
+        return how.lease_ended or (how.with_server and lapsed)
 
     @property
     def _is_leased(self) -> bool:
@@ -559,7 +568,7 @@ class Pool:
 
     def _retire(self, child: _Child) -> None:
         self._idle.remove(child)
-        self._in_background(self._dispose(child))
+        self._end_in_background(child)
         self._top_up()
 
     @property
@@ -598,70 +607,98 @@ class Pool:
 
     async def _spawn(self) -> _Child:
         await self._until_leased()
-        ours, theirs = socket.socketpair()
-        our_lifeline, their_lifeline = socket.socketpair()
-        process = fork_server.context.Process(
-            target=fork_server.child,
-            args=(theirs, their_lifeline),
-            name=f"dagster-taskiq-{self.worker_name}",
-        )
-        try:
-            await asyncio.get_running_loop().run_in_executor(None, process.start)
-        except EOFError:
-            our_lifeline.close()
-            ours.close()
-            raise ChildDiedError(
-                "The process that children are forked from has died; another takes its place."
-            ) from None
-        finally:
-            theirs.close()
-            their_lifeline.close()
-        our_lifeline.setblocking(False)
-        _send_deadline(our_lifeline, self._deadline)
-        reader, writer = await asyncio.open_connection(sock=ours)
-        child = _Child(process, reader, writer, our_lifeline)
+        process = await (await self._connected_server()).spawn()
+        reader, writer = await asyncio.open_connection(sock=process.channel)
+        child = _Child(process, reader, writer)
+        process.on_foreign_signal = partial(self._note_foreign_signal, child)
         setup = {
             "worker_name": self.worker_name,
             "settings": self.settings.to_dict(),
             "include": list(self.options.include),
             "allow": list(self.options.allow),
             "app": self.options.app,
+            "path": sys.path,
+            "argv": sys.argv,
         }
         writer.write(frames.pack(setup))
-        self._starting.add(child)
         try:
             ready = await asyncio.wait_for(frames.read(reader), CHILD_START_SECONDS)
         except (asyncio.TimeoutError, asyncio.CancelledError):
-            await self._dispose(child)
+            await self._kill(child)
             raise
-        finally:
-            self._starting.discard(child)
         if ready is None:
-            code = await self._exit_code(child)
-            await self._dispose(child)
-            raise ChildDiedError(f"A new child process (pid {child.pid}) {describe_exit(code)}.")
+            how = await _exit_of(child)
+            await self._kill(child)
+            raise ChildDiedError(f"A new child process (pid {child.pid}) {describe_exit(how)}.")
         if ready["problem"]:
-            await self._dispose(child)
+            await self._kill(child)
             raise ConfigError(ready["problem"])
+        process.exit.add_done_callback(lambda _: self._note_exit(child))
         return child
 
-    async def _dispose(self, child: _Child) -> None:
+    async def _connected_server(self) -> ForkServer:
+        """Return the fork server; another one where it has died."""
+        async with self._connecting:
+            if self._server is None or not self._server.is_alive:
+                self._server = await ForkServer.connect(fork_server.take())
+                self._server.renew(self._deadline)
+            return self._server
+
+    def _note_exit(self, child: _Child) -> None:
+        """Replace a child that has ended while it was idle."""
+        if child in self._idle:
+            self._retire(child)
+
+    def _note_foreign_signal(self, child: _Child, number: int) -> None:
+        """Consider a SIGTERM or SIGINT that a child got from others; the child goes on."""
+        if not self._ignores_signal(child):
+            loop = asyncio.get_running_loop()
+            loop.call_later(SAME_SIGNAL_SECONDS, self._obey_signal, child, child.message, number)
+
+    def _ignores_signal(self, child: _Child) -> bool:
+        if not self._no_more_runs:
+            return False
+        if not self._has_ignored_signal:
+            self._has_ignored_signal = True
+            logger.info(
+                "Child %d was sent a signal as well, and goes on: this worker drains.", child.pid
+            )
+        return True
+
+    def _obey_signal(self, child: _Child, message: TaskiqMessage | None, number: int) -> None:
+        """Stop the task of a child that was signalled by others, unless the worker drains."""
+        if child.message is not message or self._ignores_signal(child):
+            return
+        if message is not None:
+            name = name_of_code(-number)
+            self.stop(message.task_id, f"its process was sent {name}, and not by this worker")
+        elif child in self._idle:
+            self._retire(child)
+
+    def _end_in_background(self, child: _Child) -> None:
+        task = asyncio.ensure_future(self._end(child))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def _end(self, child: _Child) -> None:
+        """Let a child end as any Python process does; kill it if it does not, or had to stop."""
+        if child.stop_reason is None:
+            child.writer.close()
+            done, _ = await asyncio.wait({child.process.exit}, timeout=EXIT_SECONDS)
+            if not done:
+                logger.warning("Child %d does not end, and is killed.", child.pid)
+        await self._kill(child)
+
+    async def _kill(self, child: _Child) -> None:
+        """Kill a child, unless it has ended, and let go of what is held for it."""
         for timer in child.timers:
             timer.cancel()
-        child.signal_group(signal.SIGKILL)
-        child.signal(signal.SIGKILL)
-        await self._exit_code(child)
-        child.signal_group(signal.SIGKILL)  # what its code started, in the group it has left
+        if not child.process.exit.done():
+            child.process.kill()
+            await asyncio.wait({child.process.exit}, timeout=VANISH_SECONDS)
         for path in child.captures:
             self._mirror.report(path, 0)
         child.writer.close()
-        child.lifeline.close()
-
-    async def _exit_code(self, child: _Child) -> int | None:
-        """Wait for the process to end; the fork server tells its exit code."""
-        await asyncio.get_running_loop().run_in_executor(None, child.process.join, 10.0)
-        code: int | None = child.process.exitcode
-        return code
 
     def _in_background(self, work: Any) -> "asyncio.Task[Any]":
         task: asyncio.Task[Any] = asyncio.ensure_future(work)
@@ -675,18 +712,33 @@ def default_max_runs(concurrency: int) -> int:
     return max(DEFAULT_MAX_RUNS, concurrency)
 
 
-def describe_exit(code: int | None) -> str:
-    """Return what an exit code of a child means, to follow "the process"."""
-    if code is None:
+def describe_exit(how: Exit | None) -> str:
+    """Return how a child ended, to follow "the process"; ``None``: it has not."""
+    if how is None:
         return "closed its connection and does not end"
-    if code >= 0:
-        return f"ended with exit code {code} in the middle of it"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    hint = "; if nobody sent that, the machine was out of memory" if -code == signal.SIGKILL else ""
-    return f"was killed by {name} (signal {-code}{hint})"
+    if how.code >= 0:
+        return f"ended with {name_of_code(how.code)} in the middle of it"
+    if how.with_server:
+        return "was killed because the process that it was forked from has died"
+    hint = ""
+    if how.code == -signal.SIGKILL:
+        hint = "; if nobody sent that, the machine was out of memory"
+    return f"was killed by {name_of_code(how.code)} (signal {-how.code}{hint})"
+
+
+async def _exit_of(child: _Child) -> Exit | None:
+    """Wait for the end of a child whose channel is closed."""
+    done, _ = await asyncio.wait({child.process.exit}, timeout=VANISH_SECONDS)
+    return child.process.exit.result() if done else None
+
+
+def _log_left_behind(child: _Child, task_id: str, number: int) -> None:
+    if number:
+        logger.info(
+            "Task %s left processes behind, which were ended: %d. Child %d, which ran it, is "
+            "replaced.",
+            *(task_id, number, child.pid),
+        )
 
 
 def included(modules: Sequence[str]) -> tuple[str, ...]:
@@ -713,9 +765,3 @@ def _running(message: TaskiqMessage, child: _Child | None = None, seconds: float
         seconds=round(seconds, 3),
         orchestrating=child is not None and child.orchestrating,
     )
-
-
-def _send_deadline(lifeline: socket.socket, deadline: float) -> None:
-    # A child that does not read is one that has ended, or will end by the deadline it has.
-    with contextlib.suppress(OSError):
-        lifeline.send(frames.DEADLINE.pack(deadline))

@@ -52,6 +52,7 @@ from dagster_taskiq.task_names import (
     SETTLE_RUN,
 )
 from dagster_taskiq.version import __version__
+from dagster_taskiq.worker import process_trees
 from dagster_taskiq.worker.control import Control
 from dagster_taskiq.worker.liveness import Liveness
 from dagster_taskiq.worker.pool import Pool, PoolOptions, included
@@ -80,6 +81,18 @@ class WorkerOptions:
     slots_source: str
     #: Seconds to finish what runs after the first signal, before it is stopped; ``None``: no limit.
     drain_timeout: float | None = None
+
+
+#: How often a worker that is the first process of a container looks for zombies, in seconds.
+REAP_SECONDS = 2.0
+
+
+async def _reap_orphans() -> None:
+    """Reap what comes to this process as the first of a container, until it is cancelled."""
+    seen: set[int] = set()
+    while True:
+        await asyncio.sleep(REAP_SECONDS)
+        seen = process_trees.reap_unclaimed(seen)
 
 
 def default_name() -> str:
@@ -167,6 +180,8 @@ class WorkerService:
         control = Control(self.backend, self.id, self.pool, self.on_drain, self.on_kill)
         for work in (self._liveness.run(), control.run(), self._warn_of_eviction()):
             self._in_background(work)
+        if os.getpid() == 1:
+            self._in_background(_reap_orphans())
         logger.info(
             "Worker %s is ready: %d slots (%s), queues %s, broker %r.",
             self.options.name,
