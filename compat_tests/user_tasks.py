@@ -18,6 +18,7 @@ from typing import Annotated
 
 from taskiq import Context, TaskiqDepends
 
+from compat_tests.worker.dirt import DIRT
 from dagster_taskiq.app import broker
 from dagster_taskiq.performing import surroundings
 
@@ -207,3 +208,12 @@ def fork_and_leave(started: str, code: int) -> None:
 def grow(megabytes: int) -> int:
     kept.append(bytearray(os.urandom(1)) * (megabytes << 20))
     return os.getpid()
+
+
+@broker.task
+def leave_everything_behind() -> list[object]:
+    """Return this process's id and what is found in it, and leave all there that can be left."""
+    found = {name: dirt.see() for name, dirt in DIRT.items()}
+    for dirt in DIRT.values():
+        dirt.leave()
+    return [os.getpid(), found]

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -430,8 +431,16 @@ def _portal() -> BlockingPortal:
     if _process.portal is None:
         _process.stack = start_blocking_portal()
         _process.portal = _process.stack.__enter__()
+        _process.portal.call(_name_threads)
         atexit.register(_close, _process)
     return _process.portal
+
+
+async def _name_threads() -> None:
+    """Let the threads that stay for as long as this process lives be known by their names."""
+    threading.current_thread().name = "dagster-taskiq-client"
+    threads = ThreadPoolExecutor(thread_name_prefix="dagster-taskiq-client")
+    asyncio.get_running_loop().set_default_executor(threads)
 
 
 def _close(process: _Process) -> None:

@@ -4,7 +4,8 @@ import asyncio
 import inspect
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +22,12 @@ from dagster_taskiq.version import __version__
 
 #: The module of the tasks that this package sends itself.
 _OUR_TASKS = "dagster_taskiq.tasks"
+
+
+def _leave_as_it_is(what: str) -> AbstractContextManager[None]:
+    """Load something, whatever it does to the process."""
+    del what
+    return nullcontext()
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,9 @@ class Surroundings:
     orchestrating: Callable[[], None] = lambda: None
     #: Returns why the task is being stopped, once the worker has asked it to stop.
     stop_request: Callable[[], StopRequest | None] = lambda: None
+    #: To be entered while something is loaded that stays in the process, with all that it sets
+    #: there; takes a text that tells it from others.
+    loading: Callable[[str], AbstractContextManager[None]] = _leave_as_it_is
 
 
 #: The message whose task is performed now.
@@ -151,7 +161,10 @@ def describe_failure(error: BaseException) -> str:
 def _loop_for(broker: AsyncBroker) -> asyncio.AbstractEventLoop:
     """Return this process's loop for async tasks, with the broker open on it to send more."""
     loop = asyncio.new_event_loop()
-    loop.run_until_complete(broker.startup())
+    # Its threads stay as long as it does, and are known by their names.
+    loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix="dagster-taskiq-tasks"))
+    with surroundings().loading("the startup of the broker"):
+        loop.run_until_complete(broker.startup())
     return loop
 
 

@@ -168,7 +168,8 @@ def execute_plan(
         load_data = _load_data_of(instance, run)
         if load_data is not None:
             job = job.with_repository_load_data(load_data)
-        plan = plan_of_step(job, run, args, load_data)
+        with surroundings().loading(repr(args.job_origin)):
+            plan = plan_of_step(job, run, args, load_data)
     except NotAllowedError:
         raise
     except Exception as error:
@@ -335,7 +336,7 @@ def instance_from(instance_ref: str) -> DagsterInstance:
     Args:
         instance_ref: what ``serialize_value`` makes of it; empty for that of ``$DAGSTER_HOME``.
     """
-    with _alone_with_a_new_home(instance_ref):
+    with surroundings().loading(instance_ref), _alone_with_a_new_home(instance_ref):
         for _ in range(5):
             try:
                 return _open_instance(instance_ref)
@@ -440,11 +441,13 @@ def _load(
         check_allowed(run.job_code_origin)
     check_environment(origin)
     make_importable(origin)
-    import_included(include)
+    with surroundings().loading(repr(include)):
+        import_included(include)
     _inject_env_vars(instance, run)
     job = recon_job_from_origin(origin).with_repository_load_data(_load_data_of(instance, run))
     try:
-        return job.get_definition()
+        with surroundings().loading(repr(origin)):
+            return job.get_definition()
     except Exception as error:
         raise CodeLoadError(
             f"its job cannot be loaded.\n{describe_failure(error)}\n{_where_code_is_looked_for()}"

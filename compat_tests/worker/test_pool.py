@@ -173,6 +173,19 @@ async def test_what_ran_as_the_lease_ended_says_so_and_new_children_come_with_th
     assert await other
 
 
+async def test_a_hundred_tasks_that_leave_all_they_can_behind_find_one_process_as_the_first_did(
+    tmp_path: Path,
+) -> None:
+    async with started(tmp_path) as pool:
+        results = [
+            await pool.run(message(f"t{number}", "leave_everything_behind"))
+            for number in range(100)
+        ]
+    assert [result.error for result in results if result.is_err] == []
+    first, *others = [result.return_value for result in results]
+    assert [each for each in others if each != first] == []
+
+
 async def _number_of_children(pool: Pool, wanted: int) -> None:
     async def there() -> bool:
         return len(fork_server(pool).children()) == wanted

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from taskiq import TaskiqMessage, TaskiqResult
+from taskiq import AsyncBroker, TaskiqMessage, TaskiqResult
 
 from dagster_taskiq import app, tasks
 from dagster_taskiq.allowed_code import AllowedCode, allow_only
@@ -38,6 +38,7 @@ from dagster_taskiq.performing import (
 )
 from dagster_taskiq.settings import Settings, belong_to_worker
 from dagster_taskiq.worker import frames, logs, process_trees, run_configs
+from dagster_taskiq.worker.process_state import ProcessState, streams
 from dagster_taskiq.worker.stop_reasons import StopReasons
 from dagster_taskiq.worker.stop_requests import StopRequests
 
@@ -67,6 +68,8 @@ def main(channel: socket.socket, stop_requests: socket.socket) -> None:
             _serve(channel)
     except KeyboardInterrupt:
         pass  # a request to stop that arrived between two tasks: the parent replaces this child
+    finally:
+        streams.flush()
 
 
 def _serve(channel: socket.socket) -> None:
@@ -99,32 +102,28 @@ def _serve(channel: socket.socket) -> None:
     def orchestrating() -> None:
         channel.sendall(frames.pack({"orchestrating": True}))
 
-    here = Surroundings(worker_name, wake, orchestrating, StopReasons(channel).read)
     logs.install(mirror)
     run_configs.install()
     op_retries.install(_why_not_retried)
+    process = ProcessState()
+    here = Surroundings(
+        worker_name, wake, orchestrating, StopReasons(channel).read, process.loading
+    )
 
     while (frame := frames.receive(channel)) is not None:
         if "run" not in frame:  # the last task was to be stopped, and had ended by itself
             continue
         message = TaskiqMessage.model_validate(frame["run"])
-        with surrounded_by(here):
-            result = perform(broker, message)
+        result = process.run(_perform_in, here, broker, message)
+        # Libraries that use processes again, for the next task, would look in vain for those that
+        # have been ended; so that child is not used again either.
+        left = [*_end_what_was_started(), *process.restore()]
         error = result.error
         if error is not None and not isinstance(error, DagsterTaskiqError) and not frame["typed"]:
             # The loop of a run wants to read what went wrong, not to catch it.
             result.error = TaskFailedError(describe_failure(error))
-        sys.stdout.flush()
-        sys.stderr.flush()
-        left_behind = _end_what_was_started()
-        # Libraries that use processes again, for the next task, would look for those in vain.
-        last = isinstance(error, ENDS_CHILD) or left_behind > 0
-        done = {
-            "done": _text(result),
-            "rss": _resident_bytes(),
-            "last": last,
-            "left_behind": left_behind,
-        }
+        last = bool(left) or isinstance(error, ENDS_CHILD)
+        done = {"done": _text(result), "rss": _resident_bytes(), "last": last, "left": left}
         channel.sendall(frames.pack(done))
         if last:
             return
@@ -135,6 +134,13 @@ def _why_not_retried(in_this_process: bool) -> str:
     if request is None or not (in_this_process or request.is_cancellation):
         return ""
     return request.reason
+
+
+def _perform_in(
+    here: Surroundings, broker: AsyncBroker, message: TaskiqMessage
+) -> TaskiqResult[Any]:
+    with surrounded_by(here):
+        return perform(broker, message)
 
 
 def _text(result: TaskiqResult[Any]) -> str:
@@ -151,11 +157,12 @@ def _import_modules(names: list[str]) -> str:
     return ""
 
 
-def _end_what_was_started() -> int:
-    """End the processes that a task has left behind; return how many there were."""
+def _end_what_was_started() -> list[str]:
+    """End the processes that a task has left behind; return what there was, in words."""
     if not process_trees.has_children():
-        return 0
-    return process_trees.end_children(spared=_resource_tracker())
+        return []
+    ended = process_trees.end_children(spared=_resource_tracker())
+    return [f"processes that it had started, now ended: {ended}"] if ended else []
 
 
 def _resource_tracker() -> tuple[int, ...]:

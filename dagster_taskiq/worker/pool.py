@@ -448,9 +448,8 @@ class Pool:
                     self._free_slot_of(child, task_id)
                     continue
                 child.tasks_done += 1
-                _log_left_behind(child, task_id, frame["left_behind"])
                 result = TaskiqResult[Any].model_validate_json(frame["done"])
-                reusable = self._is_reusable(child, int(frame["rss"])) and not frame["last"]
+                reusable = self._is_reusable(child, message, frame)
                 if child.stop_reason is not None and result.is_err:
                     raise _stopped(child, TaskRevokedError)
                 return result
@@ -530,14 +529,18 @@ class Pool:
         else:
             child.captures.discard(path)
 
-    def _is_reusable(self, child: _Child, resident: int) -> bool:
+    def _is_reusable(self, child: _Child, message: TaskiqMessage, done: dict[str, Any]) -> bool:
+        if done["left"]:
+            _say_left(child, message, done["left"])
+        if done["last"]:
+            return False
         most_tasks, most_memory = (
             self.options.max_tasks_per_child,
             self.options.max_memory_per_child,
         )
         if most_tasks is not None and child.tasks_done >= most_tasks:
             return False
-        return most_memory is None or resident <= most_memory
+        return most_memory is None or int(done["rss"]) <= most_memory
 
     async def _idle_child(self, message: TaskiqMessage) -> _Child:
         """Wait for a child that has loaded no code but the task's: the warmest there is."""
@@ -732,15 +735,6 @@ async def _exit_of(child: _Child) -> Exit | None:
     return child.process.exit.result() if done else None
 
 
-def _log_left_behind(child: _Child, task_id: str, number: int) -> None:
-    if number:
-        logger.info(
-            "Task %s left processes behind, which were ended: %d. Child %d, which ran it, is "
-            "replaced.",
-            *(task_id, number, child.pid),
-        )
-
-
 def included(modules: Sequence[str]) -> tuple[str, ...]:
     """Return module names without repetition, in order."""
     return tuple(dict.fromkeys(name for name in modules if name))
@@ -749,6 +743,19 @@ def included(modules: Sequence[str]) -> tuple[str, ...]:
 def _stopped(child: _Child, otherwise: type[TaskRevokedError]) -> DagsterTaskiqError:
     """Return the end of a task that was stopped: a limit is its own fault, else somebody asked."""
     return (TimeLimitError if child.over_limit else otherwise)(child.stop_reason)
+
+
+def _say_left(child: _Child, message: TaskiqMessage, left: Sequence[str]) -> None:
+    """Tell the operator why a child is not used again."""
+    step, run = message.labels.get(STEP_LABEL), message.labels.get(RUN_LABEL)
+    what = f'Step "{step}" of run {run}' if step else f"Task {message.task_id}"
+    logger.warning(
+        "%s left behind: %s. Its process (pid %d) is replaced, so that the next task finds a clean "
+        "one.",
+        what,
+        "; ".join(left),
+        child.pid,
+    )
 
 
 def _code_of(message: TaskiqMessage) -> str:

@@ -1,0 +1,64 @@
+"""The random numbers of Python's ``random`` module.
+
+A task that seeds them must not decide what the next task draws. Code that seeds them while it is
+loaded wants just that, and has it in every new process.
+"""
+
+import random
+
+#: How many words of 32 bits the generator makes at once.
+_WORDS = 624
+#: How often code may have the generator do so while it is loaded; more is taken for a seed.
+_MOST_DRAWN = 200
+
+
+class GeneratorState:
+    """A state of the generator; equal to those that follow from it by drawing numbers."""
+
+    def __init__(self) -> None:
+        self.state = random.getstate()
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the other one is this one, or a later one without a new seed between."""
+        if not isinstance(other, GeneratorState):
+            return NotImplemented
+        wanted = other._words
+        if self._words == wanted:
+            return True
+        generator = random.Random()
+        generator.setstate(self.state)
+        for _ in range(_MOST_DRAWN):
+            generator.getrandbits(32 * _WORDS)
+            if generator.getstate()[1][:_WORDS] == wanted:
+                return True
+        return False
+
+    __hash__ = None  # type: ignore[assignment] # equal ones may be told apart
+
+    @property
+    def _words(self) -> tuple[int, ...]:
+        words: tuple[int, ...] = self.state[1][:_WORDS]
+        return words
+
+
+class RandomNumbers:
+    """The generator that ``random.random()`` and its like share."""
+
+    name = "random numbers"
+    of_thread = False
+
+    def __init__(self) -> None:
+        self._first: GeneratorState | None = None
+
+    def read(self) -> GeneratorState:
+        """Return its state."""
+        found = GeneratorState()
+        self._first = self._first or found
+        return found
+
+    def restore(self, wanted: GeneratorState) -> None:
+        """Seed it anew; as code has seeded it while it was loaded, where it has."""
+        if wanted is self._first:
+            random.seed()
+        else:
+            random.setstate(wanted.state)
