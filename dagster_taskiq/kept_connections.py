@@ -42,6 +42,9 @@ MOST_FILES = 16
 #: How long a connection stays open that is not used, in seconds: at least this, at most twice this.
 IDLE_SECONDS = 0.2
 
+#: The name of the thread that closes them.
+_THREAD_NAME = "dagster-taskiq-close-idle-files"
+
 _CreateEngine = Callable[..., sa.Engine]
 
 
@@ -119,6 +122,12 @@ class KeptEngines:
             are_open = [kept.close_if_idle() for kept in self._engines.values()]
         return any(are_open)
 
+    def end_thread(self) -> None:
+        """Let the thread that closes connections end; another begins with the next that is open."""
+        thread = self._closer.end() if self._closer is not None else None
+        if thread is not None:
+            thread.join()
+
     def leave_behind(self) -> None:
         """Keep nothing in a forked process, and do not close there what is another's."""
         self._inherited = self._engines
@@ -127,35 +136,41 @@ class KeptEngines:
 
 
 class _IdleCloser:
-    """A thread that closes connections which are not used; it waits while there are none."""
+    """A thread that closes connections which are not used; there is none while none is open."""
 
     def __init__(self, close_idle: Callable[[], bool]) -> None:
-        """Start it.
+        """Start nothing yet.
 
         Args:
             close_idle: is called after each pause; returns whether there is more to close.
         """
         self._close_idle = close_idle
-        self._opened = threading.Event()
+        self._thread: threading.Thread | None = None
         self._ended = threading.Event()
-        threading.Thread(target=self._run, name="close-idle-files", daemon=True).start()
 
     def note_open(self) -> None:
-        """Say that there is a connection to be closed."""
-        self._opened.set()
+        """See to it that a connection which has been opened is closed some time."""
+        with _lock:
+            if self._thread is None:
+                self._ended = threading.Event()
+                self._thread = threading.Thread(
+                    target=self._run, args=(self._ended,), name=_THREAD_NAME, daemon=True
+                )
+                self._thread.start()
 
-    def end(self) -> None:
-        """Let the thread end."""
-        self._ended.set()
-        self._opened.set()
+    def end(self) -> threading.Thread | None:
+        """Let the thread end; return it, if there is one, for who wants to wait for that."""
+        with _lock:
+            thread, self._thread = self._thread, None
+            self._ended.set()
+        return thread
 
-    def _run(self) -> None:
-        while not self._ended.is_set():
-            self._opened.wait()
-            # What is opened from here on is seen below, or ends the next wait.
-            self._opened.clear()
-            while not self._ended.wait(IDLE_SECONDS) and self._close_idle():
-                pass
+    def _run(self, ended: threading.Event) -> None:
+        while not ended.wait(IDLE_SECONDS):
+            with _lock:
+                if not ended.is_set() and not self._close_idle():
+                    self._thread = None
+                    return
 
 
 class _Kept:
@@ -194,10 +209,11 @@ class _Kept:
             raise DisconnectionError(f"{self._path} is another file now.")
 
     def _note_use(self, _connection: Any, _record: Any) -> None:
-        self._was_used = True
-        if not self._is_open:
-            self._is_open = True
-            self._note_open()
+        with _lock:
+            self._was_used = True
+            if not self._is_open:
+                self._is_open = True
+                self._note_open()
 
 
 class _WatchedConnection(PatientConnection):
@@ -239,6 +255,9 @@ def _replace(theirs: _CreateEngine, ours: _CreateEngine) -> None:
 
 
 def _before_fork() -> None:
+    # Python warns whoever forks a process that has more than one thread (``os.fork``): here, that
+    # is the user's code.
+    _kept.end_thread()
     # Not while another thread is inside SQLite, whose own locks would stay locked over there.
     _lock.acquire()
     _kept.close()
