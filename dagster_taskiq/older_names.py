@@ -54,26 +54,30 @@ class DagsterCeleryDeprecationWarning(DeprecationWarning):
 
 #: What Python has shown already, for each file, as it keeps it for each module.
 _shown: dict[str, dict[Any, Any]] = {}
+#: What was shown where it would have been raised: text, file and line.
+_shown_instead: set[tuple[str, str, int]] = set()
 
 
 def warn_older(text: str, file: str, line: int = 1) -> None:
     """Warn, once by Python's own defaults, that a place calls something by its older name.
 
+    Nothing is raised, also where the user has made errors of this category: settings, tags and the
+    environment are read by processes that have to start, and far from who wrote them. They are
+    shown there, once for each place. Only the name that a line of Python imports is that line's
+    own (:func:`warn_importer`).
+
     Args:
         text: what it is, and what to write instead; one or two sentences.
         file: the file that says it.
         line: the line in it, from 1.
-
-    Raises:
-        DagsterCeleryDeprecationWarning: where the user has made errors of this category.
     """
-    warnings.warn_explicit(
-        MESSAGE_START + text,
-        DagsterCeleryDeprecationWarning,
-        file,
-        line,
-        registry=_shown.setdefault(file, {}),
-    )
+    try:
+        _warn(text, file, line)
+    except DagsterCeleryDeprecationWarning as warning:
+        place = (text, file, line)
+        if place not in _shown_instead:
+            _shown_instead.add(place)
+            warnings.showwarning(warning, type(warning), file, line)
 
 
 def warn_user(text: str) -> None:
@@ -99,14 +103,19 @@ def warn_importer(text: str, depth: int) -> None:
     Args:
         text: as for :func:`warn_older`.
         depth: how many frames up the line is, as for ``warnings.warn``.
+
+    Raises:
+        DagsterCeleryDeprecationWarning: where the user has made errors of this category, and the
+            line is not one of an installed package, where the user could not mend it.
     """
     frame = sys._getframe(depth)
-    module, file = _module_of(frame), frame.f_code.co_filename
+    file = frame.f_code.co_filename
     if file.startswith(_SCRIPTS):
         return
     # The import system asks first whether the name is there, and the line itself reads it then.
-    if not module.startswith("importlib") and module.partition(".")[0] not in _NOT_THE_USERS:
-        warn_older(text, file, frame.f_lineno)
+    if _package_of(frame) not in _NOT_THE_USERS | {"importlib"}:
+        warn = warn_older if _is_installed(file) else _warn
+        warn(text, file, frame.f_lineno)
 
 
 def warn_of_tags(tags: Mapping[str, str], file: str, line: int = 1) -> None:
@@ -165,12 +174,30 @@ def line_with(file: str, text: str, start: int = 1) -> int:
     return next((number for number in found if number >= start), found[0] if found else start)
 
 
+def _warn(text: str, file: str, line: int) -> None:
+    """Warn as Python does for its own: what is made an error is raised."""
+    warnings.warn_explicit(
+        MESSAGE_START + text,
+        DagsterCeleryDeprecationWarning,
+        file,
+        line,
+        registry=_shown.setdefault(file, {}),
+    )
+
+
 def _is_users(frame: FrameType) -> bool:
     file = frame.f_code.co_filename
-    if file.startswith("<") or _module_of(frame).partition(".")[0] in _NOT_THE_USERS:
+    if file.startswith("<") or _package_of(frame) in _NOT_THE_USERS:
         return False
-    return not str(Path(file).absolute()).startswith(_INSTALLED)
+    return not _is_installed(file)
 
 
-def _module_of(frame: FrameType) -> str:
-    return str(frame.f_globals.get("__name__", ""))
+def _is_installed(file: str) -> bool:
+    return str(Path(file).absolute()).startswith(_INSTALLED)
+
+
+def _package_of(frame: FrameType) -> str:
+    name, spec = frame.f_globals.get("__name__", ""), frame.f_globals.get("__spec__")
+    if name == "__main__" and spec is not None:  # `python -m` has been given its name
+        name = spec.name
+    return str(name).partition(".")[0]

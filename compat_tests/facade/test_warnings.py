@@ -1,5 +1,6 @@
 """Each older name is said once, at the line of the project's own that has it."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -256,6 +257,152 @@ def test_made_errors_they_show_what_is_left(
 
     assert (done.returncode == 0) is renamed, done.stderr
     assert ("DagsterCeleryDeprecationWarning" in done.stderr) is not renamed
+
+
+#: The one line that silences all of this, as docs/migration.md gives it.
+IGNORED = "ignore:dagster-celery:DeprecationWarning"
+
+IMPORTS = "from dagster_celery.tags import DAGSTER_CELERY_QUEUE_TAG\n"
+
+
+def python(
+    project: Path, *arguments: str, **environment: str
+) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=project,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_a_name_that_is_made_an_error_is_one_of_the_line_that_has_it(project: Path) -> None:
+    program = """
+import warnings
+try:
+    from dagster_celery.tags import DAGSTER_CELERY_QUEUE_TAG
+except DeprecationWarning as error:
+    frame = error.__traceback__
+    print(frame.tb_frame.f_code.co_filename, frame.tb_lineno)
+warnings.simplefilter("ignore")
+import dagster_celery.tags
+print(dagster_celery.tags.DAGSTER_CELERY_QUEUE_TAG, dagster_celery.tags.__all__)
+"""
+    (project / "main.py").write_text(program)
+
+    done = python(project, "-W", "error", "main.py")
+
+    assert done.returncode == 0, done.stderr
+    assert f"{project / 'main.py'} 4" in done.stdout
+    # The module itself is whole.
+    assert "dagster-celery/queue" in done.stdout and "DAGSTER_CELERY_TASK_ID_TAG" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "files"),
+    [
+        (["-W", "error", "-W", IGNORED, "test_it.py"], {}, {}),
+        (["test_it.py"], {"PYTHONWARNINGS": f"error,{IGNORED}"}, {}),
+        (
+            ["-m", "pytest", "-p", "no:cacheprovider"],
+            {},
+            {"pytest.ini": f"[pytest]\nfilterwarnings =\n    error\n    {IGNORED}\n"},
+        ),
+        (
+            ["-m", "pytest", "-p", "no:cacheprovider"],
+            {},
+            {
+                "pyproject.toml": "[tool.pytest.ini_options]\n"
+                f'filterwarnings = ["error", "{IGNORED}"]\n'
+            },
+        ),
+    ],
+    ids=["option", "environment", "pytest.ini", "pyproject.toml"],
+)
+def test_one_line_silences_it(
+    arguments: list[str], environment: dict[str, str], files: dict[str, str], project: Path
+) -> None:
+    (project / "test_it.py").write_text(f"{IMPORTS}\ndef test_it():\n    pass\n")
+    for name, text in files.items():
+        (project / name).write_text(text)
+
+    done = python(project, *arguments, **environment)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "DagsterCeleryDeprecationWarning" not in done.stdout + done.stderr
+
+
+OLD_INSTANCE = """
+telemetry: {enabled: false}
+run_launcher:
+  module: dagster_celery.launcher
+  class: CeleryRunLauncher
+  config:
+    broker: redis://localhost:1/0
+    config_source:
+      result_expires: 60
+"""
+
+#: Opens such an instance, and runs a job whose tags and settings have older names.
+READS = """
+from dagster import DagsterInstance, execute_job, reconstructable
+from jobs import old_job
+
+def test_it():
+    with DagsterInstance.get() as instance:
+        assert type(instance.run_launcher).__name__ == "CeleryRunLauncher"
+        source = {"task_always_eager": True, "result_expires": 60}
+        config = {"execution": {"config": {"config_source": source}}}
+        with execute_job(reconstructable(old_job), instance, run_config=config) as result:
+            assert result.success
+
+if __name__ == "__main__":
+    test_it()
+"""
+
+
+@pytest.mark.parametrize("how", ["option", "pytest"])
+def test_what_is_read_is_shown_and_never_raised(
+    how: str, project: Path, dagster_home: Path
+) -> None:
+    (dagster_home / "dagster.yaml").write_text(OLD_INSTANCE)
+    # The one name that it imports is ignored at that line.
+    ignoring = "import warnings\nwith warnings.catch_warnings():\n"
+    ignoring += "    warnings.simplefilter('ignore')\n    "
+    executor = "from dagster_celery import celery_executor\n"
+    (project / "jobs.py").write_text(OLD_JOB.replace(executor, ignoring + executor))
+    (project / "test_it.py").write_text(READS)
+    (project / "pytest.ini").write_text("[pytest]\nfilterwarnings = error::DeprecationWarning\n")
+
+    by_pytest = ["-m", "pytest", "-p", "no:cacheprovider"]
+    options = by_pytest if how == "pytest" else ["-W", "error::DeprecationWarning", "test_it.py"]
+    done = python(project, *options, CELERY_RESULT_BACKEND="rpc://")
+
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    for words in (
+        "CeleryRunLauncher is now TaskiqRunLauncher",
+        "config_source.result_expires",
+        'the tag "dagster-celery/queue" is now',
+        'the tag "dagster-celery/run_priority" is now',
+        "the variable CELERY_RESULT_BACKEND is now",
+    ):
+        assert words in said, said
+
+
+def test_a_command_is_shown_and_never_raised(project: Path, dagster_home: Path) -> None:
+    (project / "celery.yaml").write_text(
+        "execution:\n  config:\n    broker: 'embedded://'\n"
+        "    config_source: {result_expires: 60}\n"
+    )
+    command = ("-m", "dagster_celery", "worker", "list", "-y", "celery.yaml")
+    done = python(project, *command, PYTHONWARNINGS="error")
+    assert done.returncode == 0, done.stderr
+    assert "the command dagster-celery worker list is now" in done.stderr
+    assert "config_source.result_expires" in done.stderr
 
 
 def test_pytest_knows_the_category(project: Path) -> None:
