@@ -56,8 +56,9 @@ from dagster_taskiq.resumption import Pools, replay
 from dagster_taskiq.settings import OnWorkerLost, Settings, redact
 from dagster_taskiq.step_client import InProcessTasks, StepClient
 from dagster_taskiq.step_orders import StepOrders
+from dagster_taskiq.task_names import is_custom_step
 from dagster_taskiq.tasks import register_tasks
-from dagster_taskiq.timing import KILL_GRACE_SECONDS
+from dagster_taskiq.timing import CUSTOM_STEP_SECONDS, KILL_GRACE_SECONDS
 from dagster_taskiq.unserved import UnservedQueues
 
 T = TypeVar("T")
@@ -655,7 +656,8 @@ class RunLoop:
         """Stop the steps in flight, unless the run will be resumed and they with it."""
         self._active.mark_interrupted()
         run = self._instance.get_run_by_id(self._run.run_id)
-        wanted = run is None or run.status in _CANCELLED or run.is_finished or self._was_revoked()
+        is_cancelled = run is None or run.status in _CANCELLED or run.is_finished
+        wanted = is_cancelled or self._was_revoked()
         if not wanted and self._instance.run_will_resume(self._run.run_id):
             self._say(
                 "The executor was interrupted. The steps in flight go on, since the run will be "
@@ -671,9 +673,19 @@ class RunLoop:
             f"that run: {', '.join(going) or 'none'}.",
             EngineEventData.interrupted(going),
         )
-        self._stop([*self._in_flight, *self._closing], "the run was interrupted")
+        task_ids = [*self._in_flight, *self._closing]
+        self._stop(task_ids, "the run was interrupted")
         workers = self._reach(self._client.workers) or ()
         deadline = time.monotonic() + stopping_seconds(workers, self._settings.lease)
+        custom = self._custom_steps(task_ids)
+        if custom and is_cancelled:
+            deadline += CUSTOM_STEP_SECONDS
+        elif custom:
+            # They end when they see that the run is not STARTED any more. Nobody has said so yet,
+            # and it is said as soon as this loop ends.
+            self._say(f"Not waiting for what ends with its run: {', '.join(custom.values())}.")
+            self._ended.update(custom)
+            self._forget_ended()
         while (self._flights or self._closing) and time.monotonic() < deadline:
             # Another request to end says nothing new, and would keep this from waiting.
             self._active.check_for_interrupts()
@@ -688,6 +700,15 @@ class RunLoop:
         yield from self._take_read()
         # Steps that failed as they were stopped are not why the run ends.
         raise DagsterExecutionInterruptedError
+
+    def _custom_steps(self, task_ids: Sequence[str]) -> dict[str, str]:
+        """Return the steps of those tasks that are not ours, and only watch what runs elsewhere."""
+        known = self._reach(lambda: self._client.tasks(task_ids)) if task_ids else None
+        return {
+            task.id: task.step_key
+            for task in (known or {}).values()
+            if is_custom_step(task.name, task.step_key)
+        }
 
     def _was_revoked(self) -> bool:
         """Whether somebody has revoked the task that executes this run, if one does."""

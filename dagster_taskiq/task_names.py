@@ -21,3 +21,13 @@ FREE_STEP = "free_step"
 PACKED_RUN = {EXECUTE_JOB: "execute_job_args_packed", RESUME_JOB: "resume_job_args_packed"}
 #: The same for every task whose beginning is in the event log of its run.
 PACKED_ARGS = {EXECUTE_PLAN: "execute_step_args_packed", **PACKED_RUN}
+
+
+def is_custom_step(name: str, step_key: str) -> bool:
+    """Return whether a step is executed by a task that is not ours, but a library's or project's.
+
+    Args:
+        name: the name of the task.
+        step_key: the step that it was sent for; empty where it belongs to none.
+    """
+    return bool(step_key) and name != EXECUTE_PLAN

@@ -17,6 +17,11 @@ from dagster_taskiq.errors import ConfigError
 #: cancel its queries there.
 KILL_GRACE_SECONDS = 30.0
 
+#: How long a cancelled task that watches a step, and is none of ours, has to end by itself before
+#: it is stopped, in seconds. That of dagster-celery-k8s looks at its run every ten seconds, and
+#: deletes the step's Kubernetes Job when the run is not STARTED any more.
+CUSTOM_STEP_SECONDS = 30.0
+
 #: Seconds that the task may run; its process is killed then. Counts instead of the worker's own.
 TIME_LIMIT_LABEL = "time_limit"
 #: Seconds after which the task is stopped gently, as one that is cancelled. Counts instead of the

@@ -46,7 +46,12 @@ NEWEST = Sdist(
     tests=39,
 )
 
-#: A library that has an executor, an app and tasks of its own on dagster-celery.
+#: Libraries that have an executor, an app and tasks of their own on dagster-celery.
+KUBERNETES = Sdist(
+    version="0.29.27",
+    sha256="d0769c7b0ba5001db06fa978eabf0f1226f8664c04d1f34838f636f6512dce12",
+    project="dagster-celery-k8s",
+)
 DOCKER = Sdist(
     version="0.29.27",
     sha256="8aba77bca31cbd4393b27b45a597c9ed7f8a8f6a9e7784f1218e4f4f8b8cd87a",

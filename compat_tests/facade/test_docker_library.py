@@ -5,6 +5,7 @@ process of this machine.
 """
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,9 +14,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from dagster import DagsterInstance
+from dagster import DagsterInstance, DagsterRunStatus
 
 from compat_tests.facade.conftest import OldFleet, end
+from compat_tests.waiting import eventually
 from compat_tests.workers import ROOT
 from legacy_tests.sdists import DOCKER, unpack
 
@@ -46,7 +48,12 @@ class ContainerError(Exception):
         self.stderr = stderr
 """
 
+#: Each step is a process that imports Dagster, which takes long on a busy machine.
+pytestmark = pytest.mark.timeout(400)
+
 JOBS = """
+import os, time
+from pathlib import Path
 from compat_tests.facade.shapes import fan
 from dagster import Definitions, job, op
 from dagster_celery_docker import celery_docker_executor
@@ -64,6 +71,21 @@ def two(number):
 def wrong(number):
     raise ValueError("it does not work")
 
+def beside(name):
+    return Path(os.environ["STARTED"]).with_name(name)
+
+@op
+def long_one():
+    beside("begun").touch()
+    deadline = time.monotonic() + 120
+    while not beside("release").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    beside("ended").touch()
+
+@job(executor_def=celery_docker_executor)
+def long_job():
+    two(long_one())
+
 @job(executor_def=celery_docker_executor)
 def fan_job():
     fan()
@@ -76,7 +98,7 @@ def docker_job():
 def failing_job():
     two(wrong(one()))
 
-defs = Definitions(jobs=[docker_job, failing_job, fan_job])
+defs = Definitions(jobs=[docker_job, failing_job, fan_job, long_job])
 """
 
 
@@ -91,9 +113,9 @@ class Project:
         path = self.directory / "started"
         return path.read_text().splitlines() if path.exists() else []
 
-    def execute(self, job: str) -> "subprocess.CompletedProcess[str]":
+    def start(self, job: str) -> "subprocess.Popen[str]":
         where = ("-f", str(self.directory / "jobs.py"), "-c", "run.yaml")
-        return subprocess.run(
+        return subprocess.Popen(
             [sys.executable, "-m", "dagster", "job", "execute", *where, "-j", job],
             cwd=self.directory,
             env={
@@ -101,11 +123,15 @@ class Project:
                 "PYTHONPATH": python_path(self.directory),
                 "DAGSTER_HOME": str(self.fleet.home),
             },
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=120,
-            check=False,
         )
+
+    def execute(self, job: str) -> "subprocess.CompletedProcess[str]":
+        process = self.start(job)
+        stdout, stderr = process.communicate(timeout=300)
+        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
 def python_path(directory: Path) -> str:
@@ -169,5 +195,44 @@ def test_several_steps_are_ready_at_once(project: Project) -> None:
     done = project.execute("fan_job")
 
     assert done.returncode == 0, done.stdout + done.stderr
-    # numbers, three times more, total, and flaky twice.
-    assert len(project.started) == before + 7
+    # numbers, twice more, total, and flaky twice.
+    assert len(project.started) == before + 6
+
+
+def test_a_run_that_is_terminated_waits_for_a_container_that_ends(project: Project) -> None:
+    begun, release, ended = (project.directory / each for each in ("begun", "release", "ended"))
+    process = project.start("long_job")
+    with DagsterInstance.from_config(str(project.fleet.home)) as instance:
+        eventually(begun.exists, "the container has begun")
+        (run,) = instance.get_runs(limit=1)
+        # What Dagster's launchers do when somebody clicks on "Terminate".
+        instance.report_run_canceling(run)
+        process.send_signal(signal.SIGINT)
+        wait_until_said(instance, run.run_id, "cancelling the steps that wait")
+        wait_until_cancelled(project.fleet, f"{run.run_id}:long_one:0")
+        release.touch()
+        process.communicate(timeout=120)
+        assert ended.exists()
+        found = instance.get_run_by_id(run.run_id)
+        assert found is not None and found.status is DagsterRunStatus.CANCELED
+        said = [str(entry.message) for entry in instance.all_logs(run.run_id)]
+    assert not any("Still not stopped" in each for each in said)
+
+
+def wait_until_said(instance: DagsterInstance, run_id: str, words: str) -> None:
+    def is_said() -> bool:
+        return any(words in str(entry.message) for entry in instance.all_logs(run_id))
+
+    eventually(is_said, f"the run's log says: {words}")
+
+
+def wait_until_cancelled(fleet: OldFleet, task_id: str) -> None:
+    """Wait until the worker has been told."""
+    client = fleet.app().client
+
+    def cancelled() -> bool:
+        return client.tasks([task_id])[task_id].revoke_requested
+
+    eventually(cancelled, "the task is cancelled")
+    log = fleet.home / "docker.log"
+    eventually(lambda: f"Task {task_id} has" in log.read_text(), "the worker was told")

@@ -119,7 +119,7 @@ def test_an_eager_task_of_its_own_runs_where_the_loop_does(
 #: How often each step of ``own.shapes`` is sent.
 SHAPES = {
     **dict.fromkeys(("one", "left", "right", "join", "numbers", "total"), 1),
-    **{f"more[{number}]": 1 for number in range(3)},
+    **{f"more[{number}]": 1 for number in (1, 2)},
     "flaky": 2,
 }
 
@@ -128,7 +128,7 @@ def assert_shapes(result: Any) -> None:
     """Check the outputs of ``own.shapes``, and that each step was sent and ran as often as due."""
     assert result.success
     assert result.output_for_node("join") == 4
-    assert result.output_for_node("total") == 6
+    assert result.output_for_node("total") == 5
     assert result.output_for_node("flaky") == 1
     sent, begun = (Kind.STEP_WORKER_STARTING,), (Kind.STEP_START, Kind.STEP_RESTARTED)
     for kinds in (sent, begun):

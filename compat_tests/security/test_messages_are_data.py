@@ -33,6 +33,7 @@ from dagster_taskiq.client import Order, client_for
 from dagster_taskiq.errors import TaskFailedError
 from dagster_taskiq.settings import Settings
 from dagster_taskiq.task_names import EXECUTE_PLAN
+from dagster_taskiq.worker.cancellation import Cancellation
 from dagster_taskiq.worker.control import Command, Control, command
 from dagster_taskiq.worker.pool import Pool, PoolOptions
 
@@ -200,7 +201,7 @@ async def test_a_worker_goes_on_obeying_after_mail_that_is_no_command(broker: Qu
     backend = backend_of(broker)
     pool = Pool(broker.settings, PoolOptions(concurrency=1, max_runs=1), "w", lambda _: None)
     drained = asyncio.Event()
-    control = Control(backend, "w", pool, drained.set, pytest.fail)
+    control = Control(backend, "w", Cancellation(pool), drained.set, pytest.fail)
     for body in NO_COMMANDS:
         await backend.post(worker_channel("w"), body)
     await backend.post(worker_channel("w"), command(Command.DRAIN))

@@ -9,12 +9,10 @@ import logging
 from collections.abc import Callable
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dagster_taskiq.backends.base import FROM_START, StateBackend, worker_channel
-
-if TYPE_CHECKING:
-    from dagster_taskiq.worker.pool import Pool
+from dagster_taskiq.worker.cancellation import Cancellation
 
 logger = logging.getLogger("dagster_taskiq.worker.control")
 
@@ -47,13 +45,13 @@ class Control:
         self,
         backend: StateBackend,
         worker_id: str,
-        pool: "Pool",
+        cancellation: Cancellation,
         drain: Callable[[], None],
         kill: Callable[[], None],
     ) -> None:
         self._backend = backend
         self._channel = worker_channel(worker_id)
-        self._pool = pool
+        self._cancellation = cancellation
         self._drain = drain
         self._kill = kill
         self._cursor = FROM_START
@@ -83,13 +81,13 @@ class Control:
     def _obey(self, body: dict[str, Any]) -> None:
         name = body.get("command")
         if name == Command.REVOKE.value:
-            stop = partial(
-                self._pool.stop,
+            cancel = partial(
+                self._cancellation.cancel,
                 str(body.get("task")),
                 str(body.get("reason") or "it was revoked"),
                 at_once=bool(body.get("at_once")),
             )
-            asyncio.get_running_loop().call_later(float(body.get("after") or 0), stop)
+            asyncio.get_running_loop().call_later(float(body.get("after") or 0), cancel)
         elif name == Command.DRAIN.value:
             logger.info("Told to drain.")
             self._drain()

@@ -15,6 +15,7 @@ import anyio
 from dagster_taskiq.backends.base import StateBackend, Worker
 from dagster_taskiq.errors import DagsterTaskiqError
 from dagster_taskiq.worker.background import tell_ready
+from dagster_taskiq.worker.cancellation import Cancellation
 from dagster_taskiq.worker.pool import Pool
 
 logger = logging.getLogger("dagster_taskiq.worker.liveness")
@@ -29,10 +30,16 @@ class Liveness:
     """Beats until it is cancelled."""
 
     def __init__(
-        self, backend: StateBackend, pool: Pool, describe: Callable[[], Worker], interval: float
+        self,
+        backend: StateBackend,
+        pool: Pool,
+        cancellation: Cancellation,
+        describe: Callable[[], Worker],
+        interval: float,
     ) -> None:
         self._backend = backend
         self._pool = pool
+        self._cancellation = cancellation
         self._describe = describe
         self._interval = interval
         self._lease = backend.settings.lease
@@ -67,7 +74,7 @@ class Liveness:
             known = await self._backend.tasks(stop)
             for task_id in stop:
                 why = known[task_id].error if task_id in known else ""
-                self._pool.stop(task_id, why or "it was revoked")
+                self._cancellation.cancel(task_id, why or "it was revoked")
         if sent - self._swept_at > SWEEP_SECONDS:
             self._swept_at = sent
             await self._backend.sweep()

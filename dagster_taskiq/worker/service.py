@@ -53,6 +53,7 @@ from dagster_taskiq.task_names import (
 )
 from dagster_taskiq.version import __version__
 from dagster_taskiq.worker import process_trees
+from dagster_taskiq.worker.cancellation import Cancellation
 from dagster_taskiq.worker.control import Control
 from dagster_taskiq.worker.liveness import Liveness
 from dagster_taskiq.worker.pool import Pool, PoolOptions, included
@@ -151,8 +152,13 @@ class WorkerService:
             include=included([*settings.include, *self.options.pool.include, *user_modules]),
         )
         self.pool = Pool(settings, pool, self.options.name, self._wake)
+        self._cancellation = Cancellation(self.pool)
         self._liveness = Liveness(
-            self.backend, self.pool, self.describe, settings.heartbeat_interval
+            self.backend,
+            self.pool,
+            self._cancellation,
+            self.describe,
+            settings.heartbeat_interval,
         )
         self._started_at = time.monotonic()
         self._background: set[asyncio.Task[Any]] = set()
@@ -177,7 +183,7 @@ class WorkerService:
             ConfigError: a module to include cannot be imported.
         """
         await self.pool.start()
-        control = Control(self.backend, self.id, self.pool, self.on_drain, self.on_kill)
+        control = Control(self.backend, self.id, self._cancellation, self.on_drain, self.on_kill)
         for work in (self._liveness.run(), control.run(), self._warn_of_eviction()):
             self._in_background(work)
         if os.getpid() == 1:

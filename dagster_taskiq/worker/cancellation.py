@@ -1,0 +1,63 @@
+"""Stopping a task because somebody has cancelled it.
+
+A task of Dagster's that executes a step is stopped at once: what it started ends with it. A library
+may define tasks of its own that only watch a step: a Kubernetes Job, a container. Were such a task
+stopped, what it watches would go on with nobody to end it. These tasks see for themselves that the
+run has ended, and end what they watch; so they are given the time for that.
+"""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from dagster_taskiq.task_names import is_custom_step
+from dagster_taskiq.timing import CUSTOM_STEP_SECONDS
+
+if TYPE_CHECKING:
+    from dagster_taskiq.worker.pool import Pool
+
+logger = logging.getLogger("dagster_taskiq.worker.cancellation")
+
+
+class Cancellation:
+    """Stops the tasks of one pool that were cancelled.
+
+    A worker that is shut down, or has lost its lease, stops its tasks without asking here.
+    """
+
+    def __init__(self, pool: "Pool") -> None:
+        self._pool = pool
+        #: Tasks that have been given time to end by themselves.
+        self._given_time: set[str] = set()
+
+    def cancel(self, task_id: str, reason: str, at_once: bool = False) -> None:
+        """Stop a task, if it is here; it may be asked for any number of times.
+
+        Args:
+            task_id: the task.
+            reason: for the log and for whoever asks what became of the task.
+            at_once: it is killed now, whatever it is, and must not do anything more.
+        """
+        if at_once or not self._watches_a_step(task_id):
+            self._pool.stop(task_id, reason, at_once)
+        elif task_id not in self._given_time:
+            logger.info(
+                "Task %s has %g s to end by itself: %s.",
+                task_id,
+                CUSTOM_STEP_SECONDS,
+                reason.rstrip("."),
+            )
+            self._given_time.add(task_id)
+            loop = asyncio.get_running_loop()
+            loop.call_later(CUSTOM_STEP_SECONDS, self._stop, task_id, reason)
+
+    def _watches_a_step(self, task_id: str) -> bool:
+        """Whether a task is running code that watches a step of a run."""
+        return any(
+            running.id == task_id and running.pid and is_custom_step(running.name, running.step_key)
+            for running in self._pool.running
+        )
+
+    def _stop(self, task_id: str, reason: str) -> None:
+        self._given_time.discard(task_id)
+        self._pool.stop(task_id, reason)
