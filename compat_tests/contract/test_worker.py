@@ -651,9 +651,9 @@ def test_a_worker_that_is_the_first_process_of_a_container_leaves_no_zombies(
             assert isinstance(own_sender.error(each), TaskRevokedError)
 
         def only_living() -> bool:
-            statuses = [each.status() for each in parent.children(recursive=True)]
+            below = parent.children(recursive=True)
             # The fork server with its guard, and a child for each slot.
-            return len(statuses) == 6 and psutil.STATUS_ZOMBIE not in statuses
+            return len(below) == 6 and not any(is_gone(each.pid) for each in below)
 
         eventually(only_living)
         parent.terminate()
