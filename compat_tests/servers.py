@@ -522,6 +522,7 @@ class PostgresServer:
         self.directory = directory
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
+        self.guard = Guard(directory)
         self._user = _user_for_postgres()
         if self._user is not None:
             shutil.chown(directory, self._user.pw_uid, self._user.pw_gid)
@@ -543,6 +544,7 @@ class PostgresServer:
             options += ["unix_socket_directories="]
             arguments = [word for option in options for word in ("-c", option)]
             self.process = self._run([self.binaries / "postgres", "-D", data, *arguments], log)
+        self.guard.watch([self.process.pid])
         self.wait_until_ready()
 
     def _run(self, command: list[str | Path], log: IO[bytes]) -> "subprocess.Popen[bytes]":
@@ -574,12 +576,15 @@ class PostgresServer:
                     raise RuntimeError(f"PostgreSQL does not come up:\n{output}") from None
                 time.sleep(0.02)
 
-    def stop(self) -> None:
-        """End the server, whoever is connected."""
+    def end(self) -> None:
+        """End the server, whoever is connected, and leave no files."""
         if self.process is not None:
             self.process.send_signal(signal.SIGQUIT)  # "immediate shutdown"
             self.process.wait(30)
             self.process = None
+        self.guard.watch([])
+        self.guard.let_go()
+        self.guard.process.wait(30)
 
 
 def postgres_binaries() -> Path | None:
@@ -619,8 +624,7 @@ def own_postgres() -> Iterator[PostgresServer]:
         server.start()
         yield server
     finally:
-        server.stop()
-        shutil.rmtree(directory)
+        server.end()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
+from itertools import product
 from pathlib import Path
 
 import psutil
@@ -15,7 +16,7 @@ import pytest
 from dagster import DagsterEventType, DagsterRunStatus
 from dagster._core.workspace.load_target import GrpcServerTarget
 
-from compat_tests.conftest import on_each_broker_and_storage
+from compat_tests.conftest import BROKERS, POSTGRES_STORAGE
 from compat_tests.executor.runs import Outcome
 from compat_tests.executor.scratch import Scratch
 from compat_tests.launcher.deaths import wait_until_task_ended
@@ -96,9 +97,13 @@ def test_the_message_of_a_run_that_was_terminated_is_dropped_when_it_comes_late(
 
 @pytest.mark.oldest
 @pytest.mark.parametrize(
-    "job", ["whole_that_waits", "spread_that_waits", "multiprocess_that_waits"]
+    ("fleet", "job"),
+    [
+        *product(BROKERS, ["whole_that_waits", "spread_that_waits", "multiprocess_that_waits"]),
+        (POSTGRES_STORAGE, "spread_that_waits"),
+    ],
+    indirect=["fleet"],
 )
-@on_each_broker_and_storage
 def test_a_run_that_is_executed_stops_with_its_steps(
     fleet: Fleet, scratch: Scratch, job: str
 ) -> None:
