@@ -181,8 +181,6 @@ class _Kept:
         pool = {"poolclass": sa.pool.QueuePool, "pool_size": 1, "max_overflow": -1}
         options = {**options, **pool, "connect_args": connect_args}
         self.engine = sa.create_engine(url, **options)
-        #: Closes what is not in use. A pool without a limit can be used on after that.
-        self.close = self.engine.pool.dispose
         #: Dagster's storage says so after each statement.
         self.engine.dispose = _leave  # type: ignore[method-assign]
         self._path = Path(str(self.engine.url.database))
@@ -192,11 +190,16 @@ class _Kept:
         sa.event.listen(self.engine, "checkout", self._check_file)
         sa.event.listen(self.engine, "checkin", self._note_use)
 
+    def close(self) -> None:
+        """Close what is not in use."""
+        self._is_open = False
+        # A pool without a limit can be used on after that.
+        self.engine.pool.dispose()
+
     def close_if_idle(self) -> bool:
         """Close what has not been used since the last call; return whether it is still open."""
         if not self._was_used:
             self.close()
-            self._is_open = False
         self._was_used = False
         return self._is_open
 

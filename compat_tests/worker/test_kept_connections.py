@@ -124,6 +124,18 @@ def test_a_file_that_is_not_used_for_a_moment_is_closed_each_time(home: DagsterI
     assert events_in(path) == 3
 
 
+@needs_proc
+def test_a_file_that_is_opened_again_after_a_fork_is_closed_as_well(home: DagsterInstance) -> None:
+    run, path = begin(home)
+    with kept_connections():
+        home.report_engine_event("before", run)
+        process = multiprocessing.get_context("fork").Process(target=os._exit, args=(0,))
+        process.start()
+        process.join()
+        home.report_engine_event("after", run)
+        eventually(lambda: opened(path) == 0)
+
+
 @pytest.mark.oldest
 @pytest.mark.usefixtures("unhurried")
 def test_who_watches_a_run_sees_each_event_while_the_file_stays_open(
