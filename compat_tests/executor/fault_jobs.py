@@ -122,6 +122,11 @@ def held_once() -> None:
 
 
 @job(executor_def=taskiq_executor)
+def one_protected() -> None:
+    held_with_policy.alias("protected")()
+
+
+@job(executor_def=taskiq_executor)
 def two_held_and_more() -> None:
     # The two are sent first, and hold the two slots of a worker.
     held.tag({"dagster-taskiq/priority": "1"})()

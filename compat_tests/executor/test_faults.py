@@ -12,7 +12,7 @@ from dagster import DagsterEventType, DagsterRunStatus
 from compat_tests.conftest import StartWorker, on_each_broker_and_storage
 from compat_tests.executor import fault_jobs
 from compat_tests.executor.outages import restart, run_through
-from compat_tests.executor.runs import House
+from compat_tests.executor.runs import House, Outcome
 from compat_tests.executor.scratch import Scratch
 from compat_tests.servers import own_redis
 from compat_tests.waiting import eventually
@@ -81,6 +81,31 @@ def test_a_worker_that_is_killed_loses_what_it_ran_and_nothing_that_waited(
     assert (scratch.count("held-began"), scratch.count("held-ended")) == (1, 0)
     assert (scratch.count("policy-began"), scratch.count("policy-ended")) == (2, 1)
     assert sorted(scratch.lines("quick")) == [f"quick_{number}" for number in range(6)]
+
+
+def pid_of_step(outcome: Outcome) -> int:
+    """Return the process that has a run's one step."""
+    (started,) = outcome.of(DagsterEventType.STEP_WORKER_STARTED)
+    return int(str(started.engine_event_data.metadata["pid"].value))
+
+
+@pytest.mark.parametrize("fleet", ["embedded"], indirect=True)
+def test_a_step_whose_process_is_sent_a_signal_by_others_says_so_and_its_policy_decides(
+    fleet: House, scratch: Scratch
+) -> None:
+    outcome = fleet.create(fault_jobs.one_protected, scratch)
+
+    def signal_then_let_go() -> None:
+        if scratch.count("policy-began") == 1 and not scratch.count("signalled"):
+            scratch.note("signalled")
+            os.kill(pid_of_step(outcome), signal.SIGTERM)
+        elif scratch.count("policy-began") == 2:
+            scratch.note("go")
+
+    fleet.execute(outcome, fault_jobs.one_protected, meanwhile=signal_then_let_go)
+    assert (outcome.status, outcome.succeeded) == (SUCCESS, {"protected"})
+    assert outcome.steps(DagsterEventType.STEP_UP_FOR_RETRY) == ["protected"]
+    assert outcome.says('Step "protected" is stopped', "was sent SIGTERM, and not by this worker")
 
 
 @pytest.mark.parametrize("broker_kind", ["embedded"], indirect=True)
@@ -246,8 +271,7 @@ def test_a_step_that_has_outlived_its_run_keeps_its_slot_of_a_pool_until_it_ends
     if ends_by == "itself":
         scratch.note("go-pool")
     else:
-        (started,) = outcome.of(DagsterEventType.STEP_WORKER_STARTED)
-        os.kill(int(str(started.engine_event_data.metadata["pid"].value)), signal.SIGKILL)
+        os.kill(pid_of_step(outcome), signal.SIGKILL)
     eventually(lambda: not storage.get_concurrency_info("gate").active_run_ids, "the slot is free")
     assert scratch.count("pool-ended") == (ends_by == "itself")
 

@@ -674,7 +674,8 @@ class Pool:
             return
         if message is not None:
             name = name_of_code(-number)
-            self.stop(message.task_id, f"its process was sent {name}, and not by this worker")
+            reason = f"its process was sent {name}, and not by this worker"
+            self.stop(message.task_id, reason, is_cancellation=False)
         elif child in self._idle:
             self._retire(child)
 
