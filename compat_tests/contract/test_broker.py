@@ -208,6 +208,9 @@ class Slots:
         if is_run:
             self.expected_runs.append(task_id)
 
+    def end_listening(self) -> None:
+        pass
+
 
 class Listening:
     """A listener in the background, and what it has been handed."""

@@ -886,8 +886,16 @@ def test_taskiqs_own_worker_command_serves_the_same_queues(
             assert pid not in (process.pid, worker.pid)
             client.revoke([held], "enough")
             ends_as(client, held, TaskState.REVOKED)
+            last = sender.send("hold", place.path("last"), place.path("go"))
+            place.pid("last")
             tree = psutil.Process(process.pid).children(recursive=True)
+            # As service managers do; here too the worker's process decides what is done about it.
+            for each in tree:
+                each.terminate()
             process.terminate()
+            eventually(lambda: "was sent a signal as well, and goes on" in log.read_text())
+            place.write("go")
+            assert sender.value(last) == "held"
             process.wait(60)
             eventually(lambda: all(is_gone(each.pid) for each in tree))
             assert client.workers() == []

@@ -122,6 +122,9 @@ class SlotGate(Protocol):
     def expect(self, task_id: str, is_run: bool) -> None:
         """Keep the held slot for this task, whose message has just been handed on."""
 
+    def end_listening(self) -> None:
+        """Note that no more messages are taken: the worker drains."""
+
 
 class OpenGate:
     """The gate of a listener that takes whatever comes: a broker used without our worker."""
@@ -138,6 +141,9 @@ class OpenGate:
         """Do nothing."""
 
     def expect(self, task_id: str, is_run: bool) -> None:
+        """Do nothing."""
+
+    def end_listening(self) -> None:
         """Do nothing."""
 
 
@@ -314,19 +320,24 @@ class QueueBroker(AsyncBroker):
 
         A connection that breaks is waited for, with backoff; it never ends the listener.
         """
-        while True:
-            await self.gate.reserve()
-            held = True
-            try:
-                # The task is the one that the message itself names: what the broker noted beside
-                # it was written by whoever sent it, with whatever client.
-                task_id, delivery = await self._next()
-                held = False
-                self.gate.expect(task_id, is_runs_lane(delivery.queue))
-                yield AckableMessage(data=delivery.body, ack=partial(self._ack, task_id, delivery))
-            finally:
-                if held:
-                    self.gate.unreserve()
+        try:
+            while True:
+                yield await self._next_for_slot()
+        finally:
+            self.gate.end_listening()
+
+    async def _next_for_slot(self) -> AckableMessage:
+        """Wait for a free slot, and for a message to take it."""
+        await self.gate.reserve()
+        try:
+            # The task is the one that the message itself names: what the broker noted beside
+            # it was written by whoever sent it, with whatever client.
+            task_id, delivery = await self._next()
+        except BaseException:
+            self.gate.unreserve()
+            raise
+        self.gate.expect(task_id, is_runs_lane(delivery.queue))
+        return AckableMessage(data=delivery.body, ack=partial(self._ack, task_id, delivery))
 
     async def give_back(self, task_id: str) -> None:
         """Release the claim on a message that this process will not start after all."""

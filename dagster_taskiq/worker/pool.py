@@ -165,6 +165,7 @@ class Pool:
         self._seats_open = asyncio.Event()
         self._seats_open.set()
         self._no_more_runs = False
+        self._drains = False
         #: Called when the last run has left its seat, once no more are taken.
         self.on_no_runs: Callable[[], None] = lambda: None
         self._coming = 0
@@ -243,10 +244,14 @@ class Pool:
 
     def take_no_more_runs(self) -> None:
         """Take steps only, from now on: those of the runs that are held here among them."""
-        self._no_more_runs = True
+        self._no_more_runs = self._drains = True
         self._mind_seats()
         if not self._seated:
             self.on_no_runs()
+
+    def end_listening(self) -> None:
+        """Note that the worker drains, also where it was told so by way of taskiq's own command."""
+        self._drains = True
 
     async def reserve(self) -> None:
         """Wait for a free slot, and hold it."""
@@ -659,7 +664,7 @@ class Pool:
             loop.call_later(SAME_SIGNAL_SECONDS, self._obey_signal, child, child.message, number)
 
     def _ignores_signal(self, child: _Child) -> bool:
-        if not self._no_more_runs:
+        if not self._drains:
             return False
         if not self._has_ignored_signal:
             self._has_ignored_signal = True
