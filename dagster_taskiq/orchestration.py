@@ -568,7 +568,7 @@ class RunLoop:
         if flight.task_id in self._closing:
             self._ended.add(flight.task_id)
             return
-        self._read_log()
+        self._read_log([flight.step.key])
         if self._flights.get(flight.step.key) is not flight:
             return
         if not flight.begun:
