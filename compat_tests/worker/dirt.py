@@ -100,6 +100,17 @@ def _loop_answers() -> object:
             return str(error)
 
 
+def _number_of_threads() -> int:
+    """Count the threads of this process; the timer of ``faulthandler`` is one.
+
+    One that has been told to end may be there for a moment longer.
+    """
+    deadline = time.monotonic() + 2
+    while (number := psutil.Process().num_threads()) > 1 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return number
+
+
 def _timers() -> list[bool]:
     numbers = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
     return [signal.getitimer(number) == (0.0, 0.0) for number in numbers]
@@ -343,7 +354,7 @@ DIRT: dict[str, Dirt] = {
     ),
     "fault handler": Dirt(_switch_fault_handler, faulthandler.is_enabled),
     "fault handler's timer": Dirt(
-        lambda: faulthandler.dump_traceback_later(3600), lambda: psutil.Process().num_threads()
+        lambda: faulthandler.dump_traceback_later(3600), _number_of_threads
     ),
     "shown warnings": Dirt(_warns, _warns),
     "warnings": Dirt(_change_warnings, _warnings),

@@ -1,5 +1,6 @@
 """Functions that do to their process what no test may do to pytest's."""
 
+import asyncio
 import json
 import os
 import traceback
@@ -14,6 +15,8 @@ def in_a_fork(function: Callable[[], object]) -> Any:
     if pid == 0:
         try:
             os.close(reading)
+            # pytest's process has had event loops, and a new process has not.
+            asyncio.set_event_loop_policy(None)
             try:
                 answer = json.dumps({"value": function()})
             except BaseException:
