@@ -7,8 +7,10 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
+import venv
 import zipfile
-from importlib.metadata import requires
+from email import message_from_bytes
 from pathlib import Path
 
 import click
@@ -178,16 +180,6 @@ def test_the_readme_has_every_scheme(scheme: str) -> None:
     assert f"`{scheme}://" in README.partition("\nURLs:\n")[2]
 
 
-def test_the_readme_has_a_reason_for_every_dependency() -> None:
-    needed = {
-        re.split(r"[^\w-]", requirement)[0]
-        for requirement in requires("dagster-taskiq") or ()
-        if "extra ==" not in requirement
-    }
-    dependencies = README.partition("## Dependencies")[2].partition("\n## ")[0]
-    assert set(re.findall(r"^\| `([\w-]+)` \| \w", dependencies, re.MULTILINE)) == needed
-
-
 def test_the_engine_has_never_heard_of_celery() -> None:
     for path in (ROOT / "dagster_taskiq").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -201,18 +193,23 @@ def test_the_engine_has_never_heard_of_celery() -> None:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """The wheel of this checkout, built from a copy, since a build leaves things behind."""
+def wheel_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout, built from a copy, since a build writes into its directory."""
     source = tmp_path_factory.mktemp("source")
     for name in ("dagster_taskiq", "dagster_celery"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, source / name, ignore=ignored)
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     code = "from setuptools import build_meta; build_meta.build_wheel('.')"
     subprocess.run([sys.executable, "-c", code], cwd=source, check=True, capture_output=True)
     (path,) = source.glob("*.whl")
-    return zipfile.ZipFile(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def wheel(wheel_path: Path) -> zipfile.ZipFile:
+    return zipfile.ZipFile(wheel_path)
 
 
 def test_the_wheel_has_every_file_of_both_packages(wheel: zipfile.ZipFile) -> None:
@@ -232,3 +229,41 @@ def test_the_wheel_declares_both_scripts(wheel: zipfile.ZipFile) -> None:
     declared = wheel.read(name).decode()
     assert "dagster-taskiq = dagster_taskiq.cli:main" in declared
     assert "dagster-celery = dagster_celery.cli:main" in declared
+
+
+def test_the_wheel_has_the_licence_and_names_it(wheel: zipfile.ZipFile) -> None:
+    (name,) = (each for each in wheel.namelist() if each.endswith("/METADATA"))
+    metadata = message_from_bytes(wheel.read(name))
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata["Author"] == "The dagster-taskiq developers"
+    assert metadata.get_all("License-File") == ["LICENSE"]
+    (name,) = (each for each in wheel.namelist() if each.endswith("/licenses/LICENSE"))
+    assert wheel.read(name) == (ROOT / "LICENSE").read_bytes()
+
+
+def test_the_wheel_in_an_environment_without_this_checkout_has_both_commands(
+    wheel_path: Path, tmp_path: Path
+) -> None:
+    environment = tmp_path / "environment"
+    venv.create(environment, symlinks=True)
+    python = environment / "bin" / "python"
+    libraries = sysconfig.get_path("purelib", vars={"base": str(environment)})
+    install = [sys.executable, "-m", "pip", "--python", str(python), "install"]
+    command = [*install, "--no-index", "--no-deps", "--no-compile", str(wheel_path)]
+    subprocess.run(command, check=True, capture_output=True)
+    # The requirements are those of this environment. A directory in a .pth file has no .pth files
+    # of its own, so that the checkout, which is installed by one, can not be imported.
+    requirements = sysconfig.get_path("purelib")
+    (Path(libraries) / "requirements.pth").write_text(f"{requirements}\n")
+    code = "import dagster_taskiq, dagster_celery as c; print(dagster_taskiq.__file__, c.__file__)"
+    bare = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    for line, expected in (
+        ([str(python), "-c", code], f"{libraries}/dagster_taskiq/__init__.py"),
+        ([str(environment / "bin" / "dagster-taskiq"), "--help"], "Usage: dagster-taskiq"),
+        ([str(environment / "bin" / "dagster-celery"), "--help"], "Usage: dagster-celery"),
+    ):
+        done = subprocess.run(
+            line, capture_output=True, check=False, text=True, cwd=tmp_path, env=bare
+        )
+        assert done.returncode == 0, done.stderr
+        assert expected in done.stdout
