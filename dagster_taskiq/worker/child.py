@@ -4,7 +4,7 @@ A child imports Dagster and the user's code once and keeps them, with the instan
 connections, for the tasks that follow. After each task it ends what the task has started and left
 behind. That it ends itself with its worker and the worker's lease is seen to from outside, by the
 fork server and the kernel: nothing here is needed for it. When its parent wants no more of it, it
-ends as any Python process does, exit hooks included.
+ends with its exit hooks (:mod:`dagster_taskiq.worker.process_exit`).
 """
 
 import importlib

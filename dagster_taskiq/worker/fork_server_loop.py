@@ -21,13 +21,14 @@ import os
 import select
 import signal
 import socket
+import sys
 import threading
 import time
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
-from dagster_taskiq.worker import deadline, frames, process_trees
+from dagster_taskiq.worker import deadline, frames, process_exit, process_trees
 
 #: How much is read from the parent at once, in bytes.
 _READ_BYTES = 1 << 16
@@ -42,8 +43,11 @@ class Forked(NamedTuple):
     stop_requests: socket.socket
 
 
-def main(control: socket.socket) -> None:
-    """Serve the parent at the other end of ``control``; return in each child when it is done."""
+def main(control: socket.socket) -> NoReturn:
+    """Serve the parent at the other end of ``control``, in each child until that is done.
+
+    Neither the fork server nor a child returns from here.
+    """
     import_module("dagster_taskiq.worker.preload")
     forked = ForkServer(control).serve()
     if forked is None:
@@ -51,7 +55,14 @@ def main(control: socket.socket) -> None:
         os._exit(0)
     from dagster_taskiq.worker import child  # noqa: PLC0415 - preloaded, with Dagster
 
-    child.main(forked.channel, forked.stop_requests)
+    code = 1
+    try:
+        child.main(forked.channel, forked.stop_requests)
+        code = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        process_exit.exit_process(code)
 
 
 @dataclass

@@ -23,10 +23,10 @@ GROUP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SIGNALLED = 128
 
 
-def main(control_number: int) -> None:
+def main(control_number: int) -> NoReturn:
     """Fork the fork server, and stay above it until it has ended.
 
-    This returns in the children of the fork server alone, when they have nothing more to do.
+    None of the processes returns from here.
 
     Args:
         control_number: the file descriptor of the connection to the worker's parent.
