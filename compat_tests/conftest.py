@@ -20,8 +20,8 @@ from xdist.scheduler import LoadScopeScheduling
 from compat_tests.late_rows import LateRows
 from compat_tests.servers import any_postgres, any_rabbit, any_redis, new_database
 from compat_tests.workers import WorkerProcess, running_worker
-from dagster_taskiq.connections.registers import NAMES
-from dagster_taskiq.settings import Settings
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.rabbitmq.records import NAMES
 
 # The same examples in every run, however slow the machine is.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)

@@ -9,8 +9,8 @@ from taskiq import AsyncTaskiqTask, BrokerMessage, TaskiqResult
 from taskiq.kicker import AsyncKicker
 
 from dagster_taskiq import app
-from dagster_taskiq.brokers.base import QueueBroker
-from dagster_taskiq.settings import Settings
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.broker import QueueBroker
 
 USER_TASKS = "compat_tests.user_tasks"
 

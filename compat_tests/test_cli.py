@@ -19,16 +19,17 @@ from compat_tests.sending import USER_TASKS, Sender, open_sender
 from compat_tests.servers import RedisServer, free_port, own_redis
 from compat_tests.waiting import eventually
 from compat_tests.workers import ROOT, WorkerProcess, executor_config, running_worker
-from dagster_taskiq.app import default_concurrency
-from dagster_taskiq.backends import make_backend
-from dagster_taskiq.backends.base import TaskState, Worker
 from dagster_taskiq.cli import main
 from dagster_taskiq.client import client_for
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.settings import Settings, redact
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.settings.urls import redact
+from dagster_taskiq.transport.registry import make_backend
 from dagster_taskiq.version import __version__
-from dagster_taskiq.worker import fork_server
+from dagster_taskiq.wire.records import TaskState, Worker
 from dagster_taskiq.worker.cores import usable_cores
+from dagster_taskiq.worker.fork_server import process
+from dagster_taskiq.worker.options import default_concurrency
 
 INCLUDE = ("-i", USER_TASKS)
 
@@ -564,9 +565,9 @@ def ending() -> Iterator[list[psutil.Process]]:
     """Processes that a test leaves running; they are ended after it."""
     processes: list[psutil.Process] = []
     yield processes
-    for process in processes:
-        if process.is_running():
-            process.kill()
+    for each in processes:
+        if each.is_running():
+            each.kill()
             process.wait(30)
 
 
@@ -638,7 +639,7 @@ def test_a_worker_whose_children_have_nothing_to_come_from_says_so_in_one_senten
     def fails() -> None:
         raise ConfigError("Cannot start it.")
 
-    monkeypatch.setattr(fork_server, "start", fails)
+    monkeypatch.setattr(process, "start", fails)
     assert run("worker", "start").sentence == "Error: Cannot start it."
 
 

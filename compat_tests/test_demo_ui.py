@@ -24,8 +24,8 @@ from compat_tests.servers import own_redis
 from compat_tests.waiting import eventually
 from compat_tests.workers import ROOT
 from dagster_taskiq.cli import cli
-from dagster_taskiq.cli.demo_home import WORKER_NAME
-from dagster_taskiq.settings import BROKER_ENV
+from dagster_taskiq.demo.home import WORKER_NAME
+from dagster_taskiq.settings.settings import BROKER_ENV
 from dagster_taskiq.tags import TASK_ID_TAG
 
 #: Four processes import Dagster at the same time, and there may be others on the machine.

@@ -15,9 +15,10 @@ from dagster._core.storage.event_log import (
     SqliteEventLogStorage,
 )
 
-from dagster_taskiq import event_log
 from dagster_taskiq.dagster_internals.event_rows import EventRows, Row, rows_of
-from dagster_taskiq.event_log import EventTail
+from dagster_taskiq.execution import late_rows
+from dagster_taskiq.runs import event_tail
+from dagster_taskiq.runs.event_tail import EventTail
 
 RUN, OTHER = "a-run", "another-run"
 START, AGAIN = DagsterEventType.STEP_START, DagsterEventType.STEP_RESTARTED
@@ -79,7 +80,7 @@ def rows(log: Log, monkeypatch: pytest.MonkeyPatch) -> ObservedRows:
     """Have the log's ids looked at, as on a database server."""
     rows = ObservedRows(log.storage)
     rows.asked, rows.meanwhile = [], None
-    monkeypatch.setattr(event_log, "rows_of", lambda _: rows)
+    monkeypatch.setattr(event_tail, "rows_of", lambda _: rows)
     return rows
 
 
@@ -156,7 +157,7 @@ def test_nothing_is_asked_for_where_nothing_is_new_and_nothing_is_missing(
 def test_what_is_missing_is_given_up_after_a_while_and_found_when_its_step_is_asked_for(
     log: Log, tail: EventTail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_log, "GAP_SECONDS", 0.0)
+    monkeypatch.setattr(late_rows, "GAP_SECONDS", 0.0)
     log.commit(1, 4, step="other")
     assert (ids(tail), tail.missing) == ([1, 4], frozenset())
     log.commit(2, step="late")
@@ -180,7 +181,7 @@ def test_a_step_that_is_asked_for_shows_what_is_missing_above_its_last_row(
 def test_ids_that_were_skipped_by_the_million_cost_nothing(log: Log, tail: EventTail) -> None:
     log.commit(1, 10**12)
     assert ids(tail) == [1, 10**12]
-    assert len(tail.missing) == event_log.MOST_GAPS
+    assert len(tail.missing) == late_rows.MOST_GAPS
     log.commit(10**12 - 1)
     assert ids(tail) == [10**12 - 1]
 
@@ -188,7 +189,7 @@ def test_ids_that_were_skipped_by_the_million_cost_nothing(log: Log, tail: Event
 def test_only_so_many_rows_of_others_are_looked_at(
     log: Log, tail: EventTail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_log, "ROWS_LOOKED_AT", 3)
+    monkeypatch.setattr(late_rows, "ROWS_LOOKED_AT", 3)
     log.commit(1)
     assert ids(tail) == [1]
     log.commit(3, 5, 7, 9, run_id=OTHER)
@@ -199,7 +200,7 @@ def test_only_so_many_rows_of_others_are_looked_at(
 def test_many_late_rows_are_read(
     log: Log, tail: EventTail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_log, "EVENTS_AT_ONCE", 3)
+    monkeypatch.setattr(event_tail, "EVENTS_AT_ONCE", 3)
     log.commit(1, 20)
     assert ids(tail) == [1, 20]
     late = [2, 3, 5, 8, 9, 10, 11, 15, 19]
@@ -235,7 +236,7 @@ def test_the_overlap_is_the_one_that_dagsters_own_executor_has(
     if offset is not None:
         monkeypatch.setenv("DAGSTER_EXECUTOR_POP_EVENTS_OFFSET", offset)
     theirs = object.__new__(StepDelegatingExecutor)._get_pop_events_offset(log.instance)
-    assert event_log.overlap_of(log.storage) == theirs == int(offset or 0)
+    assert event_tail.overlap_of(log.storage) == theirs == int(offset or 0)
 
 
 def test_an_overlap_finds_what_is_late_as_far_back_as_it_goes(

@@ -19,14 +19,13 @@ from click.testing import CliRunner
 from dagster import DagsterInstance, DagsterRunStatus
 
 from compat_tests.workers import ROOT, options_of_start
-from dagster_taskiq.backends import BACKENDS
-from dagster_taskiq.brokers import BROKERS
 from dagster_taskiq.cli import cli
 from dagster_taskiq.cli.worker import start
-from dagster_taskiq.config_schema import EXECUTOR_FIELDS
-from dagster_taskiq.connections.rabbitmq_urls import OPTIONS
 from dagster_taskiq.demo.story import Outcome, RunStory
-from dagster_taskiq.worker.pool import PoolOptions
+from dagster_taskiq.settings.schema import EXECUTOR_FIELDS
+from dagster_taskiq.transport.rabbitmq.url import OPTIONS
+from dagster_taskiq.transport.registry import BACKENDS, BROKERS
+from dagster_taskiq.worker.options import PoolOptions
 
 README = (ROOT / "README.md").read_text()
 #: How long a command may take on a machine that has other things to do, in seconds.

@@ -13,20 +13,18 @@ from dagster._config import process_config
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from dagster_taskiq.backends import BACKENDS, make_backend
-from dagster_taskiq.brokers import BROKERS, make_broker
-from dagster_taskiq.config_schema import EXECUTOR_FIELDS
 from dagster_taskiq.errors import ConfigError, DagsterTaskiqError, MissingExtraError
 from dagster_taskiq.executor import TaskiqExecutor, taskiq_executor
-from dagster_taskiq.registry import Entry, Registry
-from dagster_taskiq.settings import (
-    OnWorkerLost,
-    Settings,
-    belong_to_worker,
-    home_of,
-    redact,
-    resolve_env,
+from dagster_taskiq.settings.env import home_of, resolve_env
+from dagster_taskiq.settings.schema import EXECUTOR_FIELDS
+from dagster_taskiq.settings.settings import OnWorkerLost, Settings
+from dagster_taskiq.settings.urls import redact
+from dagster_taskiq.settings.worker_fleet import (
+    process_settings,
+    set_worker_settings,
+    worker_settings,
 )
+from dagster_taskiq.settings.yaml_file import read_settings
 from dagster_taskiq.tags import (
     OLDER_NAMES,
     PRIORITY_TAG,
@@ -36,6 +34,14 @@ from dagster_taskiq.tags import (
     read_int_tag,
     read_priority,
     read_tag,
+)
+from dagster_taskiq.transport.registry import (
+    BACKENDS,
+    BROKERS,
+    Entry,
+    Registry,
+    make_backend,
+    make_broker,
 )
 
 
@@ -196,13 +202,14 @@ def test_in_a_workers_process_the_workers_own_broker_is_the_default(
     mine = Settings(
         broker="redis://mine", backend="redis://mine/1", prefix="p", broker_options={"a": 1}
     )
-    # Undone with the test, like the change that belong_to_worker makes.
-    monkeypatch.setattr("dagster_taskiq.settings._of_this_worker", None)
+    # Undone with the test, like the change that set_worker_settings makes.
+    monkeypatch.setattr("dagster_taskiq.settings.worker_fleet._worker_settings", None)
     monkeypatch.setenv("DAGSTER_TASKIQ_BROKER", "redis://environment")
-    belong_to_worker(mine)
-    found = Settings.from_dict({"queue": "q"})
+    set_worker_settings(mine)
+    assert process_settings() == mine
+    found = Settings.from_dict({"queue": "q"}, worker_settings())
     assert found == replace(mine, queue="q")
-    named = Settings.from_dict({"broker": "redis://named"})
+    named = Settings.from_dict({"broker": "redis://named"}, mine)
     assert (named.broker, named.backend, named.prefix) == ("redis://named", None, "dagster-taskiq")
     assert named.broker_options == {}
 
@@ -291,7 +298,7 @@ def test_a_variable_that_is_set_to_nothing_is_named_and_no_default_taken(
     monkeypatch.setenv("THE_URL", value)
     refused = pytest.raises(ConfigError, match="variable THE_URL is set, but empty")
     with refused:
-        Settings.from_yaml(path)
+        read_settings(path)
     with refused:
         taskiq_executor_of({"prefix": {"env": "THE_URL"}})
     with refused:
@@ -325,7 +332,7 @@ def test_env_in_options_reaches_the_connection(
     monkeypatch.setenv("THE_CA", "/ca.pem")
     path = tmp_path / "config.yaml"
     path.write_text("broker: {env: THE_URL}\nbroker_options: {tls: [{ca: {env: THE_CA}}]}\n")
-    settings = Settings.from_yaml(path)
+    settings = read_settings(path)
     assert settings.broker == "redis://host"
     assert settings.broker_options == {"tls": [{"ca": "/ca.pem"}]}
 
@@ -341,16 +348,16 @@ def test_a_file_holds_the_keys_of_the_executor_bare_or_as_in_a_run_config(
     nested.write_text(f"execution: {{config: {bare.read_text()}}}\nops: {{}}\n")
     empty.write_text("")
     expected = Settings(broker="redis://h", queue="q", lease=60.0, worker_lost=OnWorkerLost.RETRY)
-    assert Settings.from_yaml(bare) == Settings.from_yaml(nested) == expected
-    assert Settings.from_yaml(empty) == Settings()
+    assert read_settings(bare) == read_settings(nested) == expected
+    assert read_settings(empty) == Settings()
     nested.write_text("execution:\n")
-    assert Settings.from_yaml(nested) == Settings()
+    assert read_settings(nested) == Settings()
 
 
 def test_whole_numbers_serve_as_seconds(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("{lease: 60, heartbeat_interval: 5}")
-    assert Settings.from_yaml(path).lease == 60.0
+    assert read_settings(path).lease == 60.0
 
 
 # -- what serves a URL -----------------------------------------------------------------------

@@ -20,7 +20,7 @@ from taskiq import Context, TaskiqDepends
 
 from compat_tests.worker.dirt import DIRT
 from dagster_taskiq.app import broker
-from dagster_taskiq.performing import surroundings
+from dagster_taskiq.execution.task_context import surroundings
 
 #: What tasks keep between each other, since a child is used again.
 kept: list[bytearray] = []

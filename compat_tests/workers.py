@@ -16,7 +16,7 @@ import yaml
 from dagster_taskiq.cli import cli
 from dagster_taskiq.cli.worker import start
 from dagster_taskiq.client import client_for
-from dagster_taskiq.settings import Settings
+from dagster_taskiq.settings.settings import Settings
 
 #: What a task that does not listen costs a test, in seconds; less than a worker's default.
 KILL_GRACE = "10"

@@ -22,13 +22,14 @@ from dagster_celery._celery_control import Control
 from dagster_celery._celery_result import AsyncResult, EagerResult
 from dagster_celery._configuration import Configuration, configure
 from dagster_celery._translate.setting_rows import SETTINGS
-from dagster_taskiq import app as taskiq_app
-from dagster_taskiq.backends.base import RUN_LABEL
-from dagster_taskiq.brokers.base import PRIORITY_LABEL, QUEUE_LABEL, QueueBroker
-from dagster_taskiq.client import Client, Order, client_for
+from dagster_taskiq import app
+from dagster_taskiq.client import Client, client_for
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.performing import current_message, surroundings
-from dagster_taskiq.settings import resolve_env
+from dagster_taskiq.execution.task_context import current_message, surroundings
+from dagster_taskiq.settings.env import resolve_env
+from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.wire.labels import PRIORITY_LABEL, QUEUE_LABEL, RUN_LABEL
+from dagster_taskiq.wire.task_request import Order
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -430,7 +431,7 @@ class CeleryApp:
     def taskiq_broker(self) -> QueueBroker:
         """The broker that a worker listens to, with this app's tasks on it."""
         if self._broker is None:
-            self._broker = taskiq_app.make(self.configuration.settings)
+            self._broker = app.make(self.configuration.settings)
             self._register_all(self._broker)
         return self._broker
 

@@ -4,11 +4,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dagster_taskiq.backends.base import Running, TaskState, Worker
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.task_names import EXECUTE_JOB, EXECUTE_PLAN, RESUME_JOB
-from dagster_taskiq.worker.control import Command
-from dagster_taskiq.worker.control import command as mail
+from dagster_taskiq.wire.commands import Command
+from dagster_taskiq.wire.commands import command as mail
+from dagster_taskiq.wire.records import Running, TaskState, Worker
+from dagster_taskiq.wire.task_names import EXECUTE_JOB, EXECUTE_PLAN, RESUME_JOB
 
 if TYPE_CHECKING:
     from dagster_celery._celery_app import CeleryApp

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dagster_taskiq.backends.base import Task, TaskState
 from dagster_taskiq.errors import DagsterTaskiqError
+from dagster_taskiq.wire.records import Task, TaskState
 
 if TYPE_CHECKING:
     from dagster_celery._celery_app import CeleryApp

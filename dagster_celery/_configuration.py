@@ -19,10 +19,11 @@ from dagster_celery.defaults import (
     task_default_priority,
     task_default_queue,
 )
-from dagster_taskiq.env import read_variable
+from dagster_taskiq.deprecations import line_with, warn_older, warn_user
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.older_names import line_with, warn_older, warn_user
-from dagster_taskiq.settings import BACKEND_ENV, BROKER_ENV, Settings, in_worker
+from dagster_taskiq.settings.env import read_variable
+from dagster_taskiq.settings.settings import BACKEND_ENV, BROKER_ENV, Settings
+from dagster_taskiq.settings.worker_fleet import worker_settings
 
 #: Celery's environment variables for broker and backend, which override all else, and ours. Where
 #: Celery finds one of its own set to nothing, it goes on as if it were not set, and so does this.
@@ -73,7 +74,8 @@ def configure(
                 "environment (`{env: NAME}`), that variable is set to nothing."
             )
     translation = translate_settings(source, broker or "", backend=backend or "")
-    follows = in_worker() or read_variable(BROKER_ENV) is not None
+    fleet = worker_settings()
+    follows = fleet is not None or read_variable(BROKER_ENV) is not None
     if "broker" not in translation.settings and not follows:
         # Once more: what the settings mean depends on the broker, which they do not name.
         translation = translate_settings(source, broker_url, backend=backend or result_backend)
@@ -86,7 +88,7 @@ def configure(
     if default_queue is not None:
         plain["queue"] = default_queue
     _warn(translation.remarks, file)
-    return Configuration(Settings.from_dict(plain), translation.worker, translation.app)
+    return Configuration(Settings.from_dict(plain, fleet), translation.worker, translation.app)
 
 
 def _written_by_user(config_source: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from types import ModuleType
 from typing import Any
 
 from dagster_celery._translate.names import NAMES
-from dagster_taskiq.older_names import warn_importer
+from dagster_taskiq.deprecations import warn_importer
 
 
 class _Door(ModuleType):

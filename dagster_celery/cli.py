@@ -22,17 +22,17 @@ import click
 from dagster_celery._door import door
 from dagster_celery._translate.names import COMMANDS
 from dagster_celery._translate.worker_options import expand_node_name, translate_arguments
-from dagster_taskiq.env import read_home
+from dagster_taskiq.deprecations import DagsterCeleryDeprecationWarning, warn_older
 from dagster_taskiq.errors import ConfigError, DagsterTaskiqError
-from dagster_taskiq.older_names import DagsterCeleryDeprecationWarning, warn_older
-from dagster_taskiq.worker import fork_server
-from dagster_taskiq.worker.background import start_detached
+from dagster_taskiq.settings.env import read_home
+from dagster_taskiq.worker.detach import start_detached
+from dagster_taskiq.worker.fork_server import process
 
 # Dagster takes seconds to import. What needs it imports it where it is needed, so that the server
 # from which a worker's children are forked can do so meanwhile.
 if TYPE_CHECKING:
     from dagster_celery._celery_app import CeleryApp
-    from dagster_taskiq.brokers.base import QueueBroker
+    from dagster_taskiq.transport.broker import QueueBroker
 
 #: What celery's own ``status`` exits with when nobody answers (EX_UNAVAILABLE of sysexits.h).
 NOBODY_THERE = 69
@@ -69,7 +69,7 @@ class _Main(click.Group):
             warnings.simplefilter("default", DagsterCeleryDeprecationWarning)
         try:
             if sys.argv[1:3] == ["worker", "start"]:
-                fork_server.start()
+                process.start()
             return self.main(*args, **kwargs)
         except DagsterTaskiqError as error:
             click.echo(f"Error: {error}", err=True)
@@ -484,7 +484,7 @@ def _find_app(app: str) -> tuple[str, "CeleryApp | QueueBroker"]:
         ConfigError: there is no such module, or no app in it.
     """
     from dagster_celery._celery_app import CeleryApp  # noqa: PLC0415
-    from dagster_taskiq.brokers.base import QueueBroker  # noqa: PLC0415
+    from dagster_taskiq.transport.broker import QueueBroker  # noqa: PLC0415
 
     here = str(Path.cwd())
     if here not in sys.path:

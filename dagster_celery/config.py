@@ -8,7 +8,7 @@ from dagster_celery.defaults import (
     task_default_priority,
     task_default_queue,
 )
-from dagster_taskiq.task_names import EXECUTE_JOB, EXECUTE_PLAN, RESUME_JOB
+from dagster_taskiq.wire.task_names import EXECUTE_JOB, EXECUTE_PLAN, RESUME_JOB
 
 DEFAULT_CONFIG: dict[str, Any] = {
     "worker_prefetch_multiplier": 1,

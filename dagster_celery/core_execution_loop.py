@@ -18,15 +18,17 @@ from dagster_celery._celery_app import SENT_FOR, CeleryApp
 from dagster_celery._celery_result import AsyncResult
 from dagster_celery._door import door
 from dagster_celery.make_app import make_app
-from dagster_taskiq.backends.base import Mail, Task, TaskState, Worker, end_mail
-from dagster_taskiq.client import Client, Order, client_for
-from dagster_taskiq.connections.eviction import Eviction
+from dagster_taskiq.client import Client, client_for
 from dagster_taskiq.errors import TaskRevokedError
-from dagster_taskiq.event_log import ends_step
+from dagster_taskiq.execution.perform import describe_failure
 from dagster_taskiq.executor import TaskiqExecutor
-from dagster_taskiq.orchestration import TICK_SECONDS, RunLoop
-from dagster_taskiq.performing import describe_failure
-from dagster_taskiq.settings import Settings
+from dagster_taskiq.runs.event_tail import ends_step
+from dagster_taskiq.runs.run_loop import TICK_SECONDS, RunLoop
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.eviction import Eviction
+from dagster_taskiq.wire.notifications import Mail
+from dagster_taskiq.wire.records import Task, TaskState, Worker, end_mail
+from dagster_taskiq.wire.task_request import Order
 
 #: What executors of this kind mark the waiting of a step with, in Dagster's events.
 DELEGATE_MARKER = "celery_queue_wait"
@@ -66,7 +68,7 @@ def core_celery_execution_loop(
     app = make_app(executor.app_args())
     open_client = partial(_submitting, app, job_context, execution_plan, step_execution_fn)
     ours = TaskiqExecutor(app.configuration.settings, executor.retries)
-    return by_step(RunLoop(ours, job_context, execution_plan, open_client).events())
+    return by_step(RunLoop(ours.run_options, job_context, execution_plan, open_client).events())
 
 
 def by_step(events: Iterator[DagsterEvent]) -> Iterator[DagsterEvent]:

@@ -16,8 +16,8 @@ from dagster_celery.config import DEFAULT_CONFIG
 from dagster_celery.defaults import task_default_queue
 from dagster_celery.executor import CELERY_CONFIG
 from dagster_celery.tags import DAGSTER_CELERY_TASK_ID_TAG
+from dagster_taskiq.deprecations import line_with, warn_older
 from dagster_taskiq.launcher import TaskiqRunLauncher
-from dagster_taskiq.older_names import line_with, warn_older
 from dagster_taskiq.tags import TASK_ID_TAG
 
 if TYPE_CHECKING:

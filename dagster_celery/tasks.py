@@ -13,7 +13,7 @@ from dagster_celery.config import (
     TASK_EXECUTE_PLAN_NAME,
     TASK_RESUME_JOB_NAME,
 )
-from dagster_taskiq import tasks
+from dagster_taskiq.execution import instances, tasks
 
 
 def create_task(celery_app: CeleryApp, **task_kwargs: Any) -> Task:
@@ -85,7 +85,7 @@ def create_resume_job_task(celery: CeleryApp, **task_kwargs: Any) -> Task:
 def _events_of(execute_step_args_packed: Mapping[str, Any]) -> list[str]:
     """Return the events of a step, as the event log has them."""
     args = unpack_value(dict(execute_step_args_packed), as_type=ExecuteStepArgs)
-    logs = tasks.instance_of(args).all_logs(args.run_id)
+    logs = instances.instance_of(args).all_logs(args.run_id)
     events = [entry.dagster_event for entry in logs]
     keys = args.step_keys_to_execute or ()
     return [serialize_value(each) for each in events if each and each.step_key in keys]

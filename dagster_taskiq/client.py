@@ -20,24 +20,23 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from taskiq import TaskiqMessage, TaskiqResult
 from taskiq.exceptions import ResultGetError
 
-from dagster_taskiq import app
-from dagster_taskiq.backends.base import (
-    RUN_LABEL,
-    STEP_LABEL,
-    WORKER_LABEL,
-    Mail,
-    StateBackend,
-    Task,
-    TaskState,
-    Worker,
-    worker_channel,
-)
-from dagster_taskiq.brokers.base import PRIORITY_LABEL, QUEUE_LABEL, QueueBroker, QueueDepth
-from dagster_taskiq.connections.eviction import Eviction
 from dagster_taskiq.errors import BrokerUnreachableError
-from dagster_taskiq.settings import Settings, redact, scheme_of
-from dagster_taskiq.timing import DELAY_LABEL, EXPIRED, EXPIRES_AT_LABEL, has_expired
-from dagster_taskiq.worker.control import Command, command
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.settings.urls import redact, scheme_of
+from dagster_taskiq.transport import registry
+from dagster_taskiq.transport.backend import StateBackend
+from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.transport.eviction import Eviction
+from dagster_taskiq.wire.commands import Command, command
+from dagster_taskiq.wire.labels import (
+    EXPIRED,
+    WORKER_LABEL,
+    has_expired,
+)
+from dagster_taskiq.wire.notifications import Mail, worker_channel
+from dagster_taskiq.wire.queues import QueueDepth
+from dagster_taskiq.wire.records import Task, TaskState, Worker
+from dagster_taskiq.wire.task_request import Order
 
 T = TypeVar("T")
 
@@ -57,45 +56,6 @@ _ADVICE = dict.fromkeys(
 )
 
 
-@dataclass(frozen=True)
-class Order:
-    """A task to be sent."""
-
-    id: str
-    name: str
-    kwargs: Mapping[str, Any]
-    queue: str
-    priority: int = 0
-    run_id: str = ""
-    step_key: str = ""
-    #: How long the broker keeps it before anybody may have it, in seconds.
-    delay: float = 0.0
-    #: When it is not worth starting any more, in seconds since the epoch; 0 for never.
-    expires_at: float = 0.0
-    labels: Mapping[str, Any] = field(default_factory=dict)
-    #: Positional arguments, before those by name.
-    args: Sequence[Any] = ()
-
-    def message(self) -> TaskiqMessage:
-        """Return it as taskiq's message."""
-        labels = {
-            **self.labels,
-            QUEUE_LABEL: self.queue,
-            PRIORITY_LABEL: self.priority,
-            RUN_LABEL: self.run_id,
-            STEP_LABEL: self.step_key,
-            DELAY_LABEL: self.delay or "",
-            EXPIRES_AT_LABEL: self.expires_at or "",
-        }
-        return TaskiqMessage(
-            task_id=self.id,
-            task_name=self.name,
-            labels={name: value for name, value in labels.items() if value != ""},
-            args=list(self.args),
-            kwargs=dict(self.kwargs),
-        )
-
-
 class Client:
     """One broker and backend, open, for callers on any thread. Make it with :func:`client_for`.
 
@@ -105,7 +65,7 @@ class Client:
     def __init__(self, settings: Settings, portal: BlockingPortal) -> None:
         self.settings = settings
         self._portal = portal
-        self.broker: QueueBroker = app.make(settings)
+        self.broker: QueueBroker = registry.make(settings)
         backend = self.broker.result_backend
         if not isinstance(backend, StateBackend):
             raise TypeError(f"{backend!r} keeps no state of tasks and workers.")

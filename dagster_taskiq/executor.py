@@ -15,9 +15,11 @@ from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.retries import RetryMode
 from dagster._core.execution.step_dependency_config import StepDependencyConfig
 
-from dagster_taskiq.config_schema import EXECUTOR_FIELDS
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.settings import Settings
+from dagster_taskiq.runs.run_options import RunOptions
+from dagster_taskiq.settings.schema import EXECUTOR_FIELDS
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.settings.worker_fleet import worker_settings
 
 
 class TaskiqExecutor(Executor):
@@ -61,6 +63,18 @@ class TaskiqExecutor(Executor):
         """When a step may start, as to the steps above it."""
         return self._step_dependency_config
 
+    @property
+    def run_options(self) -> RunOptions:
+        """What the loop of a run needs of this executor."""
+        return RunOptions(
+            settings=self.settings,
+            retries=self.retries,
+            max_concurrent=self.max_concurrent,
+            tag_concurrency_limits=self.tag_concurrency_limits,
+            step_dependency_config=self.step_dependency_config,
+            report_error=self.log_failure_or_retry_event_after_error,
+        )
+
     def execute(
         self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
     ) -> Iterator[DagsterEvent]:
@@ -72,9 +86,9 @@ class TaskiqExecutor(Executor):
             DagsterSubprocessError: a step failed, and the caller wants errors raised.
         """
         # Imported here: a code location that only defines jobs has no use for taskiq.
-        from dagster_taskiq.orchestration import RunLoop  # noqa: PLC0415
+        from dagster_taskiq.runs.run_loop import RunLoop  # noqa: PLC0415
 
-        return RunLoop(self, plan_context, execution_plan).events()
+        return RunLoop(self.run_options, plan_context, execution_plan).events()
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "TaskiqExecutor":
@@ -84,7 +98,7 @@ class TaskiqExecutor(Executor):
             ConfigError: a value is out of range, or names a variable that is not set.
         """
         return cls(
-            Settings.from_dict(config),
+            Settings.from_dict(config, worker_settings()),
             retries=RetryMode.from_config(config["retries"]) or RetryMode.ENABLED,
             max_concurrent=config.get("max_concurrent"),
             tag_concurrency_limits=config.get("tag_concurrency_limits") or (),

@@ -13,13 +13,15 @@ from dagster._core.launcher import (
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from typing_extensions import Self
 
-from dagster_taskiq.config_schema import CONNECTION_FIELDS
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.settings import Settings, scheme_of
+from dagster_taskiq.settings.schema import CONNECTION_FIELDS
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.settings.urls import scheme_of
+from dagster_taskiq.settings.worker_fleet import worker_settings
 from dagster_taskiq.tags import TASK_ID_TAG
 
 if TYPE_CHECKING:
-    from dagster_taskiq.launched_runs import LaunchedRuns
+    from dagster_taskiq.runs.launched_runs import LaunchedRuns
 
 
 class TaskiqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
@@ -52,7 +54,7 @@ class TaskiqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
             ConfigError: the broker is one that has no workers.
         """
         super().__init__()  # type: ignore[no-untyped-call]
-        self.settings = settings or Settings.from_dict({})
+        self.settings = settings or Settings.from_dict({}, worker_settings())
         if scheme_of(self.settings.broker) == "memory":
             raise ConfigError(
                 "A broker in memory has no workers to launch runs onto. Name one that processes "
@@ -80,7 +82,7 @@ class TaskiqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         Raises:
             ConfigError: a value is out of range, or names a variable that is not set.
         """
-        return cls(Settings.from_dict(config_value), inst_data=inst_data)
+        return cls(Settings.from_dict(config_value, worker_settings()), inst_data=inst_data)
 
     def launch_run(self, context: LaunchRunContext) -> None:
         """Send a run to the queue its tags name.
@@ -143,8 +145,10 @@ class TaskiqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
     def _runs(self) -> "LaunchedRuns":
         # Imported here: every process that opens an instance makes its launcher, and those that
         # launch nothing, such as code locations, have no use for taskiq.
-        from dagster_taskiq.launched_runs import LaunchedRuns  # noqa: PLC0415
+        from dagster_taskiq.runs.launched_runs import LaunchedRuns  # noqa: PLC0415
 
         # Not kept: Dagster lets launchers refer to their instance weakly.
         absent = self._absent_since
-        return LaunchedRuns(self._instance, self.settings, absent, self.task_id_tags)
+        return LaunchedRuns(
+            self._instance, self.settings, absent, self.task_id_tags, TaskiqRunLauncher
+        )

@@ -20,9 +20,9 @@ from pathlib import Path
 import click
 from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus
 
-from dagster_taskiq.cli.demo_home import end_signals
 from dagster_taskiq.cli.tables import show
 from dagster_taskiq.demo.facts import Fact
+from dagster_taskiq.demo.home import end_signals
 from dagster_taskiq.demo.story import Outcome, RunStory
 from examples.deployment import (
     HERE,

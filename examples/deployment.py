@@ -22,9 +22,9 @@ import yaml
 from dagster import DagsterInstance, DagsterRun
 from dagster._core.utils import make_new_run_id
 
-from dagster_taskiq.backends.base import Worker
 from dagster_taskiq.client import client_for
-from dagster_taskiq.settings import BACKEND_ENV, BROKER_ENV, EMBEDDED_URL, Settings
+from dagster_taskiq.settings.settings import BACKEND_ENV, BROKER_ENV, EMBEDDED_URL, Settings
+from dagster_taskiq.wire.records import Worker
 
 HERE = Path(__file__).parent
 #: The project as users of dagster-celery have it. The URLs in its files say RabbitMQ; these two

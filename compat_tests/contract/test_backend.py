@@ -19,24 +19,15 @@ from taskiq.exceptions import ResultGetError, TaskiqResultTimeoutError
 from compat_tests.conftest import ALL_BROKERS, other_prefix
 from compat_tests.servers import RedisServer, own_redis
 from compat_tests.waiting import eventually_async
-from dagster_taskiq.backends import make_backend
-from dagster_taskiq.backends.base import (
-    FROM_START,
-    RUN_LABEL,
-    STEP_LABEL,
-    WORKER_LABEL,
-    Running,
-    StateBackend,
-    Task,
-    TaskState,
-    Worker,
-    as_json,
-    run_channel,
-    worker_channel,
-)
-from dagster_taskiq.client import Order, client_for
+from dagster_taskiq.client import client_for
 from dagster_taskiq.errors import NoRecordError, TaskFailedError, TaskRevokedError, WorkerLostError
-from dagster_taskiq.settings import Settings
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.backend import StateBackend, as_json
+from dagster_taskiq.transport.registry import make_backend
+from dagster_taskiq.wire.labels import RUN_LABEL, STEP_LABEL, WORKER_LABEL
+from dagster_taskiq.wire.notifications import FROM_START, run_channel, worker_channel
+from dagster_taskiq.wire.records import Running, Task, TaskState, Worker
+from dagster_taskiq.wire.task_request import Order
 
 pytestmark = pytest.mark.anyio
 

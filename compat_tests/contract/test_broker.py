@@ -24,11 +24,12 @@ from taskiq.formatters.json_formatter import JSONFormatter
 from compat_tests.conftest import ALL_BROKERS, QUEUES, other_prefix
 from compat_tests.servers import RedisServer, own_redis
 from compat_tests.waiting import eventually, eventually_async
-from dagster_taskiq.brokers import make_broker
-from dagster_taskiq.brokers.base import MAX_DELIVERIES, Delivery, QueueBroker, runs_lane
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.settings import Settings
-from dagster_taskiq.timing import UNITS
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.broker import MAX_DELIVERIES, Delivery, QueueBroker
+from dagster_taskiq.transport.registry import make_broker
+from dagster_taskiq.wire.labels import UNITS
+from dagster_taskiq.wire.queues import runs_lane
 
 pytestmark = pytest.mark.anyio
 
@@ -691,7 +692,7 @@ async def test_a_run_that_waits_for_a_seat_is_taken_when_one_is_free(
     broker: QueueBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A listener that waits for messages alone would wait for longer than the test does.
-    monkeypatch.setattr("dagster_taskiq.brokers.base.IDLE_LOOK_SECONDS", 600.0)
+    monkeypatch.setattr("dagster_taskiq.transport.broker.IDLE_LOOK_SECONDS", 600.0)
     broker.gate = gate = Slots(1)
     gate.seats.clear()
     await put(broker, "run", queue=runs_lane("q"))

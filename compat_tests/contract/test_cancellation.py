@@ -2,9 +2,10 @@
 
 import asyncio
 
-from dagster_taskiq.app import make
-from dagster_taskiq.backends.base import FROM_START, StateBackend
-from dagster_taskiq.settings import Settings
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.backend import StateBackend
+from dagster_taskiq.transport.registry import make
+from dagster_taskiq.wire.notifications import FROM_START
 
 #: At which moments of a round trip the cancellation comes, in seconds.
 MOMENTS = (0.0, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.004)

@@ -28,13 +28,14 @@ from compat_tests.contract.test_broker import (
 )
 from compat_tests.servers import own_redis
 from compat_tests.waiting import eventually_async
-from dagster_taskiq.backends.base import TaskState
-from dagster_taskiq.brokers import delays
-from dagster_taskiq.brokers.base import QueueBroker
-from dagster_taskiq.client import Order, client_for
-from dagster_taskiq.connections.sql import SqlConnection
+from dagster_taskiq.client import client_for
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.settings import Settings
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.transport.rabbitmq import delays
+from dagster_taskiq.transport.sql.connection import SqlConnection
+from dagster_taskiq.wire.records import TaskState
+from dagster_taskiq.wire.task_request import Order
 
 pytestmark = pytest.mark.anyio
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from compat_tests.workers import ROOT
-from dagster_taskiq.client import Order, client_for
-from dagster_taskiq.settings import OnWorkerLost, Settings
+from dagster_taskiq.client import client_for
+from dagster_taskiq.settings.settings import OnWorkerLost, Settings
+from dagster_taskiq.wire.task_request import Order
 
 #: What another process does with the file: it looks, and goes.
 LOOK = """

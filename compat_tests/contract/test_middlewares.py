@@ -4,9 +4,10 @@ from pathlib import Path
 
 from compat_tests.conftest import StartWorker
 from compat_tests.waiting import eventually
-from dagster_taskiq.backends.base import TaskState
-from dagster_taskiq.client import Order, client_for
-from dagster_taskiq.settings import Settings
+from dagster_taskiq.client import client_for
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.wire.records import TaskState
+from dagster_taskiq.wire.task_request import Order
 
 
 def test_a_middleware_that_raises_fails_its_task_and_frees_its_slot(

@@ -17,9 +17,10 @@ from compat_tests.contract.test_backend import result_of, worker
 from compat_tests.contract.test_broker import claim, opened, put
 from compat_tests.servers import RabbitServer, own_rabbit
 from compat_tests.waiting import eventually, eventually_async
-from dagster_taskiq.backends.base import StateBackend, Task, TaskState
-from dagster_taskiq.brokers.base import QueueBroker
-from dagster_taskiq.settings import Settings
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.backend import StateBackend
+from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.wire.records import Task, TaskState
 
 pytestmark = pytest.mark.anyio
 

@@ -38,11 +38,13 @@ from compat_tests.sending import open_sender
 from compat_tests.servers import RabbitServer, own_rabbit
 from compat_tests.waiting import eventually, eventually_async
 from compat_tests.workers import WorkerProcess, running_worker
-from dagster_taskiq.backends.base import FROM_START, Task, TaskState
-from dagster_taskiq.brokers.base import Delivery, QueueBroker
 from dagster_taskiq.client import client_for
 from dagster_taskiq.errors import BrokerUnreachableError
-from dagster_taskiq.settings import Settings, redact
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.settings.urls import redact
+from dagster_taskiq.transport.broker import Delivery, QueueBroker
+from dagster_taskiq.wire.notifications import FROM_START
+from dagster_taskiq.wire.records import Task, TaskState
 
 # A busy machine starts a server in a minute, and some tests start it twice.
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(400)]

@@ -27,19 +27,15 @@ from compat_tests.sending import USER_TASKS, open_sender
 from compat_tests.servers import RabbitServer, free_port, own_rabbit
 from compat_tests.workers import WorkerProcess, running_worker
 from dagster_taskiq import app
-from dagster_taskiq.backends.base import (
-    FROM_START,
-    StateBackend,
-    Task,
-    TaskState,
-    run_channel,
-    worker_channel,
-)
-from dagster_taskiq.client import Client, Order, client_for
-from dagster_taskiq.connections.rabbitmq import RabbitConnection
-from dagster_taskiq.connections.rabbitmq_urls import read_target
+from dagster_taskiq.client import Client, client_for
 from dagster_taskiq.errors import BrokerUnreachableError, ConfigError, DagsterTaskiqError
-from dagster_taskiq.settings import Settings
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.backend import StateBackend
+from dagster_taskiq.transport.rabbitmq.connection import RabbitConnection
+from dagster_taskiq.transport.rabbitmq.url import read_target
+from dagster_taskiq.wire.notifications import FROM_START, run_channel, worker_channel
+from dagster_taskiq.wire.records import Task, TaskState
+from dagster_taskiq.wire.task_request import Order
 
 #: What no text of ours may hold.
 PASSWORD = "p@ss:w/rd?#% é"

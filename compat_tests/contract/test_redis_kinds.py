@@ -12,12 +12,13 @@ import redis
 from compat_tests.servers import free_port, own_redis
 from compat_tests.waiting import eventually
 from compat_tests.workers import WorkerProcess, running_worker
-from dagster_taskiq.app import make
-from dagster_taskiq.backends.base import StateBackend, Task
 from dagster_taskiq.client import client_for
-from dagster_taskiq.connections.eviction import Eviction
 from dagster_taskiq.errors import BrokerUnreachableError, ConfigError
-from dagster_taskiq.settings import Settings
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.backend import StateBackend
+from dagster_taskiq.transport.eviction import Eviction
+from dagster_taskiq.transport.registry import make
+from dagster_taskiq.wire.records import Task
 
 #: How many slots the keys of a cluster are spread over.
 SLOTS = 16384

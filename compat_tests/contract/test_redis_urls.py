@@ -18,10 +18,11 @@ from compat_tests.executor.scratch import Scratch
 from compat_tests.security import own_jobs
 from compat_tests.servers import RedisServer, free_port, own_redis, redis_binary
 from compat_tests.workers import running_worker
-from dagster_taskiq.client import Client, Order, client_for
-from dagster_taskiq.connections.sentinel_urls import read_sentinel_url
+from dagster_taskiq.client import Client, client_for
 from dagster_taskiq.errors import BrokerUnreachableError, ConfigError
-from dagster_taskiq.settings import Settings
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.redis.sentinel_urls import read_sentinel_url
+from dagster_taskiq.wire.task_request import Order
 
 MASTER = "the-master"
 

@@ -12,15 +12,16 @@ from aiormq.abc import DeliveredMessage
 
 from compat_tests.conftest import ALL_BROKERS
 from compat_tests.waiting import eventually_async
-from dagster_taskiq.brokers import make_broker
-from dagster_taskiq.brokers.base import QueueBroker
-from dagster_taskiq.brokers.rabbitmq import RabbitBroker
-from dagster_taskiq.client import Order, client_for
-from dagster_taskiq.connections import sql
-from dagster_taskiq.connections.notices import FileNotices
-from dagster_taskiq.connections.rabbitmq import Channel
-from dagster_taskiq.connections.sql import SqlConnection
-from dagster_taskiq.settings import Settings
+from dagster_taskiq.client import client_for
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.transport.rabbitmq.broker import RabbitBroker
+from dagster_taskiq.transport.rabbitmq.connection import Channel
+from dagster_taskiq.transport.registry import make_broker
+from dagster_taskiq.transport.sql import connection, tables
+from dagster_taskiq.transport.sql.connection import SqlConnection
+from dagster_taskiq.transport.sql.sqlite_file_watch import FileNotices
+from dagster_taskiq.wire.task_request import Order
 
 pytestmark = pytest.mark.anyio
 
@@ -165,7 +166,7 @@ async def two_connections(path: Path) -> AsyncIterator[tuple[SqlConnection, SqlC
 
 async def change(connection: SqlConnection) -> None:
     row = {"channel": "c", "body": "{}", "created_at": 0.0}
-    await connection.write(lambda each: each.execute(sql.mail.insert(), row))
+    await connection.write(lambda each: each.execute(tables.mail.insert(), row))
 
 
 async def wakes(listener: SqlConnection, writer: SqlConnection) -> None:
@@ -182,12 +183,12 @@ async def wakes(listener: SqlConnection, writer: SqlConnection) -> None:
 async def test_a_write_to_the_file_is_told_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sql, "UNTOLD_SECONDS", FOR_EVER)
+    monkeypatch.setattr(connection, "UNTOLD_SECONDS", FOR_EVER)
     async with two_connections(tmp_path / "queue.db") as (listener, writer):
         await change(writer)
         listener.mark()
         # Until it looks by itself no more.
-        await asyncio.sleep(2 * sql.TOLD_SECONDS)
+        await asyncio.sleep(2 * connection.TOLD_SECONDS)
         for _ in range(20):
             await wakes(listener, writer)
 
@@ -244,10 +245,10 @@ def impossible(path: str | Path, notify: Callable[[], None]) -> "Untold":
 async def test_where_nothing_is_told_the_file_is_looked_at(
     notices: Callable[..., Untold], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sql, "FileNotices", notices)
+    monkeypatch.setattr(connection, "FileNotices", notices)
     async with two_connections(tmp_path / "queue.db") as (listener, writer):
         listener.mark()
-        await asyncio.sleep(2 * sql.TOLD_SECONDS)
+        await asyncio.sleep(2 * connection.TOLD_SECONDS)
         await wakes(listener, writer)
         assert listener._notices is None, "a system that has failed to tell once is not relied on"
         await wakes(listener, writer)

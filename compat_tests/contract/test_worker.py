@@ -24,8 +24,7 @@ from compat_tests.sending import USER_TASKS, Sender, open_sender
 from compat_tests.servers import RedisServer, own_redis, redis_binary
 from compat_tests.waiting import eventually
 from compat_tests.workers import ROOT, WorkerProcess, running_worker
-from dagster_taskiq.backends.base import FROM_START, Task, TaskState, run_channel
-from dagster_taskiq.client import Client, Order, client_for
+from dagster_taskiq.client import Client, client_for
 from dagster_taskiq.errors import (
     BrokerUnreachableError,
     ChildDiedError,
@@ -34,7 +33,10 @@ from dagster_taskiq.errors import (
     UnknownTaskError,
     WorkerLostError,
 )
-from dagster_taskiq.settings import Settings
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.wire.notifications import FROM_START, run_channel
+from dagster_taskiq.wire.records import Task, TaskState
+from dagster_taskiq.wire.task_request import Order
 
 INCLUDE = ("-i", USER_TASKS)
 

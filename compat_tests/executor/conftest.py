@@ -13,7 +13,7 @@ from compat_tests.conftest import BROKERS, make_settings, storage_of
 from compat_tests.executor.runs import House
 from compat_tests.executor.scratch import Scratch
 from compat_tests.workers import running_worker
-from dagster_taskiq.settings import Settings
+from dagster_taskiq.settings.settings import Settings
 
 #: The queue, beside the default one, that the shared worker serves.
 SIDE_QUEUE = "side"

@@ -32,7 +32,7 @@ from compat_tests.executor.scratch import SCRATCH_TAG, Scratch
 from compat_tests.waiting import PATIENCE_SECONDS, eventually
 from compat_tests.workers import ROOT, executor_config
 from dagster_taskiq.client import client_for
-from dagster_taskiq.settings import Settings
+from dagster_taskiq.settings.settings import Settings
 
 #: Events that end one attempt at a step.
 ENDS = (

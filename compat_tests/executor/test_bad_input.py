@@ -22,10 +22,11 @@ from compat_tests.other_environments import given, venv
 from compat_tests.servers import free_port, own_redis
 from compat_tests.waiting import eventually
 from compat_tests.workers import ROOT
-from dagster_taskiq.backends.base import TaskState
-from dagster_taskiq.client import Order, client_for
-from dagster_taskiq.settings import Settings
-from dagster_taskiq.tasks import EXECUTE_PLAN
+from dagster_taskiq.client import client_for
+from dagster_taskiq.execution.tasks import EXECUTE_PLAN
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.wire.records import TaskState
+from dagster_taskiq.wire.task_request import Order
 
 SUCCESS, FAILURE = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE
 

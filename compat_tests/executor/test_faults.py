@@ -16,9 +16,9 @@ from compat_tests.executor.runs import House, Outcome
 from compat_tests.executor.scratch import Scratch
 from compat_tests.servers import own_redis
 from compat_tests.waiting import eventually
-from dagster_taskiq.brokers import make_broker
 from dagster_taskiq.client import client_for
-from dagster_taskiq.worker.control import Command, command
+from dagster_taskiq.transport.registry import make_broker
+from dagster_taskiq.wire.commands import Command, command
 
 SUCCESS, FAILURE = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE
 

@@ -11,10 +11,11 @@ from compat_tests.executor import jobs
 from compat_tests.executor.runs import House
 from compat_tests.executor.scratch import Scratch
 from dagster_taskiq.dagster_internals.temporary_instance import TEMPORARY_HOME_PREFIX
-from dagster_taskiq.env import read_home
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.launched_runs import LaunchedRuns
-from dagster_taskiq.settings import EMBEDDED_URL, Settings
+from dagster_taskiq.launcher import TaskiqRunLauncher
+from dagster_taskiq.runs.launched_runs import LaunchedRuns
+from dagster_taskiq.settings.env import read_home
+from dagster_taskiq.settings.settings import EMBEDDED_URL, Settings
 
 
 @pytest.fixture
@@ -45,9 +46,15 @@ def test_a_temporary_instance_launches_nothing_onto_its_embedded_broker(
     temporary: DagsterInstance,
 ) -> None:
     with pytest.raises(ConfigError, match="DAGSTER_HOME is not set"):
-        LaunchedRuns(temporary, Settings(), {}, ())
+        LaunchedRuns(temporary, Settings(), {}, (), TaskiqRunLauncher)
     with pytest.raises(ConfigError, match="DAGSTER_HOME is not set"):
-        LaunchedRuns(temporary, Settings(broker="redis://host", backend=EMBEDDED_URL), {}, ())
+        LaunchedRuns(
+            temporary,
+            Settings(broker="redis://host", backend=EMBEDDED_URL),
+            {},
+            (),
+            TaskiqRunLauncher,
+        )
 
 
 def test_a_temporary_instance_is_served_by_workers_of_its_machine_and_the_run_says_so(

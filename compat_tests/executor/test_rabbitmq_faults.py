@@ -37,8 +37,8 @@ from compat_tests.servers import RabbitServer, own_rabbit
 from compat_tests.waiting import eventually
 from compat_tests.workers import WorkerProcess, running_worker
 from dagster_taskiq.client import client_for
-from dagster_taskiq.connections.registers import TASK_SHARDS
-from dagster_taskiq.settings import Settings
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.rabbitmq.records import TASK_SHARDS
 
 FAILURE = DagsterRunStatus.FAILURE
 

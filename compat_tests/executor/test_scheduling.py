@@ -14,9 +14,10 @@ from compat_tests.executor.runs import House
 from compat_tests.executor.scratch import Scratch
 from compat_tests.waiting import eventually
 from compat_tests.workers import running_worker
-from dagster_taskiq import unserved
 from dagster_taskiq.client import client_for
-from dagster_taskiq.settings import Settings, redact
+from dagster_taskiq.runs import unserved_queues
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.settings.urls import redact
 
 SUCCESS = DagsterRunStatus.SUCCESS
 
@@ -154,8 +155,8 @@ def test_dagsters_own_priority_counts_from_the_configured_one(
 def test_a_queue_that_nobody_serves_is_said_and_the_run_goes_on_when_somebody_comes(
     fleet: House, scratch: Scratch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unserved, "UNSERVED_SECONDS", 0.5)
-    monkeypatch.setattr(unserved, "UNSERVED_AGAIN_SECONDS", (0.5, 5.0))
+    monkeypatch.setattr(unserved_queues, "UNSERVED_SECONDS", 0.5)
+    monkeypatch.setattr(unserved_queues, "UNSERVED_AGAIN_SECONDS", (0.5, 5.0))
     outcome = fleet.create(jobs.routed, scratch)
     with ExitStack() as stack:
         came: list[object] = []

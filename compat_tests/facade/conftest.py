@@ -18,7 +18,7 @@ from compat_tests.waiting import eventually
 from compat_tests.workers import ROOT
 from dagster_celery._celery_app import CeleryApp
 from dagster_celery.make_app import make_app
-from dagster_taskiq.settings import Settings
+from dagster_taskiq.settings.settings import Settings
 
 APP = "compat_tests.facade.old_project"
 WORKER = "old"

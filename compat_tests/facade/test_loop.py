@@ -20,7 +20,7 @@ from compat_tests.facade.own_executor import by_task_job, elsewhere_job
 from dagster_celery._celery_result import AsyncResult
 from dagster_celery.core_execution_loop import _SubmittingClient, by_step
 from dagster_celery.make_app import make_app
-from dagster_taskiq.client import Order
+from dagster_taskiq.wire.task_request import Order
 
 STEPS = ("first", "second", "third")
 

@@ -13,8 +13,8 @@ import trustme
 from compat_tests.contract.test_redis_urls import MASTER, Sentinel
 from compat_tests.servers import RabbitServer, free_port, own_rabbit, own_redis
 from dagster_celery._translate.settings import translate_settings
-from dagster_taskiq.connections.rabbitmq import RabbitConnection
-from dagster_taskiq.connections.redis import RedisConnection
+from dagster_taskiq.transport.rabbitmq.connection import RabbitConnection
+from dagster_taskiq.transport.redis.connection import RedisConnection
 
 MARK = "left-by-kombu"
 DATABASE = 3

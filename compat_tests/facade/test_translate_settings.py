@@ -27,7 +27,7 @@ from dagster_celery._translate.values import LONGEST_TTL_SECONDS
 from dagster_celery.defaults import broker_url as DEFAULT_BROKER
 from dagster_taskiq.cli.worker import start
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.settings import OnWorkerLost, Settings
+from dagster_taskiq.settings.settings import OnWorkerLost, Settings
 
 RABBITMQ = "pyamqp://guest@localhost:5672//"
 REDIS = "redis://:pw@host:6379/0"

@@ -28,13 +28,13 @@ from dagster_celery._translate.urls import (
     translate_broker,
 )
 from dagster_celery._translate.values import READ_SECONDS
-from dagster_taskiq.backends import BACKENDS as ENGINE_BACKENDS
-from dagster_taskiq.brokers import BROKERS as ENGINE_BROKERS
-from dagster_taskiq.connections.rabbitmq import RabbitConnection
-from dagster_taskiq.connections.redis import BLOCK_SECONDS, RedisConnection
-from dagster_taskiq.connections.sql import SqlConnection
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.settings import scheme_of
+from dagster_taskiq.settings.urls import scheme_of
+from dagster_taskiq.transport.rabbitmq.connection import RabbitConnection
+from dagster_taskiq.transport.redis.connection import BLOCK_SECONDS, RedisConnection
+from dagster_taskiq.transport.registry import BACKENDS as ENGINE_BACKENDS
+from dagster_taskiq.transport.registry import BROKERS as ENGINE_BROKERS
+from dagster_taskiq.transport.sql.connection import SqlConnection
 
 Translate = Callable[..., tuple[str, Any]]
 

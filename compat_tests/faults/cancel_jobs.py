@@ -26,9 +26,9 @@ from dagster._serdes import unpack_value
 from compat_tests.executor.fault_jobs import deaf, quick
 from compat_tests.executor.scratch import SCRATCH_TAG, Scratch
 from dagster_taskiq import taskiq_executor
-from dagster_taskiq.config_schema import EXECUTOR_FIELDS
+from dagster_taskiq.execution.task_context import current_message
 from dagster_taskiq.executor import TaskiqExecutor
-from dagster_taskiq.performing import current_message
+from dagster_taskiq.settings.schema import EXECUTOR_FIELDS
 
 #: How many steps wait behind those that are held.
 WAITING = 200

@@ -10,7 +10,7 @@ from compat_tests.executor.fault_jobs import below
 from compat_tests.executor.scratch import Scratch
 from compat_tests.faults.cancel_jobs import HELD_SECONDS
 from dagster_taskiq import taskiq_executor
-from dagster_taskiq.performing import current_message
+from dagster_taskiq.execution.task_context import current_message
 
 #: How many steps ``ten_held`` has that the test lets go one by one.
 HELD = 10

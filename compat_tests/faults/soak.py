@@ -36,8 +36,8 @@ from compat_tests.proxy import Proxy, proxy_to
 from compat_tests.servers import own_rabbit, own_redis
 from compat_tests.waiting import eventually
 from compat_tests.workers import ROOT, WorkerProcess
-from dagster_taskiq.backends import make_backend
-from dagster_taskiq.settings import Settings
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.registry import make_backend
 
 #: How many runs are under way at once, and slots to run their steps.
 RUNS_AT_ONCE = 4

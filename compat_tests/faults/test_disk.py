@@ -33,9 +33,10 @@ from compat_tests.faults import message_jobs, server_jobs
 from compat_tests.faults.conftest import Figure
 from compat_tests.waiting import eventually
 from compat_tests.workers import ROOT, WorkerProcess, executor_config, running_worker
-from dagster_taskiq import orchestration, tasks
 from dagster_taskiq.client import client_for
-from dagster_taskiq.settings import Settings
+from dagster_taskiq.execution import instances
+from dagster_taskiq.runs import run_loop
+from dagster_taskiq.settings.settings import Settings
 
 SUCCESS, FAILURE = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE
 
@@ -118,7 +119,7 @@ def test_a_file_that_another_program_keeps_locked_delays_a_run(
 def test_a_file_that_stays_locked_fails_the_run_with_the_reason_and_nothing_of_it_runs_later(
     house: House, tmp_path: Path, scratch: Scratch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(orchestration, "OUTAGE_SECONDS", 1.0)
+    monkeypatch.setattr(run_loop, "OUTAGE_SECONDS", 1.0)
     house = house.changed(broker=f"{house.settings.broker}?timeout=0.2")
     outcome = house.create(server_jobs.two_generations, scratch)
     with running_worker(house.settings, tmp_path, "-c", "2"), ExitStack() as lock:
@@ -214,7 +215,7 @@ def _open_together(homes: list[str], start: Barrier, failures: "Queue[str]") -> 
     for home in homes:
         start.wait(60)
         try:
-            instance = tasks.instance_from(serialize_value(InstanceRef.from_dir(home)))
+            instance = instances.instance_from(serialize_value(InstanceRef.from_dir(home)))
             instance.get_runs(limit=1)
             instance.fetch_run_status_changes(DagsterEventType.RUN_START, limit=1)
         except Exception as error:

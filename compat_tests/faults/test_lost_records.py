@@ -18,10 +18,10 @@ from compat_tests.faults.test_messages import on_the_way
 from compat_tests.servers import RedisServer, own_redis
 from compat_tests.waiting import eventually
 from compat_tests.workers import WorkerProcess, running_worker
-from dagster_taskiq import orchestration
-from dagster_taskiq.brokers.base import Outgoing
 from dagster_taskiq.client import client_for
-from dagster_taskiq.settings import Settings
+from dagster_taskiq.runs import run_loop
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.broker import Outgoing
 
 #: What the tests' own server has room for, in bytes: more than it ever needs.
 ROOM = 100 * 1024 * 1024
@@ -82,7 +82,7 @@ def test_a_step_that_dies_with_its_record_fails_with_the_reason_and_its_run_ends
     scratch: Scratch,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(orchestration, "CLOSING_SECONDS", 1e6)
+    monkeypatch.setattr(run_loop, "CLOSING_SECONDS", 1e6)
     outcome = house.create(lost_record_jobs.held_and_hooked, scratch)
     deeds: list[str] = []
 

@@ -29,11 +29,11 @@ from compat_tests.executor.scratch import Scratch
 from compat_tests.faults import message_jobs
 from compat_tests.faults.conftest import Figure
 from compat_tests.waiting import eventually
-from dagster_taskiq.backends.base import Worker
-from dagster_taskiq.brokers import make_broker
-from dagster_taskiq.brokers.base import Outgoing, QueueBroker
 from dagster_taskiq.client import client_for
-from dagster_taskiq.settings import Settings
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.broker import Outgoing, QueueBroker
+from dagster_taskiq.transport.registry import make_broker
+from dagster_taskiq.wire.records import Worker
 
 SUCCESS, FAILURE = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE
 

@@ -27,7 +27,7 @@ from compat_tests.launcher.deaths import (
 from compat_tests.launcher.fleet import Fleet, open_fleet
 from compat_tests.waiting import eventually
 from dagster_taskiq.client import client_for
-from dagster_taskiq.settings import Settings
+from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.tags import TASK_ID_TAG
 
 SUCCESS, FAILURE = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE

@@ -29,13 +29,15 @@ from compat_tests.faults.releases_jobs import MIXED, ROW
 from compat_tests.launcher.fleet import write_dagster_yaml
 from compat_tests.waiting import PATIENCE_SECONDS, eventually
 from compat_tests.workers import ROOT, WorkerProcess, running_worker
-from dagster_taskiq.backends import make_backend
-from dagster_taskiq.backends.base import Task, TaskState, run_channel, worker_channel
-from dagster_taskiq.backends.rabbitmq import FIELDS, _Table
-from dagster_taskiq.client import Order, client_for
-from dagster_taskiq.connections.sql import metadata
-from dagster_taskiq.settings import Settings
-from dagster_taskiq.step_orders import StepOrders
+from dagster_taskiq.client import client_for
+from dagster_taskiq.runs.step_requests import StepOrders
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.rabbitmq.backend import FIELDS, _Table
+from dagster_taskiq.transport.registry import make_backend
+from dagster_taskiq.transport.sql.tables import metadata
+from dagster_taskiq.wire.notifications import run_channel, worker_channel
+from dagster_taskiq.wire.records import Task, TaskState
+from dagster_taskiq.wire.task_request import Order
 
 SUCCESS = DagsterRunStatus.SUCCESS
 STARTING = DagsterEventType.STEP_WORKER_STARTING
@@ -173,7 +175,7 @@ def _git(*arguments: str) -> bytes:
 
 #: Runs ``dagster``, and says where the loop of runs comes from that it uses.
 LOOP = (
-    "import dagster_taskiq.orchestration as loop; print('loop of', loop.__file__, flush=True); "
+    "import dagster_taskiq.runs.run_loop as loop; print('loop of', loop.__file__, flush=True); "
     "from dagster._cli import main; main()"
 )
 
@@ -291,7 +293,7 @@ def test_what_a_newer_release_adds_to_a_record_on_rabbitmq_is_kept() -> None:
 def test_columns_that_the_previous_release_does_not_know_may_be_left_out_by_it(
     previous: Path,
 ) -> None:
-    shown = "from dagster_taskiq.connections.sql import metadata as m; import json; "
+    shown = "from dagster_taskiq.transport.sql.connection import metadata as m; import json; "
     shown += "print(json.dumps({t.name: [c.name for c in t.columns] for t in m.sorted_tables}))"
     answer = subprocess.run(
         [sys.executable, "-c", shown], cwd=previous, check=True, stdout=subprocess.PIPE

@@ -28,11 +28,11 @@ from compat_tests.sending import USER_TASKS, open_sender
 from compat_tests.servers import RabbitServer, RedisServer, own_rabbit, own_redis
 from compat_tests.waiting import eventually
 from compat_tests.workers import WorkerProcess, running_worker
-from dagster_taskiq.backends import redis as redis_backend
-from dagster_taskiq.brokers import redis as redis_broker
-from dagster_taskiq.brokers.base import Delivery, QueueBroker
 from dagster_taskiq.client import client_for
-from dagster_taskiq.settings import Settings
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.broker import Delivery, QueueBroker
+from dagster_taskiq.transport.redis import backend as redis_backend
+from dagster_taskiq.transport.redis import broker as redis_broker
 
 SUCCESS = DagsterRunStatus.SUCCESS
 

@@ -13,7 +13,7 @@ from compat_tests.executor.scratch import Scratch
 from compat_tests.launcher.fleet import Fleet, open_fleet, running_code_server
 from compat_tests.launcher.pool_jobs import SIDE_QUEUE
 from compat_tests.workers import running_worker
-from dagster_taskiq.settings import Settings
+from dagster_taskiq.settings.settings import Settings
 
 OwnFleet = Callable[..., Fleet]
 

@@ -24,8 +24,8 @@ from dagster._core.execution.plan.plan import ExecutionPlan
 
 from compat_tests.executor.scratch import SCRATCH_TAG, Scratch
 from dagster_taskiq import taskiq_executor
-from dagster_taskiq.config_schema import EXECUTOR_FIELDS
 from dagster_taskiq.executor import TaskiqExecutor
+from dagster_taskiq.settings.schema import EXECUTOR_FIELDS
 
 #: How often what ticks does so, in seconds.
 TICK_SECONDS = 0.02

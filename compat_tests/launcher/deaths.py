@@ -15,8 +15,8 @@ from compat_tests.executor.runs import Outcome
 from compat_tests.launcher.fleet import Fleet
 from compat_tests.waiting import eventually
 from compat_tests.workers import WorkerProcess
-from dagster_taskiq.backends.base import Task
 from dagster_taskiq.tags import QUEUE_TAG, TASK_ID_TAG
+from dagster_taskiq.wire.records import Task
 
 #: The queue of the second worker, which tests may kill.
 SECOND_QUEUE = "second"

@@ -26,7 +26,7 @@ from compat_tests.executor.scratch import SCRATCH_TAG, Scratch
 from compat_tests.waiting import eventually
 from compat_tests.workers import ROOT, executor_config
 from dagster_taskiq.client import Client, client_for
-from dagster_taskiq.settings import Settings
+from dagster_taskiq.settings.settings import Settings
 
 #: The code location of the tests.
 LOCATION = "launched"

@@ -32,9 +32,10 @@ from compat_tests.servers import own_redis
 from compat_tests.waiting import eventually
 from compat_tests.workers import ROOT, running_worker
 from dagster_taskiq import app
-from dagster_taskiq.backends.base import StateBackend, TaskState
-from dagster_taskiq.settings import Settings
+from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.tags import OLDER_NAMES, TASK_ID_TAG
+from dagster_taskiq.transport.backend import StateBackend
+from dagster_taskiq.wire.records import TaskState
 
 pytest_plugins = ["compat_tests.launcher.monitored_fleets"]
 

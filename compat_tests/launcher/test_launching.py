@@ -24,14 +24,14 @@ from compat_tests.other_environments import given, venv
 from compat_tests.servers import free_port, own_redis
 from compat_tests.waiting import eventually
 from compat_tests.workers import running_worker
-from dagster_taskiq.brokers.base import runs_lane
-from dagster_taskiq.client import Order
-from dagster_taskiq.connections.rabbitmq import RabbitConnection
-from dagster_taskiq.connections.registers import task_shard
 from dagster_taskiq.errors import BrokerUnreachableError, ConfigError
-from dagster_taskiq.settings import Settings
+from dagster_taskiq.execution.tasks import EXECUTE_JOB
+from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.tags import TASK_ID_TAG
-from dagster_taskiq.tasks import EXECUTE_JOB
+from dagster_taskiq.transport.rabbitmq.connection import RabbitConnection
+from dagster_taskiq.transport.rabbitmq.records import records_of, task_shard
+from dagster_taskiq.wire.queues import runs_lane
+from dagster_taskiq.wire.task_request import Order
 
 
 def unserved_queue() -> str:
@@ -462,7 +462,7 @@ async def forget_task_on_rabbitmq(settings: Settings, task_id: str) -> None:
 
     connection = RabbitConnection(settings.broker, {}, settings.connect_timeout)
     await connection.open()
-    records = connection.registers(settings.prefix)
+    records = records_of(connection, settings.prefix)
     known = await records.change(task_shard(task_id), lambda record: record.pop(task_id, None))
     await connection.close()
     assert known is not None

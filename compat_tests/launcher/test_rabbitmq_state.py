@@ -32,8 +32,8 @@ from compat_tests.launcher.deaths import (
 from compat_tests.launcher.fleet import LOCATION, Fleet, open_fleet
 from compat_tests.waiting import eventually
 from compat_tests.workers import ROOT, running_worker
-from dagster_taskiq.backends.base import TaskState
 from dagster_taskiq.tags import QUEUE_TAG
+from dagster_taskiq.wire.records import TaskState
 
 pytest_plugins = ["compat_tests.launcher.monitored_fleets"]
 

@@ -30,8 +30,8 @@ from compat_tests.launcher.deaths import (
 )
 from compat_tests.launcher.fleet import Fleet
 from compat_tests.waiting import eventually
-from dagster_taskiq.backends.base import TaskState
 from dagster_taskiq.tags import QUEUE_TAG, TASK_ID_TAG
+from dagster_taskiq.wire.records import TaskState
 
 pytest_plugins = ["compat_tests.launcher.monitored_fleets"]
 

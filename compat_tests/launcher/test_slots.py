@@ -9,7 +9,7 @@ from compat_tests.executor.scratch import Scratch
 from compat_tests.launcher.conftest import OwnFleet
 from compat_tests.launcher.fleet import Fleet
 from compat_tests.waiting import eventually
-from dagster_taskiq.backends.base import Worker
+from dagster_taskiq.wire.records import Worker
 
 
 def only_worker(fleet: Fleet) -> Worker:

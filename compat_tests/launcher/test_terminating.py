@@ -24,8 +24,8 @@ from compat_tests.launcher.fleet import Fleet, open_fleet
 from compat_tests.servers import own_redis
 from compat_tests.waiting import eventually
 from compat_tests.workers import ROOT, running_worker
-from dagster_taskiq.brokers.base import runs_lane
-from dagster_taskiq.settings import Settings
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.wire.queues import runs_lane
 
 
 def unserved_queue() -> str:

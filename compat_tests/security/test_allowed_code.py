@@ -34,14 +34,20 @@ from compat_tests.security import own_jobs
 from compat_tests.waiting import eventually
 from compat_tests.workers import ROOT, WorkerProcess, running_worker
 from dagster_taskiq import app
-from dagster_taskiq.allowed_code import ALLOW_ENV, AllowedCode, allow_only, allowed_entries
-from dagster_taskiq.backends.base import Task, TaskState
-from dagster_taskiq.brokers.base import runs_lane
-from dagster_taskiq.client import Order, client_for
-from dagster_taskiq.code_location import check_allowed
+from dagster_taskiq.client import client_for
 from dagster_taskiq.errors import ConfigError, NotAllowedError
-from dagster_taskiq.settings import Settings
-from dagster_taskiq.task_names import EXECUTE_JOB, EXECUTE_PLAN, RESUME_JOB
+from dagster_taskiq.execution.allowed_code import (
+    ALLOW_ENV,
+    AllowedCode,
+    allow_only,
+    allowed_entries,
+)
+from dagster_taskiq.execution.code_loading import check_allowed
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.wire.queues import runs_lane
+from dagster_taskiq.wire.records import Task, TaskState
+from dagster_taskiq.wire.task_names import EXECUTE_JOB, EXECUTE_PLAN, RESUME_JOB
+from dagster_taskiq.wire.task_request import Order
 from dagster_taskiq.worker.service import WorkerService
 
 OWN = "compat_tests.security.own_jobs"
@@ -70,7 +76,7 @@ def origin_of(pointer: CodePointer, job: str = "allowed") -> JobPythonOrigin:
 
 def is_allowed(entries: list[str], pointer: CodePointer, *include: str) -> bool:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dagster_taskiq.allowed_code._bound", None)
+        patch.setattr("dagster_taskiq.execution.allowed_code._bound", None)
         allow_only(AllowedCode.of(entries, ["included"]))
         try:
             check_allowed(origin_of(pointer), include)

@@ -27,15 +27,20 @@ from compat_tests.security import own_jobs
 from compat_tests.waiting import eventually, eventually_async
 from compat_tests.workers import running_worker
 from dagster_taskiq import app
-from dagster_taskiq.backends.base import StateBackend, Task, TaskState, worker_channel
-from dagster_taskiq.brokers.base import QueueBroker
-from dagster_taskiq.client import Order, client_for
+from dagster_taskiq.client import client_for
 from dagster_taskiq.errors import TaskFailedError
-from dagster_taskiq.settings import Settings
-from dagster_taskiq.task_names import EXECUTE_PLAN
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.backend import StateBackend
+from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.wire.commands import Command, command
+from dagster_taskiq.wire.notifications import worker_channel
+from dagster_taskiq.wire.records import Task, TaskState
+from dagster_taskiq.wire.task_names import EXECUTE_PLAN
+from dagster_taskiq.wire.task_request import Order
 from dagster_taskiq.worker.cancellation import Cancellation
-from dagster_taskiq.worker.control import Command, Control, command
-from dagster_taskiq.worker.pool import Pool, PoolOptions
+from dagster_taskiq.worker.control import Control
+from dagster_taskiq.worker.options import PoolOptions
+from dagster_taskiq.worker.pool import Pool
 
 pytestmark = pytest.mark.anyio
 

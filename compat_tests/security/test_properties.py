@@ -16,9 +16,9 @@ from taskiq.kicker import AsyncKicker
 
 from compat_tests.conftest import ALL_BROKERS, make_settings
 from dagster_taskiq import app
-from dagster_taskiq.brokers.base import Connection, Delivery, QueueBroker
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.settings import Settings, redact
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.settings.urls import redact
 from dagster_taskiq.tags import (
     DAGSTER_PRIORITY_TAG,
     OLDER_NAMES,
@@ -28,6 +28,7 @@ from dagster_taskiq.tags import (
     read_priority,
     read_tag,
 )
+from dagster_taskiq.transport.broker import Connection, Delivery, QueueBroker
 from dagster_taskiq.worker import frames
 
 # -- tags --------------------------------------------------------------------------------------

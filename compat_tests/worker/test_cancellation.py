@@ -12,8 +12,8 @@ from taskiq import TaskiqResult
 
 from compat_tests.waiting import eventually_async
 from compat_tests.worker.test_pool import message, started
-from dagster_taskiq.backends.base import RUN_LABEL, STEP_LABEL
 from dagster_taskiq.errors import TaskRevokedError
+from dagster_taskiq.wire.labels import RUN_LABEL, STEP_LABEL
 from dagster_taskiq.worker.cancellation import Cancellation
 from dagster_taskiq.worker.pool import Pool
 

@@ -21,11 +21,11 @@ from compat_tests.conftest import StartWorker
 from compat_tests.waiting import eventually
 from compat_tests.worker import printing
 from compat_tests.workers import executor_config
-from dagster_taskiq import kept_connections as module
-from dagster_taskiq.event_log import spare_setup
-from dagster_taskiq.kept_connections import MOST_FILES, kept_connections
-from dagster_taskiq.settings import Settings
-from dagster_taskiq.sqlite_locks import PatientConnection
+from dagster_taskiq.dagster_internals import sqlite_engines as module
+from dagster_taskiq.dagster_internals.event_log_setup import spare_setup
+from dagster_taskiq.dagster_internals.sqlite_engines import MOST_FILES, kept_connections
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.sql.sqlite_busy_wait import PatientConnection
 
 #: What tells of open files.
 OPEN_FILES = Path("/proc/self/fd")

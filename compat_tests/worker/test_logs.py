@@ -12,8 +12,9 @@ from compat_tests.conftest import StartWorker
 from compat_tests.waiting import eventually
 from compat_tests.worker import printing
 from compat_tests.workers import executor_config
-from dagster_taskiq.settings import Settings
-from dagster_taskiq.worker import logs
+from dagster_taskiq.dagster_internals import compute_logs
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.worker import output_mirror
 
 
 def captured(instance: DagsterInstance, run: DagsterRun, stream: ComputeIOType) -> str:
@@ -61,7 +62,7 @@ def test_a_half_written_line_is_not_written_into(tmp_path: Path) -> None:
     # What a step prints is read wherever the writing stands, and other lines go to the same place.
     step, shown = tmp_path / "step", tmp_path / "shown"
     with shown.open("wb") as output, step.open("wb", buffering=0) as printed:
-        copied = logs.CopiedFile(os.open(step, os.O_RDONLY), output.fileno())
+        copied = output_mirror.CopiedFile(os.open(step, os.O_RDONLY), output.fileno())
         printed.write(b"first line\nsecond ")
         copied.go_on()
         os.write(output.fileno(), b"of another\n")
@@ -70,12 +71,14 @@ def test_a_half_written_line_is_not_written_into(tmp_path: Path) -> None:
         assert shown.read_bytes() == b"first line\nof another\nsecond line\n"
         copied.go_on()
         assert shown.read_bytes().endswith(b"second line\nPassword: "), "a prompt is shown"
-        printed.write(b"x" * 3 * logs.CHUNK_BYTES)
+        printed.write(b"x" * 3 * output_mirror.CHUNK_BYTES)
         copied.go_on()
-        assert shown.stat().st_size > logs.CHUNK_BYTES, "an endless line is not held in memory"
+        assert shown.stat().st_size > output_mirror.CHUNK_BYTES, (
+            "an endless line is not held in memory"
+        )
         printed.write(b"last words")
         copied.end()
-    assert shown.read_bytes().endswith(b"x" * 3 * logs.CHUNK_BYTES + b"last words")
+    assert shown.read_bytes().endswith(b"x" * 3 * output_mirror.CHUNK_BYTES + b"last words")
 
 
 @pytest.mark.oldest
@@ -83,7 +86,7 @@ def test_dagsters_inside_is_as_the_mirror_expects(monkeypatch: pytest.MonkeyPatc
     # It falls back to Dagster's own way where it is not, so nothing else would tell.
     name = "mirror_stream_to_file"
     monkeypatch.setattr(local_compute_log_manager, name, getattr(local_compute_log_manager, name))
-    assert logs.install(lambda path, stream: None)
+    assert compute_logs.install(lambda path, stream: None)
 
 
 def test_where_dagsters_inside_is_otherwise_it_mirrors_by_itself(
@@ -93,5 +96,5 @@ def test_where_dagsters_inside_is_otherwise_it_mirrors_by_itself(
         del stream, path, extra
 
     monkeypatch.setattr(local_compute_log_manager, "mirror_stream_to_file", mirror_stream_to_file)
-    assert not logs.install(lambda path, stream: None)
+    assert not compute_logs.install(lambda path, stream: None)
     assert local_compute_log_manager.mirror_stream_to_file is mirror_stream_to_file

@@ -2,9 +2,10 @@
 
 from taskiq import TaskiqMessage
 
-from dagster_taskiq.brokers.memory import MemoryBroker
-from dagster_taskiq.performing import current_message, perform
-from dagster_taskiq.settings import Settings
+from dagster_taskiq.execution.perform import perform
+from dagster_taskiq.execution.task_context import current_message
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.memory.broker import MemoryBroker
 
 
 def test_a_message_is_the_current_one_only_while_its_task_runs() -> None:

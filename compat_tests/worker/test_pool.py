@@ -13,11 +13,12 @@ from taskiq import TaskiqMessage
 
 from compat_tests.sending import USER_TASKS
 from compat_tests.waiting import eventually_async
-from dagster_taskiq.backends.base import CODE_LABEL
-from dagster_taskiq.brokers.base import QUEUE_LABEL, runs_lane
 from dagster_taskiq.errors import ChildDiedError
-from dagster_taskiq.settings import Settings
-from dagster_taskiq.worker.pool import Pool, PoolOptions
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.wire.labels import CODE_LABEL, QUEUE_LABEL
+from dagster_taskiq.wire.queues import runs_lane
+from dagster_taskiq.worker.options import PoolOptions
+from dagster_taskiq.worker.pool import Pool
 
 pytestmark = pytest.mark.anyio
 

@@ -6,13 +6,13 @@ from dagster._core.storage import sql
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from dagster._core.storage.runs.sqlite import sqlite_run_storage
 
-from dagster_taskiq.worker import revisions
+from dagster_taskiq.dagster_internals import migrations
 
 
 @pytest.mark.oldest
 def test_dagsters_inside_is_as_the_kept_migrations_expect(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sql, "ScriptDirectory", ScriptDirectory)
-    assert revisions.install()
+    assert migrations.install()
     configs = [
         sql.get_alembic_config(str(module.__file__))
         for module in (sqlite_event_log, sqlite_run_storage)
@@ -27,5 +27,5 @@ def test_where_dagsters_inside_is_otherwise_migrations_are_read_each_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delattr(sql, "ScriptDirectory")
-    assert not revisions.install()
+    assert not migrations.install()
     assert not hasattr(sql, "ScriptDirectory")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 _PROGRAM = """
 import atexit, sys, threading
-from dagster_taskiq.worker.process_exit import exit_process
+from dagster_taskiq.worker.fork_server.process_exit import exit_process
 
 directory = sys.argv[1]
 journal = open(f"{directory}/journal", "a", buffering=1)

@@ -20,7 +20,7 @@ import pytest
 
 from compat_tests.worker.dirt import DIRT, variable
 from compat_tests.worker.forks import in_a_fork
-from dagster_taskiq.worker.process_state import ProcessState
+from dagster_taskiq.worker.child.process_state import ProcessState
 
 
 @pytest.mark.parametrize("kind", DIRT)

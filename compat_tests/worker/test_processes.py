@@ -15,10 +15,11 @@ from taskiq import TaskiqMessage, TaskiqResult
 
 from compat_tests.sending import USER_TASKS
 from compat_tests.waiting import eventually_async
-from dagster_taskiq.backends.base import CODE_LABEL
 from dagster_taskiq.errors import ChildDiedError, TaskRevokedError
-from dagster_taskiq.settings import Settings
-from dagster_taskiq.worker.pool import Pool, PoolOptions
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.wire.labels import CODE_LABEL
+from dagster_taskiq.worker.options import PoolOptions
+from dagster_taskiq.worker.pool import Pool
 
 pytestmark = pytest.mark.anyio
 

@@ -10,7 +10,7 @@ from dagster._core.origin import JobPythonOrigin
 from compat_tests.executor.jobs import urgent
 from compat_tests.other_environments import given, venv
 from dagster_taskiq.errors import CodeLoadError
-from dagster_taskiq.python_environments import check_environment, environment_of
+from dagster_taskiq.execution.python_environments import check_environment, environment_of
 
 
 def job_given(executable: str, explicit: bool = True) -> JobPythonOrigin:

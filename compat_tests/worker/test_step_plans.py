@@ -26,9 +26,9 @@ from dagster._core.snap import snapshot_from_execution_plan
 from dagster._core.system_config.objects import ResolvedRunConfig
 from dagster._grpc.types import ExecuteStepArgs
 
-from dagster_taskiq import step_plans
-from dagster_taskiq.step_plans import MOST_PLANS, plan_of_step
-from dagster_taskiq.worker import run_configs
+from dagster_taskiq.dagster_internals import run_config_cache
+from dagster_taskiq.execution import step_plans
+from dagster_taskiq.execution.step_plans import MOST_PLANS, plan_of_step
 
 #: An environment variable that the config of the job refers to.
 VARIABLE = "STEP_PLANS_TEST"
@@ -82,7 +82,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def build() -> Build:
     """How a child makes what a run's config says; this process goes on making it anew."""
-    return run_configs._keeping(ResolvedRunConfig.build)
+    return run_config_cache._keeping(ResolvedRunConfig.build)
 
 
 def kept_plan(
@@ -180,7 +180,7 @@ def test_a_plan_is_forgotten_in_the_end(made: list[Mapping[str, Any]]) -> None:
 @pytest.mark.oldest
 def test_a_child_can_keep_what_a_runs_config_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ResolvedRunConfig, "build", staticmethod(ResolvedRunConfig.build))
-    assert run_configs.install()
+    assert run_config_cache.install()
 
 
 def test_where_dagster_builds_configs_otherwise_nothing_is_changed(
@@ -190,7 +190,7 @@ def test_where_dagster_builds_configs_otherwise_nothing_is_changed(
         raise AssertionError
 
     monkeypatch.setattr(ResolvedRunConfig, "build", staticmethod(build))
-    assert not run_configs.install()
+    assert not run_config_cache.install()
     assert ResolvedRunConfig.build is build
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dagster_taskiq.worker.wakes import Wakes
+from dagster_taskiq.worker.wakeups import Wakes
 
 pytestmark = pytest.mark.anyio
 

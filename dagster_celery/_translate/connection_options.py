@@ -24,7 +24,7 @@ from dagster_celery._translate.values import (
     yes_or_no,
 )
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.settings import SECRET_ARGUMENTS, scheme_of
+from dagster_taskiq.settings.urls import SECRET_ARGUMENTS, scheme_of
 
 
 class Server(Enum):

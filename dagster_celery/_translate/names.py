@@ -23,10 +23,13 @@ NAMES: Mapping[str, Mapping[str, str]] = {
     "dagster_celery.cli": {
         "main": _COMMAND,
         "create_worker_cli_group": _COMMAND,
-        "get_app": "write dagster_taskiq.app.make(Settings.from_yaml(path))",
+        "get_app": (
+            "write dagster_taskiq.app.make(settings), with settings from "
+            "dagster_taskiq.settings.yaml_file.read_settings(path)"
+        ),
         "get_config_dir": "leave it out: workers are configured by options, environment or -y",
-        "get_config_value_from_yaml": "write dagster_taskiq.settings.Settings.from_yaml(path)",
-        "get_validated_config": "write dagster_taskiq.settings.Settings.from_yaml(path)",
+        "get_config_value_from_yaml": "write dagster_taskiq.settings.yaml_file.read_settings(path)",
+        "get_validated_config": "write dagster_taskiq.settings.yaml_file.read_settings(path)",
         "get_worker_name": "leave it out: give workers a name with -n",
         "launch_background_worker": "run dagster-taskiq worker start -d",
         "status_command": _COMMAND,
@@ -38,16 +41,16 @@ NAMES: Mapping[str, Mapping[str, str]] = {
     "dagster_celery.config": {
         "DEFAULT_CONFIG": _CONFIG,
         "dict_wrapper": _CONFIG,
-        "TASK_EXECUTE_PLAN_NAME": "write dagster_taskiq.task_names.EXECUTE_PLAN",
-        "TASK_EXECUTE_JOB_NAME": "write dagster_taskiq.task_names.EXECUTE_JOB",
-        "TASK_RESUME_JOB_NAME": "write dagster_taskiq.task_names.RESUME_JOB",
+        "TASK_EXECUTE_PLAN_NAME": "write dagster_taskiq.wire.task_names.EXECUTE_PLAN",
+        "TASK_EXECUTE_JOB_NAME": "write dagster_taskiq.wire.task_names.EXECUTE_JOB",
+        "TASK_RESUME_JOB_NAME": "write dagster_taskiq.wire.task_names.RESUME_JOB",
     },
     "dagster_celery.core_execution_loop": {
         "core_celery_execution_loop": (
-            "write an executor that returns dagster_taskiq.orchestration.RunLoop(...).events()"
+            "write an executor that returns dagster_taskiq.runs.run_loop.RunLoop(...).events()"
         ),
         "DELEGATE_MARKER": "leave it out: Dagster's own events say when a step was sent",
-        "TICK_SECONDS": "write dagster_taskiq.orchestration.TICK_SECONDS",
+        "TICK_SECONDS": "write dagster_taskiq.runs.run_loop.TICK_SECONDS",
     },
     "dagster_celery.defaults": {
         "broker_url": _DEFAULTS,
@@ -61,7 +64,7 @@ NAMES: Mapping[str, Mapping[str, str]] = {
     "dagster_celery.executor": {
         "celery_executor": _EXECUTOR,
         "CeleryExecutor": "write dagster_taskiq.TaskiqExecutor",
-        "CELERY_CONFIG": "write dagster_taskiq.config_schema.EXECUTOR_FIELDS",
+        "CELERY_CONFIG": "write dagster_taskiq.settings.schema.EXECUTOR_FIELDS",
     },
     "dagster_celery.launcher": {"CeleryRunLauncher": "write dagster_taskiq.TaskiqRunLauncher"},
     "dagster_celery.make_app": {

@@ -16,7 +16,7 @@ from dagster_celery._translate.urls import (
 )
 from dagster_celery._translate.values import whole_number
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.settings import redact, scheme_of
+from dagster_taskiq.settings.urls import redact, scheme_of
 
 #: How Celery names a database as result backend where the file is in ``database_url``.
 _A_DATABASE = ("db", "database")

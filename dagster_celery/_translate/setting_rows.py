@@ -35,7 +35,8 @@ from dagster_celery._translate.values import (
     yes_or_no,
 )
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.settings import OnWorkerLost, redact, scheme_of
+from dagster_taskiq.settings.settings import OnWorkerLost
+from dagster_taskiq.settings.urls import redact, scheme_of
 
 #: Puts a value where it belongs, and returns what the setting "is" here. ``ValueError``: it cannot.
 Turn = Callable[[Draft, Given], str]

@@ -11,7 +11,8 @@ from dagster_celery._translate.setting_names import new_names
 from dagster_celery._translate.setting_rows import SETTINGS, UNDECLARED, Setting, Turn
 from dagster_celery._translate.values import yes_or_no
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.settings import SECRET_ARGUMENTS, resolve_env
+from dagster_taskiq.settings.env import resolve_env
+from dagster_taskiq.settings.urls import SECRET_ARGUMENTS
 
 __all__ = ["EAGER_URL", "SETTINGS", "translate_settings"]
 

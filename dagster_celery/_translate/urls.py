@@ -12,10 +12,10 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urls
 
 from dagster_celery._translate.rows import Fate, Remark, Row, by_name, did_you_mean
 from dagster_celery._translate.values import READ_SECONDS, bigger_than_a_read, seconds, verification
-from dagster_taskiq.backends import BACKENDS as ENGINE_BACKENDS
-from dagster_taskiq.brokers import BROKERS as ENGINE_BROKERS
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.settings import redact, scheme_of
+from dagster_taskiq.settings.urls import redact, scheme_of
+from dagster_taskiq.transport.registry import BACKENDS as ENGINE_BACKENDS
+from dagster_taskiq.transport.registry import BROKERS as ENGINE_BROKERS
 
 T = TypeVar("T")
 

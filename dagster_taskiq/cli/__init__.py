@@ -7,7 +7,7 @@ import click
 
 from dagster_taskiq.errors import DagsterTaskiqError
 from dagster_taskiq.version import __version__
-from dagster_taskiq.worker import fork_server
+from dagster_taskiq.worker.fork_server import process
 
 
 class _Commands(click.Group):
@@ -41,7 +41,7 @@ def main() -> None:
     try:
         if sys.argv[1:3] == ["worker", "start"]:
             # The server from which children are forked imports Dagster as well, beside this one.
-            fork_server.start()
+            process.start()
         cli()
     except DagsterTaskiqError as error:
         click.echo(f"Error: {error}", err=True)

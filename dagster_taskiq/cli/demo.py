@@ -19,7 +19,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from dagster_taskiq.cli.demo_home import (
+from dagster_taskiq.cli.tables import show
+from dagster_taskiq.cli.worker import show_workers
+from dagster_taskiq.client import Client, client_for
+from dagster_taskiq.demo.facts import facts_of
+from dagster_taskiq.demo.home import (
     MODULE,
     SLOTS,
     DemoHome,
@@ -29,13 +33,10 @@ from dagster_taskiq.cli.demo_home import (
     start_worker,
     worker_beats,
 )
-from dagster_taskiq.cli.demo_ui import DEFAULT_PORT, run_ui
-from dagster_taskiq.cli.tables import show
-from dagster_taskiq.cli.worker import show_workers
-from dagster_taskiq.client import Client, client_for
-from dagster_taskiq.demo.facts import facts_of
 from dagster_taskiq.demo.story import Outcome, RunStory, StepStory
-from dagster_taskiq.settings import EMBEDDED_URL, Settings, redact
+from dagster_taskiq.demo.ui import DEFAULT_PORT, run_ui
+from dagster_taskiq.settings.settings import EMBEDDED_URL, Settings
+from dagster_taskiq.settings.urls import redact
 
 #: How long the worker may take to leave, having nothing to do, before it is killed, in seconds.
 WORKER_STOP_SECONDS = 20.0

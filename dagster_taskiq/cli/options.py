@@ -7,10 +7,11 @@ from typing import Any, TypeVar
 
 import click
 
-from dagster_taskiq.app import load, use
-from dagster_taskiq.brokers.base import QueueBroker
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.settings import BACKEND_ENV, BROKER_ENV, Settings
+from dagster_taskiq.settings.settings import BACKEND_ENV, BROKER_ENV, Settings
+from dagster_taskiq.settings.yaml_file import read_settings
+from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.transport.current import load, use
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -50,7 +51,7 @@ def settings_from(
         ConfigError: the file, the module or a URL cannot be used.
     """
     if config_yaml is not None:
-        settings = Settings.from_yaml(config_yaml)
+        settings = read_settings(config_yaml)
     elif app is not None:
         settings = load(app).settings
     else:

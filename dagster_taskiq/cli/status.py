@@ -10,7 +10,7 @@ from dagster_taskiq.cli.options import connection_options, settings_from
 from dagster_taskiq.cli.tables import duration, show
 from dagster_taskiq.cli.worker import describe, show_workers
 from dagster_taskiq.client import client_for
-from dagster_taskiq.settings import redact
+from dagster_taskiq.settings.urls import redact
 
 
 @click.command()

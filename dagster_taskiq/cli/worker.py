@@ -11,8 +11,6 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from dagster_taskiq import app as app_module
-from dagster_taskiq.backends.base import Worker
 from dagster_taskiq.cli.options import (
     broker_from,
     connection_options,
@@ -22,10 +20,11 @@ from dagster_taskiq.cli.options import (
 from dagster_taskiq.cli.tables import duration, show
 from dagster_taskiq.client import client_for
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.settings import redact
-from dagster_taskiq.timing import KILL_GRACE_SECONDS
-from dagster_taskiq.worker.background import start_detached
-from dagster_taskiq.worker.control import Command, command
+from dagster_taskiq.settings.urls import redact
+from dagster_taskiq.wire.commands import Command, command
+from dagster_taskiq.wire.labels import KILL_GRACE_SECONDS
+from dagster_taskiq.wire.records import Worker
+from dagster_taskiq.worker.detach import start_detached
 
 #: One KiB, the unit of ``--max-memory-per-child`` (as Celery's option of that name has it).
 KIB = 1024
@@ -167,15 +166,18 @@ def start(
         level=loglevel.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     )
     # Imported here: the other commands need none of it, and answer faster without.
-    from dagster_taskiq.allowed_code import allowed_entries  # noqa: PLC0415
-    from dagster_taskiq.worker.pool import PoolOptions, default_max_runs  # noqa: PLC0415
+    from dagster_taskiq.execution.allowed_code import allowed_entries  # noqa: PLC0415
+    from dagster_taskiq.worker.options import (  # noqa: PLC0415
+        PoolOptions,
+        WorkerOptions,
+        default_concurrency,
+        default_max_runs,
+        default_name,
+    )
     from dagster_taskiq.worker.runner import run_worker  # noqa: PLC0415
-    from dagster_taskiq.worker.service import WorkerOptions, default_name  # noqa: PLC0415
 
     listened = broker_from(broker, backend, config_yaml, app)
-    slots, slots_source = (
-        (concurrency, "--concurrency") if concurrency else app_module.default_concurrency()
-    )
+    slots, slots_source = (concurrency, "--concurrency") if concurrency else default_concurrency()
     options = WorkerOptions(
         name=name or default_name(),
         queues=split_commas(queues) or (listened.settings.queue,),

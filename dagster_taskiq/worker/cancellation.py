@@ -10,8 +10,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from dagster_taskiq.task_names import is_custom_step
-from dagster_taskiq.timing import CUSTOM_STEP_SECONDS
+from dagster_taskiq.wire.labels import CUSTOM_STEP_SECONDS
+from dagster_taskiq.wire.task_names import is_custom_step
 
 if TYPE_CHECKING:
     from dagster_taskiq.worker.pool import Pool

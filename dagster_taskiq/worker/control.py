@@ -7,11 +7,12 @@ next heartbeat, which reads the same fact from the task's record.
 import asyncio
 import logging
 from collections.abc import Callable
-from enum import Enum
 from functools import partial
 from typing import Any
 
-from dagster_taskiq.backends.base import FROM_START, StateBackend, worker_channel
+from dagster_taskiq.transport.backend import StateBackend
+from dagster_taskiq.wire.commands import Command
+from dagster_taskiq.wire.notifications import FROM_START, worker_channel
 from dagster_taskiq.worker.cancellation import Cancellation
 
 logger = logging.getLogger("dagster_taskiq.worker.control")
@@ -20,22 +21,6 @@ logger = logging.getLogger("dagster_taskiq.worker.control")
 WAIT_SECONDS = 5.0
 #: The pause after a failed read, in seconds.
 RETRY_SECONDS = 1.0
-
-
-class Command(str, Enum):
-    """The commands, by their names on the wire."""
-
-    #: Stop one task: at once by force, or after some seconds, where it says so.
-    REVOKE = "revoke"
-    #: Finish what runs, take nothing new, end.
-    DRAIN = "drain"
-    #: Stop what runs and end.
-    KILL = "kill"
-
-
-def command(name: Command, **arguments: Any) -> dict[str, Any]:
-    """Return a command as the body of a mail."""
-    return {"command": name.value, **arguments}
 
 
 class Control:

@@ -22,8 +22,6 @@ from typing import Any
 
 from taskiq import TaskiqMessage, TaskiqResult
 
-from dagster_taskiq.backends.base import CODE_LABEL, RUN_LABEL, STEP_LABEL, Running
-from dagster_taskiq.brokers.base import QUEUE_LABEL, is_runs_lane
 from dagster_taskiq.errors import (
     ChildDiedError,
     ConfigError,
@@ -32,18 +30,25 @@ from dagster_taskiq.errors import (
     TaskRevokedError,
     TimeLimitError,
 )
-from dagster_taskiq.settings import Settings
-from dagster_taskiq.timing import (
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.wire.labels import (
+    CODE_LABEL,
     EXPIRED,
-    KILL_GRACE_SECONDS,
+    QUEUE_LABEL,
+    RUN_LABEL,
     SOFT_TIME_LIMIT_LABEL,
+    STEP_LABEL,
     TIME_LIMIT_LABEL,
     has_expired,
     read_time,
 )
-from dagster_taskiq.worker import fork_server, frames
-from dagster_taskiq.worker.forked_children import Exit, ForkedChild, ForkServer, name_of_code
-from dagster_taskiq.worker.logs import Mirror
+from dagster_taskiq.wire.queues import is_runs_lane
+from dagster_taskiq.wire.records import Running
+from dagster_taskiq.worker import frames
+from dagster_taskiq.worker.fork_server import process
+from dagster_taskiq.worker.fork_server.client import Exit, ForkedChild, ForkServer, name_of_code
+from dagster_taskiq.worker.options import PoolOptions
+from dagster_taskiq.worker.output_mirror import Mirror
 
 logger = logging.getLogger("dagster_taskiq.worker.pool")
 
@@ -65,42 +70,12 @@ VANISH_SECONDS = 10.0
 SAME_SIGNAL_SECONDS = 1.0
 #: How long a child that is one too many stays, in case another run comes, in seconds.
 SPARE_SECONDS = 60.0
-#: How many runs a worker holds at once where nobody said, unless it has more slots than that.
-DEFAULT_MAX_RUNS = 10
 #: How much longer than any other task a run may take to stop that waits for its own steps, which
 #: stop first, in seconds.
 ORCHESTRATOR_GRACE_SECONDS = 30.0
 
 #: Called when a child says that the loop of its task's run should look at the event log.
 OnWake = Callable[[TaskiqMessage], None]
-
-
-@dataclass(frozen=True)
-class PoolOptions:
-    """How children are kept."""
-
-    #: How many tasks run at once.
-    concurrency: int
-    #: How many runs are held at once, whether they work or wait for their own steps.
-    max_runs: int
-    #: Modules each child imports when it starts.
-    include: tuple[str, ...] = ()
-    #: The modules, files and directories from which children load jobs; empty for whatever a
-    #: message names.
-    allow: tuple[str, ...] = ()
-    #: The project's own app, ``module`` or ``module:name``, whose broker has its tasks.
-    app: str | None = None
-    #: A child is replaced after this many tasks; never when ``None``.
-    max_tasks_per_child: int | None = None
-    #: A child that holds more than this many bytes after a task is replaced.
-    max_memory_per_child: int | None = None
-    #: Seconds between SIGTERM and SIGKILL for a task that is stopped.
-    kill_grace: float = KILL_GRACE_SECONDS
-    #: Seconds after which a task is killed, unless its own label says otherwise; ``None``: never.
-    time_limit: float | None = None
-    #: Seconds after which a task is stopped as one that is cancelled, unless its own label says
-    #: otherwise; ``None``: never.
-    soft_time_limit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -648,7 +623,7 @@ class Pool:
         """Return the fork server; another one where it has died."""
         async with self._connecting:
             if self._server is None or not self._server.is_alive:
-                self._server = await ForkServer.connect(fork_server.take())
+                self._server = await ForkServer.connect(process.take())
                 self._server.renew(self._deadline)
             return self._server
 
@@ -716,11 +691,6 @@ class Pool:
         return task
 
 
-def default_max_runs(concurrency: int) -> int:
-    """Return how many runs a worker with so many slots holds, where nobody said."""
-    return max(DEFAULT_MAX_RUNS, concurrency)
-
-
 def describe_exit(how: Exit | None) -> str:
     """Return how a child ended, to follow "the process"; ``None``: it has not."""
     if how is None:
@@ -739,11 +709,6 @@ async def _exit_of(child: _Child) -> Exit | None:
     """Wait for the end of a child whose channel is closed."""
     done, _ = await asyncio.wait({child.process.exit}, timeout=VANISH_SECONDS)
     return child.process.exit.result() if done else None
-
-
-def included(modules: Sequence[str]) -> tuple[str, ...]:
-    """Return module names without repetition, in order."""
-    return tuple(dict.fromkeys(name for name in modules if name))
 
 
 def _stopped(child: _Child, otherwise: type[TaskRevokedError]) -> DagsterTaskiqError:

@@ -21,20 +21,6 @@ from taskiq.decor import AsyncTaskiqDecoratedTask
 from taskiq.exceptions import NoResultError
 from taskiq.utils import maybe_awaitable
 
-from dagster_taskiq.backends.base import (
-    POOL_LABEL,
-    RUN_LABEL,
-    STEP_LABEL,
-    WORKER_LABEL,
-    WRITE_RETRY_SECONDS,
-    StateBackend,
-    Task,
-    TaskState,
-    Worker,
-    run_channel,
-    worker_channel,
-)
-from dagster_taskiq.brokers.base import QUEUE_LABEL, QueueBroker
 from dagster_taskiq.errors import (
     ChildDiedError,
     ConfigError,
@@ -43,7 +29,13 @@ from dagster_taskiq.errors import (
     TaskFailedError,
     TimeLimitError,
 )
-from dagster_taskiq.task_names import (
+from dagster_taskiq.transport.backend import WRITE_RETRY_SECONDS, StateBackend
+from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.version import __version__
+from dagster_taskiq.wire.labels import POOL_LABEL, QUEUE_LABEL, RUN_LABEL, STEP_LABEL, WORKER_LABEL
+from dagster_taskiq.wire.notifications import run_channel, worker_channel
+from dagster_taskiq.wire.records import Task, TaskState, Worker
+from dagster_taskiq.wire.task_names import (
     EXECUTE_PLAN,
     FREE_STEP,
     HAS_BEGUN,
@@ -51,13 +43,13 @@ from dagster_taskiq.task_names import (
     PACKED_RUN,
     SETTLE_RUN,
 )
-from dagster_taskiq.version import __version__
 from dagster_taskiq.worker import process_trees
 from dagster_taskiq.worker.cancellation import Cancellation
 from dagster_taskiq.worker.control import Control
-from dagster_taskiq.worker.liveness import Liveness
-from dagster_taskiq.worker.pool import Pool, PoolOptions, included
-from dagster_taskiq.worker.wakes import Wakes
+from dagster_taskiq.worker.heartbeat import Liveness
+from dagster_taskiq.worker.options import WorkerOptions, included
+from dagster_taskiq.worker.pool import Pool
+from dagster_taskiq.worker.wakeups import Wakes
 
 logger = logging.getLogger("dagster_taskiq.worker")
 
@@ -67,21 +59,6 @@ ANY_TASK = "dagster_taskiq:any"
 FREEING_SECONDS = 30.0
 #: Label that keeps the task's own name meanwhile.
 TASK_LABEL = "dagster_taskiq_task"
-
-
-@dataclass(frozen=True)
-class WorkerOptions:
-    """What one worker is; the settings it shares with the senders are elsewhere."""
-
-    #: Shown in lists, logs and events.
-    name: str
-    #: The queues it serves.
-    queues: tuple[str, ...]
-    pool: PoolOptions
-    #: Where the number of its slots comes from, for its log.
-    slots_source: str
-    #: Seconds to finish what runs after the first signal, before it is stopped; ``None``: no limit.
-    drain_timeout: float | None = None
 
 
 #: How often a worker that is the first process of a container looks for zombies, in seconds.
@@ -94,11 +71,6 @@ async def _reap_orphans() -> None:
     while True:
         await asyncio.sleep(REAP_SECONDS)
         seen = process_trees.reap_unclaimed(seen)
-
-
-def default_name() -> str:
-    """Return a worker's name where none was given: the host, and the process on it."""
-    return f"{socket.gethostname()}-{os.getpid()}"
 
 
 class _HandOver(TaskiqMiddleware):

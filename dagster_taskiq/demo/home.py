@@ -1,0 +1,224 @@
+"""The ground of a demo: a Dagster home of its own, and processes that do not outlive it."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from dagster_taskiq.client import Client
+from dagster_taskiq.demo import project
+from dagster_taskiq.settings.settings import BACKEND_ENV, BROKER_ENV
+from dagster_taskiq.settings.urls import redact
+
+#: How long a process may take to come up, in seconds. With the UI, four of them import Dagster at
+#: the same time.
+START_SECONDS = 120.0
+#: How long what a demo leaves on a server is kept there, in seconds; longer than its runs take.
+RESULT_TTL_SECONDS = 300.0
+#: How long a step that is stopped has before it is killed, in seconds. None of the example project
+#: needs long, and whoever ends a demo does not want to wait.
+KILL_GRACE_SECONDS = 10.0
+#: How often a process is looked at, in seconds.
+LOOK_SECONDS = 0.2
+#: How much of a log is shown when its process did not do what it should, in lines.
+LOG_LINES = 20
+
+#: The module with the example project.
+MODULE = project.__name__
+WORKER_NAME = "demo-worker"
+SLOTS = 2
+
+
+@dataclass(frozen=True)
+class DemoHome:
+    """A directory that is ``$DAGSTER_HOME`` of this process and of all that it starts."""
+
+    path: Path
+    broker: str
+    #: Config of executor and launcher: a name of its own, so that a demo disturbs nobody on the
+    #: server. It does not say which server, since a URL may hold a password, and this goes into
+    #: files and runs.
+    config: dict[str, Any]
+
+    def configure(self, more: dict[str, Any]) -> None:
+        """Write the ``dagster.yaml``, with ``more`` than what every demo has there."""
+        document = {"telemetry": {"enabled": False}, **more}
+        (self.path / "dagster.yaml").write_text(yaml.safe_dump(document))
+
+    @property
+    def worker_config(self) -> Path:
+        """The config file of the worker, and of commands that ask about it."""
+        return self.path / "worker.yaml"
+
+    @property
+    def environment(self) -> str:
+        """What is set before a command that looks at this home from another shell."""
+        return f"DAGSTER_HOME={self.path} {BROKER_ENV}='{redact(self.broker)}'"
+
+
+@contextmanager
+def demo_home(broker: str, keep: bool) -> Iterator[DemoHome]:
+    """Make a Dagster home, and this process one of its users; remove it with the context.
+
+    Args:
+        broker: URL of the broker. It goes to all processes by way of the environment.
+        keep: leave it there instead, and print where.
+    """
+    path = Path(tempfile.mkdtemp(prefix="dagster-taskiq-demo-"))
+    try:
+        os.environ.update({"DAGSTER_HOME": str(path), BROKER_ENV: broker})
+        os.environ.pop(BACKEND_ENV, None)
+        prefix = f"dagster-taskiq-demo-{uuid.uuid4().hex[:8]}"
+        home = DemoHome(path, broker, {"prefix": prefix, "result_ttl": RESULT_TTL_SECONDS})
+        home.worker_config.write_text(yaml.safe_dump(home.config))
+        home.configure({})
+        yield home
+    finally:
+        if keep:
+            say(f"Kept: {path}")
+            say(f"  logs:               {path}/*.log")
+            say(f"  runs, in Dagster:   {home.environment} dagster dev -m {MODULE}")
+        else:
+            _remove(path)
+
+
+def end_signals() -> list[signal.Signals]:
+    """Return the signals that end a demo: Ctrl-C, SIGTERM, and a terminal that is closed."""
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup` wants it to live on
+        signals.append(signal.SIGHUP)
+    return signals
+
+
+def say(text: str) -> None:
+    """Print a line, also where nobody can read it any more: there are processes to stop."""
+    with suppress(OSError):
+        click.echo(text)
+
+
+class DemoProcess:
+    """A process of a demo, with its output in a file."""
+
+    def __init__(self, home: DemoHome, name: str, arguments: Sequence[str]) -> None:
+        """Start it.
+
+        Args:
+            home: where its log goes.
+            name: what it is called in sentences.
+            arguments: what is given to ``python -m``.
+        """
+        self.name = name
+        self.log = home.path / f"{name.replace(' ', '-')}.log"
+        with self.log.open("ab") as log:
+            # In a session of its own: Ctrl-C is for the demo, which then ends its processes.
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def exit_code(self) -> int | None:
+        """Its exit code; ``None`` as long as it runs."""
+        return self._process.poll()
+
+    @property
+    def log_end(self) -> str:
+        """The last lines of its log, for people."""
+        lines = self.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+        return "\n".join(["The last lines of its log:", *(f"  {line}" for line in lines)])
+
+    def wait_until(
+        self,
+        is_up: Callable[[], bool],
+        look: Callable[[], None] = lambda: None,
+        seconds: float = START_SECONDS,
+    ) -> None:
+        """Wait until it is up; call ``look`` again and again, which may raise.
+
+        Raises:
+            click.ClickException: it has ended, or takes too long.
+        """
+        deadline = time.monotonic() + seconds
+        while not is_up():
+            look()
+            if self.exit_code is not None or time.monotonic() > deadline:
+                raise click.ClickException(f"The {self.name} did not come up.\n{self.log_end}")
+            time.sleep(LOOK_SECONDS)
+
+    def check(self) -> None:
+        """See whether it is still there.
+
+        Raises:
+            click.ClickException: it is not.
+        """
+        if self.exit_code is not None:
+            raise click.ClickException(f"The {self.name} {self._how_ended}.\n{self.log_end}")
+
+    def check_end(self) -> None:
+        """See whether it has left as it should.
+
+        Raises:
+            click.ClickException: it has not.
+        """
+        if self.exit_code != 0:
+            self.check()
+
+    @property
+    def _how_ended(self) -> str:
+        code = self.exit_code
+        if code is not None and code < 0:
+            return f"was ended by {signal.Signals(-code).name}"
+        return f"ended with exit code {code}"
+
+    def terminate(self) -> None:
+        """Ask it to end; a second time means at once."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """End it by force, and return when it has gone."""
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self, seconds: float) -> None:
+        """End it, by force where it takes too long."""
+        self.terminate()
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+
+def start_worker(home: DemoHome) -> DemoProcess:
+    """Start the worker of a demo."""
+    arguments = ["dagster_taskiq", "worker", "start", "-n", WORKER_NAME, "-c", str(SLOTS)]
+    arguments += ["--kill-grace", f"{KILL_GRACE_SECONDS:g}", "-y", str(home.worker_config)]
+    return DemoProcess(home, "worker", arguments)
+
+
+def worker_beats(client: Client) -> bool:
+    """Return whether the worker of a demo is there."""
+    return any(each.name == WORKER_NAME and not each.is_lost for each in client.workers())
+
+
+def _remove(path: Path) -> None:
+    # What a killed process had begun to write may appear in a directory that is being removed.
+    for _ in range(10):
+        shutil.rmtree(path, ignore_errors=True)
+        if not path.exists():
+            return
+        time.sleep(0.1)

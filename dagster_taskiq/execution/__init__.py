@@ -1,0 +1,1 @@
+"""One task, executed in this process."""

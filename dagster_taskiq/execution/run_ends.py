@@ -1,0 +1,102 @@
+"""What is left of a run whose process has gone: its end, which nobody wrote, its steps, and what
+they hold.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timezone
+
+from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus
+
+from dagster_taskiq.client import Client
+from dagster_taskiq.execution.late_rows import wait_for_late_rows
+from dagster_taskiq.execution.pool_slots import free_run
+from dagster_taskiq.wire.records import TaskState
+
+_ENDS = {
+    DagsterEventType.RUN_SUCCESS,
+    DagsterEventType.RUN_FAILURE,
+    DagsterEventType.RUN_CANCELED,
+}
+
+
+def end_run(instance: DagsterInstance, run_id: str, why: str) -> bool:
+    """Write the end of a run that nobody executes any more, unless Dagster will resume it.
+
+    Args:
+        instance: where the run is.
+        run_id: which one.
+        why: sentences for the people on call.
+
+    Returns:
+        Whether the run has ended, now or before.
+    """
+    record = instance.get_run_record_by_id(run_id)
+    if record is None or record.dagster_run.is_finished:
+        return True
+    run = record.dagster_run
+    if record.start_time is not None:
+        wait_for_late_rows(instance, run, why)
+    if follow_log(instance, run_id):
+        return True
+    if run.status is DagsterRunStatus.CANCELING:
+        instance.report_run_canceled(run, message=f"The run was stopped. {why}")
+        return True
+    # Run monitoring resumes what it has seen started, and nothing else.
+    if run.status is DagsterRunStatus.STARTED and instance.run_will_resume(run_id):
+        instance.report_engine_event(f"{why} Dagster's run monitoring will resume the run.", run)
+        return False
+    instance.report_run_failed(run, message=why)
+    return True
+
+
+def follow_log(instance: DagsterInstance, run_id: str) -> bool:
+    """Give a run the status of the end that is in its log; return whether there is one.
+
+    Dagster writes the event first, and the status into another storage after it: a process that is
+    killed in between has ended its run, and a second event would say so again.
+    """
+    for entry in instance.all_logs(run_id, of_type=_ENDS):
+        if entry.dagster_event is not None:
+            when = datetime.fromtimestamp(entry.timestamp, timezone.utc)
+            instance.handle_run_event(run_id, entry.dagster_event, when)
+            return True
+    return False
+
+
+def stop_steps(instance: DagsterInstance, client: Client, run_id: str, reason: str) -> None:
+    """Stop the steps of a run whose loop is not there to stop them.
+
+    Each step that was sent has the id of its task in the run's event log. What waits is cancelled,
+    what runs is stopped; what all others hold in Dagster's pools is freed. What a step holds that
+    still runs, its worker frees when that has ended.
+    """
+    sent = instance.all_logs(run_id, of_type=DagsterEventType.STEP_WORKER_STARTING)
+    events = [entry.dagster_event for entry in sent]
+    ids = [
+        str(value.value)
+        for event in events
+        if event is not None
+        for name, value in event.engine_event_data.metadata.items()
+        if name == "task_id"
+    ]
+    going = [task.id for task in client.tasks(ids).values() if not task.state.is_final]
+    if going:
+        client.revoke(going, reason)
+    free_run(instance, run_id, running=_steps_that_run(client, going))
+
+
+def _steps_that_run(client: Client, task_ids: Sequence[str]) -> set[str]:
+    """Return the steps of tasks that a worker runs; the tasks of lost workers end here."""
+    started = [
+        task
+        for task in (client.tasks(task_ids).values() if task_ids else ())
+        if task.state is TaskState.STARTED
+    ]
+    workers = {worker.id: worker for worker in client.workers()} if started else {}
+    running = set()
+    for task in started:
+        worker = workers.get(task.worker)
+        # Its processes have ended with its lease.
+        if worker is None or not worker.is_lost or not client.lose(task, worker.silence):
+            running.add(task.step_key)
+    return running

@@ -1,0 +1,61 @@
+"""The plan of a job, kept from one step to the next, also when that is of another run.
+
+To execute one step, Dagster plans the whole job and then leaves out all other steps, so that a step
+costs the more the more of them there are. In a child the whole plan is made once, for as long as
+nothing that it is made of has changed, with dynamic outputs of which no mapping key is known. What
+a step has of its own, mapping keys among it, is then put in, in the same way.
+"""
+
+from dagster._core.definitions.reconstruct import ReconstructableJob
+from dagster._core.definitions.repository_definition import RepositoryLoadData
+from dagster._core.execution.api import create_execution_plan
+from dagster._core.execution.plan.plan import ExecutionPlan
+from dagster._core.execution.plan.state import KnownExecutionState
+from dagster._core.storage.dagster_run import DagsterRun
+from dagster._core.system_config.objects import ResolvedRunConfig
+from dagster._grpc.types import ExecuteStepArgs
+
+from dagster_taskiq.dagster_internals.job_cache import KeptForJobs
+
+#: How many plans are kept: a worker has the steps of few jobs at a time.
+MOST_PLANS = 4
+
+_kept: KeptForJobs[tuple[ExecutionPlan, ResolvedRunConfig]] = KeptForJobs(MOST_PLANS)
+
+
+def plan_of_step(
+    job: ReconstructableJob,
+    run: DagsterRun,
+    args: ExecuteStepArgs,
+    load_data: RepositoryLoadData | None,
+) -> ExecutionPlan:
+    """Return the plan that ``create_execution_plan`` makes for one step of a run.
+
+    Args:
+        job: the run's job, as it is loaded in this process.
+        run: the run.
+        args: which step, and what is known of the run.
+        load_data: what the run's repository was loaded with, if that is on record.
+
+    Raises:
+        whatever Dagster raises where the job cannot be loaded or planned, or has no such step.
+    """
+    state = args.known_state or KnownExecutionState()
+    definition = job.get_definition()
+
+    def make() -> tuple[ExecutionPlan, ResolvedRunConfig]:
+        plan = create_execution_plan(job, run.run_config, repository_load_data=load_data)
+        return plan, ResolvedRunConfig.build(definition, run.run_config)
+
+    whole, config = _kept.get(definition, run.run_config, make, load_data)
+    # Resolving what depends on dynamic outputs changes these.
+    own = whole._replace(
+        known_state=state,
+        step_dict=dict(whole.step_dict),
+        step_dict_by_key=dict(whole.step_dict_by_key),
+        executable_map=dict(whole.executable_map),
+        resolvable_map=dict(whole.resolvable_map),
+    )
+    if state.dynamic_mappings:
+        own.resolve(state.dynamic_mappings)
+    return own.build_subset_plan(list(args.step_keys_to_execute or ()), definition, config)

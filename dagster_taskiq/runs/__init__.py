@@ -1,0 +1,1 @@
+"""One run, followed: its loop, and what it knows of its steps."""

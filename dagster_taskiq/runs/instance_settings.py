@@ -1,0 +1,33 @@
+"""The settings that the runs of one Dagster instance use."""
+
+from dagster import DagsterInstance
+
+from dagster_taskiq.dagster_internals.temporary_instance import temporary_home_of
+from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.settings.env import home_of
+from dagster_taskiq.settings.settings import BROKER_ENV, EMBEDDED_URL, Settings
+from dagster_taskiq.settings.urls import scheme_of
+
+
+def settings_for(instance: DagsterInstance, settings: Settings) -> Settings:
+    """Return settings with ``embedded://`` turned into the file of an instance.
+
+    Args:
+        instance: where the runs are.
+        settings: as they were configured.
+
+    Raises:
+        ConfigError: as :meth:`Settings.resolved`; or the directory of the instance is a temporary
+            one, in whose embedded broker no worker would look.
+    """
+    home = home_of(instance)
+    schemes = {scheme_of(settings.broker), scheme_of(settings.backend or "")}
+    is_embedded = scheme_of(EMBEDDED_URL) in schemes
+    if is_embedded and home is not None and home == temporary_home_of(instance):
+        raise ConfigError(
+            f"DAGSTER_HOME is not set, so this run is in a temporary Dagster instance ({home}) "
+            "and its embedded broker would be there too, where no worker looks. Set "
+            "DAGSTER_HOME to the absolute path of a directory, here and for workers; or name a "
+            f"broker (`broker`, or {BROKER_ENV})."
+        )
+    return settings.resolved(home)

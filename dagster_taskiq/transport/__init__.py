@@ -1,0 +1,1 @@
+"""Brokers, which carry work, and backends, which keep its state."""

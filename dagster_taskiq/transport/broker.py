@@ -1,0 +1,397 @@
+"""What every broker here is: a taskiq ``AsyncBroker`` that claims one message at a time.
+
+A concrete broker says how a message is put, claimed, acknowledged, given back and counted. All
+that must be the same everywhere stands here once: when to claim (a slot is free), what survives a
+lost connection, what is done with a message nobody can read.
+"""
+
+import asyncio
+import contextlib
+import logging
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from pydantic import ValidationError
+from taskiq import AckableMessage, AsyncBroker, BrokerMessage
+
+from dagster_taskiq.errors import ConfigError, DagsterTaskiqError
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.eviction import Eviction
+from dagster_taskiq.transport.gate import OpenGate, Service, SlotGate
+from dagster_taskiq.wire.labels import (
+    DELAY_LABEL,
+    PRIORITY_LABEL,
+    QUEUE_LABEL,
+    check_times,
+    read_time,
+)
+from dagster_taskiq.wire.queues import QueueDepth, is_runs_lane, runs_lane
+
+logger = logging.getLogger("dagster_taskiq.broker")
+
+
+#: Seconds a listener waits for work before it looks again by itself, so that what another worker
+#: claimed and never started, or what was delayed until now, is found even on an idle queue.
+IDLE_LOOK_SECONDS = 1.0
+#: Seconds between two tries to reach a broker that went away: the first, and the longest.
+RECONNECT_SECONDS = (0.1, 5.0)
+#: How many faults of one message are named.
+MOST_PROBLEMS = 5
+#: A message handed out this often without ever starting is set aside: it would loop for ever.
+MAX_DELIVERIES = 10
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """One message on its way to a queue."""
+
+    task_id: str
+    #: Where it is to wait.
+    queue: str
+    #: Higher first.
+    priority: int
+    body: bytes
+    #: Seconds before which nobody can claim it, by the server's clock. Meanwhile it counts as
+    #: waiting, and can be discarded.
+    delay: float = 0.0
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One message as claimed by one worker, until it is acknowledged or given back."""
+
+    #: The broker's own handle of the message.
+    handle: str
+    task_id: str
+    queue: str
+    body: bytes
+    #: 1 the first time the message is handed out.
+    attempt: int
+
+
+class Connection(Protocol):
+    """A server, opened once however many share it."""
+
+    async def open(self) -> None:
+        """Connect, or count one more who shares the connection."""
+
+    async def close(self) -> None:
+        """Disconnect when the last of them closes."""
+
+
+class QueueBroker(AsyncBroker):
+    """A broker with queues, priorities and claims. Its ``settings`` say where it is."""
+
+    #: The server; a backend that is on the same one shares it.
+    connection: Connection
+    #: Errors of the client library that mean "not reachable now", not "wrong".
+    connection_errors: tuple[type[BaseException], ...] = (OSError,)
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self.settings = settings
+        #: The queues :meth:`listen` serves, by the names users give them.
+        self.queues: tuple[str, ...] = (settings.queue,)
+        #: Who claims: a worker's id, so that the broker knows whose a claim is.
+        self.consumer = "listener"
+        self.gate: SlotGate = OpenGate()
+        #: Makes what stands around this broker when it listens in a worker.
+        self.make_service: Callable[[], Service] | None = None
+        self.service: Service | None = None
+        self._claimed: dict[str, Delivery] = {}
+
+    @property
+    def lanes(self) -> tuple[str, ...]:
+        """The queues, and their lanes for runs."""
+        return (*self.queues, *map(runs_lane, self.queues))
+
+    @property
+    def open_lanes(self) -> tuple[str, ...]:
+        """Where the next message may be taken from: of all lanes those that are open now."""
+        return self.lanes if self.gate.takes_runs else self.queues
+
+    async def startup(self) -> None:
+        """Connect; run taskiq's start-up hooks; in a worker, start what stands around it."""
+        await self.connection.open()
+        await super().startup()
+        if self.is_worker_process and self.make_service is not None:
+            self.service = self.make_service()
+            await self.service.start()
+
+    async def shutdown(self) -> None:
+        """Undo :meth:`startup`, the last thing first."""
+        if self.service is not None:
+            await self.service.stop()
+            self.service = None
+        await self._give_back_all()
+        await super().shutdown()
+        await self.connection.close()
+
+    @abstractmethod
+    async def ping(self) -> None:
+        """Return when the server answered; raise one of ``connection_errors`` when it did not."""
+
+    async def eviction(self) -> Eviction | None:
+        """Return how the server deletes messages, where it does that to make room."""
+        return None
+
+    @abstractmethod
+    async def put_all(self, messages: Sequence[Outgoing]) -> None:
+        """Store messages durably. When this returned, they will be delivered.
+
+        Those of one queue and priority are delivered in this order. Where it raises, some of them
+        may have been stored.
+        """
+
+    async def put(
+        self, task_id: str, queue: str, priority: int, body: bytes, delay: float = 0.0
+    ) -> None:
+        """Store one message; see :class:`Outgoing` and :meth:`put_all`."""
+        await self.put_all([Outgoing(task_id, queue, priority, body, delay)])
+
+    @abstractmethod
+    async def claim(self) -> Delivery | None:
+        """Take the first message of ``self.open_lanes``: highest priority, then oldest.
+
+        A message that another worker claimed and neither started nor gave back within the
+        lease counts as waiting again. ``None`` when nothing waits.
+        """
+
+    async def claim_next(self) -> Delivery | None:
+        """Claim for a listener, who waits for work where this finds nothing.
+
+        May overlook what has come since the last look as long as :meth:`wait_for_work` then
+        returns at once. What nobody tells of is found within ``IDLE_LOOK_SECONDS``.
+        """
+        return await self.claim()
+
+    @abstractmethod
+    async def wait_for_work(self, timeout: float) -> None:
+        """Return when a message may have come, at the latest after ``timeout`` seconds."""
+
+    @abstractmethod
+    async def acknowledge(self, delivery: Delivery) -> None:
+        """Delete a message for good."""
+
+    @abstractmethod
+    async def release(self, delivery: Delivery) -> None:
+        """Give a message back, to its old place in the queue, for anyone to claim at once."""
+
+    @abstractmethod
+    async def reject(self, delivery: Delivery, reason: str) -> None:
+        """Set a message aside, with the reason, where it can be looked at but never runs."""
+
+    @abstractmethod
+    async def discard(self, task_ids: Sequence[str]) -> int:
+        """Delete waiting messages of these tasks; return how many there were."""
+
+    @abstractmethod
+    async def depths(self) -> list[QueueDepth]:
+        """Return the queues that hold messages, by name."""
+
+    async def is_empty(self, queue: str) -> bool:
+        """Return whether a queue holds no message that will be delivered."""
+        return all(row.queue != queue for row in await self.depths())
+
+    @abstractmethod
+    async def rejected(self) -> int:
+        """Return how many messages have been set aside."""
+
+    async def kick(self, message: BrokerMessage) -> None:
+        """Send one message (taskiq's own entrance); see :meth:`kick_all`."""
+        await self.kick_all([message])
+
+    async def kick_all(self, messages: Sequence[BrokerMessage]) -> None:
+        """Send messages; their labels ``queue_name``, ``priority`` and ``delay`` say where to, and
+        when.
+
+        Raises:
+            ConfigError: a priority is not an integer, or a label of
+                :mod:`dagster_taskiq.wire.labels` is not a time; nothing has been sent.
+        """
+        await self.put_all([self._outgoing(message) for message in messages])
+
+    def _outgoing(self, message: BrokerMessage) -> Outgoing:
+        check_times(message.labels)
+        priority = message.labels.get(PRIORITY_LABEL) or 0
+        try:
+            level = int(priority)
+            if level != float(priority):
+                raise ValueError(priority)
+        except (TypeError, ValueError, OverflowError):
+            raise ConfigError(
+                f'The label "{PRIORITY_LABEL}" of task {message.task_name} must be an integer, '
+                f"but it is {priority!r}."
+            ) from None
+        queue = str(message.labels.get(QUEUE_LABEL) or self.settings.queue)
+        delay = read_time(message.labels, DELAY_LABEL)
+        return Outgoing(message.task_id, queue, level, message.message, delay)
+
+    async def listen(self) -> AsyncGenerator[AckableMessage, None]:
+        """Yield messages, one for each slot the gate has free, for as long as the caller listens.
+
+        A connection that breaks is waited for, with backoff; it never ends the listener.
+        """
+        try:
+            while True:
+                yield await self._next_for_slot()
+        finally:
+            self.gate.end_listening()
+
+    async def _next_for_slot(self) -> AckableMessage:
+        """Wait for a free slot, and for a message to take it."""
+        await self.gate.reserve()
+        try:
+            # The task is the one that the message itself names: what the broker noted beside
+            # it was written by whoever sent it, with whatever client.
+            task_id, delivery = await self._next()
+        except BaseException:
+            self.gate.unreserve()
+            raise
+        self.gate.expect(task_id, is_runs_lane(delivery.queue))
+        return AckableMessage(data=delivery.body, ack=partial(self._ack, task_id, delivery))
+
+    async def give_back(self, task_id: str) -> None:
+        """Release the claim on a message that this process will not start after all."""
+        delivery = self._claimed.pop(task_id, None)
+        if delivery is not None:
+            await self.release(delivery)
+
+    async def _give_back_all(self) -> None:
+        """Release what was handed on and never started, so that nobody waits for the lease."""
+        for task_id in list(self._claimed):
+            try:
+                await self.give_back(task_id)
+            except self.connection_errors as error:
+                logger.warning("Could not give back task %s: %s", task_id, error)
+
+    async def _ack(self, task_id: str, delivery: Delivery) -> None:
+        self._claimed.pop(task_id, None)
+        await self.acknowledge(delivery)
+
+    async def _next(self) -> tuple[str, Delivery]:
+        """Wait for one readable message, however long its broker is away or out of order.
+
+        Returns:
+            The id of its task, and the message.
+        """
+        delay = RECONNECT_SECONDS[0]
+        trouble = ""
+        while True:
+            try:
+                found = await self._look()
+            except Exception as error:
+                # Whatever it is, what runs in this worker must not end with its listener.
+                self._say_trouble(error, trouble)
+                trouble = str(error) or type(error).__name__
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, RECONNECT_SECONDS[1])
+                continue
+            if trouble:
+                logger.warning("The broker answers again.")
+                trouble, delay = "", RECONNECT_SECONDS[0]
+            if found is not None:
+                return found
+            try:
+                await self._wait_for_work()
+            except Exception:  # the next look says what is wrong, where that lasts
+                await asyncio.sleep(delay)
+
+    def _say_trouble(self, error: Exception, before: str) -> None:
+        """Log why nothing can be taken: once for each outage, and for each fault of another kind.
+
+        Args:
+            error: why it is now.
+            before: what was the trouble at the last look; empty where there was none.
+        """
+        if isinstance(error, self.connection_errors):
+            if not before:
+                logger.warning(
+                    "The broker does not answer (%s). Trying again until it does.", error
+                )
+        elif str(error) != before:
+            traceback = not isinstance(error, DagsterTaskiqError)
+            logger.error(
+                "Cannot take messages (%s). Trying again until that works.",
+                str(error).rstrip("."),
+                exc_info=traceback,
+            )
+
+    async def _look(self) -> tuple[str, Delivery] | None:
+        """Claim the first message that can be read; those before it are set aside."""
+        while (delivery := await self._claim_or_release()) is not None:
+            task_id = await self._task_of(delivery)
+            if task_id is not None:
+                self._claimed[task_id] = delivery
+                return task_id, delivery
+        return None
+
+    async def _claim_or_release(self) -> Delivery | None:
+        """Claim a message; where the caller is cancelled meanwhile, it is given back."""
+        claim = asyncio.ensure_future(self.claim_next())
+        try:
+            return await asyncio.shield(claim)
+        except asyncio.CancelledError:
+            late = await _outcome(claim)
+            if late is not None:
+                with contextlib.suppress(*self.connection_errors):
+                    await self.release(late)
+            raise
+
+    async def _wait_for_work(self) -> None:
+        """Wait for a message, or for a lane to open in which one may be waiting already."""
+        if self.gate.takes_runs:
+            await self.wait_for_work(IDLE_LOOK_SECONDS)
+            return
+        waits = [
+            asyncio.ensure_future(self.wait_for_work(IDLE_LOOK_SECONDS)),
+            asyncio.ensure_future(self.gate.until_takes_runs()),
+        ]
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waits:
+                each.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+        for each in done:
+            each.result()
+
+    async def _task_of(self, delivery: Delivery) -> str | None:
+        """Return the task that a message is for; one that nobody can read is set aside."""
+        try:
+            message = self.formatter.loads(delivery.body)
+            message.parse_labels()
+        except Exception as error:  # whatever a formatter raises: the message is what is wrong
+            reason = f"it cannot be read: {_in_one_line(error)}"
+        else:
+            if delivery.attempt <= MAX_DELIVERIES:
+                return message.task_id
+            reason = f"it was handed out {delivery.attempt - 1} times and never started"
+        logger.error(
+            "Set aside message %s of queue %s: %s.", delivery.task_id, delivery.queue, reason
+        )
+        await self.reject(delivery, reason)
+        return None
+
+
+async def _outcome(claim: "asyncio.Future[Delivery | None]") -> Delivery | None:
+    try:
+        return await claim
+    except Exception:  # whoever wanted the message does not any more
+        return None
+
+
+def _in_one_line(error: Exception) -> str:
+    """Return what is wrong with a message, and nothing of what it says."""
+    if isinstance(error, ValidationError):
+        problems = error.errors(include_url=False, include_context=False, include_input=False)
+        texts = []
+        for each in problems:
+            place = ".".join(map(str, each["loc"]))
+            texts.append(f"{place}: {each['msg']}" if place else each["msg"])
+        return "; ".join(texts[:MOST_PROBLEMS])
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,72 @@
+"""The broker of this process: that of a worker, of its children, or of whoever sends tasks."""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.transport.registry import make
+
+#: The attributes of a module that may hold its broker, in the order they are looked for.
+APP_ATTRIBUTES = ("broker", "app")
+
+_current: QueueBroker | None = None
+
+
+def use(settings: Settings) -> QueueBroker:
+    """Make a broker, and make it the one that ``dagster_taskiq.app.broker`` is in this process.
+
+    Raises:
+        ConfigError: the settings name a broker or backend that nothing serves.
+    """
+    global _current  # noqa: PLW0603 - it is what broker() returns
+    _current = make(settings)
+    return _current
+
+
+def broker() -> QueueBroker:
+    """Return the broker of this process: what :func:`use` made, else that of the environment.
+
+    Raises:
+        ConfigError: the environment names a broker or backend that nothing serves.
+    """
+    return _current if _current is not None else use(Settings.from_dict({}))
+
+
+def load(app: str) -> QueueBroker:
+    """Return the broker of a project's own app, whose module is imported for it.
+
+    Args:
+        app: ``module``, which has it as ``broker`` or ``app``, or ``module:name``.
+
+    Raises:
+        ConfigError: there is no such module, or no broker of this package in it.
+    """
+    module_name, _, name = app.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    if not module_name:
+        raise ConfigError(f"The app {app!r} names no module. Write MODULE, or MODULE:NAME.")
+    try:
+        module = import_module(module_name)
+    except ConfigError:
+        raise
+    except Exception as error:
+        problem = f"{type(error).__name__}: {error}"
+        raise ConfigError(
+            f"Cannot import the module {module_name} of the app: {problem}"
+        ) from error
+    names = (name,) if name else APP_ATTRIBUTES
+    for each in names:
+        found = getattr(module, each, None)
+        # An object of another kind may have one inside, made when it is asked for.
+        found = found if isinstance(found, QueueBroker) else getattr(found, "taskiq_broker", None)
+        if isinstance(found, QueueBroker):
+            return found
+    raise ConfigError(
+        f"The module {module_name} has no broker of dagster_taskiq named {' or '.join(names)}. "
+        "Import dagster_taskiq.app.broker there, or make one with dagster_taskiq.app.make()."
+    )

@@ -1,0 +1,97 @@
+"""The broker in this process's memory, for tests, debugging and a job that needs no worker."""
+
+import time
+from collections.abc import Sequence
+
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.broker import Delivery, Outgoing, QueueBroker
+from dagster_taskiq.transport.memory.server import MemoryServer, Message, server_at
+from dagster_taskiq.wire.queues import QueueDepth
+
+
+class MemoryBroker(QueueBroker):
+    """Messages are objects; nothing survives the process."""
+
+    def __init__(self, settings: Settings, connection: MemoryServer | None = None) -> None:
+        super().__init__(settings)
+        self.connection: MemoryServer = connection or server_at(settings.broker)
+        self.connection_errors = self.connection.errors
+        self._mark = 0
+
+    async def ping(self) -> None:
+        """Return."""
+
+    async def put_all(self, messages: Sequence[Outgoing]) -> None:
+        """Keep them."""
+        now = time.time()
+        for each in messages:
+            number = next(self.connection.numbers)
+            self.connection.messages[number] = Message(
+                number, each.queue, each.priority, each.task_id, each.body, now + each.delay
+            )
+        self.connection.changed()
+
+    async def claim(self) -> Delivery | None:
+        """Take the first free message."""
+        self._mark = self.connection.mark()
+        now = time.time()
+        mine = [each for each in self._free() if each.queue in self.open_lanes]
+        due = [each for each in mine if each.due_at <= now]
+        if not due:
+            return None
+        first = min(due, key=lambda each: (-each.priority, each.number))
+        first.claimed_by, first.claimed_at = self.consumer, now
+        first.attempts += 1
+        return Delivery(str(first.number), first.task_id, first.queue, first.body, first.attempts)
+
+    async def wait_for_work(self, timeout: float) -> None:
+        """Return when anything has changed since the last claim."""
+        await self.connection.wait_beyond(self._mark, timeout)
+
+    async def acknowledge(self, delivery: Delivery) -> None:
+        """Drop the message."""
+        self.connection.messages.pop(int(delivery.handle), None)
+
+    async def release(self, delivery: Delivery) -> None:
+        """Clear the claim."""
+        message = self.connection.messages.get(int(delivery.handle))
+        if message is not None and message.claimed_by == self.consumer:
+            message.claimed_by, message.attempts = "", message.attempts - 1
+            self.connection.changed()
+
+    async def reject(self, delivery: Delivery, reason: str) -> None:
+        """Keep the message with the reason."""
+        self.connection.messages[int(delivery.handle)].rejected = reason
+
+    async def discard(self, task_ids: Sequence[str]) -> int:
+        """Drop the free messages of these tasks."""
+        gone = [each.number for each in self._free() if each.task_id in set(task_ids)]
+        for number in gone:
+            del self.connection.messages[number]
+        return len(gone)
+
+    async def depths(self) -> list[QueueDepth]:
+        """Count."""
+        now = time.time()
+        kept = [each for each in self.connection.messages.values() if not each.rejected]
+        free = {each.number for each in self._free()}
+        rows = []
+        for queue in sorted({each.queue for each in kept}):
+            mine = [each for each in kept if each.queue == queue]
+            waiting = sum(each.number in free for each in mine)
+            oldest = min(each.due_at for each in mine)
+            age = max(0.0, now - oldest)
+            rows.append(QueueDepth(queue, waiting, len(mine) - waiting, age))
+        return rows
+
+    async def rejected(self) -> int:
+        """Count those with a reason."""
+        return sum(bool(each.rejected) for each in self.connection.messages.values())
+
+    def _free(self) -> list[Message]:
+        stale = time.time() - self.settings.lease
+        return [
+            each
+            for each in self.connection.messages.values()
+            if not each.rejected and (not each.claimed_by or each.claimed_at < stale)
+        ]

@@ -1,0 +1,85 @@
+"""The 'server' of ``memory://``: plain data in this process, one for each URL."""
+
+import asyncio
+import itertools
+from collections import defaultdict, deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from dagster_taskiq.wire.notifications import MAIL_LENGTH, Mail
+from dagster_taskiq.wire.records import Task, Worker
+
+
+@dataclass
+class Message:
+    """A message as it waits in memory."""
+
+    number: int
+    queue: str
+    priority: int
+    task_id: str
+    body: bytes
+    #: When it may be claimed, and has begun to wait, in seconds since the epoch.
+    due_at: float
+    claimed_by: str = ""
+    claimed_at: float = 0.0
+    attempts: int = 0
+    rejected: str = ""
+
+
+@dataclass
+class MemoryServer:
+    """What a broker and a backend with the same URL share. Used from one event loop."""
+
+    messages: dict[int, Message] = field(default_factory=dict)
+    tasks: dict[str, Task] = field(default_factory=dict)
+    results: dict[str, bytes] = field(default_factory=dict)
+    #: Each worker, with the time of its last heartbeat.
+    workers: dict[str, tuple[Worker, float]] = field(default_factory=dict)
+    mail: defaultdict[str, deque[Mail]] = field(
+        default_factory=lambda: defaultdict(lambda: deque(maxlen=MAIL_LENGTH))
+    )
+    numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
+    _changes: int = 0
+    _waiters: list["asyncio.Future[None]"] = field(default_factory=list)
+
+    #: Nothing here can be away.
+    errors: tuple[type[BaseException], ...] = ()
+
+    async def open(self) -> None:
+        """Return; it is always there."""
+
+    async def close(self) -> None:
+        """Return; its data stay for whoever comes next."""
+
+    def mark(self) -> int:
+        """Return the present state, to wait for what comes after it."""
+        return self._changes
+
+    def changed(self) -> None:
+        """Wake everyone who waits for a change."""
+        self._changes += 1
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def wait_beyond(self, mark: int, timeout: float) -> None:
+        """Return when something has changed since ``mark``, or after ``timeout`` seconds."""
+        if self._changes != mark:
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        await asyncio.wait([waiter], timeout=timeout)
+
+    def post(self, channel: str, body: dict[str, Any]) -> None:
+        """Add a mail."""
+        self.mail[channel].append(Mail(str(next(self.numbers)), body))
+
+
+_servers: dict[str, MemoryServer] = {}
+
+
+def server_at(url: str) -> MemoryServer:
+    """Return the server of ``url``, which lives as long as the process."""
+    return _servers.setdefault(url, MemoryServer())

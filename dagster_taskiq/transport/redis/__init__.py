@@ -1,0 +1,1 @@
+"""Broker and backend on Redis or Valkey."""

@@ -1,0 +1,245 @@
+"""The backend on Redis or Valkey: a hash for each task, and a stream for each channel of mail.
+
+What a task may become is decided by scripts, so that two workers, or a worker and the loop that
+gave it up, never both succeed. taskiq-redis's result backend writes a result and nothing else;
+here the result and the state change together, as JSON.
+
+What is known of a task has no expiry of Redis's own: a server that evicts (``maxmemory-policy
+volatile-*``) deletes keys that have one long before their time, and a task whose start is forgotten
+would be started again. A sorted set says when each task may be forgotten, and workers sweep.
+"""
+
+import json
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from dagster_taskiq.errors import NoRecordError
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.backend import KEEP_SECONDS, UNFINISHED_SECONDS, StateBackend
+from dagster_taskiq.transport.eviction import Eviction
+from dagster_taskiq.transport.redis.connection import RedisConnection, as_away
+from dagster_taskiq.wire.notifications import FROM_START, MAIL_LENGTH, Mail
+from dagster_taskiq.wire.records import Task, TaskState, Worker, end_mail
+
+_LUA = Path(__file__).with_name("lua") / "backend"
+
+#: How many tasks one script call handles; more would hold up the server's other clients.
+CHUNK = 500
+
+
+class RedisBackend(StateBackend):
+    """A hash for each task, one for all workers, a stream for each channel."""
+
+    def __init__(self, settings: Settings, connection: RedisConnection | None = None) -> None:
+        super().__init__(settings)
+        self.connection = connection or RedisConnection(
+            settings.backend_url, settings.options_of_backend, settings.connect_timeout
+        )
+        self.connection_errors = self.connection.errors
+
+    async def startup(self) -> None:
+        """Connect."""
+        await self.connection.open()
+
+    async def shutdown(self) -> None:
+        """Disconnect."""
+        await self.connection.close()
+
+    async def ping(self) -> None:
+        """Ask the server."""
+        await self.connection.ping()
+
+    async def eviction(self) -> Eviction | None:
+        """Ask the server."""
+        return await self.connection.eviction()
+
+    async def submitted(self, tasks: Sequence[Task]) -> None:
+        """Set the hashes that are missing."""
+        for first in range(0, len(tasks), CHUNK):
+            chunk = tasks[first : first + CHUNK]
+            keys = [self._forget_key, *(self._task_key(task.id) for task in chunk)]
+            args: list[Any] = [UNFINISHED_SECONDS]
+            for task in chunk:
+                args += [task.id, task.name, task.queue, task.run_id, task.step_key]
+            await self._script("submitted", keys, args)
+
+    async def start(self, task: Task, *, recorded: bool = False) -> TaskState | None:
+        """Run the start script; the client library asks again where the answer gets lost."""
+        args = [
+            task.id,
+            UNFINISHED_SECONDS,
+            task.worker,
+            task.name,
+            task.queue,
+            task.run_id,
+            task.step_key,
+            uuid.uuid4().hex,
+            "1" if recorded else "",
+        ]
+        state = await self._script("start", [self._task_key(task.id), self._forget_key], args)
+        if state == b"UNKNOWN":
+            raise NoRecordError.of(task.id)
+        return TaskState(state.decode()) if state else None
+
+    async def finish(self, task: Task, state: TaskState, error: str, result: bytes | None) -> bool:
+        """Run the finish script."""
+        keep = max(1, int(self.settings.result_ttl))
+        keys = [
+            self._task_key(task.id),
+            self._forget_key,
+            self._mail_key(task.loop_channel) if task.loop_channel else "",
+            self._result_key(task.id) if result is not None else "",
+        ]
+        mail = json.dumps(end_mail(task, state))
+        args = [
+            task.id,
+            task.worker,
+            state.value,
+            error,
+            keep,
+            mail,
+            KEEP_SECONDS,
+            MAIL_LENGTH,
+            result or b"",
+        ]
+        return bool(await self._script("finish", keys, args))
+
+    async def revoke(self, task_ids: Sequence[str], reason: str) -> dict[str, str]:
+        """Run the revoke script for each."""
+        keep = max(1, int(self.settings.result_ttl))
+        started = {}
+        for task_id in task_ids:
+            keys = [self._task_key(task_id), self._forget_key]
+            state, worker, run_id, step_key = await self._script(
+                "revoke", keys, [task_id, reason, keep]
+            )
+            if state == TaskState.STARTED.value.encode():
+                started[task_id] = worker.decode()
+            elif state == TaskState.WAITING.value.encode():
+                task = Task(task_id, run_id=run_id.decode(), step_key=step_key.decode())
+                if task.loop_channel:
+                    await self.post(task.loop_channel, end_mail(task, TaskState.REVOKED))
+        return started
+
+    async def tasks(self, task_ids: Sequence[str]) -> dict[str, Task]:
+        """Get the hashes."""
+        found = {}
+        for first in range(0, len(task_ids), CHUNK):
+            chunk = list(task_ids[first : first + CHUNK])
+            async with self.connection.client.pipeline(transaction=False) as pipeline:
+                for task_id in chunk:
+                    pipeline.hgetall(self._task_key(task_id))
+                for task_id, fields in zip(chunk, await pipeline.execute(), strict=True):
+                    if fields:
+                        found[task_id] = _task(task_id, fields)
+        return found
+
+    async def beat(self, worker: Worker) -> list[str]:
+        """Run the beat script."""
+        keys = [self._key("workers"), self._key("worker-bodies"), self._forget_key]
+        args: list[Any] = [worker.id, worker.dumps(), UNFINISHED_SECONDS, KEEP_SECONDS]
+        for each in worker.running:
+            keys.append(self._task_key(each.id))
+            args += [each.id, each.name, each.run_id, each.step_key]
+        return [task_id.decode() for task_id in await self._script("beat", keys, args)]
+
+    async def leave(self, worker_id: str) -> None:
+        """Remove the worker from both."""
+        async with self.connection.client.pipeline() as pipeline:
+            pipeline.zrem(self._key("workers"), worker_id)
+            pipeline.hdel(self._key("worker-bodies"), worker_id)
+            await pipeline.execute()
+
+    async def workers(self) -> list[Worker]:
+        """Read both, and the server's clock, which wrote the times."""
+        async with self.connection.client.pipeline() as pipeline:
+            pipeline.time()
+            pipeline.zrange(self._key("workers"), 0, -1, withscores=True)
+            pipeline.hgetall(self._key("worker-bodies"))
+            (seconds, micros), beats, bodies = await pipeline.execute()
+        now = seconds + micros / 1e6
+        found = [
+            Worker.loads(bodies[worker_id], max(0.0, now - beat_at))
+            for worker_id, beat_at in beats
+            if worker_id in bodies
+        ]
+        return sorted(found, key=lambda worker: (worker.name, worker.id))
+
+    async def post(self, channel: str, body: dict[str, Any]) -> None:
+        """Add to the stream of the channel."""
+        key = self._mail_key(channel)
+        async with self.connection.client.pipeline(transaction=False) as pipeline:
+            pipeline.xadd(key, {"body": json.dumps(body)}, maxlen=MAIL_LENGTH, approximate=True)
+            pipeline.expire(key, KEEP_SECONDS)
+            with as_away(self.connection.shown):
+                await pipeline.execute()
+
+    async def collect(self, channel: str, after: str, timeout: float) -> list[Mail]:
+        """Read the stream of the channel, blocking where nothing is new."""
+        cursor = after if after != FROM_START else "0-0"
+        streams = await self.connection.read_streams({self._mail_key(channel): cursor}, timeout)
+        found = []
+        for _, entries in streams:
+            for entry_id, fields in entries:
+                found.append(Mail(entry_id.decode(), json.loads(fields[b"body"])))
+        return found
+
+    async def close_channel(self, channel: str) -> None:
+        """Delete the stream."""
+        await self.connection.client.unlink(self._mail_key(channel))
+
+    async def load_result(self, task_id: str) -> bytes | None:
+        """Get the result."""
+        return cast("bytes | None", await self.connection.client.get(self._result_key(task_id)))
+
+    async def forget(self, task_ids: Sequence[str]) -> None:
+        """Run the forget script."""
+        for first in range(0, len(task_ids), CHUNK):
+            chunk = task_ids[first : first + CHUNK]
+            keys = [key for each in chunk for key in (self._task_key(each), self._result_key(each))]
+            await self._script("forget", [self._forget_key, *keys], list(chunk))
+
+    async def sweep(self) -> None:
+        """Run the sweep script until nothing is due."""
+        args = [self.settings.prefix, CHUNK]
+        while await self._script("sweep", [self._forget_key], args) == CHUNK:
+            pass
+
+    async def _script(self, name: str, keys: list[str], args: list[Any]) -> Any:
+        return await self.connection.script(_LUA / f"{name}.lua", keys, args)
+
+    def _task_key(self, task_id: str) -> str:
+        return self._key("task", task_id)
+
+    def _result_key(self, task_id: str) -> str:
+        return self._key("result", task_id)
+
+    @property
+    def _forget_key(self) -> str:
+        return self._key("forget-tasks-at")
+
+    def _mail_key(self, channel: str) -> str:
+        return self._key("mail", channel)
+
+    def _key(self, *parts: str) -> str:
+        return ":".join((self.settings.prefix, *parts))
+
+
+def _task(task_id: str, fields: dict[bytes, bytes]) -> Task:
+    text = {name.decode(): value.decode() for name, value in fields.items()}
+    return Task(
+        id=task_id,
+        name=text.get("name", ""),
+        queue=text.get("queue", ""),
+        run_id=text.get("run_id", ""),
+        step_key=text.get("step_key", ""),
+        state=TaskState(text["state"]),
+        worker=text.get("worker", ""),
+        submitted_at=float(text.get("submitted_at", 0)),
+        started_at=float(text.get("started_at", 0)),
+        finished_at=float(text.get("finished_at", 0)),
+        error=text.get("error", ""),
+        revoke_requested=text.get("revoke_requested") == "1",
+    )

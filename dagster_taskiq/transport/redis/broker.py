@@ -1,0 +1,136 @@
+"""The broker on Redis or Valkey: a stream for each queue and priority level.
+
+taskiq-redis's own stream broker reads one queue without priorities, takes a hundred messages at a
+time, and hands out again whatever is unacknowledged for ten minutes, running or not. So claiming
+is done here, by a script that takes exactly one message: of the highest level that has any, the
+oldest. A message is deleted when its task has started; memory does not grow with history. What is
+delayed waits in a sorted set of its queue, and whoever claims next moves what is due to its stream.
+"""
+
+import json
+import math
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.broker import Delivery, Outgoing, QueueBroker
+from dagster_taskiq.transport.eviction import Eviction
+from dagster_taskiq.transport.redis.connection import RedisConnection
+from dagster_taskiq.wire.queues import QueueDepth
+
+_LUA = Path(__file__).with_name("lua") / "broker"
+#: The scripts that add messages to streams, or ring bells, and the functions they do it with.
+_WHERE_MESSAGES_ARRIVE = ("put", "claim", "release")
+_ARRIVE = _LUA / "arrive.lua"
+
+
+class RedisBroker(QueueBroker):
+    """Streams, claimed one message at a time; a listener blocks on the bells of its queues."""
+
+    def __init__(self, settings: Settings, connection: RedisConnection | None = None) -> None:
+        super().__init__(settings)
+        self.connection: RedisConnection = connection or RedisConnection(
+            settings.broker, settings.broker_options, settings.connect_timeout
+        )
+        self.connection_errors = self.connection.errors
+        # The number of the claim that the server has not answered yet: the answer may get lost.
+        self._claims = 1
+        self._claimant = uuid.uuid4().hex
+
+    async def ping(self) -> None:
+        """Ask the server."""
+        await self.connection.ping()
+
+    async def eviction(self) -> Eviction | None:
+        """Ask the server."""
+        return await self.connection.eviction()
+
+    async def put_all(self, messages: Sequence[Outgoing]) -> None:
+        """Add to the streams, at once; as durable as the server's own settings make it."""
+        args: list[Any] = []
+        for each in messages:
+            milliseconds = math.ceil(each.delay * 1000)
+            args += [each.queue, each.priority, each.task_id, each.body, milliseconds]
+        await self._script("put", args)
+
+    async def claim(self) -> Delivery | None:
+        """Run the claim script; again, where its answer was lost, for the same message."""
+        claim = [self._claimant, str(self._claims)]
+        args = [self.consumer, self._stale, *claim, *self.open_lanes]
+        found = await self._script("claim", args)
+        self._claims += 1
+        if not found:
+            return None
+        queue, level, message_id, task_id, body, attempt = found
+        handle = json.dumps([queue.decode(), level.decode(), message_id.decode()])
+        return Delivery(handle, task_id.decode(), queue.decode(), bytes(body), int(attempt))
+
+    async def wait_for_work(self, timeout: float) -> None:
+        """Block until a bell rings here; each ring is for one listener, or a fleet of them would
+        all look for each message. One that rang since the last claim is heard at once.
+        """
+        await self.connection.pop([self._key("rings", queue) for queue in self.open_lanes], timeout)
+
+    async def acknowledge(self, delivery: Delivery) -> None:
+        """Delete the message."""
+        await self._delete([delivery])
+
+    async def release(self, delivery: Delivery) -> None:
+        """Make the claim look stale, so that the next one to look takes the message first."""
+        args = [self.consumer, *json.loads(delivery.handle)]
+        await self._script("release", args)
+
+    async def reject(self, delivery: Delivery, reason: str) -> None:
+        """Move the message to the stream of rejected ones, which keeps the last thousand."""
+        await self._delete([delivery], reason=reason)
+
+    async def discard(self, task_ids: Sequence[str]) -> int:
+        """Look up where the messages are, and delete those that nobody has claimed."""
+        if not task_ids:
+            return 0
+        places = await cast(Any, self.connection.client.hmget(self._key("places"), list(task_ids)))
+        found = []
+        for task_id, place in zip(task_ids, places, strict=True):
+            if place is not None:
+                queue, level, message_id = json.loads(place)
+                handle = json.dumps([queue, level, message_id])
+                found.append(Delivery(handle, task_id, queue, b"", 0))
+        return await self._delete(found, spare=str(self._stale)) if found else 0
+
+    async def depths(self) -> list[QueueDepth]:
+        """Count by script."""
+        found = await self._script("depths", [self._stale])
+        now = time.time()
+        rows = []
+        for queue, messages, claimed, oldest in found:
+            age = max(0.0, now - int(oldest) / 1000) if oldest else 0.0
+            rows.append(QueueDepth(queue.decode(), messages - claimed, claimed, age))
+        return sorted(rows, key=lambda row: row.queue)
+
+    async def rejected(self) -> int:
+        """Measure the stream of rejected ones."""
+        return int(await self.connection.client.xlen(self._key("rejected")))
+
+    @property
+    def _stale(self) -> int:
+        """Milliseconds after which a claim counts for nothing."""
+        return int(self.settings.lease * 1000)
+
+    async def _delete(
+        self, deliveries: Sequence[Delivery], reason: str = "", spare: str = ""
+    ) -> int:
+        args: list[Any] = [reason, spare]
+        for each in deliveries:
+            args += [*json.loads(each.handle), each.task_id]
+        return int(await self._script("delete", args))
+
+    async def _script(self, name: str, args: list[Any]) -> Any:
+        needs = _ARRIVE if name in _WHERE_MESSAGES_ARRIVE else None
+        path = _LUA / f"{name}.lua"
+        return await self.connection.script(path, [], [self.settings.prefix, *args], needs)
+
+    def _key(self, *parts: str) -> str:
+        return ":".join((self.settings.prefix, *parts))

@@ -1,0 +1,347 @@
+"""The connection to Redis or Valkey: URL, TLS options, pool, and the scripts that run there."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from redis.asyncio import Redis, Sentinel
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import MasterNotFoundError
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    AuthorizationError,
+    ClusterCrossSlotError,
+    ClusterDownError,
+    ConnectionError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+    TimeoutError,
+    TryAgainError,
+)
+
+from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.settings.urls import redact, scheme_of
+from dagster_taskiq.transport.background import look_at
+from dagster_taskiq.transport.eviction import Eviction
+from dagster_taskiq.transport.redis.sentinel_urls import read_sentinel_url
+
+#: How long one command may take; longer than any wait that a command asks the server for.
+SOCKET_TIMEOUT_SECONDS = 8.0
+#: The longest that a blocking read asks the server to wait.
+BLOCK_SECONDS = 5.0
+#: Idle connections are tried before use when they are older than this, in seconds.
+HEALTH_CHECK_SECONDS = 30
+
+#: How an answer begins that means "not now": the disk or the memory is full, a failover is under
+#: way (which also ends a read that blocks), a long script runs. redis-py has classes for some of
+#: them; from inside a script, older servers put the word somewhere in the text.
+NOT_NOW = re.compile(r"\b(OOM|READONLY|MISCONF|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|BUSY|UNBLOCKED)\b")
+
+#: What the server says to a client that it does not let in.
+REFUSALS = (AuthenticationError, AuthorizationError, NoPermissionError)
+
+#: What a node of a cluster answers about keys that it does not hold, or not all of them.
+NOT_HERE = (AskError, ClusterCrossSlotError)
+#: How a node says so of the keys of a script, for which redis-py has no class.
+NOT_HERE_TEXT = re.compile(r"\b(CROSSSLOT|MOVED|cluster node)\b")
+
+_UNREADABLE = (
+    "its host or port cannot be read. In a user name or password, special characters have to be "
+    "percent-encoded, such as %2F for a slash"
+)
+
+
+class RedisConnection:
+    """One server (or a sentinel's master), connected once however many share it."""
+
+    #: What a lost, frozen, full or restarting server raises; worth trying again.
+    errors: tuple[type[BaseException], ...] = (
+        ConnectionError,
+        TimeoutError,
+        OSError,
+        OutOfMemoryError,
+        ReadOnlyError,
+        ClusterDownError,
+        TryAgainError,
+    )
+
+    def __init__(self, url: str, options: Mapping[str, Any], timeout: float) -> None:
+        self.url = url
+        self.shown = redact(url)
+        self._options = {
+            "socket_timeout": SOCKET_TIMEOUT_SECONDS,
+            "socket_connect_timeout": min(timeout, SOCKET_TIMEOUT_SECONDS),
+            "health_check_interval": HEALTH_CHECK_SECONDS,
+            # Without it, a peer that vanished behind a firewall is noticed only by a timeout.
+            **({} if scheme_of(url) == "unix" else {"socket_keepalive": True}),
+            **options,
+        }
+        self._users = 0
+        self._client: Redis | None = None
+        self._scripts: dict[Path, Any] = {}
+
+    @property
+    def client(self) -> "Redis":
+        """The client; its commands may be called from any coroutine of the loop it was opened on.
+
+        Raises:
+            RuntimeError: the connection is not open.
+        """
+        if self._client is None:
+            raise RuntimeError(f"The connection to {self.shown} is not open.")
+        return self._client
+
+    async def open(self) -> None:
+        """Make the client; nothing is sent yet. May be called by each who shares it.
+
+        Raises:
+            ConfigError: the URL or an option is one that the client library does not know.
+        """
+        self._users += 1
+        if self._users > 1:
+            return
+        try:
+            self._client = self._make_client()
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"Cannot use the broker or backend {self.shown}: {error}.") from None
+
+    async def close(self) -> None:
+        """Close when the last of those who share it closes."""
+        if self._users == 0:
+            return
+        self._users -= 1
+        if self._users == 0 and self._client is not None:
+            await self._client.aclose()
+            self._client = None
+            self._scripts.clear()
+
+    async def ping(self) -> None:
+        """Return when the server answered, and may serve.
+
+        Raises:
+            ConfigError: it answered that it does not let us in, or does not know an option; or it
+                is a node of a cluster.
+            ConnectionError, TimeoutError, OSError: it did not answer.
+        """
+        try:
+            await cast(Any, self.client.ping())
+        except REFUSALS as error:
+            raise self._refused(error) from None
+        except ResponseError as error:
+            if any(word in str(error) for word in ("WRONGPASS", "NOAUTH", "invalid password")):
+                raise self._refused(error) from None
+            raise
+        except (TypeError, FileNotFoundError) as error:
+            if isinstance(error, FileNotFoundError) and self.url.startswith("unix"):
+                raise
+            raise ConfigError(
+                f"An option for {self.shown} is wrong: {error}. Options are passed to redis-py's "
+                "connection, see its documentation for their names."
+            ) from None
+        if (await self._info("cluster")).get("cluster_enabled"):
+            raise _is_cluster(self.shown)
+
+    async def eviction(self) -> Eviction | None:
+        """Return how the server deletes keys of ours when it is full; ``None`` if it does not.
+
+        A policy ``volatile-...`` deletes keys that have an expiry, and none does that matters.
+        """
+        memory = await self._info("memory")
+        policy, max_memory = str(memory.get("maxmemory_policy", "")), memory.get("maxmemory", 0)
+        if not policy.startswith("allkeys") or not max_memory:
+            return None
+        evicted = (await self._info("stats")).get("evicted_keys", 0)
+        return Eviction(self.shown, policy, int(max_memory), int(evicted))
+
+    async def _info(self, section: str) -> dict[str, Any]:
+        """Return what the server says of itself; nothing where it does not let us ask."""
+        try:
+            with as_away(self.shown):
+                return dict(await cast(Any, self.client.info(section)))
+        except ResponseError:  # a managed server, a proxy, or a user who may not
+            return {}
+
+    async def script(
+        self, path: Path, keys: list[str], args: list[Any], needs: Path | None = None
+    ) -> Any:
+        """Run a Lua script that stands in a file; the server keeps it after the first time.
+
+        Args:
+            path: the file.
+            keys: its ``KEYS``.
+            args: its ``ARGV``.
+            needs: another file, with functions that the script calls.
+        """
+        script = self._scripts.get(path)
+        if script is None:
+            files = [each for each in (needs, path) if each is not None]
+            text = "\n".join(each.read_text() for each in files)  # a few lines, read once
+            script = self._scripts[path] = self.client.register_script(text)
+        with as_away(self.shown):
+            return await _in_own_task(script(keys=keys, args=args))
+
+    async def read_streams(
+        self, after: Mapping[str, str | bytes], seconds: float
+    ) -> list[tuple[bytes, list[Any]]]:
+        """Return name and entries of each stream that has any after an id; wait for the first.
+
+        Args:
+            after: that id for each stream, by name.
+            seconds: how long to wait; not at all for 0, and never longer than ``BLOCK_SECONDS``.
+        """
+        block = int(min(seconds, BLOCK_SECONDS) * 1000)
+        with as_away(self.shown):
+            read = self.client.xread(cast(Any, after), block=block if block > 0 else None)
+            reply = await _in_own_task(cast(Any, read))
+        return stream_pairs(reply)
+
+    async def pop(self, lists: Sequence[str], seconds: float) -> None:
+        """Take the first entry of the first of some lists that has any; wait for one.
+
+        Args:
+            lists: their names.
+            seconds: how long to wait, but never longer than ``BLOCK_SECONDS``.
+        """
+        with as_away(self.shown):
+            popped = self.client.blpop(list(lists), timeout=min(seconds, BLOCK_SECONDS))
+            await _in_own_task(cast(Any, popped))
+
+    def _refused(self, error: BaseException) -> ConfigError:
+        return ConfigError(
+            f"{self.shown} does not let us in: {error}. Check the user and password in its URL."
+        )
+
+    def _make_client(self) -> "Redis":
+        # One quick second try inside the client where a connection has gone; longer outages are for
+        # those who know whether to wait (a worker does) or to say so (a submit does). What has
+        # timed out is not tried again: connecting and commanding each would, and a server that is
+        # frozen was told of after four times the timeout, which is longer than a lease.
+        retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), 1, (ConnectionError,))
+        if "+sentinel" not in scheme_of(self.url):
+            self._check_url()
+            return Redis.from_url(self.url, retry=retry, **self._options)
+        return self._sentinel_master(retry)
+
+    def _check_url(self) -> None:
+        """Refuse what cannot be read without quoting it: it may be a part of a password."""
+        try:
+            parts = urlsplit(self.url)
+            _ = parts.port
+            readable = parts.scheme == "unix" or "@" not in parts.path
+        except ValueError:
+            readable = False
+        if not readable:
+            raise ValueError(_UNREADABLE)
+
+    def _sentinel_master(self, retry: Retry) -> "Redis":
+        url = read_sentinel_url(self.url)
+        sentinel = _Sentinels(  # type: ignore[no-untyped-call] # redis-py leaves it so
+            url.sentinels,
+            sentinel_kwargs={
+                "socket_timeout": self._options["socket_connect_timeout"],
+                # The client library's own would take seconds to say that one is not there.
+                "retry": retry,
+                **url.sentinel_options,
+            },
+            **{**self._options, "retry": retry, **url.options},
+        )
+        return cast("Redis", sentinel.master_for(url.master))
+
+
+class _Sentinels(Sentinel):
+    """The client library's sentinels, with errors that name them and say what is wrong."""
+
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        """Ask one after the other where the master is (the client library's own hook).
+
+        Raises:
+            MasterNotFoundError: none of them answers and knows the master.
+            ConfigError: one of them is no sentinel.
+        """
+        try:
+            host, port = await super().discover_master(service_name)
+        except MasterNotFoundError as error:
+            # The library shows each client with all its connection's options.
+            text = str(error)
+            for each in self.sentinels:
+                text = text.replace(str(each), _address_of(each))
+            raise MasterNotFoundError(text) from None
+        except (*REFUSALS, ConnectionError):
+            raise
+        except ResponseError as error:
+            asked = ", ".join(map(_address_of, self.sentinels))
+            raise ConfigError(
+                f"A sentinel URL names servers that are no sentinels ({asked}): "
+                f"{str(error).partition(',')[0]}."
+            ) from None
+        return host, port
+
+
+def _address_of(sentinel: "Redis") -> str:
+    options = sentinel.connection_pool.connection_kwargs
+    host = str(options["host"])
+    return f"{f'[{host}]' if ':' in host else host}:{options['port']}"
+
+
+def _is_cluster(shown: str) -> ConfigError:
+    return ConfigError(
+        f"{shown} is a Redis Cluster, which cannot be used: it spreads over its nodes what has to "
+        "change together. Use a Redis or Valkey without cluster mode (where it has to survive its "
+        "machine, with replicas and sentinels, redis+sentinel://), or another broker."
+    )
+
+
+@contextmanager
+def as_away(shown: str) -> Iterator[None]:
+    """Raise what a server answers that cannot serve now as one of a connection's ``errors``.
+
+    Args:
+        shown: the server's URL, without its password.
+
+    Raises:
+        ConfigError: the server is a node of a cluster, and can never serve.
+    """
+    try:
+        yield
+    except RedisConnection.errors:
+        raise
+    except ResponseError as error:
+        if NOT_NOW.search(str(error)):
+            raise ConnectionError(str(error)) from error
+        if isinstance(error, NOT_HERE) or NOT_HERE_TEXT.search(str(error)):
+            raise _is_cluster(shown) from None
+        raise
+
+
+def stream_pairs(reply: Any) -> list[tuple[bytes, list[Any]]]:
+    """Return name and entries of each stream in the reply to ``XREAD``.
+
+    The reply is a list of pairs in RESP2; in RESP3 it is a map, and redis-py wraps the entries of
+    each stream in one more list.
+    """
+    if isinstance(reply, dict):
+        return [(name, entries[0]) for name, entries in reply.items()]
+    return [(name, entries) for name, entries in reply or ()]
+
+
+async def _in_own_task(command: Awaitable[Any]) -> Any:
+    """Await a command so that a cancellation is felt by whoever waits for it.
+
+    redis-py now and then swallows one that arrives while it reads a reply. Then a listener that
+    was told to stop would go on for ever, and with it the worker that waits for its end.
+    """
+    task = asyncio.ensure_future(command)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.cancel()
+        task.add_done_callback(look_at)
+        raise

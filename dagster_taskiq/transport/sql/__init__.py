@@ -1,0 +1,1 @@
+"""Broker and backend in an SQL database."""

@@ -1,0 +1,1 @@
+"""The words: what goes over the wire, and what it is called there."""

@@ -1,0 +1,55 @@
+"""What a client is asked to send."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from taskiq import TaskiqMessage
+
+from dagster_taskiq.wire.labels import (
+    DELAY_LABEL,
+    EXPIRES_AT_LABEL,
+    PRIORITY_LABEL,
+    QUEUE_LABEL,
+    RUN_LABEL,
+    STEP_LABEL,
+)
+
+
+@dataclass(frozen=True)
+class Order:
+    """A task to be sent."""
+
+    id: str
+    name: str
+    kwargs: Mapping[str, Any]
+    queue: str
+    priority: int = 0
+    run_id: str = ""
+    step_key: str = ""
+    #: How long the broker keeps it before anybody may have it, in seconds.
+    delay: float = 0.0
+    #: When it is not worth starting any more, in seconds since the epoch; 0 for never.
+    expires_at: float = 0.0
+    labels: Mapping[str, Any] = field(default_factory=dict)
+    #: Positional arguments, before those by name.
+    args: Sequence[Any] = ()
+
+    def message(self) -> TaskiqMessage:
+        """Return it as taskiq's message."""
+        labels = {
+            **self.labels,
+            QUEUE_LABEL: self.queue,
+            PRIORITY_LABEL: self.priority,
+            RUN_LABEL: self.run_id,
+            STEP_LABEL: self.step_key,
+            DELAY_LABEL: self.delay or "",
+            EXPIRES_AT_LABEL: self.expires_at or "",
+        }
+        return TaskiqMessage(
+            task_id=self.id,
+            task_name=self.name,
+            labels={name: value for name, value in labels.items() if value != ""},
+            args=list(self.args),
+            kwargs=dict(self.kwargs),
+        )

@@ -1,0 +1,183 @@
+"""What runs inside a child process of a worker: one task after the other, on its main thread.
+
+A child imports Dagster and the user's code once and keeps them, with the instance and its
+connections, for the tasks that follow. After each task it ends what the task has started and left
+behind. That it ends itself with its worker and the worker's lease is seen to from outside, by the
+fork server and the kernel: nothing here is needed for it. When its parent wants no more of it, it
+ends with its exit hooks (:mod:`dagster_taskiq.worker.fork_server.process_exit`).
+"""
+
+import importlib
+import os
+import resource
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from taskiq import AsyncBroker, TaskiqMessage, TaskiqResult
+
+from dagster_taskiq.dagster_internals import (
+    compute_logs,
+    interrupt_handlers,
+    op_retries,
+    run_config_cache,
+)
+from dagster_taskiq.dagster_internals.sqlite_engines import kept_connections
+from dagster_taskiq.errors import (
+    CodeLoadError,
+    ConfigError,
+    DagsterTaskiqError,
+    TaskFailedError,
+)
+from dagster_taskiq.execution import tasks
+from dagster_taskiq.execution.allowed_code import AllowedCode, allow_only
+from dagster_taskiq.execution.perform import describe_failure, perform
+from dagster_taskiq.execution.task_context import Surroundings, surrounded_by, surroundings
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.settings.worker_fleet import set_worker_settings
+from dagster_taskiq.transport import current
+from dagster_taskiq.transport.backend import as_json
+from dagster_taskiq.worker import frames, process_trees
+from dagster_taskiq.worker.child.process_state import ProcessState, streams
+from dagster_taskiq.worker.child.stop_reasons import StopReasons
+from dagster_taskiq.worker.stop_requests import StopRequests
+
+#: Errors of a task after which its child is not used again: it was interrupted at a moment that is
+#: not known, or has modules in it that are half loaded, which would be met instead of mended ones.
+ENDS_CHILD = (KeyboardInterrupt, SystemExit, CodeLoadError)
+
+
+def main(channel: socket.socket, stop_requests: socket.socket) -> None:
+    """Serve the parent at the other end of ``channel`` until it closes it.
+
+    Args:
+        channel: carries frames both ways; the first is the set-up.
+        stop_requests: tells signals of the parent from those of others; see
+            :mod:`dagster_taskiq.worker.stop_requests`.
+    """
+    # Dagster stops its work at SIGTERM by what is done about this signal, which the fork server
+    # ignores.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    interrupt_handlers.install(StopRequests(stop_requests).only_requested)
+    # What the user's code forks must not keep these open: the parent reads this process's death
+    # from the end of the channel.
+    os.register_at_fork(after_in_child=channel.close)
+    os.register_at_fork(after_in_child=stop_requests.close)
+    try:
+        with kept_connections():
+            _serve(channel)
+    except KeyboardInterrupt:
+        pass  # a request to stop that arrived between two tasks: the parent replaces this child
+    finally:
+        streams.flush()
+
+
+def _serve(channel: socket.socket) -> None:
+    setup = frames.receive(channel)
+    if setup is None:
+        return
+    # The fork server has those with which it was started itself.
+    sys.path[:], sys.argv[:] = setup["path"], setup["argv"]
+    worker_name = setup["worker_name"]
+    broker = current.use(Settings.from_dict(setup["settings"]))
+    set_worker_settings(broker.settings)
+    if setup["allow"]:
+        allow_only(AllowedCode.of(setup["allow"], setup["include"]))
+    problem = ""
+    try:
+        if setup["app"]:
+            broker = current.load(setup["app"])
+    except ConfigError as wrong_app:
+        problem = str(wrong_app)
+    tasks.register_tasks(broker)
+    problem = problem or _import_modules(setup["include"])
+    channel.sendall(frames.pack({"ready": True, "problem": problem}))
+
+    def wake() -> None:
+        channel.sendall(frames.pack({"wake": True}))
+
+    def mirror(path: str, stream: int) -> None:
+        channel.sendall(frames.pack({"mirror": path, "stream": stream}))
+
+    def orchestrating() -> None:
+        channel.sendall(frames.pack({"orchestrating": True}))
+
+    compute_logs.install(mirror)
+    run_config_cache.install()
+    op_retries.install(_why_not_retried)
+    process = ProcessState()
+    here = Surroundings(
+        worker_name, wake, orchestrating, StopReasons(channel).read, process.loading
+    )
+
+    while (frame := frames.receive(channel)) is not None:
+        if "run" not in frame:  # the last task was to be stopped, and had ended by itself
+            continue
+        message = TaskiqMessage.model_validate(frame["run"])
+        result = process.run(_perform_in, here, broker, message)
+        # Libraries that use processes again, for the next task, would look in vain for those that
+        # have been ended; so that child is not used again either.
+        left = [*_end_what_was_started(), *process.restore()]
+        error = result.error
+        if error is not None and not isinstance(error, DagsterTaskiqError) and not frame["typed"]:
+            # The loop of a run wants to read what went wrong, not to catch it.
+            result.error = TaskFailedError(describe_failure(error))
+        last = bool(left) or isinstance(error, ENDS_CHILD)
+        done = {"done": _text(result), "rss": _resident_bytes(), "last": last, "left": left}
+        channel.sendall(frames.pack(done))
+        if last:
+            return
+
+
+def _why_not_retried(in_this_process: bool) -> str:
+    request = surroundings().stop_request()
+    if request is None or not (in_this_process or request.is_cancellation):
+        return ""
+    return request.reason
+
+
+def _perform_in(
+    here: Surroundings, broker: AsyncBroker, message: TaskiqMessage
+) -> TaskiqResult[Any]:
+    with surrounded_by(here):
+        return perform(broker, message)
+
+
+def _text(result: TaskiqResult[Any]) -> str:
+    return as_json(result)[1].decode()
+
+
+def _import_modules(names: list[str]) -> str:
+    """Import what the operator listed; return what went wrong, for every task to say."""
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            return f"Cannot import {name}, which --include names: {describe_failure(error)}"
+    return ""
+
+
+def _end_what_was_started() -> list[str]:
+    """End the processes that a task has left behind; return what there was, in words."""
+    if not process_trees.has_children():
+        return []
+    ended = process_trees.end_children(spared=_resource_tracker())
+    return [f"processes that it had started, now ended: {ended}"] if ended else []
+
+
+def _resource_tracker() -> tuple[int, ...]:
+    """Return the helper of multiprocessing, if there is one; Python ends it with this process."""
+    module = sys.modules.get("multiprocessing.resource_tracker")
+    pid = getattr(getattr(module, "_resource_tracker", None), "_pid", None)
+    return () if pid is None else (pid,)
+
+
+def _resident_bytes() -> int:
+    """Return the memory this process holds now; its peak where the system tells no more."""
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        return int(statm.read_text().split()[1]) * resource.getpagesize()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

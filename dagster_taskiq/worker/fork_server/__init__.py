@@ -1,0 +1,1 @@
+"""The process from which the children of a worker are forked."""

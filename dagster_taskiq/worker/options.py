@@ -1,0 +1,96 @@
+"""What a worker is started with."""
+
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dagster_taskiq.errors import (
+    ConfigError,
+)
+from dagster_taskiq.settings.env import read_variable
+from dagster_taskiq.wire.labels import (
+    KILL_GRACE_SECONDS,
+)
+from dagster_taskiq.worker.cores import usable_cores
+
+#: Slots of a worker that was not told how many.
+CONCURRENCY_ENV = "DAGSTER_TASKIQ_CONCURRENCY"
+
+
+def default_concurrency() -> tuple[int, str]:
+    """Return how many slots a worker has that was not told, and where the number comes from.
+
+    That is ``$DAGSTER_TASKIQ_CONCURRENCY``, or the cores that this process may use.
+
+    Raises:
+        ConfigError: the variable is not a positive integer.
+    """
+    text = read_variable(CONCURRENCY_ENV)
+    if text is None:
+        return usable_cores()
+    if not text.isdigit() or int(text) < 1:
+        raise ConfigError(f"{CONCURRENCY_ENV} must be a positive integer, but it is {text!r}.")
+    return int(text), CONCURRENCY_ENV
+
+
+def default_name() -> str:
+    """Return a worker's name where none was given: the host, and the process on it."""
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+#: How many runs a worker holds at once where nobody said, unless it has more slots than that.
+DEFAULT_MAX_RUNS = 10
+
+
+@dataclass(frozen=True)
+class PoolOptions:
+    """How children are kept."""
+
+    #: How many tasks run at once.
+    concurrency: int
+    #: How many runs are held at once, whether they work or wait for their own steps.
+    max_runs: int
+    #: Modules each child imports when it starts.
+    include: tuple[str, ...] = ()
+    #: The modules, files and directories from which children load jobs; empty for whatever a
+    #: message names.
+    allow: tuple[str, ...] = ()
+    #: The project's own app, ``module`` or ``module:name``, whose broker has its tasks.
+    app: str | None = None
+    #: A child is replaced after this many tasks; never when ``None``.
+    max_tasks_per_child: int | None = None
+    #: A child that holds more than this many bytes after a task is replaced.
+    max_memory_per_child: int | None = None
+    #: Seconds between SIGTERM and SIGKILL for a task that is stopped.
+    kill_grace: float = KILL_GRACE_SECONDS
+    #: Seconds after which a task is killed, unless its own label says otherwise; ``None``: never.
+    time_limit: float | None = None
+    #: Seconds after which a task is stopped as one that is cancelled, unless its own label says
+    #: otherwise; ``None``: never.
+    soft_time_limit: float | None = None
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """What one worker is; the settings it shares with the senders are elsewhere."""
+
+    #: Shown in lists, logs and events.
+    name: str
+    #: The queues it serves.
+    queues: tuple[str, ...]
+    pool: PoolOptions
+    #: Where the number of its slots comes from, for its log.
+    slots_source: str
+    #: Seconds to finish what runs after the first signal, before it is stopped; ``None``: no limit.
+    drain_timeout: float | None = None
+
+
+def default_max_runs(concurrency: int) -> int:
+    """Return how many runs a worker with so many slots holds, where nobody said."""
+    return max(DEFAULT_MAX_RUNS, concurrency)
+
+
+def included(modules: Sequence[str]) -> tuple[str, ...]:
+    """Return module names without repetition, in order."""
+    return tuple(dict.fromkeys(name for name in modules if name))
