@@ -20,7 +20,7 @@ from taskiq import Context, TaskiqDepends
 
 from compat_tests.worker.dirt import DIRT
 from dagster_taskiq.app import broker
-from dagster_taskiq.execution.task_context import surroundings
+from dagster_taskiq.execution.task_context import current_context
 
 #: What tasks keep between each other, since a child is used again.
 kept: list[bytearray] = []
@@ -111,7 +111,7 @@ def process_id() -> int:
 @broker.task
 def orchestrate(started: str, go: str) -> None:
     """Say that it only waits for its own steps, as the loop of a run does; then wait for a file."""
-    surroundings().orchestrating()
+    current_context().orchestrating()
     hold.original_func(started, go)
 
 
@@ -136,7 +136,7 @@ def start_a_process(started: str, go: str) -> None:
 
 
 @broker.task
-def leave_behind(started: str, go: str, deaf: bool = False) -> int:
+def reset_after_fork(started: str, go: str, deaf: bool = False) -> int:
     """Start processes that leave the group of this one, say their ids, and wait for a file."""
     in_a_session = subprocess.Popen(["sleep", "600"], start_new_session=True)
     say(started, in_a_session.pid)

@@ -25,11 +25,11 @@ from dagster_celery._translate.setting_rows import SETTINGS
 from dagster_taskiq import app
 from dagster_taskiq.client import Client, client_for
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.execution.task_context import current_message, surroundings
+from dagster_taskiq.execution.task_context import current_context, current_message
 from dagster_taskiq.settings.env import resolve_env
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.wire.labels import PRIORITY_LABEL, QUEUE_LABEL, RUN_LABEL
-from dagster_taskiq.wire.task_request import Order
+from dagster_taskiq.wire.task_request import TaskRequest
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -82,7 +82,7 @@ OPTIONS = frozenset(
 
 
 #: The step for which a task is being sent by the loop of a run: its id, and what belongs to it.
-SENT_FOR: ContextVar[Order] = ContextVar("dagster_celery_sent_for")
+SENT_FOR: ContextVar[TaskRequest] = ContextVar("dagster_celery_sent_for")
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ class Task:
             id=message.task_id,
             args=message.args,
             kwargs=message.kwargs,
-            hostname=surroundings().worker,
+            hostname=current_context().worker,
             called_directly=False,
             delivery_info={"routing_key": queue, "priority": priority, "redelivered": False},
             run_id=str(labels.get(RUN_LABEL, "")),
@@ -291,7 +291,7 @@ class Task:
             Its result to come; in eager mode the result it has had.
 
         Raises:
-            BrokerUnreachableError: the broker does not answer; nothing was sent.
+            ServerUnavailableError: the broker does not answer; nothing was sent.
             ConfigError: an option that is not there, or that this project cannot keep.
         """
         merged = {**self.options, **_checked(options)}
@@ -420,7 +420,7 @@ class CeleryApp:
         """The open door to broker and backend.
 
         Raises:
-            BrokerUnreachableError: one of them does not answer.
+            ServerUnavailableError: one of them does not answer.
         """
         client = client_for(self.configuration.settings.resolved())
         if client.in_process is not None:
@@ -493,7 +493,7 @@ class CeleryApp:
         """Send a task with options that have been checked; see :meth:`Task.apply_async`."""
         limits = ("time_limit", "soft_time_limit")
         priority = options.get("priority")
-        order = Order(
+        order = TaskRequest(
             id=str(options.get("task_id") or uuid.uuid4()),
             name=name,
             args=list(args),

@@ -26,9 +26,9 @@ from dagster_taskiq.runs.event_tail import ends_step
 from dagster_taskiq.runs.run_loop import TICK_SECONDS, RunLoop
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.eviction import Eviction
-from dagster_taskiq.wire.notifications import Mail
-from dagster_taskiq.wire.records import Task, TaskState, Worker, end_mail
-from dagster_taskiq.wire.task_request import Order
+from dagster_taskiq.wire.notifications import Notification
+from dagster_taskiq.wire.records import Task, TaskState, Worker, end_notification
+from dagster_taskiq.wire.task_request import TaskRequest
 
 #: What executors of this kind mark the waiting of a step with, in Dagster's events.
 DELEGATE_MARKER = "celery_queue_wait"
@@ -101,7 +101,7 @@ class _SubmittingClient:
     """A client whose tasks are sent by a function; all else is the client's own."""
 
     client: Client
-    send: Callable[[Order], Any]
+    send: Callable[[TaskRequest], Any]
     #: The results, by task id, of what was sent elsewhere than to the client's broker.
     elsewhere: dict[str, Any] = field(default_factory=dict)
     #: Those that have ended, and how.
@@ -111,7 +111,7 @@ class _SubmittingClient:
     #: What is sent runs on workers, or has run when it is sent.
     in_process: None = None
 
-    def submit(self, *orders: Order) -> list[str]:
+    def submit(self, *orders: TaskRequest) -> list[str]:
         """Have tasks sent, one after the other, each under the id its order has.
 
         Where one of them fails, those before it are not sent again with it.
@@ -148,9 +148,9 @@ class _SubmittingClient:
         if here:
             self.client.revoke(here, reason)
 
-    def lose(self, task: Task, error: str) -> bool:
+    def mark_lost(self, task: Task, error: str) -> bool:
         """Record that a task's worker is lost; none is of what runs elsewhere."""
-        return self.client.lose(task, error)
+        return self.client.mark_lost(task, error)
 
     def is_empty(self, queue: str) -> bool:
         """Return whether nothing of a queue of the client's waits."""
@@ -166,13 +166,13 @@ class _SubmittingClient:
 
     def wait(
         self, channel: str, after: str, timeout: float, interrupted: Callable[[], bool]
-    ) -> list[Mail]:
+    ) -> list[Notification]:
         """Wait for mail, or for a result from elsewhere."""
         deadline = time.monotonic() + timeout
         while going := [each for each in self.elsewhere if each not in self.ended]:
             found = [task for each in going if (task := self._look(each)).state.is_final]
             if found:
-                return [Mail(after, end_mail(task, task.state)) for task in found]
+                return [Notification(after, end_notification(task, task.state)) for task in found]
             left = deadline - time.monotonic()
             if left <= 0 or interrupted():
                 return []
@@ -181,7 +181,7 @@ class _SubmittingClient:
                 return mails
         return self.client.wait(channel, after, deadline - time.monotonic(), interrupted)
 
-    def _send(self, order: Order) -> None:
+    def _send(self, order: TaskRequest) -> None:
         token = SENT_FOR.set(order)
         try:
             result = self.send(order)
@@ -216,7 +216,7 @@ def _submitting(
     step_execution_fn: StepExecutionFn,
     settings: Settings,
 ) -> _SubmittingClient:
-    def send(order: Order) -> Any:
+    def send(order: TaskRequest) -> Any:
         packed = order.kwargs["execute_step_args_packed"]
         state = unpack_value(packed, as_type=ExecuteStepArgs).known_state
         step = plan.get_step_by_key(order.step_key)

@@ -20,7 +20,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from taskiq import TaskiqMessage, TaskiqResult
 from taskiq.exceptions import ResultGetError
 
-from dagster_taskiq.errors import BrokerUnreachableError
+from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.settings.urls import redact, scheme_of
 from dagster_taskiq.transport import registry
@@ -33,10 +33,10 @@ from dagster_taskiq.wire.labels import (
     WORKER_LABEL,
     has_expired,
 )
-from dagster_taskiq.wire.notifications import Mail, worker_channel
+from dagster_taskiq.wire.notifications import Notification, worker_channel
 from dagster_taskiq.wire.queues import QueueDepth
 from dagster_taskiq.wire.records import Task, TaskState, Worker
-from dagster_taskiq.wire.task_request import Order
+from dagster_taskiq.wire.task_request import TaskRequest
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ _ADVICE = dict.fromkeys(
 class Client:
     """One broker and backend, open, for callers on any thread. Make it with :func:`client_for`.
 
-    Every method raises ``BrokerUnreachableError`` where the server does not answer.
+    Every method raises ``ServerUnavailableError`` where the server does not answer.
     """
 
     def __init__(self, settings: Settings, portal: BlockingPortal) -> None:
@@ -85,7 +85,7 @@ class Client:
         """Connect, and see that broker and backend answer within ``connect_timeout``.
 
         Raises:
-            BrokerUnreachableError: one of them does not.
+            ServerUnavailableError: one of them does not.
             ConfigError: one of them refuses us, or an option is wrong.
         """
         self._call(self.broker.startup)
@@ -99,7 +99,7 @@ class Client:
         """Disconnect."""
         self._call(self.broker.shutdown)
 
-    def submit(self, *orders: Order) -> list[str]:
+    def submit(self, *orders: TaskRequest) -> list[str]:
         """Send tasks, in this order; when this returned, the broker has them.
 
         Where it raises, it may have some of them: to send all of them again is safe, since a task
@@ -204,9 +204,9 @@ class Client:
         """Delete what the backend knows of those of these tasks that have ended."""
         self._call(lambda: self.backend.forget(task_ids))
 
-    def lose(self, task: Task, error: str) -> bool:
+    def mark_lost(self, task: Task, error: str) -> bool:
         """Record that a task's worker is lost; ``False`` when the task has ended meanwhile."""
-        return self._call(lambda: self.backend.lose(task, error))
+        return self._call(lambda: self.backend.mark_lost(task, error))
 
     def workers(self) -> list[Worker]:
         """Return the workers that are known, the lost ones too."""
@@ -216,7 +216,7 @@ class Client:
         """Return one worker, lost or not; ``None`` where it is not known."""
         return next((each for each in self.workers() if each.id == worker_id), None)
 
-    def still_silent(self, worker: Worker) -> Worker | None:
+    def confirm_lost(self, worker: Worker) -> Worker | None:
         """Look at a worker that seems lost until it beats, or until it would have.
 
         One look proves nothing: the server may have come back this moment with what it knew before
@@ -259,7 +259,7 @@ class Client:
 
     def wait(
         self, channel: str, after: str, timeout: float, interrupted: Callable[[], bool]
-    ) -> list[Mail]:
+    ) -> list[Notification]:
         """Return the mail of a channel after a cursor; wait for it, up to ``timeout`` seconds.
 
         Args:
@@ -344,13 +344,13 @@ class Client:
             self.close()
             raise self._unreachable(url, error) from None
 
-    def _unreachable(self, url: str, error: BaseException) -> BrokerUnreachableError:
+    def _unreachable(self, url: str, error: BaseException) -> ServerUnavailableError:
         problem = str(error).rstrip(".")
         if not problem and isinstance(error, asyncio.TimeoutError):
             problem = f"no word from it within {self.settings.connect_timeout:g} s"
         problem = problem or type(error).__name__
         advice = _ADVICE.get(scheme_of(url).partition("+")[0], _ADVICE_FOR_SERVERS)
-        return BrokerUnreachableError(f"{redact(url)} does not answer: {problem}. {advice}")
+        return ServerUnavailableError(f"{redact(url)} does not answer: {problem}. {advice}")
 
 
 @dataclass
@@ -371,7 +371,7 @@ def client_for(settings: Settings) -> Client:
     """Return the open client for ``settings``; the same one for equal settings.
 
     Raises:
-        BrokerUnreachableError: broker or backend does not answer within ``connect_timeout``.
+        ServerUnavailableError: broker or backend does not answer within ``connect_timeout``.
         ConfigError: the settings cannot work.
     """
     global _process  # noqa: PLW0603 - replaced in a forked process, whose threads are gone

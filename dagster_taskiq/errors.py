@@ -15,7 +15,7 @@ class MissingExtraError(ConfigError):
     """The URL is right, but the package that serves it is not installed. Run the pip line."""
 
 
-class BrokerUnreachableError(DagsterTaskiqError):
+class ServerUnavailableError(DagsterTaskiqError):
     """The broker or backend does not answer. Start it, or mend the URL or the password."""
 
 

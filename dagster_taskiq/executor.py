@@ -81,7 +81,7 @@ class TaskiqExecutor(Executor):
         """Run the plan's steps on workers, and yield the run's events as they are logged.
 
         Raises:
-            BrokerUnreachableError: broker or backend does not answer.
+            ServerUnavailableError: broker or backend does not answer.
             ConfigError: the settings or a priority tag cannot work.
             DagsterSubprocessError: a step failed, and the caller wants errors raised.
         """

@@ -88,7 +88,7 @@ class TaskiqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         """Send a run to the queue its tags name.
 
         Raises:
-            BrokerUnreachableError: broker or backend does not answer; nothing was sent.
+            ServerUnavailableError: broker or backend does not answer; nothing was sent.
             ConfigError: the settings or the run's priority tag cannot work.
             DagsterLaunchFailedError: the run does not say where its code is.
         """

@@ -27,7 +27,7 @@ from dagster_taskiq.transport.registry import make_backend
 from dagster_taskiq.wire.labels import RUN_LABEL, STEP_LABEL, WORKER_LABEL
 from dagster_taskiq.wire.notifications import FROM_START, run_channel, worker_channel
 from dagster_taskiq.wire.records import Running, Task, TaskState, Worker
-from dagster_taskiq.wire.task_request import Order
+from dagster_taskiq.wire.task_request import TaskRequest
 
 pytestmark = pytest.mark.anyio
 
@@ -261,7 +261,7 @@ async def test_when_a_worker_ends_a_task_as_it_is_given_up_one_of_them_wins(
         task = await started(backend, replace(TASK, id=f"t{number}", run_id=f"r{number}"))
         finished, lost = await asyncio.gather(
             backend.finish(task, TaskState.SUCCESS, "", json_of("value")),
-            other.lose(task, "silent for too long"),
+            other.mark_lost(task, "silent for too long"),
         )
         assert finished != lost
         expected = TaskState.SUCCESS if finished else TaskState.LOST
@@ -345,8 +345,8 @@ async def test_workers_are_listed_by_name_until_they_leave(backend: StateBackend
     for name in ("w2", "w3", "w1"):
         await backend.beat(worker(name))
     assert [each.id for each in await backend.workers()] == ["w1", "w2", "w3"]
-    await backend.leave("w2")
-    await backend.leave("never there")
+    await backend.deregister("w2")
+    await backend.deregister("never there")
     assert [each.id for each in await backend.workers()] == ["w1", "w3"]
 
 
@@ -384,7 +384,7 @@ async def test_a_beat_says_which_tasks_must_stop(backend: StateBackend) -> None:
     for name in names:
         await started(backend, replace(TASK, id=name, worker="w2" if name == "taken" else "w1"))
     await backend.revoke(["revoked"], "enough")
-    await backend.lose(replace(TASK, id="lost"), "silent")
+    await backend.mark_lost(replace(TASK, id="lost"), "silent")
     assert sorted(await backend.beat(worker("w1", *names))) == ["lost", "revoked", "taken"]
     assert await backend.beat(worker("w1", "fine")) == []
 
@@ -569,7 +569,7 @@ async def test_a_result_of_someone_who_is_not_the_owner_is_dropped_with_a_word(
     backend: StateBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
     await started(backend)
-    await backend.lose(TASK, "silent")
+    await backend.mark_lost(TASK, "silent")
     with caplog.at_level(logging.WARNING, "dagster_taskiq.backend"):
         await backend.set_result("t", result_of("late"))
     assert "Dropped the result of task t: it is no longer this worker's." in caplog.text
@@ -636,7 +636,7 @@ async def test_what_has_ended_is_forgotten_with_its_result_and_the_rest_stays(
     await store(backend, result_of(error=LookupError("x")), "failed")
     await backend.revoke(["revoked"], "enough")
     lost = await started(backend, replace(TASK, id="lost"))
-    await backend.lose(lost, "its worker is gone")
+    await backend.mark_lost(lost, "its worker is gone")
     await store(backend, result_of("kept"), "kept")
     await started(backend, replace(TASK, id="running"))
     await backend.submitted([replace(TASK, id="waiting")])
@@ -679,7 +679,7 @@ def test_a_caller_that_is_not_async_reads_and_forgets_the_result_of_a_task(
 ) -> None:
     client = client_for(settings)
     for task_id in ("t", "failing", "unwanted"):
-        client.submit(Order(task_id, "some_task", {}, "q"))
+        client.submit(TaskRequest(task_id, "some_task", {}, "q"))
     assert client.result("t") is None
     assert client.result("unknown") is None
 

@@ -29,7 +29,7 @@ from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.broker import MAX_DELIVERIES, Delivery, QueueBroker
 from dagster_taskiq.transport.registry import make_broker
 from dagster_taskiq.wire.labels import UNITS
-from dagster_taskiq.wire.queues import runs_lane
+from dagster_taskiq.wire.queues import run_queue
 
 pytestmark = pytest.mark.anyio
 
@@ -172,7 +172,7 @@ async def ready_on_rabbitmq(settings: Settings) -> dict[str, int]:
     """Return how many messages are in each work queue that has any."""
     connection = await aiormq.connect(settings.broker)
     found = {}
-    for lane in (*QUEUES, *map(runs_lane, QUEUES)):
+    for lane in (*QUEUES, *map(run_queue, QUEUES)):
         channel = await connection.channel()
         name = f"{settings.prefix}:queue:{lane}"
         with contextlib.suppress(aiormq.exceptions.ChannelNotFoundEntity):
@@ -658,24 +658,24 @@ async def test_no_more_messages_are_handed_out_than_there_are_slots(
 async def test_runs_and_steps_of_a_queue_are_one_order(
     settings: Settings, broker: QueueBroker
 ) -> None:
-    lane = runs_lane("q")
+    lane = run_queue("q")
     await put(broker, "run1", queue=lane)
     await put(broker, "step1")
     await put(broker, "run2", queue=lane, priority=2)
     await put(broker, "step2", priority=2)
-    await put(broker, "elsewhere", queue=runs_lane("q2"))
-    lanes = {"q", lane, runs_lane("q2")}
+    await put(broker, "elsewhere", queue=run_queue("q2"))
+    lanes = {"q", lane, run_queue("q2")}
     assert {depth.queue for depth in await broker.depths()} == lanes
     assert await ids(broker) == ["run2", "step2", "run1", "step1"]
     if on_rabbitmq(settings):  # to it, a queue of which all is claimed looks like an empty one
-        lanes = {runs_lane("q2")}
+        lanes = {run_queue("q2")}
     assert {depth.queue for depth in await broker.depths()} == lanes
 
 
 async def test_where_no_run_is_taken_the_steps_behind_it_are(broker: QueueBroker) -> None:
     broker.gate = gate = Slots(10)
     gate.seats.clear()
-    await put(broker, "run", queue=runs_lane("q"), priority=5)
+    await put(broker, "run", queue=run_queue("q"), priority=5)
     await put(broker, "step1")
     async with listening(broker) as listener:
         await eventually_async(lambda: listener.has(1))
@@ -695,7 +695,7 @@ async def test_a_run_that_waits_for_a_seat_is_taken_when_one_is_free(
     monkeypatch.setattr("dagster_taskiq.transport.broker.IDLE_LOOK_SECONDS", 600.0)
     broker.gate = gate = Slots(1)
     gate.seats.clear()
-    await put(broker, "run", queue=runs_lane("q"))
+    await put(broker, "run", queue=run_queue("q"))
     async with listening(broker) as listener:
         await eventually_async(lambda: _is_locked(gate))
         await asyncio.sleep(0)

@@ -35,7 +35,7 @@ from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.rabbitmq import delays
 from dagster_taskiq.transport.sql.connection import SqlConnection
 from dagster_taskiq.wire.records import TaskState
-from dagster_taskiq.wire.task_request import Order
+from dagster_taskiq.wire.task_request import TaskRequest
 
 pytestmark = pytest.mark.anyio
 
@@ -190,7 +190,7 @@ async def test_a_task_is_delayed_by_its_order_and_can_be_revoked_meanwhile(
 
     def scenario() -> None:
         for task_id in ("late", "unwanted"):
-            client.submit(Order(task_id, "t", {}, "q", delay=SHORT))
+            client.submit(TaskRequest(task_id, "t", {}, "q", delay=SHORT))
         assert client.tasks(["late"])["late"].state is TaskState.WAITING
         client.revoke(["unwanted"], "nobody wants it")
         assert client.tasks(["unwanted"])["unwanted"].state is TaskState.REVOKED

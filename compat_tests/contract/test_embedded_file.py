@@ -8,7 +8,7 @@ from pathlib import Path
 from compat_tests.workers import ROOT
 from dagster_taskiq.client import client_for
 from dagster_taskiq.settings.settings import OnWorkerLost, Settings
-from dagster_taskiq.wire.task_request import Order
+from dagster_taskiq.wire.task_request import TaskRequest
 
 #: What another process does with the file: it looks, and goes.
 LOOK = """
@@ -35,5 +35,5 @@ def test_what_a_process_writes_that_has_opened_the_file_twice_is_there_for_the_o
     client_for(replace(settings, worker_lost=OnWorkerLost.RETRY))
     # The others come and go: whoever takes himself for the last one clears up behind him.
     assert seen_by_another_process(settings.broker) == 0
-    client.submit(Order("t", "add", {}, "queue"))
+    client.submit(TaskRequest("t", "add", {}, "queue"))
     assert seen_by_another_process(settings.broker) == 1

@@ -138,7 +138,7 @@ async def test_a_register_holds_one_message_however_many_write_to_it_at_once(
         async with opened_backend(settings) as backend:
             for _ in range(20):
                 await backend.beat(worker(f"w{number}"))
-            await backend.leave(f"w{number}")
+            await backend.deregister(f"w{number}")
 
     await asyncio.gather(*(beat(number) for number in range(6)))
     found = await asyncio.to_thread(registers, server, settings.prefix)

@@ -39,7 +39,7 @@ from compat_tests.servers import RabbitServer, own_rabbit
 from compat_tests.waiting import eventually, eventually_async
 from compat_tests.workers import WorkerProcess, running_worker
 from dagster_taskiq.client import client_for
-from dagster_taskiq.errors import BrokerUnreachableError
+from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.settings.urls import redact
 from dagster_taskiq.transport.broker import Delivery, QueueBroker
@@ -468,7 +468,7 @@ def test_a_connection_that_is_cut_as_it_is_made_is_made_once_more(
     assert proxy.has_lost
 
     proxy.lose_answers(AMQP, 2)
-    with pytest.raises(BrokerUnreachableError, match="does not answer"):
+    with pytest.raises(ServerUnavailableError, match="does not answer"):
         client_for(replace(through(proxy, settings), prefix="another"))
 
 

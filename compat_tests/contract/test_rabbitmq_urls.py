@@ -28,14 +28,14 @@ from compat_tests.servers import RabbitServer, free_port, own_rabbit
 from compat_tests.workers import WorkerProcess, running_worker
 from dagster_taskiq import app
 from dagster_taskiq.client import Client, client_for
-from dagster_taskiq.errors import BrokerUnreachableError, ConfigError, DagsterTaskiqError
+from dagster_taskiq.errors import ConfigError, DagsterTaskiqError, ServerUnavailableError
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.rabbitmq.connection import RabbitConnection
 from dagster_taskiq.transport.rabbitmq.url import read_target
 from dagster_taskiq.wire.notifications import FROM_START, run_channel, worker_channel
 from dagster_taskiq.wire.records import Task, TaskState
-from dagster_taskiq.wire.task_request import Order
+from dagster_taskiq.wire.task_request import TaskRequest
 
 #: What no text of ours may hold.
 PASSWORD = "p@ss:w/rd?#% é"
@@ -123,7 +123,7 @@ def settings_for(url: str, options: dict[str, Any] | None = None, **changes: Any
 def round_trip(client: Client) -> None:
     """Send a task, see it wait, and take it back."""
     task_id = uuid.uuid4().hex
-    client.submit(Order(id=task_id, name="some_task", kwargs={}, queue="queue"))
+    client.submit(TaskRequest(id=task_id, name="some_task", kwargs={}, queue="queue"))
     assert [(each.queue, each.waiting) for each in client.depths()] == [("queue", 1)]
     assert client.tasks([task_id])[task_id].state is TaskState.WAITING
     client.revoke([task_id], "the test is over")
@@ -213,28 +213,28 @@ def identified(place: Place, **more: Any) -> dict[str, Any]:
 
 def test_tls_with_an_unknown_authority_is_refused_unless_nothing_is_verified(place: Place) -> None:
     url = f"amqps://localhost:{place.tls_port}//"
-    with pytest.raises(BrokerUnreachableError, match="certificate"):
+    with pytest.raises(ServerUnavailableError, match="certificate"):
         client_for(settings_for(url, identified(place)))
     round_trip(client_for(settings_for(url, identified(place, verify="verify_none"))))
     round_trip(client_for(settings_for(f"{url}?no_verify_ssl=1", identified(place))))
-    with pytest.raises(BrokerUnreachableError, match="certificate"):
+    with pytest.raises(ServerUnavailableError, match="certificate"):
         client_for(settings_for(f"{url}?no_verify_ssl=0", identified(place)))
 
 
 def test_tls_verifies_the_name_that_is_asked_for(place: Place) -> None:
     url = f"amqps://127.0.0.1:{place.tls_port}//"
     known = identified(place, cafile=place.files["ca"])
-    with pytest.raises(BrokerUnreachableError, match="certificate"):
+    with pytest.raises(ServerUnavailableError, match="certificate"):
         client_for(settings_for(url, known))
     named = {**known, "server_name_indication": "rabbit.example.org"}
     round_trip(client_for(settings_for(url, named)))
-    with pytest.raises(BrokerUnreachableError, match="certificate"):
+    with pytest.raises(ServerUnavailableError, match="certificate"):
         client_for(settings_for(url, {**known, "server_name_indication": "other.example.org"}))
 
 
 def test_tls_without_a_client_certificate_where_one_is_wanted_is_refused(place: Place) -> None:
     url = f"amqps://localhost:{place.tls_port}//"
-    with pytest.raises(BrokerUnreachableError, match="does not answer"):
+    with pytest.raises(ServerUnavailableError, match="does not answer"):
         client_for(settings_for(url, {"cafile": place.files["ca"]}))
 
 
@@ -246,7 +246,7 @@ def test_tls_to_a_port_without_it_and_the_other_way_round_ends_with_a_sentence(
         f"amqp://user:{MARK}@localhost:{place.tls_port}//",
     ):
         options = {"verify": "verify_none"} if url.startswith("amqps") else {}
-        with pytest.raises(BrokerUnreachableError, match="does not answer") as caught:
+        with pytest.raises(ServerUnavailableError, match="does not answer") as caught:
             client_for(settings_for(url, options))
         assert MARK not in str(caught.value)
 
@@ -410,7 +410,7 @@ def test_a_queue_that_is_there_already_and_otherwise_is_named_at_submit(
     queue = f"{prefix}:queue:queue"
     declare(place.server.url, queue=queue, **how)
     client = client_for(settings_for(place.server.url, prefix=prefix))
-    order = Order(id="one", name="some_task", kwargs={}, queue="queue")
+    order = TaskRequest(id="one", name="some_task", kwargs={}, queue="queue")
     with pytest.raises(ConfigError) as caught:
         client.submit(order)
     wanted = [*words, f'The queue "{queue}"', f'delete_queue "{queue}"', "another `prefix`"]
@@ -424,7 +424,7 @@ def test_an_exchange_that_is_there_already_and_otherwise_is_named(place: Place) 
     declare(place.server.url, exchange="fan:bell", exchange_type="fanout", durable=True)
     client = client_for(settings_for(place.server.url, prefix="fan"))
     with pytest.raises(ConfigError) as caught:
-        client.submit(Order(id="one", name="some_task", kwargs={}, queue="queue"))
+        client.submit(TaskRequest(id="one", name="some_task", kwargs={}, queue="queue"))
     text = str(caught.value)
     assert 'The exchange "fan:bell"' in text
     assert "type is fanout, and should be direct" in text
@@ -453,13 +453,13 @@ def test_a_queue_whose_name_is_too_long_for_the_protocol_is_refused(
 ) -> None:
     client = client_for(settings_for(place.server.url, prefix="long"))
     with pytest.raises(ConfigError, match="255 bytes"):
-        client.submit(Order(id="one", name="some_task", kwargs={}, queue=queue))
+        client.submit(TaskRequest(id="one", name="some_task", kwargs={}, queue=queue))
 
 
 def test_a_prefix_that_is_too_long_for_the_protocol_is_refused(place: Place) -> None:
     client = client_for(settings_for(place.server.url, prefix="p" * 250))
     with pytest.raises(ConfigError, match="longer than the 127 bytes"):
-        client.submit(Order(id="one", name="some_task", kwargs={}, queue="queue"))
+        client.submit(TaskRequest(id="one", name="some_task", kwargs={}, queue="queue"))
 
 
 @pytest.mark.parametrize("name", ["größe", "a*b", "line\nbreak"])
@@ -469,7 +469,7 @@ def test_a_name_of_characters_that_the_protocol_does_not_know_is_refused(
     for changes, queue in (({"prefix": "plain"}, name), ({"prefix": name}, "plain")):
         client = client_for(settings_for(place.server.url, **changes))
         with pytest.raises(ConfigError, match="not allowed on RabbitMQ"):
-            client.submit(Order(id="one", name="some_task", kwargs={}, queue=queue))
+            client.submit(TaskRequest(id="one", name="some_task", kwargs={}, queue=queue))
 
 
 @pytest.mark.parametrize("task_id", ["größe=1", "t" * 300, "line\nbreak"])
@@ -483,7 +483,7 @@ def test_a_task_may_have_any_id(place: Place, task_id: str) -> None:
         await broker.startup()
         task = Task(task_id, "some_task", "queue", run_id="r=1", step_key="ß", worker="wörker")
         await backend.submitted([task])
-        message = Order(id=task_id, name="some_task", kwargs={}, queue="queue").message()
+        message = TaskRequest(id=task_id, name="some_task", kwargs={}, queue="queue").message()
         await broker.kick(broker.formatter.dumps(message))
         broker.queues = ("queue",)
         delivery = await broker.claim()
@@ -513,7 +513,7 @@ def test_rpc_beside_another_broker_is_that_brokers_own_server(
         url = request.getfixturevalue("redis_url")
     settings = Settings(broker=url, backend="rpc://", prefix=f"beside-{tmp_path.name}")
     assert settings.backend_url == url
-    client_for(settings).submit(Order(id="one", name="some_task", kwargs={}, queue="queue"))
+    client_for(settings).submit(TaskRequest(id="one", name="some_task", kwargs={}, queue="queue"))
     # Who names the server itself sees the same.
     known = client_for(replace(settings, backend=url)).tasks(["one"])
     assert known["one"].state is TaskState.WAITING
@@ -658,8 +658,8 @@ def chattering_port(says: bytes) -> Iterator[int]:
 
 def assert_unreachable(url: str, **changes: Any) -> None:
     settings = Settings(broker=url, backend="rpc://", **changes)
-    with pytest.raises(BrokerUnreachableError, match="does not answer") as caught:
-        client_for(settings).submit(Order(id="one", name="a", kwargs={}, queue="queue"))
+    with pytest.raises(ServerUnavailableError, match="does not answer") as caught:
+        client_for(settings).submit(TaskRequest(id="one", name="a", kwargs={}, queue="queue"))
     assert MARK not in str(caught.value)
 
 

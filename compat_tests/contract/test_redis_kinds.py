@@ -13,7 +13,7 @@ from compat_tests.servers import free_port, own_redis
 from compat_tests.waiting import eventually
 from compat_tests.workers import WorkerProcess, running_worker
 from dagster_taskiq.client import client_for
-from dagster_taskiq.errors import BrokerUnreachableError, ConfigError
+from dagster_taskiq.errors import ConfigError, ServerUnavailableError
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.eviction import Eviction
@@ -79,7 +79,7 @@ def test_sentinels_that_are_not_there_are_named_in_a_short_sentence() -> None:
     ports = free_port(), free_port()
     hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
     settings = Settings(broker=f"redis+sentinel://:s3cret@{hosts}/the-master/0")
-    with pytest.raises(BrokerUnreachableError, match="No master found") as caught:
+    with pytest.raises(ServerUnavailableError, match="No master found") as caught:
         client_for(settings)
     sentence = str(caught.value)
     for port in ports:

@@ -19,10 +19,10 @@ from compat_tests.security import own_jobs
 from compat_tests.servers import RedisServer, free_port, own_redis, redis_binary
 from compat_tests.workers import running_worker
 from dagster_taskiq.client import Client, client_for
-from dagster_taskiq.errors import BrokerUnreachableError, ConfigError
+from dagster_taskiq.errors import ConfigError, ServerUnavailableError
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.redis.sentinel_urls import read_sentinel_url
-from dagster_taskiq.wire.task_request import Order
+from dagster_taskiq.wire.task_request import TaskRequest
 
 MASTER = "the-master"
 
@@ -33,7 +33,7 @@ def settings_for(url: str, options: dict[str, Any] | None = None) -> Settings:
 
 def round_trip(client: Client) -> None:
     """Send a task, see it wait, and take it back."""
-    client.submit(Order(id="one", name="some_task", kwargs={}, queue="queue"))
+    client.submit(TaskRequest(id="one", name="some_task", kwargs={}, queue="queue"))
     assert [(each.queue, each.waiting) for each in client.depths()] == [("queue", 1)]
     client.revoke(["one"], "the test is over")
     assert client.depths() == []
@@ -56,7 +56,7 @@ def test_a_unix_socket_serves(tmp_path: Path) -> None:
 
 
 def test_a_unix_socket_that_is_not_there_is_unreachable(tmp_path: Path) -> None:
-    with pytest.raises(BrokerUnreachableError, match="does not answer"):
+    with pytest.raises(ServerUnavailableError, match="does not answer"):
         client_for(settings_for(f"unix://{tmp_path / 'nowhere.sock'}"))
 
 
@@ -98,12 +98,12 @@ def test_tls_with_an_authority_and_a_client_certificate(
 def test_tls_with_an_unknown_authority_is_refused(
     tls_port: int, tls_files: dict[str, str], tmp_path: Path
 ) -> None:
-    with pytest.raises(BrokerUnreachableError, match="certificate"):
+    with pytest.raises(ServerUnavailableError, match="certificate"):
         client_for(settings_for(f"rediss://localhost:{tls_port}/0"))
     other = tmp_path / "other.pem"
     trustme.CA().cert_pem.write_to_path(other)
     known = {"ssl_certfile": tls_files["certificate"], "ssl_keyfile": tls_files["key"]}
-    with pytest.raises(BrokerUnreachableError, match="certificate"):
+    with pytest.raises(ServerUnavailableError, match="certificate"):
         client_for(
             settings_for(f"rediss://localhost:{tls_port}/0", {**known, "ssl_ca_certs": str(other)})
         )
@@ -112,7 +112,7 @@ def test_tls_with_an_unknown_authority_is_refused(
 def test_tls_without_a_client_certificate_where_one_is_wanted_is_refused(
     tls_port: int, tls_files: dict[str, str]
 ) -> None:
-    with pytest.raises(BrokerUnreachableError, match="does not answer"):
+    with pytest.raises(ServerUnavailableError, match="does not answer"):
         client_for(
             settings_for(f"rediss://localhost:{tls_port}/0", {"ssl_ca_certs": tls_files["ca"]})
         )
@@ -125,7 +125,7 @@ def test_tls_verifies_the_name_that_is_asked_for(tls_port: int, tls_files: dict[
         "ssl_keyfile": tls_files["key"],
     }
     # The machine answers by that name as well; its certificate has another.
-    with pytest.raises(BrokerUnreachableError, match="certificate"):
+    with pytest.raises(ServerUnavailableError, match="certificate"):
         client_for(settings_for(f"rediss://127.0.0.1:{tls_port}/0", known))
 
 

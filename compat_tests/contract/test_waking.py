@@ -21,7 +21,7 @@ from dagster_taskiq.transport.registry import make_broker
 from dagster_taskiq.transport.sql import connection, tables
 from dagster_taskiq.transport.sql.connection import SqlConnection
 from dagster_taskiq.transport.sql.sqlite_file_watch import FileNotices
-from dagster_taskiq.wire.task_request import Order
+from dagster_taskiq.wire.task_request import TaskRequest
 
 pytestmark = pytest.mark.anyio
 
@@ -142,7 +142,7 @@ async def test_what_nobody_rings_for_is_found_all_the_same(settings: Settings) -
 
 @pytest.mark.parametrize("broker_kind", ALL_BROKERS, indirect=True)
 async def test_tasks_that_are_sent_together_keep_their_order(settings: Settings) -> None:
-    orders = [Order(f"task {number}", "t", {}, "q") for number in range(5)]
+    orders = [TaskRequest(f"task {number}", "t", {}, "q") for number in range(5)]
     client = client_for(settings)
     async with listeners(settings, 1) as (broker,):
         sent = await asyncio.to_thread(client.submit, *orders)

@@ -26,8 +26,8 @@ from compat_tests.waiting import eventually
 from compat_tests.workers import ROOT, WorkerProcess, running_worker
 from dagster_taskiq.client import Client, client_for
 from dagster_taskiq.errors import (
-    BrokerUnreachableError,
     ChildDiedError,
+    ServerUnavailableError,
     TaskRevokedError,
     TimeLimitError,
     UnknownTaskError,
@@ -36,7 +36,7 @@ from dagster_taskiq.errors import (
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.wire.notifications import FROM_START, run_channel
 from dagster_taskiq.wire.records import Task, TaskState
-from dagster_taskiq.wire.task_request import Order
+from dagster_taskiq.wire.task_request import TaskRequest
 
 INCLUDE = ("-i", USER_TASKS)
 
@@ -450,7 +450,7 @@ def test_a_task_that_has_expired_when_its_turn_comes_is_not_started_and_ends_as_
     notes = {"path": place.path("notes")}
     name, id_ = f"{USER_TASKS}:note", "ordered"
     of_a_step = {"run_id": "run", "step_key": "step"}
-    client.submit(Order(id_, name, notes, "dagster", expires_at=expires_at, **of_a_step))
+    client.submit(TaskRequest(id_, name, notes, "dagster", expires_at=expires_at, **of_a_step))
     in_time = sender.send("note", place.path("in-time"), expires_at=time.time() + 3600)
     eventually(lambda: time.time() > expires_at)
     place.write("go")
@@ -469,8 +469,8 @@ def test_a_task_that_has_expired_when_its_turn_comes_is_not_started_and_ends_as_
 
 def test_a_task_that_has_expired_is_not_started_in_the_process_that_sends_it() -> None:
     client = client_for(Settings(broker="memory://expiry"))
-    client.submit(Order("late", "t", {}, "dagster", expires_at=time.time() - 1))
-    client.submit(Order("in-time", "t", {}, "dagster", expires_at=time.time() + 3600))
+    client.submit(TaskRequest("late", "t", {}, "dagster", expires_at=time.time() - 1))
+    client.submit(TaskRequest("in-time", "t", {}, "dagster", expires_at=time.time() + 3600))
     claimed = client.claim_in_process()
     assert claimed is not None
     assert claimed[1].id == "in-time"
@@ -572,7 +572,7 @@ def test_of_a_killed_worker_nothing_is_left(
     start_worker: StartWorker, settings: Settings, own_sender: Sender, place: Place
 ) -> None:
     worker = start_worker(*INCLUDE, "-c", "2")
-    own_sender.send("leave_behind", place.path("left"), place.path("never"))
+    own_sender.send("reset_after_fork", place.path("left"), place.path("never"))
     deaf = own_sender.send("hold", place.path("started"), place.path("never"), "", True)
     place.said("started")
     place.said("left.all")
@@ -586,7 +586,7 @@ def test_of_a_killed_worker_nothing_is_left(
     eventually(lambda: all(each.is_lost for each in client.workers()))
     known = task(client, deaf)
     assert known is not None
-    assert client.lose(known, "its worker was killed")
+    assert client.mark_lost(known, "its worker was killed")
     assert isinstance(own_sender.error(deaf), WorkerLostError)
 
 
@@ -607,7 +607,7 @@ def test_a_worker_that_was_frozen_for_longer_than_its_lease_does_not_run_on(
     eventually(lambda: is_gone(pid))
     known = task(client, task_id)
     assert known is not None
-    assert client.lose(known, "silent")
+    assert client.mark_lost(known, "silent")
     place.write("go")
     for process in frozen:
         with suppress(psutil.NoSuchProcess):
@@ -645,7 +645,7 @@ def test_a_worker_that_is_the_first_process_of_a_container_leaves_no_zombies(
         outermost = psutil.Process(worker.pid)
         parent = outermost.children()[0] if way[0] == "unshare" else outermost
         never = place.path("never")
-        tasks = [own_sender.send("leave_behind", place.path(f"{n}"), never) for n in range(4)]
+        tasks = [own_sender.send("reset_after_fork", place.path(f"{n}"), never) for n in range(4)]
         for number in range(4):
             place.said(f"{number}.all")
         client_for(settings).revoke(tasks, "enough")
@@ -802,8 +802,8 @@ def test_a_worker_outlives_a_redis_that_takes_no_writes_for_a_while(
             place.pid("started")
             admin.execute_command(*refuse)
             eventually(lambda: "Cannot beat" in worker.output())
-            with pytest.raises(BrokerUnreachableError):
-                client_for(settings).submit(Order("refused", "t", {}, "dagster"))
+            with pytest.raises(ServerUnavailableError):
+                client_for(settings).submit(TaskRequest("refused", "t", {}, "dagster"))
             place.write("go")
             eventually(lambda: f"Cannot store the end of task {held}" in worker.output())
             admin.execute_command(*accept)

@@ -26,7 +26,7 @@ from dagster_taskiq.client import client_for
 from dagster_taskiq.execution.tasks import EXECUTE_PLAN
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.wire.records import TaskState
-from dagster_taskiq.wire.task_request import Order
+from dagster_taskiq.wire.task_request import TaskRequest
 
 SUCCESS, FAILURE = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE
 
@@ -176,7 +176,7 @@ def test_a_run_that_the_workers_instance_does_not_have_fails_its_task(fleet: Hou
     }
     client = client_for(fleet.settings)
     queue = fleet.settings.queue
-    client.submit(Order(task_id, EXECUTE_PLAN, kwargs, queue, run_id=run_id, step_key="two"))
+    client.submit(TaskRequest(task_id, EXECUTE_PLAN, kwargs, queue, run_id=run_id, step_key="two"))
     eventually(lambda: client.tasks([task_id])[task_id].state.is_final)
     task = client.tasks([task_id])[task_id]
     assert task.state is TaskState.FAILURE

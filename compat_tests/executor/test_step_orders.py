@@ -17,7 +17,7 @@ from dagster._serdes import unpack_value
 
 from compat_tests.executor import jobs
 from dagster_taskiq.executor import TaskiqExecutor
-from dagster_taskiq.runs.step_requests import StepOrders
+from dagster_taskiq.runs.step_requests import StepRequests
 from dagster_taskiq.settings.settings import Settings
 
 Planned = tuple[ExecutionPlan, KnownExecutionState]
@@ -55,7 +55,7 @@ def sent(job: Callable[..., JobDefinition], planned: Planned, step: str) -> dict
         instance=SimpleNamespace(get_ref=lambda: None),
     )
     settings = Settings(broker="memory://")
-    orders = StepOrders(TaskiqExecutor(settings).run_options, context, plan, settings)
+    orders = StepRequests(TaskiqExecutor(settings).run_options, context, plan, settings)
     return dict(orders.order(plan.get_executable_step_by_key(step), "task", state).kwargs)
 
 

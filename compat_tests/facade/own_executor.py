@@ -32,7 +32,7 @@ from dagster_celery.defaults import broker_url, result_backend
 from dagster_celery.executor import CELERY_CONFIG
 from dagster_celery.make_app import make_app_with_task_routes
 from dagster_celery.tasks import create_task
-from dagster_taskiq.errors import BrokerUnreachableError
+from dagster_taskiq.errors import ServerUnavailableError
 
 ROUTES = {"execute_step_own": {"queue": "dagster", "routing_key": "dagster.execute_step_own"}}
 
@@ -168,7 +168,7 @@ def cut(submit: Any) -> Any:
     def submit_or_fail(app: Any, plan_context: Any, step: Any, *others: Any) -> Any:
         asked_for.append(step.key)
         if asked_for.count("right") == 1 and step.key == "right":
-            raise BrokerUnreachableError("The broker is away.")
+            raise ServerUnavailableError("The broker is away.")
         return submit(app, plan_context, step, *others)
 
     return submit_or_fail

@@ -20,7 +20,7 @@ from compat_tests.facade.own_executor import by_task_job, elsewhere_job
 from dagster_celery._celery_result import AsyncResult
 from dagster_celery.core_execution_loop import _SubmittingClient, by_step
 from dagster_celery.make_app import make_app
-from dagster_taskiq.wire.task_request import Order
+from dagster_taskiq.wire.task_request import TaskRequest
 
 STEPS = ("first", "second", "third")
 
@@ -168,13 +168,13 @@ def test_what_was_sent_beside_a_step_that_could_not_be_is_not_sent_again(
 def test_a_task_that_was_lost_on_its_way_is_sent_again(tmp_path: Path) -> None:
     sent = []
 
-    def send(order: Order) -> AsyncResult:
+    def send(order: TaskRequest) -> AsyncResult:
         sent.append(order.id)
         return AsyncResult(order.id, app)
 
     app = make_app({"config_source": {"task_always_eager": True}})
     client = _SubmittingClient(app.client, send)
-    orders = [Order(each, "x", {}, "q") for each in ("a", "b")]
+    orders = [TaskRequest(each, "x", {}, "q") for each in ("a", "b")]
     assert client.submit(*orders) == ["a", "b"]
     assert client.submit(orders[0]) == ["a"]
     assert sent == ["a", "b", "a"]

@@ -30,14 +30,14 @@ from compat_tests.launcher.fleet import write_dagster_yaml
 from compat_tests.waiting import PATIENCE_SECONDS, eventually
 from compat_tests.workers import ROOT, WorkerProcess, running_worker
 from dagster_taskiq.client import client_for
-from dagster_taskiq.runs.step_requests import StepOrders
+from dagster_taskiq.runs.step_requests import StepRequests
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.rabbitmq.backend import FIELDS, _Table
 from dagster_taskiq.transport.registry import make_backend
 from dagster_taskiq.transport.sql.tables import metadata
 from dagster_taskiq.wire.notifications import run_channel, worker_channel
 from dagster_taskiq.wire.records import Task, TaskState
-from dagster_taskiq.wire.task_request import Order
+from dagster_taskiq.wire.task_request import TaskRequest
 
 SUCCESS = DagsterRunStatus.SUCCESS
 STARTING = DagsterEventType.STEP_WORKER_STARTING
@@ -247,9 +247,9 @@ def test_a_worker_and_a_loop_of_the_previous_release_work_with_those_of_this_one
 def test_what_a_newer_release_sends_beside_is_left_aside(
     fleet: House, scratch: Scratch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    order_of = StepOrders.order
+    order_of = StepRequests.order
 
-    def newer_order(*args: Any) -> Order:
+    def newer_order(*args: Any) -> TaskRequest:
         order = order_of(*args)
         return replace(
             order,
@@ -257,7 +257,7 @@ def test_what_a_newer_release_sends_beside_is_left_aside(
             labels={**order.labels, "newer_label": "some"},
         )
 
-    monkeypatch.setattr(StepOrders, "order", newer_order)
+    monkeypatch.setattr(StepRequests, "order", newer_order)
     outcome = fleet.create(releases_jobs.mixed, scratch)
     (worker,) = (each for each in client_for(fleet.settings).workers() if not each.is_lost)
 

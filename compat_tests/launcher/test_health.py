@@ -196,7 +196,7 @@ def test_a_run_whose_worker_is_not_on_record_yet_is_well(fleet: Fleet, scratch: 
         backend = app.make(fleet.settings).result_backend
         assert isinstance(backend, StateBackend)
         await backend.startup()
-        await backend.leave(worker)
+        await backend.deregister(worker)
         await backend.shutdown()
 
     def known() -> bool:

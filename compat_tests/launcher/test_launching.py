@@ -24,14 +24,14 @@ from compat_tests.other_environments import given, venv
 from compat_tests.servers import free_port, own_redis
 from compat_tests.waiting import eventually
 from compat_tests.workers import running_worker
-from dagster_taskiq.errors import BrokerUnreachableError, ConfigError
+from dagster_taskiq.errors import ConfigError, ServerUnavailableError
 from dagster_taskiq.execution.tasks import EXECUTE_JOB
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.tags import TASK_ID_TAG
 from dagster_taskiq.transport.rabbitmq.connection import RabbitConnection
 from dagster_taskiq.transport.rabbitmq.records import records_of, task_shard
-from dagster_taskiq.wire.queues import runs_lane
-from dagster_taskiq.wire.task_request import Order
+from dagster_taskiq.wire.queues import run_queue
+from dagster_taskiq.wire.task_request import TaskRequest
 
 
 def unserved_queue() -> str:
@@ -41,7 +41,7 @@ def unserved_queue() -> str:
 
 def waiting_in(fleet: Fleet, queue: str) -> int:
     """Return how many runs wait in a queue."""
-    return sum(row.waiting for row in fleet.client.depths() if row.queue == runs_lane(queue))
+    return sum(row.waiting for row in fleet.client.depths() if row.queue == run_queue(queue))
 
 
 @contextmanager
@@ -236,7 +236,7 @@ def test_no_event_of_a_run_shows_the_password_of_the_broker(
         sent = fleet.launch("whole", scratch)
         server.stop()
         away = fleet.create("whole", scratch)
-        with pytest.raises(BrokerUnreachableError) as raised:
+        with pytest.raises(ServerUnavailableError) as raised:
             fleet.instance.launch_run(away.run_id, fleet.workspace.create_request_context())
         assert not fleet.terminate(sent)
 
@@ -417,7 +417,7 @@ def test_an_include_that_cannot_be_imported_fails_the_run(
 # Messages that come more than once.
 
 
-def order_of(fleet: Fleet, outcome: Outcome) -> Order:
+def order_of(fleet: Fleet, outcome: Outcome) -> TaskRequest:
     """Return the order with which a run is sent, to send it once more."""
     from dagster._grpc.types import ExecuteRunArgs
     from dagster._serdes import pack_value
@@ -425,11 +425,11 @@ def order_of(fleet: Fleet, outcome: Outcome) -> Order:
     origin = outcome.run.job_code_origin
     assert origin is not None
     args = ExecuteRunArgs(origin, outcome.run_id, fleet.instance.get_ref(), True)
-    return Order(
+    return TaskRequest(
         id=outcome.run_id,
         name=EXECUTE_JOB,
         kwargs={"execute_job_args_packed": pack_value(args), "include": []},
-        queue=runs_lane(fleet.settings.queue),
+        queue=run_queue(fleet.settings.queue),
         run_id=outcome.run_id,
     )
 
@@ -601,7 +601,7 @@ def test_a_launch_fails_at_once_where_no_broker_answers(
     nowhere = Settings(broker=f"redis://127.0.0.1:{free_port()}/0", connect_timeout=2.0)
     with open_fleet(dagster_home, nowhere, code_server) as fleet:
         outcome = fleet.create("whole", scratch)
-        with pytest.raises(BrokerUnreachableError, match="does not answer"):
+        with pytest.raises(ServerUnavailableError, match="does not answer"):
             fleet.instance.launch_run(outcome.run_id, fleet.workspace.create_request_context())
 
         assert outcome.status is DagsterRunStatus.FAILURE

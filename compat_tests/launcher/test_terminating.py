@@ -25,7 +25,7 @@ from compat_tests.servers import own_redis
 from compat_tests.waiting import eventually
 from compat_tests.workers import ROOT, running_worker
 from dagster_taskiq.settings.settings import Settings
-from dagster_taskiq.wire.queues import runs_lane
+from dagster_taskiq.wire.queues import run_queue
 
 
 def unserved_queue() -> str:
@@ -35,7 +35,7 @@ def unserved_queue() -> str:
 
 def waiting_in(fleet: Fleet, queue: str) -> int:
     """Return how many runs wait in a queue."""
-    return sum(row.waiting for row in fleet.client.depths() if row.queue == runs_lane(queue))
+    return sum(row.waiting for row in fleet.client.depths() if row.queue == run_queue(queue))
 
 
 def assert_canceled(outcome: Outcome) -> None:

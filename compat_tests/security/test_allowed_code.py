@@ -39,15 +39,15 @@ from dagster_taskiq.errors import ConfigError, NotAllowedError
 from dagster_taskiq.execution.allowed_code import (
     ALLOW_ENV,
     AllowedCode,
-    allow_only,
     allowed_entries,
+    set_policy,
 )
 from dagster_taskiq.execution.code_loading import check_allowed
 from dagster_taskiq.settings.settings import Settings
-from dagster_taskiq.wire.queues import runs_lane
+from dagster_taskiq.wire.queues import run_queue
 from dagster_taskiq.wire.records import Task, TaskState
 from dagster_taskiq.wire.task_names import EXECUTE_JOB, EXECUTE_PLAN, RESUME_JOB
-from dagster_taskiq.wire.task_request import Order
+from dagster_taskiq.wire.task_request import TaskRequest
 from dagster_taskiq.worker.service import WorkerService
 
 OWN = "compat_tests.security.own_jobs"
@@ -77,7 +77,7 @@ def origin_of(pointer: CodePointer, job: str = "allowed") -> JobPythonOrigin:
 def is_allowed(entries: list[str], pointer: CodePointer, *include: str) -> bool:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("dagster_taskiq.execution.allowed_code._bound", None)
-        allow_only(AllowedCode.of(entries, ["included"]))
+        set_policy(AllowedCode.of(entries, ["included"]))
         try:
             check_allowed(origin_of(pointer), include)
         except NotAllowedError:
@@ -244,9 +244,9 @@ class Bounded:
     def send(self, name: str, kwargs: dict[str, Any], run_id: str) -> Task:
         """Send a task as the engine would, and wait until it has ended."""
         task_id = f"{run_id}:{name}"
-        lane = "dagster" if name == EXECUTE_PLAN else runs_lane("dagster")
+        lane = "dagster" if name == EXECUTE_PLAN else run_queue("dagster")
         client = client_for(self.house.settings)
-        client.submit(Order(id=task_id, name=name, kwargs=kwargs, queue=lane, run_id=run_id))
+        client.submit(TaskRequest(id=task_id, name=name, kwargs=kwargs, queue=lane, run_id=run_id))
 
         def ended() -> Task | None:
             task = client.tasks([task_id])[task_id]

@@ -36,7 +36,7 @@ from dagster_taskiq.wire.commands import Command, command
 from dagster_taskiq.wire.notifications import worker_channel
 from dagster_taskiq.wire.records import Task, TaskState
 from dagster_taskiq.wire.task_names import EXECUTE_PLAN
-from dagster_taskiq.wire.task_request import Order
+from dagster_taskiq.wire.task_request import TaskRequest
 from dagster_taskiq.worker.cancellation import Cancellation
 from dagster_taskiq.worker.control import Control
 from dagster_taskiq.worker.options import PoolOptions
@@ -237,7 +237,7 @@ def house(
 def failure_of(house: House, name: str, kwargs: dict[str, Any], task_id: str) -> str:
     """Send a task that has to fail, and return why."""
     client = client_for(house.settings)
-    client.submit(Order(id=task_id, name=name, kwargs=kwargs, queue="dagster", run_id="r"))
+    client.submit(TaskRequest(id=task_id, name=name, kwargs=kwargs, queue="dagster", run_id="r"))
     eventually(lambda: client.tasks([task_id])[task_id].state.is_final, f"{task_id} ends")
     task = client.tasks([task_id])[task_id]
     assert task.state is TaskState.FAILURE, task
@@ -295,7 +295,9 @@ def test_arguments_of_the_wrong_kind_fail_the_task_and_leave_the_worker_as_it_is
     assert scratch.count("ran") == 0
     client = client_for(house.settings)
     run_id = good["execute_step_args_packed"]["pipeline_run_id"]
-    client.submit(Order(id=run_id, name=EXECUTE_PLAN, kwargs=good, queue="dagster", run_id=run_id))
+    client.submit(
+        TaskRequest(id=run_id, name=EXECUTE_PLAN, kwargs=good, queue="dagster", run_id=run_id)
+    )
     eventually(lambda: scratch.count("ran") == 1, "the step runs")
 
 

@@ -22,8 +22,8 @@ from compat_tests.waiting import eventually
 from compat_tests.worker import printing
 from compat_tests.workers import executor_config
 from dagster_taskiq.dagster_internals import sqlite_engines as module
-from dagster_taskiq.dagster_internals.event_log_setup import spare_setup
-from dagster_taskiq.dagster_internals.sqlite_engines import MOST_FILES, kept_connections
+from dagster_taskiq.dagster_internals.event_log_setup import mark_initialized
+from dagster_taskiq.dagster_internals.sqlite_engines import MOST_FILES, open_engines_kept
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.sql.sqlite_busy_wait import PatientConnection
 
@@ -81,7 +81,7 @@ def events_in(path: Path) -> int:
 def test_dagsters_inside_is_as_the_kept_engines_expect() -> None:
     # It goes on as it always has where it is not, so nothing else would tell.
     modules = (sqlite_event_log, sqlite_run_storage)
-    with kept_connections() as outer, kept_connections():
+    with open_engines_kept() as outer, open_engines_kept():
         assert all(module.create_engine == outer.create_engine for module in modules)
     assert all(module.create_engine is sa.create_engine for module in modules)
 
@@ -91,8 +91,8 @@ def test_dagsters_inside_is_as_the_kept_engines_expect() -> None:
 @pytest.mark.usefixtures("unhurried")
 def test_a_file_stays_open_until_the_last_block_ends(home: DagsterInstance) -> None:
     run, path = begin(home)
-    with kept_connections():
-        with kept_connections():
+    with open_engines_kept():
+        with open_engines_kept():
             home.report_engine_event("the second", run)
             assert opened(path) == 1
         home.report_engine_event("the third", run)
@@ -105,7 +105,7 @@ def test_a_file_stays_open_until_the_last_block_ends(home: DagsterInstance) -> N
 @pytest.mark.usefixtures("unhurried")
 def test_only_so_many_files_stay_open(home: DagsterInstance) -> None:
     paths = []
-    with kept_connections():
+    with open_engines_kept():
         for _ in range(MOST_FILES + 2):
             paths.append(begin(home)[1])
         still = [path for path in paths if opened(path)]
@@ -117,7 +117,7 @@ def test_only_so_many_files_stay_open(home: DagsterInstance) -> None:
 @needs_proc
 def test_a_file_that_is_not_used_for_a_moment_is_closed_each_time(home: DagsterInstance) -> None:
     run, path = begin(home)
-    with kept_connections():
+    with open_engines_kept():
         for _ in range(2):
             home.report_engine_event("another", run)
             eventually(lambda: opened(path) == 0)
@@ -127,7 +127,7 @@ def test_a_file_that_is_not_used_for_a_moment_is_closed_each_time(home: DagsterI
 @needs_proc
 def test_a_file_that_is_opened_again_after_a_fork_is_closed_as_well(home: DagsterInstance) -> None:
     run, path = begin(home)
-    with kept_connections():
+    with open_engines_kept():
         home.report_engine_event("before", run)
         process = multiprocessing.get_context("fork").Process(target=os._exit, args=(0,))
         process.start()
@@ -144,7 +144,7 @@ def test_who_watches_a_run_sees_each_event_while_the_file_stays_open(
     run, path = begin(home)
     seen: list[str] = []
     home.watch_event_logs(run.run_id, None, lambda event, _: seen.append(event.message))
-    with kept_connections():
+    with open_engines_kept():
         for number in range(3):
             home.report_engine_event(f"event {number}", run)
             eventually(lambda number=number: f"event {number}" in seen)
@@ -162,10 +162,10 @@ def test_a_run_whose_file_somebody_else_is_setting_up_is_set_up_here_too(
     storage = home.event_log_storage
     assert isinstance(storage, SqliteEventLogStorage)
     path = Path(storage.path_for_shard(run.run_id))
-    spare_setup(home, run.run_id)
+    mark_initialized(home, run.run_id)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("PRAGMA user_version = 1")  # now it is there, and has no table
-        spare_setup(home, run.run_id)
+        mark_initialized(home, run.run_id)
         assert run.run_id not in storage._initialized_dbs
 
     home.report_engine_event("the first", run)
@@ -179,13 +179,13 @@ def test_a_run_that_has_an_event_is_not_set_up_again(home: DagsterInstance) -> N
         storage = another.event_log_storage
         assert isinstance(storage, SqliteEventLogStorage)
         assert run.run_id not in storage._initialized_dbs
-        spare_setup(another, run.run_id)
+        mark_initialized(another, run.run_id)
         assert run.run_id in storage._initialized_dbs
 
 
 def test_what_is_written_goes_to_the_file_that_is_there(home: DagsterInstance) -> None:
     run, path = begin(home)
-    with kept_connections():
+    with open_engines_kept():
         home.report_engine_event("the second", run)
         home.event_log_storage.get_logs_for_run(run.run_id)
         with closing(sqlite3.connect(path)) as old:
@@ -204,7 +204,7 @@ def test_who_waits_for_a_lock_does_so_for_as_long_as_dagster_says(home: DagsterI
     with sqlite3.connect(path) as plain:
         (seconds,) = plain.execute("PRAGMA busy_timeout").fetchone()
     wanted = getattr(dagster_sqlite, "SQLITE_BUSY_TIMEOUT_SECONDS", seconds / 1000)
-    with kept_connections() as kept:
+    with open_engines_kept() as kept:
         home.report_engine_event("the second", run)
         engines = [each.engine for each in kept._engines.values() if run.run_id in str(each.engine)]
         (connection,) = [each.raw_connection().driver_connection for each in engines]
@@ -224,7 +224,7 @@ def test_nothing_is_taken_along_into_a_forked_process(home: DagsterInstance) -> 
         reports.put(opened(path))
         os._exit(0)
 
-    with kept_connections():
+    with open_engines_kept():
         home.report_engine_event("the second", run)
         assert opened(path) == 1
         process = multiprocessing.get_context("fork").Process(target=forked)

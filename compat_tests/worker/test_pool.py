@@ -16,7 +16,7 @@ from compat_tests.waiting import eventually_async
 from dagster_taskiq.errors import ChildDiedError
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.wire.labels import CODE_LABEL, QUEUE_LABEL
-from dagster_taskiq.wire.queues import runs_lane
+from dagster_taskiq.wire.queues import run_queue
 from dagster_taskiq.worker.options import PoolOptions
 from dagster_taskiq.worker.pool import Pool
 
@@ -73,7 +73,7 @@ async def test_a_run_that_only_waits_frees_its_slot_and_its_child_goes_when_it_i
     monkeypatch.setattr("dagster_taskiq.worker.pool.SPARE_SECONDS", 0.2)
     said, go = tmp_path / "said", tmp_path / "go"
     await _number_of_children(pool, 1)
-    labels = {QUEUE_LABEL: runs_lane("q")}
+    labels = {QUEUE_LABEL: run_queue("q")}
     waiting = message("run", "orchestrate", str(said), str(go), **labels)
     run = asyncio.ensure_future(pool.run(waiting))
     await eventually_async(anyio.Path(said).exists)
@@ -129,7 +129,7 @@ async def test_a_task_finds_a_child_also_where_idle_ones_of_other_code_are_one_t
     pool: Pool,
 ) -> None:
     first = await pid_of(pool, "a", "/a")
-    aside = await pool.run_aside(message("aside", "process_id"))
+    aside = await pool.run_internal(message("aside", "process_id"))
     # The child that came for it has loaded no code yet, and so suits any.
     assert await pid_of(pool, "b", "/b") == aside.return_value != first
     with anyio.fail_after(60):
@@ -141,7 +141,7 @@ async def test_no_run_is_taken_when_every_seat_is(tmp_path: Path) -> None:
     await pool.reserve()
     pool.expect("run", is_run=True)
     assert not pool.takes_runs
-    pool.forgo("run")
+    pool.release_reservation("run")
     assert pool.takes_runs
     left: list[bool] = []
     pool.on_no_runs = lambda: left.append(True)
@@ -149,7 +149,7 @@ async def test_no_run_is_taken_when_every_seat_is(tmp_path: Path) -> None:
     pool.expect("run", is_run=True)
     pool.take_no_more_runs()
     assert left == []
-    pool.forgo("run")
+    pool.release_reservation("run")
     assert left == [True]
     assert not pool.takes_runs
 
@@ -164,7 +164,7 @@ async def test_what_ran_as_the_lease_ended_says_so_and_new_children_come_with_th
     with pytest.raises(ChildDiedError, match="ended with the lease of its worker"):
         await held
     other = asyncio.ensure_future(pid_of(pool, "other", ""))
-    aside = asyncio.ensure_future(pool.run_aside(message("aside", "process_id")))
+    aside = asyncio.ensure_future(pool.run_internal(message("aside", "process_id")))
     # Nobody comes while there is no lease, and nobody is said to have died of that.
     done, _ = await asyncio.wait({other, aside}, timeout=1.0)
     assert not done

@@ -10,7 +10,7 @@ from dagster._core.storage.event_log import (
 )
 
 
-def spare_setup(instance: DagsterInstance, run_id: str) -> None:
+def mark_initialized(instance: DagsterInstance, run_id: str) -> None:
     """Let this process write to the SQLite file of a run's events without setting it up first.
 
     Each process checks the schema of each such file when it first writes to it, which takes

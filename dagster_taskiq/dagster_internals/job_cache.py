@@ -22,7 +22,7 @@ class _Entry(Generic[T]):
     made: T
 
 
-class KeptForJobs(Generic[T]):
+class JobCache(Generic[T]):
     """A few things of one kind, the one that was used last first; the others are forgotten."""
 
     def __init__(self, most: int) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dagster import JobDefinition
 from dagster._core.system_config.objects import OpConfig, ResolvedRunConfig
 
-from dagster_taskiq.dagster_internals.job_cache import KeptForJobs
+from dagster_taskiq.dagster_internals.job_cache import JobCache
 
 #: How many configs are kept: a worker has the steps of few runs at a time.
 MOST_CONFIGS = 4
@@ -38,7 +38,7 @@ def install() -> bool:
 
 
 def _keeping(build: _Build) -> _Build:
-    kept: KeptForJobs[ResolvedRunConfig] = KeptForJobs(MOST_CONFIGS)
+    kept: JobCache[ResolvedRunConfig] = JobCache(MOST_CONFIGS)
 
     def build_kept(
         job_def: JobDefinition, run_config: Mapping[str, object] | None = None

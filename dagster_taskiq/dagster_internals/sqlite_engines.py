@@ -49,7 +49,7 @@ _CreateEngine = Callable[..., sa.Engine]
 
 
 @contextmanager
-def kept_connections() -> Iterator["KeptEngines"]:
+def open_engines_kept() -> Iterator["KeptEngines"]:
     """Keep this process's connections to Dagster's SQLite files, until the end of the block.
 
     Blocks may overlap, on several threads; the last one that ends closes the connections. Where
@@ -128,7 +128,7 @@ class KeptEngines:
         if thread is not None:
             thread.join()
 
-    def leave_behind(self) -> None:
+    def reset_after_fork(self) -> None:
         """Keep nothing in a forked process, and do not close there what is another's."""
         self._inherited = self._engines
         self._engines = {}
@@ -267,7 +267,7 @@ def _before_fork() -> None:
 
 
 def _after_fork_in_child() -> None:
-    _kept.leave_behind()
+    _kept.reset_after_fork()
     _lock.release()
 
 

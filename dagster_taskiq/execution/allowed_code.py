@@ -162,13 +162,13 @@ def allowed_entries(given: Sequence[str]) -> tuple[str, ...]:
 _bound: AllowedCode | None = None
 
 
-def allow_only(allowed: AllowedCode) -> None:
+def set_policy(allowed: AllowedCode) -> None:
     """Let this process load nothing else for a message from now on."""
-    global _bound  # noqa: PLW0603 - it is what bound() reads in this process
+    global _bound  # noqa: PLW0603 - it is what current_policy() reads in this process
     _bound = allowed
 
 
-def bound() -> AllowedCode | None:
+def current_policy() -> AllowedCode | None:
     """Return what this process may load for a message; ``None`` where that is not bounded."""
     return _bound
 

@@ -10,7 +10,7 @@ from dagster._core.code_pointer import (
 from dagster._core.origin import JobPythonOrigin
 
 from dagster_taskiq.errors import TaskFailedError
-from dagster_taskiq.execution.allowed_code import bound
+from dagster_taskiq.execution.allowed_code import current_policy
 from dagster_taskiq.execution.code_location import MODULE_POINTERS, working_directory_of
 
 
@@ -22,7 +22,7 @@ def check_allowed(origin: JobPythonOrigin, include: Iterable[str] = ()) -> None:
     Raises:
         NotAllowedError: the worker's operator has not allowed it.
     """
-    allowed = bound()
+    allowed = current_policy()
     if allowed is None:
         return
     pointer = origin.repository_origin.code_pointer

@@ -15,8 +15,8 @@ from dagster._serdes import deserialize_value, serialize_value
 from dagster_taskiq.errors import (
     TaskFailedError,
 )
-from dagster_taskiq.execution.allowed_code import bound
-from dagster_taskiq.execution.task_context import surroundings
+from dagster_taskiq.execution.allowed_code import current_policy
+from dagster_taskiq.execution.task_context import current_context
 from dagster_taskiq.settings.settings import EMBEDDED_FILE
 
 #: In place of a serialized reference: the instance of ``$DAGSTER_HOME``.
@@ -39,7 +39,7 @@ def instance_of(args: ExecuteStepArgs | ExecuteRunArgs | ResumeRunArgs) -> Dagst
     Raises:
         TaskFailedError: the message names none.
     """
-    if bound() is not None:
+    if current_policy() is not None:
         return instance_from(_OWN)
     if args.instance_ref is None:
         raise TaskFailedError("The message names no Dagster instance.")
@@ -53,7 +53,7 @@ def instance_from(instance_ref: str) -> DagsterInstance:
     Args:
         instance_ref: what ``serialize_value`` makes of it; empty for that of ``$DAGSTER_HOME``.
     """
-    with surroundings().loading(instance_ref), _alone_with_a_new_home(instance_ref):
+    with current_context().loading(instance_ref), _alone_with_a_new_home(instance_ref):
         for _ in range(5):
             try:
                 return _open_instance(instance_ref)

@@ -15,7 +15,7 @@ from taskiq.receiver.params_parser import parse_params
 from taskiq_dependencies import DependencyGraph
 
 from dagster_taskiq.errors import DagsterTaskiqError, OtherReleaseError, UnknownTaskError
-from dagster_taskiq.execution.task_context import _message, surroundings
+from dagster_taskiq.execution.task_context import current_context, executing
 from dagster_taskiq.version import __version__
 
 #: The module of the tasks that this package sends itself.
@@ -28,11 +28,8 @@ def perform(broker: AsyncBroker, message: TaskiqMessage) -> TaskiqResult[Any]:
     A plain function without dependencies is called directly, with no event loop running, so that
     it may start one; all others run as taskiq runs them.
     """
-    token = _message.set(message)
-    try:
+    with executing(message):
         return _perform(broker, message)
-    finally:
-        _message.reset(token)
 
 
 def _perform(broker: AsyncBroker, message: TaskiqMessage) -> TaskiqResult[Any]:
@@ -100,7 +97,7 @@ def _loop_for(broker: AsyncBroker) -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
     # Its threads stay as long as it does, and are known by their names.
     loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix="dagster-taskiq-tasks"))
-    with surroundings().loading("the startup of the broker"):
+    with current_context().loading("the startup of the broker"):
         loop.run_until_complete(broker.startup())
     return loop
 

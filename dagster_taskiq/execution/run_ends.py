@@ -97,6 +97,6 @@ def _steps_that_run(client: Client, task_ids: Sequence[str]) -> set[str]:
     for task in started:
         worker = workers.get(task.worker)
         # Its processes have ended with its lease.
-        if worker is None or not worker.is_lost or not client.lose(task, worker.silence):
+        if worker is None or not worker.is_lost or not client.mark_lost(task, worker.silence):
             running.add(task.step_key)
     return running

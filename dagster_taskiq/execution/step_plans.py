@@ -15,12 +15,12 @@ from dagster._core.storage.dagster_run import DagsterRun
 from dagster._core.system_config.objects import ResolvedRunConfig
 from dagster._grpc.types import ExecuteStepArgs
 
-from dagster_taskiq.dagster_internals.job_cache import KeptForJobs
+from dagster_taskiq.dagster_internals.job_cache import JobCache
 
 #: How many plans are kept: a worker has the steps of few jobs at a time.
 MOST_PLANS = 4
 
-_kept: KeptForJobs[tuple[ExecutionPlan, ResolvedRunConfig]] = KeptForJobs(MOST_PLANS)
+_kept: JobCache[tuple[ExecutionPlan, ResolvedRunConfig]] = JobCache(MOST_PLANS)
 
 
 def plan_of_step(

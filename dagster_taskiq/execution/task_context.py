@@ -26,7 +26,7 @@ class StopRequest:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class TaskContext:
     """On whose behalf a task runs, and whom it tells what."""
 
     #: The worker's name.
@@ -42,31 +42,38 @@ class Surroundings:
     loading: Callable[[str], AbstractContextManager[None]] = _leave_as_it_is
 
 
-#: The message whose task is performed now.
+#: The message whose task is executed now.
 _message: ContextVar[TaskiqMessage] = ContextVar("dagster_taskiq_message")
 
-
-_surroundings: ContextVar[Surroundings] = ContextVar("dagster_taskiq_surroundings")
-
-
-_NOWHERE = Surroundings("")
+_context: ContextVar[TaskContext] = ContextVar("dagster_taskiq_context")
+_NO_CONTEXT = TaskContext("")
 
 
 @contextmanager
-def surrounded_by(surroundings: Surroundings) -> Iterator[None]:
-    """Let the tasks performed inside have these surroundings."""
-    token = _surroundings.set(surroundings)
+def task_context(context: TaskContext) -> Iterator[None]:
+    """Execute the tasks inside in this context."""
+    token = _context.set(context)
     try:
         yield
     finally:
-        _surroundings.reset(token)
+        _context.reset(token)
 
 
-def surroundings() -> Surroundings:
-    """Return the surroundings of the task that is performed now, if one is."""
-    return _surroundings.get(_NOWHERE)
+def current_context() -> TaskContext:
+    """Return the context of the task that is executed now; an empty one outside a task."""
+    return _context.get(_NO_CONTEXT)
+
+
+@contextmanager
+def executing(message: TaskiqMessage) -> Iterator[None]:
+    """Make a message the current one while its task is executed."""
+    token = _message.set(message)
+    try:
+        yield
+    finally:
+        _message.reset(token)
 
 
 def current_message() -> TaskiqMessage | None:
-    """Return the message whose task is performed now, if one is."""
+    """Return the message whose task is executed now; ``None`` outside a task."""
     return _message.get(None)

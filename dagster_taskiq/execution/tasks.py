@@ -30,16 +30,16 @@ from taskiq import AsyncBroker
 from typing_extensions import Self
 
 from dagster_taskiq.client import Client, client_for
-from dagster_taskiq.dagster_internals.event_log_setup import spare_setup
+from dagster_taskiq.dagster_internals.event_log_setup import mark_initialized
 from dagster_taskiq.errors import (
-    BrokerUnreachableError,
     CodeLoadError,
     DagsterTaskiqError,
     NotAllowedError,
+    ServerUnavailableError,
     TaskFailedError,
     TaskRevokedError,
 )
-from dagster_taskiq.execution.allowed_code import bound
+from dagster_taskiq.execution.allowed_code import current_policy
 from dagster_taskiq.execution.code_loading import check_allowed, import_included, make_importable
 from dagster_taskiq.execution.instances import instance_of
 from dagster_taskiq.execution.perform import describe_failure
@@ -48,16 +48,16 @@ from dagster_taskiq.execution.python_environments import check_environment
 from dagster_taskiq.execution.run_ends import end_run, stop_steps
 from dagster_taskiq.execution.step_plans import plan_of_step
 from dagster_taskiq.execution.task_beginnings import beginning, begun_tasks
-from dagster_taskiq.execution.task_context import surroundings
+from dagster_taskiq.execution.task_context import current_context
 from dagster_taskiq.settings.worker_fleet import process_settings
 from dagster_taskiq.wire.records import TaskState
 from dagster_taskiq.wire.task_names import (
     EXECUTE_JOB,
     EXECUTE_PLAN,
+    FINALIZE_RUN,
     FREE_STEP,
     HAS_BEGUN,
     RESUME_JOB,
-    SETTLE_RUN,
 )
 
 #: A run that has not been started: what ``execute_job`` may start.
@@ -102,7 +102,7 @@ def register_tasks(broker: AsyncBroker) -> None:
         (EXECUTE_PLAN, execute_plan),
         (EXECUTE_JOB, execute_job),
         (RESUME_JOB, resume_job),
-        (SETTLE_RUN, settle_run),
+        (FINALIZE_RUN, finalize_run),
         (HAS_BEGUN, has_begun),
         (FREE_STEP, free_step_of_ended_run),
     ):
@@ -136,7 +136,7 @@ def execute_plan(
     step_key = ", ".join(args.step_keys_to_execute or ())
     instance = instance_of(args)
     run = _run_of(instance, args.run_id)
-    spare_setup(instance, run.run_id)
+    mark_initialized(instance, run.run_id)
     if run.is_finished or run.status == DagsterRunStatus.CANCELING:
         instance.report_engine_event(
             f"Dropped step {step_key} before it started: the run is {run.status.value}.",
@@ -151,7 +151,8 @@ def execute_plan(
         check_environment(args.job_origin)
     except CodeLoadError as error:
         raise CodeLoadError(
-            f"Worker {surroundings().worker} on {socket.gethostname()} cannot run step {step_key}: "
+            f"Worker {current_context().worker} on {socket.gethostname()} "
+            f"cannot run step {step_key}: "
             f"{error}"
         ) from None
     make_importable(args.job_origin)
@@ -162,17 +163,18 @@ def execute_plan(
         load_data = _load_data_of(instance, run)
         if load_data is not None:
             job = job.with_repository_load_data(load_data)
-        with surroundings().loading(repr(args.job_origin)):
+        with current_context().loading(repr(args.job_origin)):
             plan = plan_of_step(job, run, args, load_data)
     except NotAllowedError:
         raise
     except Exception as error:
         raise CodeLoadError(
-            f"Worker {surroundings().worker} on {socket.gethostname()} cannot load the job of step "
+            f"Worker {current_context().worker} on {socket.gethostname()} "
+            "cannot load the job of step "
             f"{step_key}: {describe_failure(error)}\n{_where_code_is_looked_for()}"
         ) from None
     wanted = TERMINAL_EVENTS | OUTPUT_EVENTS if wake_on_output else TERMINAL_EVENTS
-    wake = surroundings().wake
+    wake = current_context().wake
     with StopNote(instance, run, f'Step "{step_key}"', step_key) as stop_note:
         for event in execute_plan_iterator(
             plan,
@@ -247,7 +249,7 @@ def resume_job(
         )
 
 
-def settle_run(args_packed: dict[str, Any], task_id: str, worker_id: str, why: str) -> None:
+def finalize_run(args_packed: dict[str, Any], task_id: str, worker_id: str, why: str) -> None:
     """Write the end of a run whose process has died here, and stop its steps.
 
     Args:
@@ -258,7 +260,7 @@ def settle_run(args_packed: dict[str, Any], task_id: str, worker_id: str, why: s
 
     Raises:
         TaskRevokedError: the task is not this worker's any more; somebody else sees to the run.
-        BrokerUnreachableError: the backend does not say whose the task is.
+        ServerUnavailableError: the backend does not say whose the task is.
     """
     args = unpack_value(args_packed, as_type=(ExecuteRunArgs, ResumeRunArgs))
     instance = instance_of(args)
@@ -310,7 +312,7 @@ def free_step_of_ended_run(args_packed: dict[str, Any]) -> None:
 def _run_of(instance: DagsterInstance, run_id: str) -> DagsterRun:
     run = instance.get_run_by_id(run_id)
     if run is None:
-        which = "" if bound() is None else " (with --allow, that of its own $DAGSTER_HOME)"
+        which = "" if current_policy() is None else " (with --allow, that of its own $DAGSTER_HOME)"
         raise TaskFailedError(
             f"Run {run_id} is not in the worker's Dagster instance{which}. Worker and run must use "
             "the same run storage; see `storage` in dagster.yaml."
@@ -334,7 +336,7 @@ def _run_to_execute(
         instance.report_run_canceled(run, message="The run was stopped before it started.")
     else:
         instance.report_engine_event(
-            f"Dropped the run's task on worker {surroundings().worker}: the run is "
+            f"Dropped the run's task on worker {current_context().worker}: the run is "
             f"{run.status.value} already.",
             run,
         )
@@ -360,12 +362,12 @@ def _load(
         check_allowed(run.job_code_origin)
     check_environment(origin)
     make_importable(origin)
-    with surroundings().loading(repr(include)):
+    with current_context().loading(repr(include)):
         import_included(include)
     _inject_env_vars(instance, run)
     job = recon_job_from_origin(origin).with_repository_load_data(_load_data_of(instance, run))
     try:
-        with surroundings().loading(repr(origin)):
+        with current_context().loading(repr(origin)):
             return job.get_definition()
     except Exception as error:
         raise CodeLoadError(
@@ -415,7 +417,7 @@ class StopNote:
 
     def write_if_stopped(self) -> None:
         """Write it if the worker has asked for the stop meanwhile."""
-        request = None if self._is_written else surroundings().stop_request()
+        request = None if self._is_written else current_context().stop_request()
         if request is None or request.is_cancellation:
             return
         self._is_written = True
@@ -433,9 +435,9 @@ def _told_in_the_log(
     Returns:
         What is to be called with each event of the run when it has been written.
     """
-    worker = surroundings().worker
+    worker = current_context().worker
     host = socket.gethostname()
-    spare_setup(instance, run.run_id)
+    mark_initialized(instance, run.run_id)
     instance.report_engine_event(
         f"Worker {worker} on {host} has taken the run, in process {os.getpid()}.",
         run,
@@ -454,7 +456,7 @@ def _told_in_the_log(
     if now is None or now.is_finished:
         return
     if end_run(instance, run.run_id, why):
-        with suppress(BrokerUnreachableError):
+        with suppress(ServerUnavailableError):
             reason = "the process of its run has ended"
             stop_steps(instance, _client_of_this_worker(), run.run_id, reason)
     raise failure(why)
@@ -474,8 +476,8 @@ def _wait_until_fenced(task_id: str) -> None:
             return
         worker = client.worker(task.worker)
         # The children of a worker that is lost have ended with its lease.
-        if worker is None or client.still_silent(worker) is not None:
-            client.lose(task, "its run was resumed")
+        if worker is None or client.confirm_lost(worker) is not None:
+            client.mark_lost(task, "its run was resumed")
             return
         if time.monotonic() > deadline:
             raise TaskFailedError(
@@ -508,7 +510,7 @@ def _client_of_this_worker() -> Client:
 
 
 def _say_started(instance: DagsterInstance, run: DagsterRun, step_key: str) -> None:
-    worker = surroundings().worker
+    worker = current_context().worker
     DagsterEvent.step_worker_started(
         create_context_free_log_manager(instance, run),
         run.job_name,

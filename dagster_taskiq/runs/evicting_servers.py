@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from dagster import DagsterEventType, DagsterInstance, DagsterRun
 
-from dagster_taskiq.errors import BrokerUnreachableError
+from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.runs.step_client import StepClient
 from dagster_taskiq.transport.eviction import Eviction
 
@@ -50,5 +50,5 @@ def said_of_evictions(client: StepClient, before: Mapping[str, Eviction]) -> str
 def _ask(client: StepClient) -> Mapping[str, Eviction]:
     try:
         return client.evictions()
-    except BrokerUnreachableError:  # whoever needs an answer to go on will say so
+    except ServerUnavailableError:  # whoever needs an answer to go on will say so
         return {}

@@ -24,7 +24,7 @@ from dagster_taskiq import tags
 from dagster_taskiq.client import Client, client_for
 from dagster_taskiq.dagster_internals.temporary_instance import note_on_temporary_home
 from dagster_taskiq.deprecations import warn_of_run_tags
-from dagster_taskiq.errors import BrokerUnreachableError
+from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.execution.code_location import lines_of, source_of, working_directory_of
 from dagster_taskiq.execution.run_ends import end_run, follow_log, stop_steps
 from dagster_taskiq.runs.evicting_servers import said_of_evictions, warn_of_evictions
@@ -33,10 +33,10 @@ from dagster_taskiq.runs.unserved_queues import who_is_there
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.settings.urls import redact
 from dagster_taskiq.wire.labels import CODE_LABEL
-from dagster_taskiq.wire.queues import queue_of_lane, runs_lane
+from dagster_taskiq.wire.queues import queue_of_run_queue, run_queue
 from dagster_taskiq.wire.records import Task, TaskState, Worker
 from dagster_taskiq.wire.task_names import EXECUTE_JOB, PACKED_RUN, RESUME_JOB
-from dagster_taskiq.wire.task_request import Order
+from dagster_taskiq.wire.task_request import TaskRequest
 
 logger = logging.getLogger("dagster_taskiq.launcher")
 
@@ -108,11 +108,11 @@ class LaunchedRuns:
         origin = _code_origin(run)
         warn_of_run_tags(run.tags, partial(lines_of, origin), source_of(origin))
         queue = tags.read_tag(run.tags, tags.QUEUE_TAG) or self._settings.queue
-        order = Order(
+        order = TaskRequest(
             id=task_id,
             name=name,
             kwargs={**arguments, "include": list(self._settings.include)},
-            queue=runs_lane(queue),
+            queue=run_queue(queue),
             priority=tags.read_priority(run.tags, tags.RUN_PRIORITY_TAG),
             run_id=run.run_id,
             labels={CODE_LABEL: working_directory_of(_code_origin(run))},
@@ -165,7 +165,7 @@ class LaunchedRuns:
         try:
             client = self._client
             task = client.tasks([task_id]).get(task_id)
-        except BrokerUnreachableError as error:
+        except ServerUnavailableError as error:
             self._say(run, f"The run could not be told to stop: {error}")
             return False
         reason = "the run was terminated"
@@ -201,7 +201,7 @@ class LaunchedRuns:
         try:
             task = self._client.tasks([task_id]).get(task_id)
             why = self._why_dead(task) if task else self._why_unknown(task_id)
-        except BrokerUnreachableError as error:
+        except ServerUnavailableError as error:
             logger.warning("Cannot tell how run %s is: %s", run.run_id, error)
             return CheckRunHealthResult(WorkerStatus.RUNNING, str(error), transient=True)
         if not why:
@@ -226,7 +226,7 @@ class LaunchedRuns:
         try:
             task = self._client.tasks([task_id]).get(task_id)
             workers = self._client.workers()
-        except BrokerUnreachableError as error:
+        except ServerUnavailableError as error:
             return f"Task {task_id}: {error}"
         if task is None:
             return f"Task {task_id}: the backend knows nothing of it."
@@ -262,11 +262,11 @@ class LaunchedRuns:
             why = f"The worker that ran it, {task.worker}, is not there any more."
         else:
             self._absent_since.pop(task.worker, None)
-            silent = self._client.still_silent(worker) if look_twice else worker
+            silent = self._client.confirm_lost(worker) if look_twice else worker
             if silent is None or not silent.is_lost:
                 return ""
             why = silent.silence
-        return why if self._client.lose(task, why) else ""
+        return why if self._client.mark_lost(task, why) else ""
 
     def _absent_for_a_lease(self, who: str) -> bool:
         since = self._absent_since.setdefault(who, time.monotonic())
@@ -314,7 +314,7 @@ def _attempt_of(task_id: str) -> int:
 
 def _describe(task: Task, workers: Sequence[Worker]) -> str:
     worker = next((each for each in workers if each.id == task.worker), None)
-    queue = queue_of_lane(task.queue)
+    queue = queue_of_run_queue(task.queue)
     lines = [f'Task {task.id} ({task.name}) is {task.state.value}, in queue "{queue}".']
     lines.append(f"Sent {_at(task.submitted_at)}.")
     if task.started_at:

@@ -29,14 +29,14 @@ from dagster_shared.error import SerializableErrorInfo
 
 from dagster_taskiq import tags
 from dagster_taskiq.client import SLICE_SECONDS, client_for
-from dagster_taskiq.dagster_internals.sqlite_engines import kept_connections
+from dagster_taskiq.dagster_internals.sqlite_engines import open_engines_kept
 from dagster_taskiq.dagster_internals.temporary_instance import note_on_temporary_home
-from dagster_taskiq.errors import BrokerUnreachableError, TaskFailedError, WorkerLostError
+from dagster_taskiq.errors import ServerUnavailableError, TaskFailedError, WorkerLostError
 from dagster_taskiq.execution.late_rows import LATE_LOOK_SECONDS, LATE_SECONDS
 from dagster_taskiq.execution.perform import describe_failure, perform
 from dagster_taskiq.execution.pool_slots import pool_of
 from dagster_taskiq.execution.task_beginnings import begun_task
-from dagster_taskiq.execution.task_context import Surroundings, surrounded_by, surroundings
+from dagster_taskiq.execution.task_context import TaskContext, current_context, task_context
 from dagster_taskiq.execution.tasks import register_tasks
 from dagster_taskiq.runs.event_tail import ALL_TYPES, EventTail, Tailed, ends_step
 from dagster_taskiq.runs.evicting_servers import said_of_evictions, warn_of_evictions
@@ -44,7 +44,7 @@ from dagster_taskiq.runs.instance_settings import settings_for
 from dagster_taskiq.runs.replay import Pools, replay
 from dagster_taskiq.runs.run_options import RunOptions
 from dagster_taskiq.runs.step_client import InProcessTasks, StepClient
-from dagster_taskiq.runs.step_requests import StepOrders
+from dagster_taskiq.runs.step_requests import StepRequests
 from dagster_taskiq.runs.unserved_queues import UnservedQueues
 from dagster_taskiq.settings.settings import OnWorkerLost, Settings
 from dagster_taskiq.settings.urls import redact
@@ -52,7 +52,7 @@ from dagster_taskiq.wire.labels import CUSTOM_STEP_SECONDS, KILL_GRACE_SECONDS
 from dagster_taskiq.wire.notifications import FROM_START, run_channel
 from dagster_taskiq.wire.records import Task, TaskState, Worker
 from dagster_taskiq.wire.task_names import is_custom_step
-from dagster_taskiq.wire.task_request import Order
+from dagster_taskiq.wire.task_request import TaskRequest
 
 T = TypeVar("T")
 
@@ -84,7 +84,7 @@ LOST_RETRIES = 3
 
 
 @dataclass
-class Flight:
+class StepInFlight:
     """A step that has been sent, until its task has ended."""
 
     step: ExecutionStep
@@ -139,7 +139,7 @@ class RunLoop:
         self._instance: DagsterInstance = context.instance
         self._run: DagsterRun = context.dagster_run
         self._settings = settings_for(context.instance, options.settings)
-        self._orders = StepOrders(options, context, plan, self._settings)
+        self._orders = StepRequests(options, context, plan, self._settings)
         self._tail = EventTail(self._instance, self._run.run_id)
         self._channel = run_channel(self._run.run_id)
         self._cursor = FROM_START
@@ -148,11 +148,11 @@ class RunLoop:
         #: Where in the log each step's last end is that has been read.
         self._end_ids: dict[str, int] = {}
         #: Steps in flight, by key.
-        self._flights: dict[str, Flight] = {}
+        self._flights: dict[str, StepInFlight] = {}
         #: Tasks whose step has ended and which have not: hooks and logs are being closed.
-        self._closing: dict[str, Flight] = {}
+        self._closing: dict[str, StepInFlight] = {}
         #: Steps in flight that the broker, being away, has not taken yet.
-        self._unsent: dict[str, Flight] = {}
+        self._unsent: dict[str, StepInFlight] = {}
         #: Steps of a resumed run that still need a slot of their pool.
         self._unclaimed: dict[str, ExecutionStep] = {}
         #: Which incarnation of a resumed run's step is to be sent.
@@ -172,19 +172,19 @@ class RunLoop:
         """Execute the plan; yield the run's events as they are read from its log.
 
         Raises:
-            BrokerUnreachableError: broker or backend does not answer.
+            ServerUnavailableError: broker or backend does not answer.
             DagsterSubprocessError: a step failed and the caller wants errors raised.
         """
         self._client: StepClient = self._open(self._settings)
         self._evictions = warn_of_evictions(self._client, self._instance, self._run)
         # Where a worker runs this run, its slot is free from here on for the steps.
-        surroundings().orchestrating()
+        current_context().orchestrating()
         if (here := self._client.in_process) is not None:
             register_tasks(here.broker)
         elif temporary := note_on_temporary_home(self._instance):
             self._say(temporary)
         with ExitStack() as stack:
-            stack.enter_context(kept_connections())
+            stack.enter_context(open_engines_kept())
             self._pools = stack.enter_context(Pools(self._instance, self._run))
             self._active = stack.enter_context(
                 ActiveExecution(
@@ -319,7 +319,7 @@ class RunLoop:
                 kind = WorkerLostError if self._has_died(task) else None
                 self._decide(flight, _error(_silent_end(flight, task), kind))
 
-    def _say_cut_off(self, silent: Sequence[Flight], known: Mapping[str, Task]) -> None:
+    def _say_cut_off(self, silent: Sequence[StepInFlight], known: Mapping[str, Task]) -> None:
         """Say which steps were cut off, where rows of the log may become visible late.
 
         This event has a higher id than what they have written: should the database still be at work
@@ -333,7 +333,7 @@ class RunLoop:
         if cut_off and self._tail.may_miss_rows:
             self._say(f"The processes of some steps have ended: {', '.join(cut_off)}.")
 
-    def _may_come_late(self, flight: Flight, task: Task) -> bool:
+    def _may_come_late(self, flight: StepInFlight, task: Task) -> bool:
         """Whether the end of a step, whose task has ended, may still come into the log.
 
         A task that has returned has written it. One that was cut off may have been writing it, and
@@ -358,7 +358,7 @@ class RunLoop:
         run = self._instance.get_run_by_id(self._run.run_id)
         return run is not None and not run.is_finished and run.status not in _CANCELLED
 
-    def _decide(self, flight: Flight, error: SerializableErrorInfo) -> None:
+    def _decide(self, flight: StepInFlight, error: SerializableErrorInfo) -> None:
         """Write the failure, or the retry, of a step that cannot say for itself."""
         if flight.decided:
             return
@@ -382,11 +382,11 @@ class RunLoop:
         flights = []
         for step in steps:
             task_id = self._task_id(step, self._incarnations.pop(step.key, 0))
-            flights.append(Flight(step, task_id, self._orders.queue_of(step)))
+            flights.append(StepInFlight(step, task_id, self._orders.queue_of(step)))
         self._flights.update((flight.step.key, flight) for flight in flights)
         self._send(flights)
 
-    def _send(self, flights: Sequence[Flight]) -> None:
+    def _send(self, flights: Sequence[StepInFlight]) -> None:
         """Send steps, or keep those for later that the broker does not take."""
         self._unsent.update((flight.step.key, flight) for flight in flights)
         count, most = SENT_AT_ONCE
@@ -394,7 +394,7 @@ class RunLoop:
             flights = flights[count:]
             count = min(2 * count, most)
 
-    def _send_together(self, flights: Sequence[Flight]) -> bool:
+    def _send_together(self, flights: Sequence[StepInFlight]) -> bool:
         """Send a few steps; return whether the broker has taken them."""
         state = self._active.get_known_state()
         orders = [self._orders.order(each.step, each.task_id, state) for each in flights]
@@ -408,7 +408,7 @@ class RunLoop:
             self._read.append(self._say_sent(flight, order))
         return True
 
-    def _say_sent(self, flight: Flight, order: Order) -> DagsterEvent:
+    def _say_sent(self, flight: StepInFlight, order: TaskRequest) -> DagsterEvent:
         key = flight.step.key
         return DagsterEvent.step_worker_starting(
             self._context.for_step(flight.step),
@@ -460,7 +460,7 @@ class RunLoop:
             _sleep(timeout)
             return
         message, task = claimed
-        with surrounded_by(Surroundings("in process")):
+        with task_context(TaskContext("in process")):
             result = perform(here.broker, message)
         if result.error is not None:
             result.error = TaskFailedError(describe_failure(result.error))
@@ -473,11 +473,11 @@ class RunLoop:
         The run goes on: steps that are running write to the event log, and the log is read.
 
         Raises:
-            BrokerUnreachableError: they have been away for ``OUTAGE_SECONDS``.
+            ServerUnavailableError: they have been away for ``OUTAGE_SECONDS``.
         """
         try:
             answer = call()
-        except BrokerUnreachableError as error:
+        except ServerUnavailableError as error:
             now = time.monotonic()
             self._steady_since = now
             if self._away_since is None:
@@ -530,7 +530,7 @@ class RunLoop:
         self._complain_of_unserved(known, workers)
 
     def _check_flight(
-        self, flight: Flight, task: Task | None, workers: Mapping[str, Worker]
+        self, flight: StepInFlight, task: Task | None, workers: Mapping[str, Worker]
     ) -> None:
         if task is None:
             self._check_unknown(flight, workers.values())
@@ -543,10 +543,10 @@ class RunLoop:
             if silence:
                 # Recorded, it comes back as mail like any other end; unless the task ended by
                 # itself meanwhile, which is what counts then.
-                self._reach(lambda: self._client.lose(task, silence))
+                self._reach(lambda: self._client.mark_lost(task, silence))
                 self._ended.add(task.id)
 
-    def _check_unknown(self, flight: Flight, workers: Iterable[Worker]) -> None:
+    def _check_unknown(self, flight: StepInFlight, workers: Iterable[Worker]) -> None:
         """Decide on a step of whose task the record has been lost.
 
         Whoever runs it puts the record back with the next heartbeat. Then it has begun before, and
@@ -576,7 +576,7 @@ class RunLoop:
         elif now - max(flight.unknown_since, self._steady_since) > self._settings.lease:
             self._give_up_unknown(flight)
 
-    def _give_up_unknown(self, flight: Flight) -> None:
+    def _give_up_unknown(self, flight: StepInFlight) -> None:
         """End a step that has begun, and of which neither backend nor workers know any more."""
         why = (
             f"Its record has been lost, and no worker has said for {self._settings.lease:g} s that "
@@ -735,7 +735,7 @@ class RunLoop:
         try:
             self._client.revoke(task_ids, reason)
             known = self._client.tasks(task_ids)
-        except BrokerUnreachableError as error:
+        except ServerUnavailableError as error:
             # What waits will find, before it starts, that its run has ended.
             self._say(f"Could not stop the steps in flight: {error}")
             return
@@ -761,7 +761,7 @@ class RunLoop:
 
     def _close_channel(self) -> None:
         """Leave no mail behind, now that none is to come; what is missed here expires."""
-        with suppress(BrokerUnreachableError):
+        with suppress(ServerUnavailableError):
             self._client.close_channel(self._channel)
 
     # Resuming.
@@ -813,13 +813,13 @@ class RunLoop:
             self._unclaimed[step.key] = step
             return
         begun = task.state is not TaskState.WAITING
-        flight = Flight(step, task.id, task.queue, begun=begun)
+        flight = StepInFlight(step, task.id, task.queue, begun=begun)
         self._flights[step.key] = flight
         worker = workers.get(task.worker)
         if task.state is TaskState.STARTED and worker is not None and worker.is_lost:
             flight.run_again = "its worker was lost"
             # Unless it has ended by itself, this moment.
-            self._client.lose(task, "its worker was lost before the run was resumed")
+            self._client.mark_lost(task, "its worker was lost before the run was resumed")
             self._ended.add(task.id)
         elif task.state.is_final:
             flight.run_again = "its worker or process died without the run"
@@ -880,13 +880,13 @@ def _is_cut_off(task: Task | None) -> bool:
     return stopped or task.state is TaskState.LOST
 
 
-def _silent_end(flight: Flight, task: Task) -> str:
+def _silent_end(flight: StepInFlight, task: Task) -> str:
     why = task.error or "Its task ended, and there is no end of the step in the event log."
     why = why[:1].upper() + why[1:]
     return f'Step "{flight.step.key}" did not end by itself ({task.state.value}). {why}'
 
 
-def _never_taken(flight: Flight) -> str:
+def _never_taken(flight: StepInFlight) -> str:
     return (
         f"It was sent {flight.sent_again + 1} times, and each time its message has gone from queue "
         f'"{flight.queue}" and no worker has started it. A worker that cannot read a message says '

@@ -11,9 +11,9 @@ from taskiq import TaskiqMessage, TaskiqResult
 
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.eviction import Eviction
-from dagster_taskiq.wire.notifications import Mail
+from dagster_taskiq.wire.notifications import Notification
 from dagster_taskiq.wire.records import Task, Worker
-from dagster_taskiq.wire.task_request import Order
+from dagster_taskiq.wire.task_request import TaskRequest
 
 
 class InProcessTasks(Protocol):
@@ -33,7 +33,7 @@ class InProcessTasks(Protocol):
 class StepClient(Protocol):
     """Where the loop of a run sends its steps, and learns what became of their tasks.
 
-    Every method raises ``BrokerUnreachableError`` where the server does not answer. The methods are
+    Every method raises ``ServerUnavailableError`` where the server does not answer. The methods are
     those of :class:`dagster_taskiq.client.Client`, where their arguments are described.
     """
 
@@ -41,7 +41,7 @@ class StepClient(Protocol):
     def in_process(self) -> InProcessTasks | None:
         """The tasks that this process has to run itself; ``None`` where they run elsewhere."""
 
-    def submit(self, *orders: Order) -> list[str]:
+    def submit(self, *orders: TaskRequest) -> list[str]:
         """Send tasks, in this order, and return their ids.
 
         Where it raises, some of them may have been sent: the loop sends all of them again.
@@ -53,7 +53,7 @@ class StepClient(Protocol):
     def tasks(self, task_ids: Sequence[str]) -> dict[str, Task]:
         """Return what is known of these tasks, by id."""
 
-    def lose(self, task: Task, error: str) -> bool:
+    def mark_lost(self, task: Task, error: str) -> bool:
         """Record that a task's worker is lost; ``False`` when the task has ended meanwhile."""
 
     def workers(self) -> list[Worker]:
@@ -67,7 +67,7 @@ class StepClient(Protocol):
 
     def wait(
         self, channel: str, after: str, timeout: float, interrupted: Callable[[], bool]
-    ) -> list[Mail]:
+    ) -> list[Notification]:
         """Return the mail of a channel after a cursor; wait for it, up to ``timeout`` seconds."""
 
     def close_channel(self, channel: str) -> None:

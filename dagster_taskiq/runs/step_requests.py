@@ -24,13 +24,13 @@ from dagster_taskiq.runs.run_options import RunOptions
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.wire.labels import CODE_LABEL, POOL_LABEL
 from dagster_taskiq.wire.task_names import EXECUTE_PLAN
-from dagster_taskiq.wire.task_request import Order
+from dagster_taskiq.wire.task_request import TaskRequest
 
 #: The mapping keys of each dynamic output that has come, by the key of its step and its name.
 Mappings = Mapping[str, Mapping[str, Sequence[str] | None]]
 
 
-class StepOrders:
+class StepRequests:
     """Makes the orders of one run; what they have in common is looked up once."""
 
     def __init__(
@@ -85,7 +85,7 @@ class StepOrders:
         again = f".{incarnation}" if incarnation else ""
         return f"{self._run_id}:{step.key}:{attempt}{again}"
 
-    def order(self, step: ExecutionStep, task_id: str, state: KnownExecutionState) -> Order:
+    def order(self, step: ExecutionStep, task_id: str, state: KnownExecutionState) -> TaskRequest:
         """Return the order to execute ``step``, the run being in ``state``."""
         args = ExecuteStepArgs(
             job_origin=self._origin,
@@ -97,7 +97,7 @@ class StepOrders:
             print_serialized_events=False,
         )
         pool = pool_of(step)
-        return Order(
+        return TaskRequest(
             id=task_id,
             name=EXECUTE_PLAN,
             kwargs={"execute_step_args_packed": pack_value(args), **self._common},

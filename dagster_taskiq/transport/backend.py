@@ -25,8 +25,8 @@ from dagster_taskiq.errors import (
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.eviction import Eviction
 from dagster_taskiq.wire.labels import RUN_LABEL, STEP_LABEL, WORKER_LABEL
-from dagster_taskiq.wire.notifications import Mail
-from dagster_taskiq.wire.records import Task, TaskState, Worker, end_mail
+from dagster_taskiq.wire.notifications import Notification
+from dagster_taskiq.wire.records import Task, TaskState, Worker, end_notification
 
 logger = logging.getLogger("dagster_taskiq.backend")
 
@@ -115,7 +115,7 @@ class StateBackend(AsyncResultBackend[Any]):
         """
 
     @abstractmethod
-    async def leave(self, worker_id: str) -> None:
+    async def deregister(self, worker_id: str) -> None:
         """Forget a worker that stopped of its own will."""
 
     @abstractmethod
@@ -127,7 +127,7 @@ class StateBackend(AsyncResultBackend[Any]):
         """Add a mail to a channel. Mail is a hint: a channel keeps the last thousand or so."""
 
     @abstractmethod
-    async def collect(self, channel: str, after: str, timeout: float) -> list[Mail]:
+    async def collect(self, channel: str, after: str, timeout: float) -> list[Notification]:
         """Return the mail of a channel after a cursor; wait up to ``timeout`` s for the first."""
 
     @abstractmethod
@@ -149,7 +149,7 @@ class StateBackend(AsyncResultBackend[Any]):
     async def sweep(self) -> None:
         """Delete what has expired, where the server does not do that by itself."""
 
-    async def lose(self, task: Task, error: str) -> bool:
+    async def mark_lost(self, task: Task, error: str) -> bool:
         """Record that a STARTED task's worker is lost; ``False`` when it ended meanwhile."""
         return await self.finish(task, TaskState.LOST, error, None)
 
@@ -179,7 +179,7 @@ class StateBackend(AsyncResultBackend[Any]):
                     )
                     if task.loop_channel:
                         # Where its record was lost, its loop waits for nothing else.
-                        await self.post(task.loop_channel, end_mail(task, state))
+                        await self.post(task.loop_channel, end_notification(task, state))
                 return
             except self.connection_errors as problem:
                 logger.warning(

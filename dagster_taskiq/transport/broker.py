@@ -28,7 +28,7 @@ from dagster_taskiq.wire.labels import (
     check_times,
     read_time,
 )
-from dagster_taskiq.wire.queues import QueueDepth, is_runs_lane, runs_lane
+from dagster_taskiq.wire.queues import QueueDepth, is_run_queue, run_queue
 
 logger = logging.getLogger("dagster_taskiq.broker")
 
@@ -104,14 +104,14 @@ class QueueBroker(AsyncBroker):
         self._claimed: dict[str, Delivery] = {}
 
     @property
-    def lanes(self) -> tuple[str, ...]:
+    def all_queues(self) -> tuple[str, ...]:
         """The queues, and their lanes for runs."""
-        return (*self.queues, *map(runs_lane, self.queues))
+        return (*self.queues, *map(run_queue, self.queues))
 
     @property
-    def open_lanes(self) -> tuple[str, ...]:
+    def open_queues(self) -> tuple[str, ...]:
         """Where the next message may be taken from: of all lanes those that are open now."""
-        return self.lanes if self.gate.takes_runs else self.queues
+        return self.all_queues if self.gate.takes_runs else self.queues
 
     async def startup(self) -> None:
         """Connect; run taskiq's start-up hooks; in a worker, start what stands around it."""
@@ -154,7 +154,7 @@ class QueueBroker(AsyncBroker):
 
     @abstractmethod
     async def claim(self) -> Delivery | None:
-        """Take the first message of ``self.open_lanes``: highest priority, then oldest.
+        """Take the first message of ``self.open_queues``: highest priority, then oldest.
 
         A message that another worker claimed and neither started nor gave back within the
         lease counts as waiting again. ``None`` when nothing waits.
@@ -251,7 +251,7 @@ class QueueBroker(AsyncBroker):
         except BaseException:
             self.gate.unreserve()
             raise
-        self.gate.expect(task_id, is_runs_lane(delivery.queue))
+        self.gate.expect(task_id, is_run_queue(delivery.queue))
         return AckableMessage(data=delivery.body, ack=partial(self._ack, task_id, delivery))
 
     async def give_back(self, task_id: str) -> None:

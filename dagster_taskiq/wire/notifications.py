@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 #: About how many mails a channel keeps. Mail is a hint; what it hints at is recorded elsewhere.
-MAIL_LENGTH = 1000
+CHANNEL_LENGTH = 1000
 
 
 @dataclass(frozen=True)
-class Mail:
+class Notification:
     """A message in a channel; reading on from ``cursor`` gives what came after it."""
 
     cursor: str

@@ -19,7 +19,7 @@ class QueueDepth:
     oldest_age: float
 
 
-def runs_lane(queue: str) -> str:
+def run_queue(queue: str) -> str:
     """Return the name of the lane of a queue in which whole runs wait.
 
     A run that waits for its own steps must never keep them from being taken. So runs wait beside
@@ -28,11 +28,11 @@ def runs_lane(queue: str) -> str:
     return f"{queue}{_RUNS}"
 
 
-def is_runs_lane(queue: str) -> bool:
+def is_run_queue(queue: str) -> bool:
     """Return whether a queue is the lane for runs of another."""
     return queue.endswith(_RUNS)
 
 
-def queue_of_lane(lane: str) -> str:
+def queue_of_run_queue(lane: str) -> str:
     """Return the queue, as users name it, to which a lane belongs."""
     return lane.removesuffix(_RUNS)

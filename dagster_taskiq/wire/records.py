@@ -148,6 +148,6 @@ class Worker:
         return cls(**{**plain, "queues": tuple(plain["queues"]), "running": running, "age": age})
 
 
-def end_mail(task: Task, state: TaskState) -> dict[str, Any]:
+def end_notification(task: Task, state: TaskState) -> dict[str, Any]:
     """Return the mail that tells a run's loop that a task has ended."""
     return {"task": task.id, "state": state.value}

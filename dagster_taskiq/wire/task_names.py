@@ -11,7 +11,7 @@ EXECUTE_JOB = "execute_job"
 #: Goes on with a run whose process has died.
 RESUME_JOB = "resume_job"
 #: Ends a run whose process has died; a worker asks its own children for it.
-SETTLE_RUN = "settle_run"
+FINALIZE_RUN = "finalize_run"
 #: Says whether the event log of a task's run has it that the task has begun; as the one before.
 HAS_BEGUN = "has_begun"
 #: Frees what a step holds that was stopped or died; as those before.

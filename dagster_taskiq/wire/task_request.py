@@ -17,7 +17,7 @@ from dagster_taskiq.wire.labels import (
 
 
 @dataclass(frozen=True)
-class Order:
+class TaskRequest:
     """A task to be sent."""
 
     id: str

@@ -42,7 +42,7 @@ from dagster_taskiq.wire.labels import (
     has_expired,
     read_time,
 )
-from dagster_taskiq.wire.queues import is_runs_lane
+from dagster_taskiq.wire.queues import is_run_queue
 from dagster_taskiq.wire.records import Running
 from dagster_taskiq.worker import frames
 from dagster_taskiq.worker.fork_server import process
@@ -105,7 +105,7 @@ class _Child:
     #: Its task is a run that waits for its own steps, and holds no slot.
     orchestrating: bool = False
     #: Its task is this worker's own, and no broker knows of it.
-    aside: bool = False
+    internal: bool = False
     #: Why its task is being stopped; ``None`` while nobody asked for that.
     stop_reason: str | None = None
     #: That reason is a time limit, and so the task's own failure.
@@ -195,7 +195,7 @@ class Pool:
         now = time.monotonic()
         rows = [_running(message) for message in self._waiting.values()]
         for child in self._busy.values():
-            if child.message is not None and not child.aside:
+            if child.message is not None and not child.internal:
                 rows.append(_running(child.message, child, now - child.since))
         return rows
 
@@ -258,7 +258,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         self._expected[task_id] = loop.call_later(EXPECT_SECONDS, forget)
 
-    def forgo(self, task_id: str) -> None:
+    def release_reservation(self, task_id: str) -> None:
         """Free the slot that is kept for a task which will not run here after all."""
         timer = self._expected.pop(task_id, None)
         if timer is not None:
@@ -293,7 +293,7 @@ class Pool:
         else:
             await self._slots.acquire()
         self._waiting[task_id] = message
-        if is_runs_lane(str(message.labels.get(QUEUE_LABEL))):
+        if is_run_queue(str(message.labels.get(QUEUE_LABEL))):
             # Again: of two deliveries of it at once, the one that was dropped has left the seat.
             self._seat(task_id)
         orchestrated = False
@@ -313,18 +313,18 @@ class Pool:
             if not orchestrated:
                 self._slots.release()
 
-    async def run_aside(self, message: TaskiqMessage) -> TaskiqResult[Any]:
+    async def run_internal(self, message: TaskiqMessage) -> TaskiqResult[Any]:
         """Run a task of this worker's own, for which no slot is free and none is needed.
 
         Raises:
             ChildDiedError: its process died, or does not come up.
         """
         child = await self._spawn()
-        child.aside = True
+        child.internal = True
         try:
             return await self._run_in(child, message, _NO_LIMITS)
         finally:
-            child.aside = False
+            child.internal = False
 
     def stop(
         self, task_id: str, reason: str, at_once: bool = False, is_cancellation: bool = True
@@ -402,7 +402,7 @@ class Pool:
     ) -> TaskiqResult[Any]:
         task_id = message.task_id
         child.message, child.since = message, time.monotonic()
-        if not child.aside:
+        if not child.internal:
             child.code = _code_of(message)
         self._busy[task_id] = child
         self._waiting.pop(task_id, None)
@@ -558,7 +558,7 @@ class Pool:
     def _missing(self) -> int:
         """How many children there are too few; less than zero when there are too many."""
         busy = self._busy.values()
-        slotless = sum(child.orchestrating or child.aside for child in busy)
+        slotless = sum(child.orchestrating or child.internal for child in busy)
         there = len(self._idle) + len(busy) + self._coming
         return self.options.concurrency + slotless - there
 

@@ -37,11 +37,11 @@ from dagster_taskiq.wire.notifications import run_channel, worker_channel
 from dagster_taskiq.wire.records import Task, TaskState, Worker
 from dagster_taskiq.wire.task_names import (
     EXECUTE_PLAN,
+    FINALIZE_RUN,
     FREE_STEP,
     HAS_BEGUN,
     PACKED_ARGS,
     PACKED_RUN,
-    SETTLE_RUN,
 )
 from dagster_taskiq.worker import process_trees
 from dagster_taskiq.worker.cancellation import Cancellation
@@ -192,7 +192,7 @@ class WorkerService:
             task.cancel()
         await self.pool.close()
         try:
-            await self.backend.leave(self.id)
+            await self.backend.deregister(self.id)
             await self.backend.close_channel(worker_channel(self.id))
         except self.backend.connection_errors as error:
             logger.warning("Could not sign off: %s", error)
@@ -227,17 +227,17 @@ class WorkerService:
         message = context.message
         message.task_name = message.labels.pop(TASK_LABEL)
         if self.takes_no_more:
-            self.pool.forgo(message.task_id)
+            self.pool.release_reservation(message.task_id)
             await self.broker.give_back(message.task_id)
             raise NoResultError
         try:
             refused = await self._begin(message)
         except Exception:
             # Nobody knows whether it has started: it is not run here, and comes again if not.
-            self.pool.forgo(message.task_id)
+            self.pool.release_reservation(message.task_id)
             raise
         if refused is not None:
-            self.pool.forgo(message.task_id)
+            self.pool.release_reservation(message.task_id)
             logger.info("Dropped task %s: it is %s.", message.task_id, refused.value)
             await context.ack()
             raise NoResultError
@@ -280,7 +280,7 @@ class WorkerService:
             result.labels = {**message.labels, WORKER_LABEL: self.id}
         else:
             result.error = NoResultError()
-        self.pool.forgo(message.task_id)
+        self.pool.release_reservation(message.task_id)
 
     async def fail(self, delivered: AckableMessage, error: Exception) -> None:
         """Record that a task cannot run here, or cannot end here, because a middleware raised."""
@@ -297,7 +297,7 @@ class WorkerService:
         )
         await self.backend.set_result(message.task_id, result)
         self._note_saved(message, result)
-        self.pool.forgo(message.task_id)
+        self.pool.release_reservation(message.task_id)
         await maybe_awaitable(delivered.ack())
 
     async def _settle(self, message: TaskiqMessage, why: str) -> None:
@@ -311,7 +311,7 @@ class WorkerService:
             "worker_id": self.id,
             "why": why,
         }
-        await self._have_done(SETTLE_RUN, message, kwargs)
+        await self._have_done(FINALIZE_RUN, message, kwargs)
 
     async def _free_step(self, message: TaskiqMessage) -> None:
         """Let a child free what a step holds that was stopped or died; its record says so by now.
@@ -446,7 +446,7 @@ class WorkerService:
             kwargs=kwargs,
         )
         try:
-            result = await self.pool.run_aside(own)
+            result = await self.pool.run_internal(own)
         except (ChildDiedError, ConfigError, OSError) as error:
             return error, None
         return result.error, result.return_value

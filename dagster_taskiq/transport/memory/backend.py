@@ -9,8 +9,8 @@ from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport import transitions
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.memory.server import MemoryServer, server_at
-from dagster_taskiq.wire.notifications import FROM_START, Mail
-from dagster_taskiq.wire.records import Task, TaskState, Worker, end_mail
+from dagster_taskiq.wire.notifications import FROM_START, Notification
+from dagster_taskiq.wire.records import Task, TaskState, Worker, end_notification
 
 
 class MemoryBackend(StateBackend):
@@ -71,7 +71,7 @@ class MemoryBackend(StateBackend):
             each.id for each in worker.running if transitions.must_stop(tasks[each.id], worker.id)
         ]
 
-    async def leave(self, worker_id: str) -> None:
+    async def deregister(self, worker_id: str) -> None:
         """Drop the worker."""
         self.connection.workers.pop(worker_id, None)
 
@@ -87,7 +87,7 @@ class MemoryBackend(StateBackend):
         self.connection.post(channel, body)
         self.connection.changed()
 
-    async def collect(self, channel: str, after: str, timeout: float) -> list[Mail]:
+    async def collect(self, channel: str, after: str, timeout: float) -> list[Notification]:
         """Read the channel, waiting for a change where nothing is new."""
         cursor = int(after) if after != FROM_START else 0
         deadline = time.monotonic() + timeout
@@ -123,5 +123,5 @@ class MemoryBackend(StateBackend):
 
     def _post_end(self, task: Task) -> None:
         if task.loop_channel:
-            self.connection.post(task.loop_channel, end_mail(task, task.state))
+            self.connection.post(task.loop_channel, end_notification(task, task.state))
         self.connection.changed()

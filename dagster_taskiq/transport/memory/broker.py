@@ -35,7 +35,7 @@ class MemoryBroker(QueueBroker):
         """Take the first free message."""
         self._mark = self.connection.mark()
         now = time.time()
-        mine = [each for each in self._free() if each.queue in self.open_lanes]
+        mine = [each for each in self._free() if each.queue in self.open_queues]
         due = [each for each in mine if each.due_at <= now]
         if not due:
             return None

@@ -6,7 +6,7 @@ from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from dagster_taskiq.wire.notifications import MAIL_LENGTH, Mail
+from dagster_taskiq.wire.notifications import CHANNEL_LENGTH, Notification
 from dagster_taskiq.wire.records import Task, Worker
 
 
@@ -36,8 +36,8 @@ class MemoryServer:
     results: dict[str, bytes] = field(default_factory=dict)
     #: Each worker, with the time of its last heartbeat.
     workers: dict[str, tuple[Worker, float]] = field(default_factory=dict)
-    mail: defaultdict[str, deque[Mail]] = field(
-        default_factory=lambda: defaultdict(lambda: deque(maxlen=MAIL_LENGTH))
+    mail: defaultdict[str, deque[Notification]] = field(
+        default_factory=lambda: defaultdict(lambda: deque(maxlen=CHANNEL_LENGTH))
     )
     numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
     _changes: int = 0
@@ -74,7 +74,7 @@ class MemoryServer:
 
     def post(self, channel: str, body: dict[str, Any]) -> None:
         """Add a mail."""
-        self.mail[channel].append(Mail(str(next(self.numbers)), body))
+        self.mail[channel].append(Notification(str(next(self.numbers)), body))
 
 
 _servers: dict[str, MemoryServer] = {}

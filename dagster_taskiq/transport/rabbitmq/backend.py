@@ -24,8 +24,8 @@ from dagster_taskiq.transport import transitions
 from dagster_taskiq.transport.backend import KEEP_SECONDS, UNFINISHED_SECONDS, StateBackend
 from dagster_taskiq.transport.rabbitmq.connection import Channel, RabbitConnection, sayable
 from dagster_taskiq.transport.rabbitmq.records import WORKERS, Record, records_of, task_shard
-from dagster_taskiq.wire.notifications import FROM_START, MAIL_LENGTH, Mail
-from dagster_taskiq.wire.records import Task, TaskState, Worker, end_mail
+from dagster_taskiq.wire.notifications import CHANNEL_LENGTH, FROM_START, Notification
+from dagster_taskiq.wire.records import Task, TaskState, Worker, end_notification
 
 #: How long a step that has ended is remembered at the most, in seconds. Its outcome is in the event
 #: log; the record is there to drop what is delivered twice, and is written with each of its shard.
@@ -105,7 +105,7 @@ class RabbitBackend(StateBackend):
             lambda record: transitions.finish(self._table(record), task, state, error, time.time()),
         )
         if ended and task.loop_channel:
-            await self.post(task.loop_channel, end_mail(task, state))
+            await self.post(task.loop_channel, end_notification(task, state))
         if not ended and result is not None and not await self._ended_by(task):
             async with self.connection.channel() as channel:
                 await channel.delete_queue(self._result_queue(task))
@@ -124,7 +124,9 @@ class RabbitBackend(StateBackend):
                 if before.state is TaskState.STARTED:
                     started[before.id] = before.worker
                 elif before.state is TaskState.WAITING and before.loop_channel:
-                    await self.post(before.loop_channel, end_mail(before, TaskState.REVOKED))
+                    await self.post(
+                        before.loop_channel, end_notification(before, TaskState.REVOKED)
+                    )
         return started
 
     async def tasks(self, task_ids: Sequence[str]) -> dict[str, Task]:
@@ -172,7 +174,7 @@ class RabbitBackend(StateBackend):
         _, stop = await asyncio.gather(self._registers.change(WORKERS, beat), look_at_all())
         return stop
 
-    async def leave(self, worker_id: str) -> None:
+    async def deregister(self, worker_id: str) -> None:
         """Remove the worker."""
         await self._registers.change(WORKERS, lambda record: record.pop(worker_id, None))
 
@@ -194,7 +196,7 @@ class RabbitBackend(StateBackend):
         """Send it to all who read the channel, and leave a copy for those who come later."""
         await self.connection.again(lambda: self._mail.post(channel, body))
 
-    async def collect(self, channel: str, after: str, timeout: float) -> list[Mail]:
+    async def collect(self, channel: str, after: str, timeout: float) -> list[Notification]:
         """Return what has come here since; the first time, what had been left for us before."""
         return await self._mail.collect(channel, after, timeout)
 
@@ -368,19 +370,19 @@ class _Beat:
 class _Letters:
     """The mail of one channel, as far as it has come to this process."""
 
-    kept: "OrderedDict[str, Mail]" = field(default_factory=OrderedDict)
+    kept: "OrderedDict[str, Notification]" = field(default_factory=OrderedDict)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     read_at: float = field(default_factory=time.monotonic)
 
     def add(self, message: DeliveredMessage) -> None:
         cursor = str(message.header.properties.message_id)
         if cursor not in self.kept:
-            self.kept[cursor] = Mail(cursor, json.loads(message.body))
-            if len(self.kept) > MAIL_LENGTH:
+            self.kept[cursor] = Notification(cursor, json.loads(message.body))
+            if len(self.kept) > CHANNEL_LENGTH:
                 self.kept.popitem(last=False)
             self.arrived.set()
 
-    def after(self, cursor: str) -> list[Mail]:
+    def after(self, cursor: str) -> list[Notification]:
         mails = list(self.kept.values())
         if cursor == FROM_START or cursor not in self.kept:
             return mails
@@ -417,7 +419,7 @@ class _Mailbox:
                 message_id=uuid.uuid4().hex,
             )
 
-    async def collect(self, name: str, after: str, timeout: float) -> list[Mail]:
+    async def collect(self, name: str, after: str, timeout: float) -> list[Notification]:
         name = sayable(name)
         deadline = time.monotonic() + timeout
         while True:
@@ -502,7 +504,7 @@ class _Mailbox:
             known.add(self._exchange)
         queue = self._parking(name)
         await channel.declare_queue(
-            queue, arguments={"x-expires": PARKED_SECONDS * 1000, "x-max-length": MAIL_LENGTH}
+            queue, arguments={"x-expires": PARKED_SECONDS * 1000, "x-max-length": CHANNEL_LENGTH}
         )
         await channel.bind(queue, self._exchange, name)
         self._parked[name] = now

@@ -95,7 +95,7 @@ class RabbitBroker(QueueBroker):
         await self.connection.ping()
         if self.is_worker_process:
             async with self.connection.channel() as channel:
-                for lane in self.lanes:
+                for lane in self.all_queues:
                     await self._declare(channel, lane)
 
     async def put_all(self, messages: Sequence[Outgoing]) -> None:
@@ -142,7 +142,7 @@ class RabbitBroker(QueueBroker):
         channel = await self.connection.lasting_channel(f"claims of {id(self)}")
         heads: list[_Held] = []
         try:
-            for lane in self.open_lanes:
+            for lane in self.open_queues:
                 if lane in self._empty:
                     continue
                 await self._declare(channel, lane)
@@ -164,7 +164,7 @@ class RabbitBroker(QueueBroker):
             return await self._hand_out(heads[0])
         except ChannelNotFoundEntity as error:
             known = await self.connection.known()
-            known.difference_update(map(self._queue, self.open_lanes))
+            known.difference_update(map(self._queue, self.open_queues))
             raise ConnectionError(f"a queue has been deleted, and is made again: {error}") from None
         except BaseException:
             self._empty.clear()
@@ -435,7 +435,7 @@ class RabbitBroker(QueueBroker):
             )
             await channel.consume(self._bell_queue, self._on_bell)
             self._bell_channel = channel
-        missing = set(self.lanes) - self._heard
+        missing = set(self.all_queues) - self._heard
         for lane in missing:
             await channel.bind(self._bell_queue, await self._bells(channel), lane)
             self._heard.add(lane)

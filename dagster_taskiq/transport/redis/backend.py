@@ -20,8 +20,8 @@ from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.backend import KEEP_SECONDS, UNFINISHED_SECONDS, StateBackend
 from dagster_taskiq.transport.eviction import Eviction
 from dagster_taskiq.transport.redis.connection import RedisConnection, as_away
-from dagster_taskiq.wire.notifications import FROM_START, MAIL_LENGTH, Mail
-from dagster_taskiq.wire.records import Task, TaskState, Worker, end_mail
+from dagster_taskiq.wire.notifications import CHANNEL_LENGTH, FROM_START, Notification
+from dagster_taskiq.wire.records import Task, TaskState, Worker, end_notification
 
 _LUA = Path(__file__).with_name("lua") / "backend"
 
@@ -92,7 +92,7 @@ class RedisBackend(StateBackend):
             self._mail_key(task.loop_channel) if task.loop_channel else "",
             self._result_key(task.id) if result is not None else "",
         ]
-        mail = json.dumps(end_mail(task, state))
+        mail = json.dumps(end_notification(task, state))
         args = [
             task.id,
             task.worker,
@@ -101,7 +101,7 @@ class RedisBackend(StateBackend):
             keep,
             mail,
             KEEP_SECONDS,
-            MAIL_LENGTH,
+            CHANNEL_LENGTH,
             result or b"",
         ]
         return bool(await self._script("finish", keys, args))
@@ -120,7 +120,7 @@ class RedisBackend(StateBackend):
             elif state == TaskState.WAITING.value.encode():
                 task = Task(task_id, run_id=run_id.decode(), step_key=step_key.decode())
                 if task.loop_channel:
-                    await self.post(task.loop_channel, end_mail(task, TaskState.REVOKED))
+                    await self.post(task.loop_channel, end_notification(task, TaskState.REVOKED))
         return started
 
     async def tasks(self, task_ids: Sequence[str]) -> dict[str, Task]:
@@ -145,7 +145,7 @@ class RedisBackend(StateBackend):
             args += [each.id, each.name, each.run_id, each.step_key]
         return [task_id.decode() for task_id in await self._script("beat", keys, args)]
 
-    async def leave(self, worker_id: str) -> None:
+    async def deregister(self, worker_id: str) -> None:
         """Remove the worker from both."""
         async with self.connection.client.pipeline() as pipeline:
             pipeline.zrem(self._key("workers"), worker_id)
@@ -171,19 +171,19 @@ class RedisBackend(StateBackend):
         """Add to the stream of the channel."""
         key = self._mail_key(channel)
         async with self.connection.client.pipeline(transaction=False) as pipeline:
-            pipeline.xadd(key, {"body": json.dumps(body)}, maxlen=MAIL_LENGTH, approximate=True)
+            pipeline.xadd(key, {"body": json.dumps(body)}, maxlen=CHANNEL_LENGTH, approximate=True)
             pipeline.expire(key, KEEP_SECONDS)
             with as_away(self.connection.shown):
                 await pipeline.execute()
 
-    async def collect(self, channel: str, after: str, timeout: float) -> list[Mail]:
+    async def collect(self, channel: str, after: str, timeout: float) -> list[Notification]:
         """Read the stream of the channel, blocking where nothing is new."""
         cursor = after if after != FROM_START else "0-0"
         streams = await self.connection.read_streams({self._mail_key(channel): cursor}, timeout)
         found = []
         for _, entries in streams:
             for entry_id, fields in entries:
-                found.append(Mail(entry_id.decode(), json.loads(fields[b"body"])))
+                found.append(Notification(entry_id.decode(), json.loads(fields[b"body"])))
         return found
 
     async def close_channel(self, channel: str) -> None:

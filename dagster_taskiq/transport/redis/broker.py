@@ -59,7 +59,7 @@ class RedisBroker(QueueBroker):
     async def claim(self) -> Delivery | None:
         """Run the claim script; again, where its answer was lost, for the same message."""
         claim = [self._claimant, str(self._claims)]
-        args = [self.consumer, self._stale, *claim, *self.open_lanes]
+        args = [self.consumer, self._stale, *claim, *self.open_queues]
         found = await self._script("claim", args)
         self._claims += 1
         if not found:
@@ -72,7 +72,9 @@ class RedisBroker(QueueBroker):
         """Block until a bell rings here; each ring is for one listener, or a fleet of them would
         all look for each message. One that rang since the last claim is heard at once.
         """
-        await self.connection.pop([self._key("rings", queue) for queue in self.open_lanes], timeout)
+        await self.connection.pop(
+            [self._key("rings", queue) for queue in self.open_queues], timeout
+        )
 
     async def acknowledge(self, delivery: Delivery) -> None:
         """Delete the message."""

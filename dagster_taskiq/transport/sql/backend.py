@@ -13,8 +13,8 @@ from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.backend import KEEP_SECONDS, UNFINISHED_SECONDS, StateBackend
 from dagster_taskiq.transport.sql import tables
 from dagster_taskiq.transport.sql.connection import SqlConnection
-from dagster_taskiq.wire.notifications import FROM_START, MAIL_LENGTH, Mail
-from dagster_taskiq.wire.records import Task, TaskState, Worker, end_mail
+from dagster_taskiq.wire.notifications import CHANNEL_LENGTH, FROM_START, Notification
+from dagster_taskiq.wire.records import Task, TaskState, Worker, end_notification
 
 #: A channel is cut to its length at every so many mails on the server.
 TRIM_EVERY = 100
@@ -94,7 +94,7 @@ class SqlBackend(StateBackend):
                 return False
             _update(connection, task.id, ended)
             if known.loop_channel:
-                _post(connection, known.loop_channel, end_mail(known, state), now)
+                _post(connection, known.loop_channel, end_notification(known, state), now)
             return True
 
         return await self.connection.write(work)
@@ -115,7 +115,7 @@ class SqlBackend(StateBackend):
                 elif task.state is TaskState.WAITING:
                     _update(connection, task_id, gone)
                     if task.loop_channel:
-                        body = end_mail(task, TaskState.REVOKED)
+                        body = end_notification(task, TaskState.REVOKED)
                         _post(connection, task.loop_channel, body, now)
                 elif task.state is TaskState.STARTED:
                     _update(connection, task_id, {"revoke_requested": True, "error": reason})
@@ -151,7 +151,7 @@ class SqlBackend(StateBackend):
 
         return await self.connection.write(work)
 
-    async def leave(self, worker_id: str) -> None:
+    async def deregister(self, worker_id: str) -> None:
         """Delete the worker's row."""
         mine = tables.workers.c.id == worker_id
         await self.connection.write(
@@ -173,7 +173,7 @@ class SqlBackend(StateBackend):
             lambda connection: _post(connection, channel, body, time.time())
         )
 
-    async def collect(self, channel: str, after: str, timeout: float) -> list[Mail]:
+    async def collect(self, channel: str, after: str, timeout: float) -> list[Notification]:
         """Select the rows after the cursor, waiting for a change where there are none."""
         cursor = int(after) if after != FROM_START else 0
         query = (
@@ -187,7 +187,7 @@ class SqlBackend(StateBackend):
             mark = self.connection.mark()
             if self.connection.exists(new, channel, cursor):
                 rows = await self.connection.read(lambda each: each.execute(query).all())
-                return [Mail(str(row.id), json.loads(row.body)) for row in rows]
+                return [Notification(str(row.id), json.loads(row.body)) for row in rows]
             left = deadline - time.monotonic()
             if left <= 0:
                 return []
@@ -310,7 +310,7 @@ def _post(connection: Connection, channel: str, body: dict[str, Any], now: float
             sa.select(tables.mail.c.id)
             .where(tables.mail.c.channel == channel)
             .order_by(tables.mail.c.id.desc())
-            .offset(MAIL_LENGTH)
+            .offset(CHANNEL_LENGTH)
             .limit(1)
             .scalar_subquery()
         )

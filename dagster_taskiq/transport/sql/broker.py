@@ -86,7 +86,7 @@ class SqlBroker(QueueBroker):
         """Mark the first free row as this consumer's."""
         self._mark = self.connection.mark()
         # Most looks find nothing; they must not take the write lock from those who have work.
-        lanes = self.open_lanes
+        lanes = self.open_queues
         marks = ", ".join("?" * len(lanes))
         now = time.time()
         if not self.connection.exists(
@@ -188,7 +188,7 @@ class SqlBroker(QueueBroker):
     def _claim(self, connection: Connection) -> Delivery | None:
         now = time.time()
         wanted = {
-            "lanes": self.open_lanes,
+            "lanes": self.open_queues,
             "mine": self.settings.prefix,
             "now": now,
             "stale": now - self.settings.lease,

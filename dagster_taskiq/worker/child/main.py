@@ -24,7 +24,7 @@ from dagster_taskiq.dagster_internals import (
     op_retries,
     run_config_cache,
 )
-from dagster_taskiq.dagster_internals.sqlite_engines import kept_connections
+from dagster_taskiq.dagster_internals.sqlite_engines import open_engines_kept
 from dagster_taskiq.errors import (
     CodeLoadError,
     ConfigError,
@@ -32,9 +32,9 @@ from dagster_taskiq.errors import (
     TaskFailedError,
 )
 from dagster_taskiq.execution import tasks
-from dagster_taskiq.execution.allowed_code import AllowedCode, allow_only
+from dagster_taskiq.execution.allowed_code import AllowedCode, set_policy
 from dagster_taskiq.execution.perform import describe_failure, perform
-from dagster_taskiq.execution.task_context import Surroundings, surrounded_by, surroundings
+from dagster_taskiq.execution.task_context import TaskContext, current_context, task_context
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.settings.worker_fleet import set_worker_settings
 from dagster_taskiq.transport import current
@@ -66,7 +66,7 @@ def main(channel: socket.socket, stop_requests: socket.socket) -> None:
     os.register_at_fork(after_in_child=channel.close)
     os.register_at_fork(after_in_child=stop_requests.close)
     try:
-        with kept_connections():
+        with open_engines_kept():
             _serve(channel)
     except KeyboardInterrupt:
         pass  # a request to stop that arrived between two tasks: the parent replaces this child
@@ -84,7 +84,7 @@ def _serve(channel: socket.socket) -> None:
     broker = current.use(Settings.from_dict(setup["settings"]))
     set_worker_settings(broker.settings)
     if setup["allow"]:
-        allow_only(AllowedCode.of(setup["allow"], setup["include"]))
+        set_policy(AllowedCode.of(setup["allow"], setup["include"]))
     problem = ""
     try:
         if setup["app"]:
@@ -108,9 +108,7 @@ def _serve(channel: socket.socket) -> None:
     run_config_cache.install()
     op_retries.install(_why_not_retried)
     process = ProcessState()
-    here = Surroundings(
-        worker_name, wake, orchestrating, StopReasons(channel).read, process.loading
-    )
+    here = TaskContext(worker_name, wake, orchestrating, StopReasons(channel).read, process.loading)
 
     while (frame := frames.receive(channel)) is not None:
         if "run" not in frame:  # the last task was to be stopped, and had ended by itself
@@ -132,16 +130,16 @@ def _serve(channel: socket.socket) -> None:
 
 
 def _why_not_retried(in_this_process: bool) -> str:
-    request = surroundings().stop_request()
+    request = current_context().stop_request()
     if request is None or not (in_this_process or request.is_cancellation):
         return ""
     return request.reason
 
 
 def _perform_in(
-    here: Surroundings, broker: AsyncBroker, message: TaskiqMessage
+    here: TaskContext, broker: AsyncBroker, message: TaskiqMessage
 ) -> TaskiqResult[Any]:
-    with surrounded_by(here):
+    with task_context(here):
         return perform(broker, message)
 
 
