@@ -568,7 +568,7 @@ def ending() -> Iterator[list[psutil.Process]]:
     for each in processes:
         if each.is_running():
             each.kill()
-            process.wait(30)
+            each.wait(30)
 
 
 @pytest.mark.parametrize("form", ["--broker URL", "-bURL"])

@@ -825,8 +825,8 @@ def test_a_heartbeat_and_an_ear_for_commands_outlive_whatever_the_server_answers
             (me,) = client.workers()
             names = [f"dagster-taskiq:{name}" for name in ("workers", f"mail:worker:{me.id}")]
             for name in names:  # someone's mistake: these are not lists
-                admin.delete(name)
-                admin.rpush(name, "not what it should be")
+                # In one transaction: a heartbeat in between would make the key anew.
+                admin.pipeline().delete(name).rpush(name, "not what it should be").execute()
             eventually(lambda: "Cannot beat" in worker.output())
             eventually(lambda: "Cannot read commands" in worker.output())
             admin.delete(*names)
