@@ -19,6 +19,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from compat_tests.late_rows import LateRows
 from compat_tests.servers import any_postgres, any_rabbit, any_redis, new_database
+from compat_tests.tiers import BROKERS, KINDS, POSTGRES_STORAGE, mark_push
 from compat_tests.workers import WorkerProcess, running_worker
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.rabbitmq.records import NAMES
@@ -31,17 +32,6 @@ hypothesis.settings.load_profile("repeatable")
 # whatever they start: servers that cannot be interrupted, and steps.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-#: The brokers that can be shared by processes. A new one is added here, and all contract tests
-#: run on it.
-BROKERS = ("embedded", "redis", "rabbitmq")
-
-#: All brokers, with the one that lives in a single process: for tests that need no second one.
-ALL_BROKERS = (*BROKERS, "memory")
-
-#: The embedded broker as well, in a Dagster instance whose storage is on PostgreSQL: for tests of
-#: what depends on the storage.
-POSTGRES_STORAGE = "postgres_storage"
 
 #: For tests of what depends on the storage as well as on the broker.
 on_each_broker_and_storage = pytest.mark.parametrize(
@@ -57,13 +47,17 @@ class Together(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         path, _, name = nodeid.partition("::")
         parameters = name.partition("[")[2].rstrip("]").split("-")
-        kinds = (*ALL_BROKERS, POSTGRES_STORAGE)
-        kind = next((each for each in kinds if each in parameters), "")
+        kind = next((each for each in KINDS if each in parameters), "")
         directory = Path(path).parent
         # In these directories there are warm workers of each kind for all files.
         warm = directory.name in ("executor", "launcher", "faults")
         shared = directory if warm and kind else path
         return f"{shared} {kind}"
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m deselects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    mark_push(items)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -21,6 +21,8 @@ from legacy_tests.sdists import NEWEST, OLDEST, Sdist
 # All three suites take minutes, and the first test of each waits for it.
 pytestmark = pytest.mark.timeout(1800)
 
+_test_all = pytest.mark.test_all
+
 #: What 0.29.27 took with Celery on a machine of two cores that had nothing else to do, in seconds.
 CELERY_TOOK = 238
 
@@ -42,7 +44,12 @@ class Setting:
 
 
 #: "RabbitMQ" is without any setting: the defaults are ``pyamqp://`` and ``rpc://``.
-SETTINGS = (Setting(NEWEST, "RabbitMQ"), Setting(NEWEST, "Redis"), Setting(OLDEST, "RabbitMQ"))
+#: That one is for every push.
+SETTINGS = (
+    Setting(NEWEST, "RabbitMQ"),
+    pytest.param(Setting(NEWEST, "Redis"), marks=_test_all("the same on the default server")),
+    pytest.param(Setting(OLDEST, "RabbitMQ"), marks=_test_all("the same tests of a later release")),
+)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from pathlib import Path
 import aiormq
 import pytest
 
-from compat_tests.conftest import ALL_BROKERS, BROKERS
 from compat_tests.contract.test_broker import (
     claim_again,
     claims,
@@ -27,6 +26,7 @@ from compat_tests.contract.test_broker import (
     ready_on_rabbitmq,
 )
 from compat_tests.servers import own_redis
+from compat_tests.tiers import ALL_BROKERS, BROKERS
 from compat_tests.waiting import eventually_async
 from dagster_taskiq.client import client_for
 from dagster_taskiq.errors import ConfigError

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 from dagster._core.workspace.load_target import GrpcServerTarget
 
-from compat_tests.conftest import BROKERS, storage_of
+from compat_tests.conftest import storage_of
 from compat_tests.launcher.deaths import (
     ATTEMPTS,
     SECOND_QUEUE,
@@ -18,6 +18,7 @@ from compat_tests.launcher.deaths import (
     end_all_runs,
 )
 from compat_tests.launcher.fleet import Fleet, open_fleet
+from compat_tests.tiers import BROKERS
 from compat_tests.workers import WorkerProcess, running_worker
 
 

@@ -1,0 +1,98 @@
+"""Which test runs when: on every push, or only where everything is run.
+
+A push (``make test``) runs each promise on at least one broker, and each broker on the contract.
+``make test-all`` runs every test on every broker. What a push runs is decided here alone: each test
+that it runs gets the marker ``push`` as it is collected, and ``make test`` selects those. A test
+that is not selected is not reported as skipped.
+
+1. A test that takes no broker as a parameter runs on every push.
+2. A test in one of ``EACH_BROKER`` (the contract), or with the marker ``each_broker``, because its
+   promise depends on the broker, runs on every push on all its brokers.
+3. Every other test that takes a broker runs on every push on one of them. It is chosen by a hash of
+   the test's name: the same one each time, and all brokers have their share. The broker in memory,
+   which has no worker, is chosen only if there is no other.
+4. A test with the marker ``test_all`` runs on no push. The marker says why: another test, or the
+   same one with other parameters, holds its promise on every push.
+"""
+
+from binascii import crc32
+from collections import defaultdict
+from collections.abc import Hashable
+
+import pytest
+
+#: The brokers that can be shared by processes. A new one is added here, and all contract tests
+#: run on it.
+BROKERS = ("embedded", "redis", "rabbitmq")
+
+#: All brokers, with the one that lives in a single process: for tests that need no second one.
+ALL_BROKERS = (*BROKERS, "memory")
+
+#: The embedded broker as well, in a Dagster instance whose storage is on PostgreSQL: for tests of
+#: what depends on the storage.
+POSTGRES_STORAGE = "postgres_storage"
+
+#: What a parameter names that is a broker.
+KINDS = (*ALL_BROKERS, POSTGRES_STORAGE)
+
+#: Parameters whose values look like brokers, and are words in a table.
+NO_BROKERS = ("celerys", "scheme")
+
+#: Directories of tests, below ``compat_tests``, that each broker runs on every push.
+EACH_BROKER = ("contract",)
+
+
+def broker_of(item: pytest.Item) -> str | None:
+    """Return the broker that a test has as a parameter; ``None`` where it has none."""
+    found = [value for name, value in _parameters(item).items() if name not in NO_BROKERS]
+    return next((each for each in found if each in KINDS), None)
+
+
+def mark_push(items: list[pytest.Item]) -> None:
+    """Give the marker ``push`` to the tests that run on every push.
+
+    Args:
+        items: all tests that were collected, before any is deselected.
+    """
+    cells: dict[Hashable, dict[str | None, pytest.Item]] = defaultdict(dict)
+    for item in items:
+        cells[_without_broker(item)][broker_of(item)] = item
+    for of_one_test in cells.values():
+        for item in _on_push(of_one_test):
+            item.add_marker(pytest.mark.push)
+
+
+def _on_push(cells: dict[str | None, pytest.Item]) -> list[pytest.Item]:
+    """Return those of one test's cells, by their broker, that run on every push."""
+    left = {broker: item for broker, item in cells.items() if not _only_in_all(item)}
+    first = next(iter(cells.values()))
+    on_each = first.path.parent.name in EACH_BROKER or first.get_closest_marker("each_broker")
+    if on_each or len(left) < 2:
+        return list(left.values())
+    brokers = sorted(each for each in left if each is not None and each != "memory")
+    name = first.nodeid.partition("[")[0]
+    return [left[brokers[crc32(name.encode()) % len(brokers)]]]
+
+
+def _only_in_all(item: pytest.Item) -> bool:
+    return item.get_closest_marker("test_all") is not None
+
+
+def _without_broker(item: pytest.Item) -> Hashable:
+    """Return what a test's cells on all brokers have in common."""
+    others = [
+        (name, index)
+        for name, index in _indices(item).items()
+        if name in NO_BROKERS or _parameters(item)[name] not in KINDS
+    ]
+    return (item.nodeid.partition("[")[0], *sorted(others))
+
+
+def _parameters(item: pytest.Item) -> dict[str, object]:
+    callspec = getattr(item, "callspec", None)
+    return {} if callspec is None else dict(callspec.params)
+
+
+def _indices(item: pytest.Item) -> dict[str, int]:
+    callspec = getattr(item, "callspec", None)
+    return {} if callspec is None else dict(callspec.indices)
