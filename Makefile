@@ -12,19 +12,24 @@ ORIGINAL := 'dagster-celery[redis]==0.29.27' 'celery==5.7.0'
 SAME_DAGSTER := dagster==1.13.27
 # The work of one of their jobs: as `bench` in pyproject.toml has it.
 PANDAS := 'pandas>=2,<4'
-# Tests wait for processes to start more than they compute. Those that share workers and servers
-# stay together (compat_tests/conftest.py says which).
-SPREAD := -n 3
+# Tests run side by side; those that share workers and servers stay together, the longest first
+# (compat_tests/side_by_side.py). Some wait while others compute, so there are more than cores.
+SPREAD := -n 4
+# The hundreds of processes that tests start read what one of them has compiled.
+export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo demo-ui test lint tests legacy tests-oldest servers soak bench clean
+.PHONY: help demo demo-ui test test-all lint tests tests-all legacy tests-oldest \
+	tests-oldest-all servers promises soak bench clean
 
 help:
 	@echo "make demo     two example projects, run on workers on this machine: one of our own, and"
 	@echo "              one as users of dagster-celery have it"
 	@echo "make demo-ui  the same in Dagster's UI, with the run launcher, until Ctrl-C"
-	@echo "make test     everything that is checked, servers included"
+	@echo "make test     what is checked on every push, servers included: each promise on one broker,"
+	@echo "              the contract on all of them"
+	@echo "make test-all the same on every broker, and dagster-celery's own tests on each server"
 	@echo "make lint     style and types alone"
-	@echo "make legacy   dagster-celery's own tests, unmodified, on RabbitMQ and on Redis"
+	@echo "make legacy   dagster-celery's own tests alone, unmodified, on RabbitMQ and on Redis"
 	@echo "make soak     half an hour of kills, cancels and cuts, and what came of it"
 	@echo "make bench    how fast it is beside dagster-celery with Celery, which it fetches; it"
 	@echo "              takes more than an hour"
@@ -39,25 +44,35 @@ demo: $(VENV)/.installed
 demo-ui: $(VENV)/.installed-ui
 	$(VENV)/bin/dagster-taskiq demo --ui $(ARGS)
 
-test: servers lint tests legacy tests-oldest
+# compat_tests/tiers.py decides what is run on every push.
+test: servers lint tests tests-oldest
+
+test-all: servers lint tests-all legacy tests-oldest-all
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-# One test, or some: make tests ARGS='-k redis -x'
 tests: servers $(VENV)/.installed-dev
+	$(VENV)/bin/python -m pytest $(SPREAD) -m push compat_tests legacy_tests $(ARGS)
+
+# One test, or some, on every broker: make tests-all ARGS='-k redis -x'
+tests-all: servers $(VENV)/.installed-dev
 	$(VENV)/bin/python -m pytest $(SPREAD) $(ARGS)
 
-# One after the other, and nothing beside them: they have deadlines of their own, and all use the
-# RabbitMQ on this machine's port 5672, or start one there.
+# One suite after the other, with nothing else at the same time: they have deadlines of their own,
+# which three of them together on a small machine have missed. All use the RabbitMQ on this machine's
+# port 5672, or start one there.
 legacy: servers $(VENV)/.installed-dev
 	$(VENV)/bin/python -m pytest legacy_tests $(ARGS)
 
 # pytest fails when it finds no test with this marker, so this can not fall silent.
 tests-oldest: servers $(OLDEST_VENV)/.installed-dev
-	$(OLDEST_VENV)/bin/python -m pytest -m oldest $(SPREAD) $(ARGS)
+	$(OLDEST_VENV)/bin/python -m pytest $(SPREAD) -m push_oldest $(ARGS)
+
+tests-oldest-all: servers $(OLDEST_VENV)/.installed-dev
+	$(OLDEST_VENV)/bin/python -m pytest $(SPREAD) -m oldest $(ARGS)
 
 servers:
 	scripts/install-servers

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import signal
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -15,11 +14,10 @@ import aiormq
 import hypothesis
 import pytest
 from dagster import DagsterInstance
-from xdist.scheduler import LoadScopeScheduling
 
 from compat_tests.late_rows import LateRows
 from compat_tests.servers import any_postgres, any_rabbit, any_redis, new_database
-from compat_tests.tiers import BROKERS, KINDS, POSTGRES_STORAGE, mark_push
+from compat_tests.tiers import BROKERS, POSTGRES_STORAGE
 from compat_tests.workers import WorkerProcess, running_worker
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.rabbitmq.records import NAMES
@@ -28,41 +26,14 @@ from dagster_taskiq.transport.rabbitmq.records import NAMES
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("repeatable")
 
-# A shell that starts the tests in the background has them ignore this signal, and with them
-# whatever they start: servers that cannot be interrupted, and steps.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
 #: For tests of what depends on the storage as well as on the broker.
 on_each_broker_and_storage = pytest.mark.parametrize(
     "fleet", [*BROKERS, POSTGRES_STORAGE], indirect=True
 )
 
+pytest_plugins = ["compat_tests.side_by_side", "compat_tests.tiers"]
+
 StartWorker = Callable[..., WorkerProcess]
-
-
-class Together(LoadScopeScheduling):
-    """Keeps together, for those who run tests side by side, what shares workers and servers."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        path, _, name = nodeid.partition("::")
-        parameters = name.partition("[")[2].rstrip("]").split("-")
-        kind = next((each for each in KINDS if each in parameters), "")
-        directory = Path(path).parent
-        # In these directories there are warm workers of each kind for all files.
-        warm = directory.name in ("executor", "launcher", "faults")
-        shared = directory if warm and kind else path
-        return f"{shared} {kind}"
-
-
-@pytest.hookimpl(tryfirst=True)  # before -m deselects
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    mark_push(items)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
-    return Together(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

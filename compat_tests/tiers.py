@@ -13,6 +13,8 @@ that is not selected is not reported as skipped.
    which has no worker, is chosen only if there is no other.
 4. A test with the marker ``test_all`` runs on no push. The marker says why: another test, or the
    same one with other parameters, holds its promise on every push.
+5. On the oldest supported Dagster, a push runs the tests marked ``oldest``, on the embedded
+   broker if they take one. They get the marker ``push_oldest``.
 """
 
 from binascii import crc32
@@ -48,8 +50,13 @@ def broker_of(item: pytest.Item) -> str | None:
     return next((each for each in found if each in KINDS), None)
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m deselects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    mark_push(items)
+
+
 def mark_push(items: list[pytest.Item]) -> None:
-    """Give the marker ``push`` to the tests that run on every push.
+    """Give the markers ``push`` and ``push_oldest`` to the tests that run on every push.
 
     Args:
         items: all tests that were collected, before any is deselected.
@@ -60,22 +67,27 @@ def mark_push(items: list[pytest.Item]) -> None:
     for of_one_test in cells.values():
         for item in _on_push(of_one_test):
             item.add_marker(pytest.mark.push)
+        oldest = {broker: item for broker, item in of_one_test.items() if _has(item, "oldest")}
+        if oldest:
+            on_one = oldest.get("embedded") or next(iter(oldest.values()))
+            on_one.add_marker(pytest.mark.push_oldest)
 
 
 def _on_push(cells: dict[str | None, pytest.Item]) -> list[pytest.Item]:
     """Return those of one test's cells, by their broker, that run on every push."""
-    left = {broker: item for broker, item in cells.items() if not _only_in_all(item)}
-    first = next(iter(cells.values()))
-    on_each = first.path.parent.name in EACH_BROKER or first.get_closest_marker("each_broker")
-    if on_each or len(left) < 2:
-        return list(left.values())
-    brokers = sorted(each for each in left if each is not None and each != "memory")
+    cells = {broker: item for broker, item in cells.items() if not _has(item, "test_all")}
+    first = next(iter(cells.values()), None)
+    if first is None or len(cells) == 1:
+        return list(cells.values())
+    if first.path.parent.name in EACH_BROKER or _has(first, "each_broker"):
+        return list(cells.values())
+    brokers = sorted(each for each in cells if each is not None and each != "memory")
     name = first.nodeid.partition("[")[0]
-    return [left[brokers[crc32(name.encode()) % len(brokers)]]]
+    return [cells[brokers[crc32(name.encode()) % len(brokers)]]]
 
 
-def _only_in_all(item: pytest.Item) -> bool:
-    return item.get_closest_marker("test_all") is not None
+def _has(item: pytest.Item, marker: str) -> bool:
+    return item.get_closest_marker(marker) is not None
 
 
 def _without_broker(item: pytest.Item) -> Hashable:

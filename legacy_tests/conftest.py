@@ -2,11 +2,7 @@
 
 from pytest import ExitCode, TerminalReporter, hookimpl
 
-# Found here as well, these hold where only this directory is tested: what belongs together stays
-# together when tests run side by side, and tests can be interrupted wherever they were started.
-from compat_tests.conftest import pytest_collection_modifyitems, pytest_xdist_make_scheduler
-
-__all__ = ["pytest_collection_modifyitems", "pytest_xdist_make_scheduler"]
+pytest_plugins = ["compat_tests.side_by_side", "compat_tests.tiers"]
 
 #: What a test says of a whole suite, for the summary; it passes between processes of pytest-xdist.
 REMARK = "remark on the original suite"
