@@ -15,9 +15,9 @@ import hypothesis
 import pytest
 from dagster import DagsterInstance
 
+from compat_tests.brokers import BROKERS, POSTGRES_STORAGE
 from compat_tests.late_rows import LateRows
 from compat_tests.servers import any_postgres, any_rabbit, any_redis, new_database
-from compat_tests.tiers import BROKERS, POSTGRES_STORAGE
 from compat_tests.workers import WorkerProcess, running_worker
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.rabbitmq.records import NAMES
@@ -31,7 +31,7 @@ on_each_broker_and_storage = pytest.mark.parametrize(
     "fleet", [*BROKERS, POSTGRES_STORAGE], indirect=True
 )
 
-pytest_plugins = ["compat_tests.side_by_side", "compat_tests.tiers"]
+pytest_plugins = ["compat_tests.tiers", "compat_tests.side_by_side"]
 
 StartWorker = Callable[..., WorkerProcess]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from compat_tests.tiers import KINDS
+from compat_tests.brokers import KINDS
 
 #: Directories with warm workers of each broker, which the tests of all their files share.
 WARM = ("executor", "launcher", "faults")

@@ -2,7 +2,7 @@
 
 from pytest import ExitCode, TerminalReporter, hookimpl
 
-pytest_plugins = ["compat_tests.side_by_side", "compat_tests.tiers"]
+pytest_plugins = ["compat_tests.tiers", "compat_tests.side_by_side"]
 
 #: What a test says of a whole suite, for the summary; it passes between processes of pytest-xdist.
 REMARK = "remark on the original suite"

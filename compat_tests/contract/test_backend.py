@@ -16,9 +16,9 @@ import redis
 from taskiq import AsyncTaskiqTask, TaskiqResult
 from taskiq.exceptions import ResultGetError, TaskiqResultTimeoutError
 
+from compat_tests.brokers import ALL_BROKERS
 from compat_tests.conftest import other_prefix
 from compat_tests.servers import RedisServer, own_redis
-from compat_tests.tiers import ALL_BROKERS
 from compat_tests.waiting import eventually_async
 from dagster_taskiq.client import client_for
 from dagster_taskiq.errors import NoRecordError, TaskFailedError, TaskRevokedError, WorkerLostError

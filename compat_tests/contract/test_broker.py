@@ -21,9 +21,9 @@ import redis
 from taskiq import AckableMessage, BrokerMessage, TaskiqMessage
 from taskiq.formatters.json_formatter import JSONFormatter
 
+from compat_tests.brokers import ALL_BROKERS
 from compat_tests.conftest import QUEUES, other_prefix
 from compat_tests.servers import RedisServer, own_redis
-from compat_tests.tiers import ALL_BROKERS
 from compat_tests.waiting import eventually, eventually_async
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.settings import Settings

@@ -13,6 +13,7 @@ from pathlib import Path
 import aiormq
 import pytest
 
+from compat_tests.brokers import ALL_BROKERS, BROKERS
 from compat_tests.contract.test_broker import (
     claim_again,
     claims,
@@ -26,7 +27,6 @@ from compat_tests.contract.test_broker import (
     ready_on_rabbitmq,
 )
 from compat_tests.servers import own_redis
-from compat_tests.tiers import ALL_BROKERS, BROKERS
 from compat_tests.waiting import eventually_async
 from dagster_taskiq.client import client_for
 from dagster_taskiq.errors import ConfigError

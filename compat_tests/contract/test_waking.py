@@ -10,7 +10,7 @@ import pytest
 import redis
 from aiormq.abc import DeliveredMessage
 
-from compat_tests.tiers import ALL_BROKERS
+from compat_tests.brokers import ALL_BROKERS
 from compat_tests.waiting import eventually_async
 from dagster_taskiq.client import client_for
 from dagster_taskiq.settings.settings import Settings

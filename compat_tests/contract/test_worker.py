@@ -19,10 +19,10 @@ import pytest
 import redis
 from taskiq import TaskiqMessage
 
+from compat_tests.brokers import BROKERS
 from compat_tests.conftest import StartWorker, forget_on_rabbitmq, make_settings
 from compat_tests.sending import USER_TASKS, Sender, open_sender
 from compat_tests.servers import RedisServer, own_redis, redis_binary
-from compat_tests.tiers import BROKERS
 from compat_tests.waiting import eventually
 from compat_tests.workers import ROOT, WorkerProcess, running_worker
 from dagster_taskiq.client import Client, client_for

@@ -9,10 +9,10 @@ import pytest
 import yaml
 from dagster import DagsterInstance
 
+from compat_tests.brokers import BROKERS
 from compat_tests.conftest import make_settings, storage_of
 from compat_tests.executor.runs import House
 from compat_tests.executor.scratch import Scratch
-from compat_tests.tiers import BROKERS
 from compat_tests.workers import running_worker
 from dagster_taskiq.settings.settings import Settings
 

@@ -13,10 +13,10 @@ from dagster import (
 )
 from dagster._core.errors import DagsterSubprocessError
 
+from compat_tests.brokers import POSTGRES_STORAGE
 from compat_tests.executor import jobs
 from compat_tests.executor.runs import House, Outcome
 from compat_tests.executor.scratch import Scratch
-from compat_tests.tiers import POSTGRES_STORAGE
 
 SUCCESS, FAILURE = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE
 

@@ -7,11 +7,11 @@ from collections import Counter
 import pytest
 from dagster import DagsterEventType, DagsterRunStatus
 
+from compat_tests.brokers import POSTGRES_STORAGE
 from compat_tests.executor import storage_jobs
 from compat_tests.executor.runs import House, Outcome
 from compat_tests.executor.scratch import Scratch
 from compat_tests.late_rows import LateRows
-from compat_tests.tiers import POSTGRES_STORAGE
 from dagster_taskiq.client import client_for
 
 SUCCESS = DagsterRunStatus.SUCCESS

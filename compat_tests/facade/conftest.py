@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+from compat_tests.brokers import BROKERS
 from compat_tests.conftest import make_settings
-from compat_tests.tiers import BROKERS
 from compat_tests.waiting import eventually
 from compat_tests.workers import ROOT
 from dagster_celery._celery_app import CeleryApp

@@ -11,6 +11,7 @@ import pytest
 from dagster import DagsterEventType, DagsterRunStatus
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget
 
+from compat_tests.brokers import BROKERS
 from compat_tests.conftest import StartWorker
 from compat_tests.executor.runs import House, Outcome
 from compat_tests.executor.scratch import Scratch
@@ -19,7 +20,6 @@ from compat_tests.faults.cancel_jobs import WAITING
 from compat_tests.faults.conftest import Figure
 from compat_tests.launcher.deaths import ends_of, is_running
 from compat_tests.launcher.fleet import open_fleet
-from compat_tests.tiers import BROKERS
 from compat_tests.waiting import eventually
 from dagster_taskiq.client import client_for
 

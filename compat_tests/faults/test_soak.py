@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from compat_tests.brokers import BROKERS
 from compat_tests.faults.conftest import Figure
 from compat_tests.faults.soak import soak
-from compat_tests.tiers import BROKERS
 
 #: How long harm is done, in seconds.
 SECONDS = 15.0

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from dagster._core.workspace.load_target import GrpcServerTarget
 
+from compat_tests.brokers import BROKERS
 from compat_tests.conftest import make_settings, storage_of
 from compat_tests.executor.scratch import Scratch
 from compat_tests.launcher.fleet import Fleet, open_fleet, running_code_server
 from compat_tests.launcher.pool_jobs import SIDE_QUEUE
-from compat_tests.tiers import BROKERS
 from compat_tests.workers import running_worker
 from dagster_taskiq.settings.settings import Settings
 

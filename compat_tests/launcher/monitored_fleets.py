@@ -9,6 +9,7 @@ from contextlib import ExitStack
 import pytest
 from dagster._core.workspace.load_target import GrpcServerTarget
 
+from compat_tests.brokers import BROKERS
 from compat_tests.conftest import storage_of
 from compat_tests.launcher.deaths import (
     ATTEMPTS,
@@ -18,7 +19,6 @@ from compat_tests.launcher.deaths import (
     end_all_runs,
 )
 from compat_tests.launcher.fleet import Fleet, open_fleet
-from compat_tests.tiers import BROKERS
 from compat_tests.workers import WorkerProcess, running_worker
 
 

@@ -3,11 +3,11 @@
 import pytest
 from dagster import DagsterEventType, DagsterRunStatus
 
+from compat_tests.brokers import POSTGRES_STORAGE
 from compat_tests.executor.scratch import Scratch
 from compat_tests.late_rows import LateRows
 from compat_tests.launcher.deaths import ends_of, kill, wait_until_taken, wait_until_task_ended
 from compat_tests.launcher.fleet import Fleet
-from compat_tests.tiers import POSTGRES_STORAGE
 from compat_tests.waiting import eventually
 
 

@@ -9,6 +9,7 @@ from dagster import DagsterEventType, DagsterRunStatus
 from dagster._core.launcher import WorkerStatus
 from dagster._core.workspace.load_target import GrpcServerTarget
 
+from compat_tests.brokers import BROKERS, POSTGRES_STORAGE
 from compat_tests.executor.runs import Outcome
 from compat_tests.executor.scratch import Scratch
 from compat_tests.launcher.deaths import (
@@ -28,7 +29,6 @@ from compat_tests.launcher.deaths import (
     wait_until_unhealthy,
 )
 from compat_tests.launcher.fleet import Fleet
-from compat_tests.tiers import BROKERS, POSTGRES_STORAGE
 from compat_tests.waiting import eventually
 from dagster_taskiq.tags import QUEUE_TAG, TASK_ID_TAG
 from dagster_taskiq.wire.records import TaskState

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from taskiq import TaskiqMessage
 from taskiq.kicker import AsyncKicker
 
+from compat_tests.brokers import ALL_BROKERS
 from compat_tests.conftest import make_settings
-from compat_tests.tiers import ALL_BROKERS
 from dagster_taskiq import app
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.settings import Settings

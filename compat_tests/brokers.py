@@ -1,0 +1,15 @@
+"""The brokers that tests run on."""
+
+#: The brokers that can be shared by processes. A new one is added here, and all contract tests
+#: run on it.
+BROKERS = ("embedded", "redis", "rabbitmq")
+
+#: All brokers, with the one that lives in a single process: for tests that need no second one.
+ALL_BROKERS = (*BROKERS, "memory")
+
+#: The embedded broker as well, in a Dagster instance whose storage is on PostgreSQL: for tests of
+#: what depends on the storage.
+POSTGRES_STORAGE = "postgres_storage"
+
+#: What a parameter names that is a broker.
+KINDS = (*ALL_BROKERS, POSTGRES_STORAGE)
