@@ -118,7 +118,7 @@ def taskiq_executor(init_context: InitExecutorContext) -> TaskiqExecutor:
 
     With no configuration it uses the embedded broker, a SQLite file under ``$DAGSTER_HOME``; start
     a worker there with ``dagster-taskiq worker start``. The fields are documented in its schema
-    and in the README.
+    and in ``docs/reference/settings.md``.
 
     .. code-block:: python
 

@@ -1,20 +1,24 @@
 #!/usr/bin/env python3
-"""Writes the tables of docs/migration.md anew, from the code that they describe.
+"""Writes the generated tables in docs/ anew, from the code that they describe.
 
-    python scripts/update_migration_guide.py [FILE]
+    python scripts/update_docs.py [FILE...]
 
-Each table stands between a line <!-- table: NAME --> and a line <!-- end -->. Run it with a Python
-that has this project installed: .venv/bin/python scripts/update_migration_guide.py
+Each table is between a line <!-- table: NAME --> and a line <!-- end -->. Run it with a Python
+that has this project installed: .venv/bin/python scripts/update_docs.py
 """
 
+import inspect
 import re
 import sys
 from pathlib import Path
 
 from dagster_celery._translate import tables
 from dagster_celery._translate.names import COMMANDS, NAMES
+from dagster_taskiq import errors as public_errors
 
-GUIDE = Path(__file__).parent.parent / "docs" / "migration.md"
+DOCS = Path(__file__).parent.parent / "docs"
+#: The pages with generated tables.
+PAGES = (DOCS / "migration.md", DOCS / "reference" / "errors.md")
 
 
 def names() -> str:
@@ -29,6 +33,16 @@ def names() -> str:
     return "\n".join(f"| {older} | {instead} |" for older, instead in rows)
 
 
+def errors() -> str:
+    """Return the table of every error, with the class it derives from and its docstring."""
+    rows = ["| error | is a | meaning |", "| --- | --- | --- |"]
+    for each in vars(public_errors).values():
+        if inspect.isclass(each) and each.__module__ == public_errors.__name__:
+            text = " ".join((inspect.getdoc(each) or "").split()).replace("``", "`")
+            rows.append(f"| `{each.__name__}` | `{each.__base__.__name__}` | {text} |")
+    return "\n".join(rows)
+
+
 TABLES = {
     "names": names,
     "broker-schemes": tables.broker_schemes,
@@ -37,6 +51,7 @@ TABLES = {
     "transport-options": tables.transport_options,
     "tls-options": tables.tls_options,
     "worker-options": tables.worker_options,
+    "errors": errors,
 }
 
 
@@ -44,7 +59,7 @@ def with_tables(text: str) -> str:
     """Return a text with each of its tables as the code has it now.
 
     Raises:
-        KeyError: it has a place for a table that nobody makes.
+        KeyError: it has a place for a table that is not in ``TABLES``.
     """
 
     def fill(place: "re.Match[str]") -> str:
@@ -55,5 +70,5 @@ def with_tables(text: str) -> str:
 
 
 if __name__ == "__main__":
-    path = Path(sys.argv[1]) if sys.argv[1:] else GUIDE
-    path.write_text(with_tables(path.read_text()))
+    for page in [Path(each) for each in sys.argv[1:]] or PAGES:
+        page.write_text(with_tables(page.read_text()))

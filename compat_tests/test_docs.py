@@ -1,0 +1,178 @@
+"""README.md and docs/: links lead somewhere, and the reference pages are what the code is."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from compat_tests.workers import ROOT, options_of_start
+from dagster_taskiq.app import QUEUES_ENV
+from dagster_taskiq.cli import cli
+from dagster_taskiq.cli.worker import start
+from dagster_taskiq.execution.allowed_code import ALLOW_ENV
+from dagster_taskiq.launcher import TaskiqRunLauncher
+from dagster_taskiq.settings.env import HOME_ENV
+from dagster_taskiq.settings.schema import EXECUTOR_FIELDS
+from dagster_taskiq.settings.settings import BACKEND_ENV, BROKER_ENV
+from dagster_taskiq.tags import PRIORITY_TAG, QUEUE_TAG, RUN_PRIORITY_TAG, TASK_ID_TAG
+from dagster_taskiq.transport.rabbitmq.url import OPTIONS
+from dagster_taskiq.transport.registry import BACKENDS, BROKERS
+from dagster_taskiq.wire.labels import PRIORITY_LABEL, QUEUE_LABEL, UNITS
+from dagster_taskiq.worker.options import CONCURRENCY_ENV, PoolOptions
+
+DOCS = ROOT / "docs"
+REFERENCE = DOCS / "reference"
+PAGES = sorted({*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "examples").rglob("*.md")})
+#: More than a screen and a half, and nobody reads it.
+README_LINES = 160
+
+
+def without_code(text: str) -> str:
+    """Return a page without its code blocks and code spans, in which nothing is a link."""
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"`[^`\n]*`", "", text)
+
+
+def anchors_of(text: str) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    found: set[str] = set()
+    fenced = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    for heading in re.findall(r"^#+ (.*)$", fenced, re.MULTILINE):
+        anchor = re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-")
+        number = 0
+        while (name := f"{anchor}-{number}" if number else anchor) in found:
+            number += 1
+        found.add(name)
+    return found
+
+
+def links() -> list[tuple[str, str]]:
+    """Return every page with each link on it that is not to another site."""
+    return sorted(
+        (str(page.relative_to(ROOT)), target)
+        for page in PAGES
+        for target in set(re.findall(r"\]\(([^)\s]+)\)", without_code(page.read_text())))
+        if not re.match(r"\w+:", target)
+    )
+
+
+def test_there_are_links_to_check() -> None:
+    assert {"README.md", "docs/migration.md"} <= {page for page, _ in links()}
+
+
+@pytest.mark.parametrize(("page", "target"), links())
+def test_a_link_leads_somewhere(page: str, target: str) -> None:
+    name, _, anchor = target.partition("#")
+    path = (ROOT / page).parent / name if name else ROOT / page
+    assert path.exists()
+    if anchor:
+        assert anchor in anchors_of(path.read_text())
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: page.stem)
+def test_the_readme_leads_to_every_page(page: Path) -> None:
+    assert f"]({page.relative_to(ROOT)})" in (ROOT / "README.md").read_text()
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= README_LINES
+
+
+def test_the_generated_tables_are_those_of_the_code(tmp_path: Path) -> None:
+    page = REFERENCE / "errors.md"
+    copy = Path(shutil.copy(page, tmp_path))
+    script = ROOT / "scripts" / "update_docs.py"
+    subprocess.run([sys.executable, str(script), str(copy)], check=True, cwd=ROOT)
+    assert copy.read_text() == page.read_text(), "Run: python scripts/update_docs.py"
+
+
+def table(page: str, heading: str = "") -> dict[str, str]:
+    """Return the first table on a page, or below one of its headings.
+
+    Returns:
+        the first column, without ticks, and the rest of each row.
+    """
+    text = (REFERENCE / page).read_text()
+    if heading:
+        text = re.split(rf"^#+ {heading}$", text, maxsplit=1, flags=re.MULTILINE)[1]
+    rows = re.findall(r"^\|.*$", text.partition("\n|")[2].partition("\n\n")[0], re.MULTILINE)[1:]
+    cells = [row.strip("| ").partition(" | ") for row in rows]
+    return {first.replace("`", ""): rest for first, _, rest in cells}
+
+
+def test_every_field_of_the_executor_is_listed_and_no_other() -> None:
+    assert set(table("settings.md", "The executor")) == set(EXECUTOR_FIELDS)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, each in EXECUTOR_FIELDS.items() if each.default_provided]
+)
+def test_the_default_of_a_field_is_listed(name: str) -> None:
+    default = EXECUTOR_FIELDS[name].default_value
+    if isinstance(default, dict):  # Dagster's own choice of one: {"enabled": {}}
+        default = next(iter(default))
+    if isinstance(default, float):
+        default = f"{default:g}"
+    assert table("settings.md", "The executor")[name].split(" | ")[1] == f"`{default}`"
+
+
+def test_every_field_of_the_run_launcher_is_listed_and_no_other() -> None:
+    text = (REFERENCE / "settings.md").read_text().partition("## The run launcher")[2]
+    (line,) = re.findall(r"^(?:`\w+`,?\s)+", text, re.MULTILINE)
+    assert set(re.findall(r"\w+", line)) == set(TaskiqRunLauncher.config_type())
+
+
+def test_every_option_of_a_worker_is_listed_and_no_other() -> None:
+    options = {
+        name
+        for parameter in start.params
+        if isinstance(parameter, click.Option)
+        for name in parameter.opts
+    }
+    listed = [name for row in table("cli.md", "Worker options") for name in row.split(", ")]
+    assert sorted(listed) == sorted(options)
+
+
+def test_every_command_is_listed_and_no_other() -> None:
+    commands = set()
+    context = click.Context(cli)
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        held = command.list_commands(context) if isinstance(command, click.Group) else [""]
+        commands |= {f"dagster-taskiq {name} {each}".strip() for each in held}
+    listed = {re.sub(r" NAME\.\.\.$", "", row) for row in table("cli.md", "Commands")}
+    assert listed == commands
+
+
+def test_a_worker_gives_a_stopped_task_the_grace_that_is_listed() -> None:
+    grace = options_of_start([])["kill_grace"]
+    assert (grace, PoolOptions(concurrency=1, max_runs=1).kill_grace) == (30.0, 30.0)
+    assert f"Default: {grace:g}." in table("cli.md", "Worker options")["--kill-grace"]
+
+
+def test_every_tag_is_listed_and_no_other() -> None:
+    tags = {QUEUE_TAG, PRIORITY_TAG, RUN_PRIORITY_TAG, TASK_ID_TAG}
+    assert set(table("tags.md", "Tags")) == tags
+
+
+def test_every_label_is_listed_and_no_other() -> None:
+    listed = {name for row in table("tags.md", "Labels") for name in row.split(", ")}
+    assert listed == {QUEUE_LABEL, PRIORITY_LABEL, *UNITS}
+
+
+def test_every_variable_is_listed_and_no_other() -> None:
+    ours = {BROKER_ENV, BACKEND_ENV, CONCURRENCY_ENV, QUEUES_ENV, ALLOW_ENV, HOME_ENV}
+    assert set(table("environment.md")) == {*ours, "DAGSTER_EXECUTOR_POP_EVENTS_OFFSET"}
+
+
+def test_every_option_of_rabbitmq_is_listed_and_no_other() -> None:
+    assert set(table("brokers.md", "RabbitMQ")) == set(OPTIONS)
+
+
+@pytest.mark.parametrize("scheme", sorted({*BROKERS.entries, *BACKENDS.entries}))
+def test_every_scheme_is_listed(scheme: str) -> None:
+    assert any(f"{scheme}://" in row for row in table("brokers.md"))
