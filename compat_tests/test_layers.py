@@ -32,6 +32,17 @@ LAYERS = (
 #: What the engine must not know.
 FOREIGN = ("dagster_celery", "celery", "kombu")
 
+#: The client libraries of servers, and the folders of the engine that import them: those of the
+#: servers, and ``dagster_internals`` for Dagster's own SQLite files.
+CLIENT_LIBRARIES = {
+    "redis": ("transport.redis",),
+    "aiormq": ("transport.rabbitmq",),
+    "aio_pika": ("transport.rabbitmq",),
+    "pamqp": ("transport.rabbitmq",),
+    "sqlalchemy": ("transport.sql", "dagster_internals"),
+    "sqlite3": ("transport.sql", "dagster_internals"),
+}
+
 ENGINE = Path(dagster_taskiq.__file__).parent
 FACADE = Path(dagster_celery.__file__).parent
 
@@ -121,6 +132,21 @@ def test_each_module_imports_only_what_stands_below_it(engine: Imports) -> None:
 def test_the_engine_knows_neither_celery_nor_the_facade(engine: Imports) -> None:
     for module, others in engine.items():
         assert not {other.partition(".")[0] for other in others} & set(FOREIGN), module
+
+
+@pytest.mark.parametrize("library", CLIENT_LIBRARIES)
+def test_only_the_folder_of_a_server_imports_its_client_library(
+    library: str, engine: Imports
+) -> None:
+    folders = {f"dagster_taskiq.{folder}" for folder in CLIENT_LIBRARIES[library]}
+    imports = engine | read_imports(FACADE)
+    users = {
+        module
+        for module, others in imports.items()
+        if library in {other.partition(".")[0] for other in others}
+    }
+    assert library == "aio_pika" or users, "nothing imports it: is it still used?"
+    assert {module for module in users if module.rpartition(".")[0] not in folders} == set()
 
 
 def test_a_circle_is_found() -> None:

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -22,10 +23,10 @@ from taskiq.exceptions import ResultGetError
 
 from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.settings.settings import Settings
-from dagster_taskiq.settings.urls import redact, scheme_of
 from dagster_taskiq.transport import registry
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.transport.connection import reach
 from dagster_taskiq.transport.eviction import Eviction
 from dagster_taskiq.wire.commands import Command, command
 from dagster_taskiq.wire.labels import (
@@ -43,23 +44,12 @@ T = TypeVar("T")
 #: How long one wait may block the calling thread before it looks for an interrupt, in seconds.
 #: An interrupt is only noticed between two waits.
 SLICE_SECONDS = 0.25
-#: How long after a connection that could not be made the second and last try begins, in seconds.
-CONNECT_AGAIN_SECONDS = 0.2
-
-
-_ADVICE_FOR_SERVERS = "Check that the server runs and that this machine may reach it."
-#: What to do about a broker or backend that does not answer, by the scheme of its URL.
-_ADVICE = dict.fromkeys(
-    ("embedded", "sqlite"),
-    "Check that its file may be written, that there is room on its disk, and that no other program "
-    "keeps it locked.",
-)
 
 
 class Client:
     """One broker and backend, open, for callers on any thread. Make it with :func:`client_for`.
 
-    Every method raises ``ServerUnavailableError`` where the server does not answer.
+    Every method raises ``ServerUnavailableError`` if the server does not answer.
     """
 
     def __init__(self, settings: Settings, portal: BlockingPortal) -> None:
@@ -70,11 +60,6 @@ class Client:
         if not isinstance(backend, StateBackend):
             raise TypeError(f"{backend!r} keeps no state of tasks and workers.")
         self.backend: StateBackend = backend
-        self._away: tuple[type[BaseException], ...] = (
-            asyncio.TimeoutError,
-            *self.broker.connection_errors,
-            *self.backend.connection_errors,
-        )
 
     @property
     def in_process(self) -> "Client | None":
@@ -89,11 +74,12 @@ class Client:
             ConfigError: one of them refuses us, or an option is wrong.
         """
         self._call(self.broker.startup)
-        for shown, ping in (
-            (self.settings.broker, self.broker.ping),
-            (self.settings.backend_url, self.backend.ping),
-        ):
-            self._reach(shown, ping)
+        try:
+            for server in (self.broker, self.backend):
+                self._call(partial(reach, server, self.settings.connect_timeout))
+        except ServerUnavailableError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Disconnect."""
@@ -276,8 +262,6 @@ class Client:
             if not future.done():
                 return []
             return future.result()
-        except self.backend.connection_errors as error:
-            raise self._unreachable(self.settings.backend_url, error) from None
         finally:
             future.cancel()
 
@@ -317,40 +301,7 @@ class Client:
         self._call(lambda: self.backend.set_result(task.id, result))
 
     def _call(self, work: Callable[[], Awaitable[T]]) -> T:
-        try:
-            return self._portal.call(work)
-        except self.broker.connection_errors as error:
-            raise self._unreachable(self.settings.broker, error) from None
-        except self.backend.connection_errors as error:
-            raise self._unreachable(self.settings.backend_url, error) from None
-
-    def _reach(self, url: str, ping: Callable[[], Awaitable[None]]) -> None:
-        """See that a server answers; that one connection is cut as it is made says nothing yet."""
-
-        async def within() -> None:
-            deadline = time.monotonic() + self.settings.connect_timeout
-            try:
-                await asyncio.wait_for(ping(), self.settings.connect_timeout)
-            except self._away:
-                left = deadline - time.monotonic() - CONNECT_AGAIN_SECONDS
-                if left <= 0:
-                    raise
-                await asyncio.sleep(CONNECT_AGAIN_SECONDS)
-                await asyncio.wait_for(ping(), left)
-
-        try:
-            self._portal.call(within)
-        except self._away as error:
-            self.close()
-            raise self._unreachable(url, error) from None
-
-    def _unreachable(self, url: str, error: BaseException) -> ServerUnavailableError:
-        problem = str(error).rstrip(".")
-        if not problem and isinstance(error, asyncio.TimeoutError):
-            problem = f"no word from it within {self.settings.connect_timeout:g} s"
-        problem = problem or type(error).__name__
-        advice = _ADVICE.get(scheme_of(url).partition("+")[0], _ADVICE_FOR_SERVERS)
-        return ServerUnavailableError(f"{redact(url)} does not answer: {problem}. {advice}")
+        return self._portal.call(work)
 
 
 @dataclass

@@ -16,7 +16,15 @@ class MissingExtraError(ConfigError):
 
 
 class ServerUnavailableError(DagsterTaskiqError):
-    """The broker or backend does not answer. Start it, or mend the URL or the password."""
+    """The broker or backend cannot serve now: it is down, cut off, frozen, full or starting.
+
+    Trying again later may help. The text has the server's URL, without its password, and what to
+    check; ``problem`` is what went wrong alone.
+    """
+
+    def __init__(self, text: str, problem: str = "") -> None:
+        super().__init__(text)
+        self.problem = problem or text
 
 
 class TaskRevokedError(DagsterTaskiqError):
@@ -68,3 +76,17 @@ class NotAllowedError(DagsterTaskiqError):
 
 class TaskFailedError(DagsterTaskiqError):
     """The task raised; the text is what its process reported."""
+
+
+class ResultLostError(TaskFailedError):
+    """The task has succeeded, but its result has expired, or the server has lost it.
+
+    What the task did is done. Read results sooner, or keep them longer (``result_ttl``).
+    """
+
+
+class ResultUnreadableError(TaskFailedError):
+    """What the backend holds as the result of a task was not written by a worker of this package.
+
+    Find out which other program writes to the backend.
+    """

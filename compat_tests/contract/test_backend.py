@@ -21,7 +21,13 @@ from compat_tests.conftest import other_prefix
 from compat_tests.servers import RedisServer, own_redis
 from compat_tests.waiting import eventually_async
 from dagster_taskiq.client import client_for
-from dagster_taskiq.errors import NoRecordError, TaskFailedError, TaskRevokedError, WorkerLostError
+from dagster_taskiq.errors import (
+    NoRecordError,
+    ServerUnavailableError,
+    TaskFailedError,
+    TaskRevokedError,
+    WorkerLostError,
+)
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.backend import StateBackend, as_json
 from dagster_taskiq.transport.registry import make_backend
@@ -832,7 +838,7 @@ async def test_a_reader_of_mail_sees_a_restart_of_redis_as_a_lost_connection(
         reading = asyncio.ensure_future(_next_mail(backend, "c", FROM_START))
         await asyncio.sleep(0)
         redis_server.stop()
-        with pytest.raises(backend.connection_errors):
+        with pytest.raises(ServerUnavailableError):
             await reading
         redis_server.start()
         await backend.post("c", {"n": 1})

@@ -695,7 +695,9 @@ def test_a_command_to_a_frozen_server_ends_when_the_url_or_the_options_say(
             await channel.declare_queue("freezing")
             place.server.freeze()
             try:
-                with pytest.raises(ConnectionError, match=r"not declare freezing within 0\.5 s"):
+                with pytest.raises(
+                    ServerUnavailableError, match=r"not declare freezing within 0\.5 s"
+                ):
                     await channel.declare_queue("freezing")
             finally:
                 place.server.thaw()

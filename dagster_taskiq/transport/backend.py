@@ -18,11 +18,15 @@ from taskiq.exceptions import ResultGetError, SecurityError
 
 from dagster_taskiq.errors import (
     ChildDiedError,
+    ResultLostError,
+    ResultUnreadableError,
+    ServerUnavailableError,
     TaskFailedError,
     TaskRevokedError,
     WorkerLostError,
 )
 from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.connection import Connection
 from dagster_taskiq.transport.eviction import Eviction
 from dagster_taskiq.wire.labels import RUN_LABEL, STEP_LABEL, WORKER_LABEL
 from dagster_taskiq.wire.notifications import Notification
@@ -40,17 +44,21 @@ WRITE_RETRY_SECONDS = (0.1, 5.0)
 
 
 class StateBackend(AsyncResultBackend[Any]):
-    """The state of tasks and workers, and the mail between them."""
+    """The state of tasks and workers, and the mail between them.
 
-    #: Errors of the client library that mean "not reachable now", not "wrong".
-    connection_errors: tuple[type[BaseException], ...] = (OSError,)
+    Every method that talks to the server raises ``ServerUnavailableError`` if the server cannot
+    serve now, and ``ConfigError`` if it will not before the configuration changes.
+    """
+
+    #: The server, which a broker on the same one shares.
+    connection: Connection
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
     @abstractmethod
     async def ping(self) -> None:
-        """Return when the server answered; raise one of ``connection_errors`` when it did not."""
+        """Return when the server has answered."""
 
     async def eviction(self) -> Eviction | None:
         """Return how the server deletes what is kept here, where it does that to make room."""
@@ -181,11 +189,11 @@ class StateBackend(AsyncResultBackend[Any]):
                         # Where its record was lost, its loop waits for nothing else.
                         await self.post(task.loop_channel, end_notification(task, state))
                 return
-            except self.connection_errors as problem:
+            except ServerUnavailableError as away:
                 logger.warning(
                     "Cannot store the end of task %s (%s). Trying again in %.1f s.",
                     task_id,
-                    problem,
+                    away.problem,
                     delay,
                 )
                 await asyncio.sleep(delay)
@@ -204,14 +212,14 @@ class StateBackend(AsyncResultBackend[Any]):
 
         Raises:
             ResultGetError: the task has not ended, or nothing is known of it any more.
-            TaskFailedError: the stored result is not one, or names something to be called.
+            ResultUnreadableError: the stored result is not one, or names something to be called.
         """
         stored = await self.load_result(task_id)
         if stored is not None:
             try:
                 return TaskiqResult[Any].model_validate(json.loads(stored))
             except (ValueError, SecurityError) as problem:
-                raise TaskFailedError(
+                raise ResultUnreadableError(
                     f"The result of task {task_id} cannot be read, so no worker of ours has "
                     f"written it: {type(problem).__name__}. See who else writes to the backend."
                 ) from None
@@ -226,7 +234,7 @@ class StateBackend(AsyncResultBackend[Any]):
         elif task.state is TaskState.FAILURE:
             error = TaskFailedError(task.error)
         elif not task.run_id:
-            error = TaskFailedError(
+            error = ResultLostError(
                 f"Task {task_id} has succeeded, but its result is not there any more: it has "
                 "expired, or was lost with data of the server's. What the task did is done."
             )

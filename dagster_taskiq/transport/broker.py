@@ -12,13 +12,13 @@ from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 from pydantic import ValidationError
 from taskiq import AckableMessage, AsyncBroker, BrokerMessage
 
-from dagster_taskiq.errors import ConfigError, DagsterTaskiqError
+from dagster_taskiq.errors import ConfigError, DagsterTaskiqError, ServerUnavailableError
 from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.connection import Connection
 from dagster_taskiq.transport.eviction import Eviction
 from dagster_taskiq.transport.gate import OpenGate, Service, SlotGate
 from dagster_taskiq.wire.labels import (
@@ -72,23 +72,15 @@ class Delivery:
     attempt: int
 
 
-class Connection(Protocol):
-    """A server, opened once however many share it."""
-
-    async def open(self) -> None:
-        """Connect, or count one more who shares the connection."""
-
-    async def close(self) -> None:
-        """Disconnect when the last of them closes."""
-
-
 class QueueBroker(AsyncBroker):
-    """A broker with queues, priorities and claims. Its ``settings`` say where it is."""
+    """A broker with queues, priorities and claims. Its ``settings`` say where it is.
+
+    Every method that talks to the server raises ``ServerUnavailableError`` if the server cannot
+    serve now, and ``ConfigError`` if it will not before the configuration changes.
+    """
 
     #: The server; a backend that is on the same one shares it.
     connection: Connection
-    #: Errors of the client library that mean "not reachable now", not "wrong".
-    connection_errors: tuple[type[BaseException], ...] = (OSError,)
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
@@ -132,7 +124,7 @@ class QueueBroker(AsyncBroker):
 
     @abstractmethod
     async def ping(self) -> None:
-        """Return when the server answered; raise one of ``connection_errors`` when it did not."""
+        """Return when the server has answered."""
 
     async def eviction(self) -> Eviction | None:
         """Return how the server deletes messages, where it does that to make room."""
@@ -265,7 +257,7 @@ class QueueBroker(AsyncBroker):
         for task_id in list(self._claimed):
             try:
                 await self.give_back(task_id)
-            except self.connection_errors as error:
+            except ServerUnavailableError as error:
                 logger.warning("Could not give back task %s: %s", task_id, error)
 
     async def _ack(self, task_id: str, delivery: Delivery) -> None:
@@ -307,10 +299,10 @@ class QueueBroker(AsyncBroker):
             error: why it is now.
             before: what was the trouble at the last look; empty where there was none.
         """
-        if isinstance(error, self.connection_errors):
+        if isinstance(error, ServerUnavailableError):
             if not before:
                 logger.warning(
-                    "The broker does not answer (%s). Trying again until it does.", error
+                    "The broker does not answer (%s). Trying again until it does.", error.problem
                 )
         elif str(error) != before:
             traceback = not isinstance(error, DagsterTaskiqError)
@@ -337,7 +329,7 @@ class QueueBroker(AsyncBroker):
         except asyncio.CancelledError:
             late = await _outcome(claim)
             if late is not None:
-                with contextlib.suppress(*self.connection_errors):
+                with contextlib.suppress(ServerUnavailableError):
                     await self.release(late)
             raise
 

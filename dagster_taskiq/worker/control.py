@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.wire.commands import Command
 from dagster_taskiq.wire.notifications import FROM_START, worker_channel
@@ -46,7 +47,7 @@ class Control:
         while True:
             try:
                 mails = await self._backend.collect(self._channel, self._cursor, WAIT_SECONDS)
-            except self._backend.connection_errors as error:
+            except ServerUnavailableError as error:
                 logger.debug("Cannot read commands: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
                 continue

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import anyio
 
-from dagster_taskiq.errors import DagsterTaskiqError
+from dagster_taskiq.errors import DagsterTaskiqError, ServerUnavailableError
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.wire.records import Worker
 from dagster_taskiq.worker.cancellation import Cancellation
@@ -57,7 +57,7 @@ class Liveness:
         """Beat once, and stop what the backend says must stop.
 
         Raises:
-            the backend's ``connection_errors``: it is away.
+            ServerUnavailableError: the backend is away.
         """
         sent = time.monotonic()
         if sent - self._beat_at > self._lease:
@@ -87,9 +87,9 @@ class Liveness:
         while True:
             try:
                 await self.beat()
-            except self._backend.connection_errors as error:
+            except ServerUnavailableError as error:
                 if not away:
-                    logger.warning("Cannot beat: the backend does not answer (%s).", error)
+                    logger.warning("Cannot beat: the backend does not answer (%s).", error.problem)
                 away = True
                 await asyncio.sleep(min(RETRY_SECONDS, self._interval))
                 continue

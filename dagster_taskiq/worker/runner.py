@@ -14,7 +14,7 @@ from functools import partial
 
 from taskiq.acks import AcknowledgeType
 
-from dagster_taskiq.errors import DagsterTaskiqError
+from dagster_taskiq.errors import DagsterTaskiqError, ServerUnavailableError
 from dagster_taskiq.settings.urls import redact
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.broker import RECONNECT_SECONDS, QueueBroker
@@ -111,9 +111,9 @@ class _Runner:
                     await connect()
                     is_open = True
                 await server.ping()
-            except server.connection_errors as error:
+            except ServerUnavailableError as error:
                 logger.warning(
-                    "Cannot reach the %s (%s). Trying again in %.1f s.", shown, error, delay
+                    "Cannot reach the %s (%s). Trying again in %.1f s.", shown, error.problem, delay
                 )
                 try:
                     await asyncio.wait_for(self._finish.wait(), delay)

@@ -25,6 +25,7 @@ from dagster_taskiq.errors import (
     ChildDiedError,
     ConfigError,
     NoRecordError,
+    ServerUnavailableError,
     TaskCutShortError,
     TaskFailedError,
     TimeLimitError,
@@ -178,7 +179,7 @@ class WorkerService:
         """Log what the servers delete when they are full; where one is away, nothing is known."""
         try:
             found = [await self.broker.eviction(), await self.backend.eviction()]
-        except (*self.broker.connection_errors, *self.backend.connection_errors) as error:
+        except ServerUnavailableError as error:
             logger.debug("Cannot ask whether a server evicts: %s", error)
             return
         for warning in dict.fromkeys(each.warning for each in found if each is not None):
@@ -194,7 +195,7 @@ class WorkerService:
         try:
             await self.backend.deregister(self.id)
             await self.backend.close_channel(worker_channel(self.id))
-        except self.backend.connection_errors as error:
+        except ServerUnavailableError as error:
             logger.warning("Could not sign off: %s", error)
 
     def describe(self) -> Worker:
@@ -330,7 +331,7 @@ class WorkerService:
     async def _acknowledge(self, context: Context) -> None:
         try:
             await context.ack()
-        except self.broker.connection_errors as error:
+        except ServerUnavailableError as error:
             # It will be delivered again, and dropped then, since its start is on record.
             logger.warning("Could not acknowledge task %s: %s", context.message.task_id, error)
 
@@ -395,8 +396,8 @@ class WorkerService:
                     known = (await self.backend.tasks([task.id])).get(task.id)
                     return None if known and known.worker == self.id else refused
                 return refused
-            except self.backend.connection_errors as error:
-                logger.warning("Cannot record the start of task %s (%s).", task.id, error)
+            except ServerUnavailableError as error:
+                logger.warning("Cannot record the start of task %s (%s).", task.id, error.problem)
                 in_doubt = True
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, WRITE_RETRY_SECONDS[1])
@@ -468,7 +469,7 @@ class WorkerService:
     async def _post_wake(self, run_id: str, task_id: str) -> None:
         try:
             await self.backend.post(run_channel(run_id), {"task": task_id})
-        except self.backend.connection_errors as error:
+        except ServerUnavailableError as error:
             logger.debug("Could not wake the loop of run %s: %s", run_id, error)
 
     def _find_task(self, task_name: str) -> AsyncTaskiqDecoratedTask[Any, Any]:

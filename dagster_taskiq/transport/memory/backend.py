@@ -18,8 +18,7 @@ class MemoryBackend(StateBackend):
 
     def __init__(self, settings: Settings, connection: MemoryServer | None = None) -> None:
         super().__init__(settings)
-        self.connection = connection or server_at(settings.backend_url)
-        self.connection_errors = self.connection.errors
+        self.connection: MemoryServer = connection or server_at(settings.backend_url)
 
     async def ping(self) -> None:
         """Return."""

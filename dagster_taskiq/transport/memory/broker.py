@@ -15,7 +15,6 @@ class MemoryBroker(QueueBroker):
     def __init__(self, settings: Settings, connection: MemoryServer | None = None) -> None:
         super().__init__(settings)
         self.connection: MemoryServer = connection or server_at(settings.broker)
-        self.connection_errors = self.connection.errors
         self._mark = 0
 
     async def ping(self) -> None:

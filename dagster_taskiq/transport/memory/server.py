@@ -6,6 +6,7 @@ from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from typing import Any
 
+from dagster_taskiq.transport.error_boundary import ErrorBoundary
 from dagster_taskiq.wire.notifications import CHANNEL_LENGTH, Notification
 from dagster_taskiq.wire.records import Task, Worker
 
@@ -40,11 +41,10 @@ class MemoryServer:
         default_factory=lambda: defaultdict(lambda: deque(maxlen=CHANNEL_LENGTH))
     )
     numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
+    #: Translates nothing: memory is always available.
+    boundary: ErrorBoundary = field(default_factory=lambda: ErrorBoundary("memory://"))
     _changes: int = 0
     _waiters: list["asyncio.Future[None]"] = field(default_factory=list)
-
-    #: Nothing here can be away.
-    errors: tuple[type[BaseException], ...] = ()
 
     async def open(self) -> None:
         """Return; it is always there."""

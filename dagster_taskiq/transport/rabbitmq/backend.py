@@ -49,13 +49,12 @@ class RabbitBackend(StateBackend):
 
     def __init__(self, settings: Settings, connection: RabbitConnection | None = None) -> None:
         super().__init__(settings)
-        self.connection = connection or RabbitConnection(
+        self.connection: RabbitConnection = connection or RabbitConnection(
             settings.backend_url,
             settings.options_of_backend,
             settings.connect_timeout,
             settings.lease,
         )
-        self.connection_errors = self.connection.errors
         self._registers = records_of(self.connection, settings.prefix)
         self._mail = _Mailbox(self.connection, settings.prefix)
         self._beats: dict[str, _Beat] = {}

@@ -75,7 +75,6 @@ class RabbitBroker(QueueBroker):
         self.connection: RabbitConnection = connection or RabbitConnection(
             settings.broker, settings.broker_options, settings.connect_timeout, settings.lease
         )
-        self.connection_errors = self.connection.errors
         self._registers = records_of(self.connection, settings.prefix)
         self._held: dict[str, _Held] = {}
         # The lane, and whether it was delayed.
@@ -165,7 +164,9 @@ class RabbitBroker(QueueBroker):
         except ChannelNotFoundEntity as error:
             known = await self.connection.known()
             known.difference_update(map(self._queue, self.open_queues))
-            raise ConnectionError(f"a queue has been deleted, and is made again: {error}") from None
+            raise self.connection.boundary.unavailable(
+                f"a queue has been deleted, and is made again: {error}"
+            ) from None
         except BaseException:
             self._empty.clear()
             channel.discard()  # and with it whatever it holds goes back to where it was
@@ -184,7 +185,9 @@ class RabbitBroker(QueueBroker):
         """Tell the server to delete the message."""
         held = self._held.pop(delivery.handle, None)
         if held is None or not held.channel.is_open:
-            raise ConnectionError("the connection through which it came is gone")
+            raise self.connection.boundary.unavailable(
+                "the connection through which the message came is gone"
+            )
         await held.channel.ack(held.message)
         await self._forget_attempts(held, delivery.task_id)
 

@@ -3,7 +3,7 @@
 aiormq, the client that taskiq-aio-pika brings, speaks the protocol. Its reconnecting layer is not
 used: after an outage that declares and consumes again by itself what it remembers, while here each
 caller knows best what it had, and whether to wait, to try again or to say so. A connection that is
-lost raises one of ``errors`` for whoever uses it, and the next call makes a new one.
+lost raises ``ServerUnavailableError`` for its users, and the next call makes a new one.
 """
 
 import asyncio
@@ -23,22 +23,19 @@ from aiormq.abc import AbstractChannel, DeliveredMessage
 from aiormq.connection import TransportFactory
 from aiormq.exceptions import (
     AMQPError,
-    AuthenticationError,
     ChannelAccessRefused,
-    ChannelLockedResource,
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
     DeliveryError,
-    ProbableAuthenticationError,
+    PublishError,
 )
 from pamqp.commands import Basic, Connection
 from pamqp.constants import DOMAIN_REGEX
-from pamqp.exceptions import PAMQPException
 from yarl import URL
 
-from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.settings.urls import redact
+from dagster_taskiq.errors import ConfigError, ServerUnavailableError
 from dagster_taskiq.transport.background import look_at
+from dagster_taskiq.transport.rabbitmq.errors import LOST, RabbitErrors, text_of
 from dagster_taskiq.transport.rabbitmq.url import COMMAND_SECONDS, Target, read_target
 
 T = TypeVar("T")
@@ -54,18 +51,6 @@ NAME = DOMAIN_REGEX["queue-name"]
 #: Channels of each kind that are kept open for the next caller.
 SPARE_CHANNELS = 4
 
-#: What aiormq and the socket raise, sooner or later, when a connection is lost.
-_LOST = (AMQPError, PAMQPException, RuntimeError, OSError, asyncio.TimeoutError, EOFError)
-#: What a server says of a queue or exchange; the connection is fine, and the caller knows why.
-_ANSWERS = (
-    ChannelLockedResource,
-    ChannelNotFoundEntity,
-    ChannelPreconditionFailed,
-)
-
-#: The codes with which a server closes a connection that it does not let in, and what to check.
-_REFUSED = {403: "user and password", 530: "virtual host"}
-
 _in_our_connection: ContextVar[bool] = ContextVar("in_our_connection", default=False)
 
 
@@ -76,14 +61,11 @@ class UnroutableError(Exception):
 class RabbitConnection:
     """One server and virtual host, connected once however many share it."""
 
-    #: What a lost, frozen or restarting server raises; worth trying again.
-    errors: tuple[type[BaseException], ...] = (OSError, asyncio.TimeoutError)
-
     def __init__(
         self, url: str, options: Mapping[str, Any], timeout: float, lease: float = 30.0
     ) -> None:
         self.url = url
-        self.shown = redact(url)
+        self.boundary = RabbitErrors(url)
         self._given = options
         self._connect_seconds = timeout
         self._lease = lease
@@ -105,7 +87,7 @@ class RabbitConnection:
                 )
             except (OSError, ValueError) as error:
                 raise ConfigError(
-                    f"Cannot use the broker or backend {self.shown}: {error}."
+                    f"Cannot use the broker or backend {self.boundary.shown}: {error}."
                 ) from None
         self._users += 1
 
@@ -116,7 +98,7 @@ class RabbitConnection:
         self._users -= 1
         if self._users == 0 and self._link is not None:
             link, self._link = self._link, None
-            with contextlib.suppress(*_LOST):
+            with contextlib.suppress(*LOST):
                 await asyncio.wait_for(link.connection.close(), COMMAND_SECONDS)
 
     async def drop(self) -> None:
@@ -133,7 +115,7 @@ class RabbitConnection:
 
         Raises:
             ConfigError: it answered that it does not let us in.
-            OSError, asyncio.TimeoutError: it did not answer.
+            ServerUnavailableError: it did not answer.
         """
         async with self.channel() as channel:
             await channel.declare_exchange("amq.direct", passive=True)
@@ -199,7 +181,7 @@ class RabbitConnection:
         link = self._link
         try:
             return await work()
-        except self.errors:
+        except ServerUnavailableError:
             if link is None or link.is_open or not may_be():
                 raise
         return await work()
@@ -209,7 +191,7 @@ class RabbitConnection:
         if link is not None and link.is_open:
             return link
         if self._target is None:
-            raise RuntimeError(f"The connection to {self.shown} is not open.")
+            raise RuntimeError(f"The connection to {self.boundary.shown} is not open.")
         async with self._connecting:
             if self._link is None or not self._link.is_open:
                 self._link = await self._connect(self._target)
@@ -218,22 +200,19 @@ class RabbitConnection:
     async def _connect(self, target: Target) -> "_Link":
         transport = _Transport(target.tls, target.server_name)
         connection = _Connection(target.url, transport_factory=transport)
-        try:
-            await _within(connection.connect(), target.connect_seconds)
-        except (ProbableAuthenticationError, AuthenticationError) as error:
-            raise self._refused(_said(error), "user and password") from None
-        except aiormq.exceptions.ConnectionClosed as error:
-            # The server answered, and closed: no such virtual host, or not for this user.
-            what = _REFUSED.get(error.args[0]) if error.args else None
-            if what is not None:
-                raise self._refused(_said(error), what) from None
-            raise ConnectionError(_said(error)) from error
-        except _LOST as error:
-            if isinstance(error, asyncio.TimeoutError) and not error.args:
+        with self.boundary:
+            try:
+                await _within(connection.connect(), target.connect_seconds)
+            except AMQPError as error:
+                raise self.boundary.refusal(error) or error from None
+            except asyncio.TimeoutError as error:
+                if error.args:
+                    raise
                 seconds = f"{target.connect_seconds:g} s"
-                raise ConnectionError(f"no connection was made within {seconds}") from None
-            raise ConnectionError(_said(error)) from error
-        return _Link(connection, transport, target.command_seconds)
+                raise self.boundary.unavailable(
+                    f"no connection was made within {seconds}"
+                ) from None
+        return _Link(connection, transport, target.command_seconds, self.boundary)
 
     async def _open_channel(self, link: "_Link", transactional: bool) -> "Channel":
         opening = link.connection.channel(publisher_confirms=not transactional)
@@ -241,12 +220,6 @@ class RabbitConnection:
         if transactional:
             await link.call(channel.raw.tx_select(), "begin transactions")
         return channel
-
-    def _refused(self, said: str, what: str) -> ConfigError:
-        return ConfigError(
-            f"{self.shown} does not let us in: {said}. Check the {what} in its URL, and what that "
-            "user may do (rabbitmqctl list_permissions)."
-        )
 
 
 class Channel:
@@ -302,7 +275,7 @@ class Channel:
                 ),
                 f"publish to {queue}",
             )
-        except aiormq.exceptions.PublishError:
+        except PublishError:
             raise UnroutableError(queue) from None
 
     async def get(self, queue: str) -> DeliveredMessage | None:
@@ -337,7 +310,7 @@ class Channel:
         """Return when an event is set, or after some seconds.
 
         Raises:
-            ConnectionError: the connection was lost meanwhile, or the channel closed.
+            ServerUnavailableError: the connection was lost meanwhile, or the channel closed.
         """
         waiting = asyncio.ensure_future(event.wait())
         closing = asyncio.ensure_future(asyncio.shield(self.raw.closing))
@@ -350,7 +323,7 @@ class Channel:
             waiting.cancel()
             closing.cancel()
         if not self.is_open:
-            raise ConnectionError("the connection was lost")
+            raise self._link.boundary.unavailable("the connection was lost")
 
     async def declare_queue(
         self,
@@ -439,6 +412,7 @@ class _Link:
     connection: aiormq.Connection
     transport: "_Transport"
     command_seconds: float
+    boundary: RabbitErrors
     spare: dict[bool, list[Channel]] = field(default_factory=lambda: {False: [], True: []})
     lasting: dict[str, Channel] = field(default_factory=dict)
     declared: set[str] = field(default_factory=set)
@@ -451,32 +425,24 @@ class _Link:
         return not self.given_up and self.connection.is_opened
 
     async def call(self, work: Awaitable[T], doing: str) -> T:
-        try:
-            return await _within(work, self.command_seconds)
-        except asyncio.TimeoutError:
-            # The server is frozen or cut off. Nothing that was sent may come back to life later.
-            self.cut()
-            seconds = f"{self.command_seconds:g} s"
-            raise ConnectionError(f"it did not {doing} within {seconds}") from None
-        except ChannelAccessRefused as error:
-            raise ConfigError(
-                f"The server does not let us {doing}: {_said(error)}. Grant the user configure, "
-                "write and read permission for the names that begin with the `prefix` "
-                "(rabbitmqctl set_permissions)."
-            ) from None
-        except _ANSWERS:
-            raise
-        except DeliveryError as error:
-            if isinstance(error, aiormq.exceptions.PublishError):
+        with self.boundary:
+            try:
+                return await _within(work, self.command_seconds)
+            except asyncio.TimeoutError:
+                # The server is frozen or cut off. What was sent must not take effect later.
+                self.cut()
+                seconds = f"{self.command_seconds:g} s"
+                raise self.boundary.unavailable(f"it did not {doing} within {seconds}") from None
+            except ChannelAccessRefused as error:
+                raise ConfigError(
+                    f"The server does not let us {doing}: {text_of(error)}. Grant the user "
+                    "configure, write and read permission for the names that begin with the "
+                    "`prefix` (rabbitmqctl set_permissions)."
+                ) from None
+            except PublishError:
                 raise
-            raise ConnectionError(f"the server could not {doing}") from error
-        except _LOST as error:
-            raise ConnectionError(_said(error)) from error
-        except Exception as error:
-            # The client library has nothing to say of a call that it gave up with its connection.
-            if type(error) is not Exception:
-                raise
-            raise ConnectionError("the connection was closed") from error
+            except DeliveryError:
+                raise self.boundary.unavailable(f"the server could not {doing}") from None
 
     def cut(self) -> None:
         self.given_up = True
@@ -569,15 +535,6 @@ async def _within(work: Awaitable[T], seconds: float) -> T:
     return task.result()
 
 
-def _said(error: BaseException) -> str:
-    """Return what an error of the client library says, in a few words."""
-    cause = error.__cause__
-    if isinstance(cause, OSError) and not isinstance(error, aiormq.exceptions.ConnectionClosed):
-        error = cause
-    words = [str(each) for each in error.args if isinstance(each, str) and each]
-    return " ".join(words) or str(error) or type(error).__name__
-
-
 def sayable(name: str) -> str:
     """Return what stands for a name in that of a queue: itself, or a digest where it cannot."""
     if len(name) <= SAYABLE_BYTES and NAME.fullmatch(name):
@@ -605,7 +562,7 @@ def _check_name(kind: str, name: str, limit: int) -> None:
 
 def _declared_otherwise(kind: str, name: str, error: BaseException) -> str:
     """Return what to do about a queue or exchange that somebody has declared otherwise."""
-    said = _said(error)
+    said = text_of(error)
     found = re.search(r"inequivalent arg '([^']+)'.*: received (.*?) but current is (.*)$", said)
     if found is None:
         difference = said

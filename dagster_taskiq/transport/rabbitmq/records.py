@@ -66,7 +66,7 @@ class Registers:
         """Return a record as it is now.
 
         Raises:
-            the connection's ``errors``: the server is away, or somebody has held it for long.
+            ServerUnavailableError: the server is away, or somebody has held it for long.
         """
 
         async def work() -> Record:
@@ -89,7 +89,7 @@ class Registers:
                 change was sent.
 
         Raises:
-            the connection's ``errors``: it is not known whether the change was made.
+            ServerUnavailableError: it is not known whether the change was made.
         """
         task = asyncio.ensure_future(self._change(name, by))
         task.add_done_callback(look_at)
@@ -125,7 +125,7 @@ class Registers:
             return await self._wait_for(channel, queue)
         except ChannelNotFoundEntity as error:
             # Not made anew here: a server of a cluster says the same while another one is down.
-            raise ConnectionError(
+            raise self._connection.boundary.unavailable(
                 f"the record {queue} is not on the server ({error}); if it has been deleted, "
                 f"delete the exchange {self._exchange} too, and all are made anew"
             ) from None
@@ -138,7 +138,7 @@ class Registers:
             if message is not None:
                 return await self._newest(channel, queue, message, deadline)
             if time.monotonic() > deadline:
-                raise ConnectionError(
+                raise self._connection.boundary.unavailable(
                     f"somebody has held the record {queue} for {limit:g} s; if nobody does, and "
                     "its message is gone, delete the queue and the exchange "
                     f"{self._exchange}, and it is made anew"
@@ -163,7 +163,9 @@ class Registers:
                 await channel.ack(older)
                 more = getattr(other.delivery, "message_count", 0)
             elif time.monotonic() > deadline:
-                raise ConnectionError(f"somebody holds the newer one of two records {queue}")
+                raise self._connection.boundary.unavailable(
+                    f"somebody holds the newer one of two records {queue}"
+                )
             else:
                 await asyncio.sleep(BUSY_SECONDS[1])
         self._seen[queue] = _version(message)
@@ -185,7 +187,7 @@ class Registers:
                 await self._make()
             except ChannelLockedResource:
                 if time.monotonic() > deadline:
-                    raise ConnectionError(
+                    raise self._connection.boundary.unavailable(
                         f"somebody has been making the records of {self._prefix} for "
                         f"{MAKE_SECONDS:g} s"
                     ) from None

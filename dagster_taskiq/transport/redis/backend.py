@@ -19,7 +19,7 @@ from dagster_taskiq.errors import NoRecordError
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.backend import KEEP_SECONDS, UNFINISHED_SECONDS, StateBackend
 from dagster_taskiq.transport.eviction import Eviction
-from dagster_taskiq.transport.redis.connection import RedisConnection, as_away
+from dagster_taskiq.transport.redis.connection import RedisConnection
 from dagster_taskiq.wire.notifications import CHANNEL_LENGTH, FROM_START, Notification
 from dagster_taskiq.wire.records import Task, TaskState, Worker, end_notification
 
@@ -34,10 +34,9 @@ class RedisBackend(StateBackend):
 
     def __init__(self, settings: Settings, connection: RedisConnection | None = None) -> None:
         super().__init__(settings)
-        self.connection = connection or RedisConnection(
+        self.connection: RedisConnection = connection or RedisConnection(
             settings.backend_url, settings.options_of_backend, settings.connect_timeout
         )
-        self.connection_errors = self.connection.errors
 
     async def startup(self) -> None:
         """Connect."""
@@ -128,7 +127,7 @@ class RedisBackend(StateBackend):
         found = {}
         for first in range(0, len(task_ids), CHUNK):
             chunk = list(task_ids[first : first + CHUNK])
-            async with self.connection.client.pipeline(transaction=False) as pipeline:
+            async with self.connection.pipeline() as pipeline:
                 for task_id in chunk:
                     pipeline.hgetall(self._task_key(task_id))
                 for task_id, fields in zip(chunk, await pipeline.execute(), strict=True):
@@ -147,14 +146,14 @@ class RedisBackend(StateBackend):
 
     async def deregister(self, worker_id: str) -> None:
         """Remove the worker from both."""
-        async with self.connection.client.pipeline() as pipeline:
+        async with self.connection.pipeline(transaction=True) as pipeline:
             pipeline.zrem(self._key("workers"), worker_id)
             pipeline.hdel(self._key("worker-bodies"), worker_id)
             await pipeline.execute()
 
     async def workers(self) -> list[Worker]:
         """Read both, and the server's clock, which wrote the times."""
-        async with self.connection.client.pipeline() as pipeline:
+        async with self.connection.pipeline(transaction=True) as pipeline:
             pipeline.time()
             pipeline.zrange(self._key("workers"), 0, -1, withscores=True)
             pipeline.hgetall(self._key("worker-bodies"))
@@ -170,11 +169,10 @@ class RedisBackend(StateBackend):
     async def post(self, channel: str, body: dict[str, Any]) -> None:
         """Add to the stream of the channel."""
         key = self._mail_key(channel)
-        async with self.connection.client.pipeline(transaction=False) as pipeline:
+        async with self.connection.pipeline() as pipeline:
             pipeline.xadd(key, {"body": json.dumps(body)}, maxlen=CHANNEL_LENGTH, approximate=True)
             pipeline.expire(key, KEEP_SECONDS)
-            with as_away(self.connection.shown):
-                await pipeline.execute()
+            await pipeline.execute()
 
     async def collect(self, channel: str, after: str, timeout: float) -> list[Notification]:
         """Read the stream of the channel, blocking where nothing is new."""
@@ -188,11 +186,14 @@ class RedisBackend(StateBackend):
 
     async def close_channel(self, channel: str) -> None:
         """Delete the stream."""
-        await self.connection.client.unlink(self._mail_key(channel))
+        with self.connection.boundary:
+            await self.connection.client.unlink(self._mail_key(channel))
 
     async def load_result(self, task_id: str) -> bytes | None:
         """Get the result."""
-        return cast("bytes | None", await self.connection.client.get(self._result_key(task_id)))
+        with self.connection.boundary:
+            result = await self.connection.client.get(self._result_key(task_id))
+        return cast("bytes | None", result)
 
     async def forget(self, task_ids: Sequence[str]) -> None:
         """Run the forget script."""

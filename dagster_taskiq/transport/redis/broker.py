@@ -35,7 +35,6 @@ class RedisBroker(QueueBroker):
         self.connection: RedisConnection = connection or RedisConnection(
             settings.broker, settings.broker_options, settings.connect_timeout
         )
-        self.connection_errors = self.connection.errors
         # The number of the claim that the server has not answered yet: the answer may get lost.
         self._claims = 1
         self._claimant = uuid.uuid4().hex
@@ -93,7 +92,9 @@ class RedisBroker(QueueBroker):
         """Look up where the messages are, and delete those that nobody has claimed."""
         if not task_ids:
             return 0
-        places = await cast(Any, self.connection.client.hmget(self._key("places"), list(task_ids)))
+        with self.connection.boundary:
+            read = self.connection.client.hmget(self._key("places"), list(task_ids))
+            places = await cast(Any, read)
         found = []
         for task_id, place in zip(task_ids, places, strict=True):
             if place is not None:
@@ -114,7 +115,8 @@ class RedisBroker(QueueBroker):
 
     async def rejected(self) -> int:
         """Measure the stream of rejected ones."""
-        return int(await self.connection.client.xlen(self._key("rejected")))
+        with self.connection.boundary:
+            return int(await self.connection.client.xlen(self._key("rejected")))
 
     @property
     def _stale(self) -> int:

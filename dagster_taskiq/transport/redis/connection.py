@@ -1,9 +1,8 @@
 """The connection to Redis or Valkey: URL, TLS options, pool, and the scripts that run there."""
 
 import asyncio
-import re
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -12,25 +11,13 @@ from redis.asyncio import Redis, Sentinel
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import (
-    AskError,
-    AuthenticationError,
-    AuthorizationError,
-    ClusterCrossSlotError,
-    ClusterDownError,
-    ConnectionError,
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    ResponseError,
-    TimeoutError,
-    TryAgainError,
-)
+from redis.exceptions import ConnectionError, ResponseError
 
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.settings.urls import redact, scheme_of
+from dagster_taskiq.settings.urls import scheme_of
 from dagster_taskiq.transport.background import look_at
 from dagster_taskiq.transport.eviction import Eviction
+from dagster_taskiq.transport.redis.errors import REFUSALS, RedisErrors
 from dagster_taskiq.transport.redis.sentinel_urls import read_sentinel_url
 
 #: How long one command may take; longer than any wait that a command asks the server for.
@@ -39,19 +26,6 @@ SOCKET_TIMEOUT_SECONDS = 8.0
 BLOCK_SECONDS = 5.0
 #: Idle connections are tried before use when they are older than this, in seconds.
 HEALTH_CHECK_SECONDS = 30
-
-#: How an answer begins that means "not now": the disk or the memory is full, a failover is under
-#: way (which also ends a read that blocks), a long script runs. redis-py has classes for some of
-#: them; from inside a script, older servers put the word somewhere in the text.
-NOT_NOW = re.compile(r"\b(OOM|READONLY|MISCONF|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|BUSY|UNBLOCKED)\b")
-
-#: What the server says to a client that it does not let in.
-REFUSALS = (AuthenticationError, AuthorizationError, NoPermissionError)
-
-#: What a node of a cluster answers about keys that it does not hold, or not all of them.
-NOT_HERE = (AskError, ClusterCrossSlotError)
-#: How a node says so of the keys of a script, for which redis-py has no class.
-NOT_HERE_TEXT = re.compile(r"\b(CROSSSLOT|MOVED|cluster node)\b")
 
 _UNREADABLE = (
     "its host or port cannot be read. In a user name or password, special characters have to be "
@@ -62,20 +36,9 @@ _UNREADABLE = (
 class RedisConnection:
     """One server (or a sentinel's master), connected once however many share it."""
 
-    #: What a lost, frozen, full or restarting server raises; worth trying again.
-    errors: tuple[type[BaseException], ...] = (
-        ConnectionError,
-        TimeoutError,
-        OSError,
-        OutOfMemoryError,
-        ReadOnlyError,
-        ClusterDownError,
-        TryAgainError,
-    )
-
     def __init__(self, url: str, options: Mapping[str, Any], timeout: float) -> None:
         self.url = url
-        self.shown = redact(url)
+        self.boundary = RedisErrors(url)
         self._options = {
             "socket_timeout": SOCKET_TIMEOUT_SECONDS,
             "socket_connect_timeout": min(timeout, SOCKET_TIMEOUT_SECONDS),
@@ -96,7 +59,7 @@ class RedisConnection:
             RuntimeError: the connection is not open.
         """
         if self._client is None:
-            raise RuntimeError(f"The connection to {self.shown} is not open.")
+            raise RuntimeError(f"The connection to {self.boundary.shown} is not open.")
         return self._client
 
     async def open(self) -> None:
@@ -111,7 +74,9 @@ class RedisConnection:
         try:
             self._client = self._make_client()
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"Cannot use the broker or backend {self.shown}: {error}.") from None
+            raise ConfigError(
+                f"Cannot use the broker or backend {self.boundary.shown}: {error}."
+            ) from None
 
     async def close(self) -> None:
         """Close when the last of those who share it closes."""
@@ -129,25 +94,22 @@ class RedisConnection:
         Raises:
             ConfigError: it answered that it does not let us in, or does not know an option; or it
                 is a node of a cluster.
-            ConnectionError, TimeoutError, OSError: it did not answer.
+            ServerUnavailableError: it did not answer, or cannot serve now.
         """
-        try:
-            await cast(Any, self.client.ping())
-        except REFUSALS as error:
-            raise self._refused(error) from None
-        except ResponseError as error:
-            if any(word in str(error) for word in ("WRONGPASS", "NOAUTH", "invalid password")):
-                raise self._refused(error) from None
-            raise
-        except (TypeError, FileNotFoundError) as error:
-            if isinstance(error, FileNotFoundError) and self.url.startswith("unix"):
-                raise
-            raise ConfigError(
-                f"An option for {self.shown} is wrong: {error}. Options are passed to redis-py's "
-                "connection, see its documentation for their names."
-            ) from None
+        with self.boundary:
+            try:
+                await cast(Any, self.client.ping())
+            except (ConnectionError, ResponseError) as error:
+                raise self.boundary.refusal(error) or error from None
+            except (TypeError, FileNotFoundError) as error:
+                if isinstance(error, FileNotFoundError) and self.url.startswith("unix"):
+                    raise
+                raise ConfigError(
+                    f"An option for {self.boundary.shown} is wrong: {error}. Options are passed to "
+                    "redis-py's connection, see its documentation for their names."
+                ) from None
         if (await self._info("cluster")).get("cluster_enabled"):
-            raise _is_cluster(self.shown)
+            raise self.boundary.is_cluster()
 
     async def eviction(self) -> Eviction | None:
         """Return how the server deletes keys of ours when it is full; ``None`` if it does not.
@@ -159,15 +121,26 @@ class RedisConnection:
         if not policy.startswith("allkeys") or not max_memory:
             return None
         evicted = (await self._info("stats")).get("evicted_keys", 0)
-        return Eviction(self.shown, policy, int(max_memory), int(evicted))
+        return Eviction(self.boundary.shown, policy, int(max_memory), int(evicted))
 
     async def _info(self, section: str) -> dict[str, Any]:
         """Return what the server says of itself; nothing where it does not let us ask."""
         try:
-            with as_away(self.shown):
+            with self.boundary:
                 return dict(await cast(Any, self.client.info(section)))
-        except ResponseError:  # a managed server, a proxy, or a user who may not
+        except (ResponseError, ConfigError):  # a managed server, a proxy, a user who may not
             return {}
+
+    @asynccontextmanager
+    async def pipeline(self, *, transaction: bool = False) -> AsyncIterator[Any]:
+        """Collect commands, which the caller sends together with ``execute()``.
+
+        Args:
+            transaction: no other client's commands come between them.
+        """
+        with self.boundary:
+            async with self.client.pipeline(transaction=transaction) as pipeline:
+                yield pipeline
 
     async def script(
         self, path: Path, keys: list[str], args: list[Any], needs: Path | None = None
@@ -185,7 +158,7 @@ class RedisConnection:
             files = [each for each in (needs, path) if each is not None]
             text = "\n".join(each.read_text() for each in files)  # a few lines, read once
             script = self._scripts[path] = self.client.register_script(text)
-        with as_away(self.shown):
+        with self.boundary:
             return await _in_own_task(script(keys=keys, args=args))
 
     async def read_streams(
@@ -198,7 +171,7 @@ class RedisConnection:
             seconds: how long to wait; not at all for 0, and never longer than ``BLOCK_SECONDS``.
         """
         block = int(min(seconds, BLOCK_SECONDS) * 1000)
-        with as_away(self.shown):
+        with self.boundary:
             read = self.client.xread(cast(Any, after), block=block if block > 0 else None)
             reply = await _in_own_task(cast(Any, read))
         return stream_pairs(reply)
@@ -210,14 +183,9 @@ class RedisConnection:
             lists: their names.
             seconds: how long to wait, but never longer than ``BLOCK_SECONDS``.
         """
-        with as_away(self.shown):
+        with self.boundary:
             popped = self.client.blpop(list(lists), timeout=min(seconds, BLOCK_SECONDS))
             await _in_own_task(cast(Any, popped))
-
-    def _refused(self, error: BaseException) -> ConfigError:
-        return ConfigError(
-            f"{self.shown} does not let us in: {error}. Check the user and password in its URL."
-        )
 
     def _make_client(self) -> "Redis":
         # One quick second try inside the client where a connection has gone; longer outages are for
@@ -289,36 +257,6 @@ def _address_of(sentinel: "Redis") -> str:
     options = sentinel.connection_pool.connection_kwargs
     host = str(options["host"])
     return f"{f'[{host}]' if ':' in host else host}:{options['port']}"
-
-
-def _is_cluster(shown: str) -> ConfigError:
-    return ConfigError(
-        f"{shown} is a Redis Cluster, which cannot be used: it spreads over its nodes what has to "
-        "change together. Use a Redis or Valkey without cluster mode (where it has to survive its "
-        "machine, with replicas and sentinels, redis+sentinel://), or another broker."
-    )
-
-
-@contextmanager
-def as_away(shown: str) -> Iterator[None]:
-    """Raise what a server answers that cannot serve now as one of a connection's ``errors``.
-
-    Args:
-        shown: the server's URL, without its password.
-
-    Raises:
-        ConfigError: the server is a node of a cluster, and can never serve.
-    """
-    try:
-        yield
-    except RedisConnection.errors:
-        raise
-    except ResponseError as error:
-        if NOT_NOW.search(str(error)):
-            raise ConnectionError(str(error)) from error
-        if isinstance(error, NOT_HERE) or NOT_HERE_TEXT.search(str(error)):
-            raise _is_cluster(shown) from None
-        raise
 
 
 def stream_pairs(reply: Any) -> list[tuple[bytes, list[Any]]]:

@@ -27,10 +27,9 @@ class SqlBackend(StateBackend):
 
     def __init__(self, settings: Settings, connection: SqlConnection | None = None) -> None:
         super().__init__(settings)
-        self.connection = connection or SqlConnection(
+        self.connection: SqlConnection = connection or SqlConnection(
             settings.backend_url, settings.options_of_backend, settings.connect_timeout
         )
-        self.connection_errors = self.connection.errors
 
     async def startup(self) -> None:
         """Open the database, creating its tables."""

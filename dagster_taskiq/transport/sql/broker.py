@@ -58,7 +58,6 @@ class SqlBroker(QueueBroker):
         self.connection: SqlConnection = connection or SqlConnection(
             settings.broker, settings.broker_options, settings.connect_timeout
         )
-        self.connection_errors = self.connection.errors
         self._mark = 0
 
     async def ping(self) -> None:

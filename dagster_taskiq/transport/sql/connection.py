@@ -10,9 +10,9 @@ import errno
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,8 +20,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
-from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.settings.urls import redact
+from dagster_taskiq.errors import ConfigError, ServerUnavailableError
+from dagster_taskiq.transport.sql.errors import SqlErrors
 from dagster_taskiq.transport.sql.sqlite_busy_wait import PatientConnection
 from dagster_taskiq.transport.sql.sqlite_file_watch import FileNotices
 from dagster_taskiq.transport.sql.tables import mail, messages, metadata, tasks
@@ -61,12 +61,8 @@ sa.Index("dagster_taskiq_mail_channel", mail.c.channel, mail.c.id)
 class SqlConnection:
     """One database, opened once however many share it."""
 
-    #: What a database raises here that is locked, full, lost or damaged; worth trying again, since
-    #: somebody may mend it.
-    errors: tuple[type[BaseException], ...] = (OSError,)
-
     def __init__(self, url: str, options: Mapping[str, Any], timeout: float) -> None:
-        self.shown = redact(url)
+        self.boundary = SqlErrors(url)
         self.url: URL = self._parsed(url)
         self._path = Path(str(self.url.database)).expanduser()
         self._options = dict(options)
@@ -129,10 +125,10 @@ class SqlConnection:
         """Return the present state of the database, to wait for what comes after it.
 
         Raises:
-            OSError: somebody has the whole file to himself.
+            ServerUnavailableError: another process has locked the whole file.
         """
         if self._watch is not None:
-            with as_away():
+            with self.boundary:
                 (version,) = self._watch.execute("PRAGMA data_version").fetchone()
             if version != self._version:
                 self._version = version
@@ -148,8 +144,8 @@ class SqlConnection:
         nobody.
         """
         if self._watch is None:
-            raise RuntimeError(f"The connection to {self.shown} is not open.")
-        with as_away():
+            raise RuntimeError(f"The connection to {self.boundary.shown} is not open.")
+        with self.boundary:
             return self._watch.execute(query, parameters).fetchone() is not None
 
     async def wait_beyond(self, mark: int, timeout: float) -> None:
@@ -178,7 +174,7 @@ class SqlConnection:
     async def _look_for_waiters(self, generation: int) -> None:
         told = True
         while True:
-            with suppress(*self.errors):  # those who wait look themselves before long
+            with suppress(ServerUnavailableError):  # those who wait look themselves before long
                 self.mark()
             if self._generation != generation:
                 generation = self._generation
@@ -222,7 +218,8 @@ class SqlConnection:
             return float(str(text))
         except ValueError:
             raise ConfigError(
-                f"The timeout in {self.shown} must be a number of seconds, but it is {text!r}."
+                f"The timeout in {self.boundary.shown} must be a number of seconds, but it is "
+                f"{text!r}."
             ) from None
 
     def _parsed(self, url: str) -> URL:
@@ -232,7 +229,7 @@ class SqlConnection:
             parsed = None
         if parsed is None or not parsed.database or parsed.database == ":memory:":
             raise ConfigError(
-                f"{self.shown} names no file that processes could share. Write "
+                f"{self.boundary.shown} names no file that processes could share. Write "
                 "sqlite:///relative/path or sqlite:////absolute/path, or memory:// to run a whole "
                 "job in one process."
             )
@@ -240,8 +237,8 @@ class SqlConnection:
 
     async def _on_thread(self, work: Callable[..., T], *args: Any) -> T:
         if self._thread is None:
-            raise RuntimeError(f"The connection to {self.shown} is not open.")
-        with as_away():
+            raise RuntimeError(f"The connection to {self.boundary.shown} is not open.")
+        with self.boundary:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
 
     def _connect(self) -> None:
@@ -302,7 +299,7 @@ class SqlConnection:
 
     def _in_transaction(self, work: Callable[[Connection], T], read_only: bool) -> T:
         if self._engine is None:
-            raise RuntimeError(f"The connection to {self.shown} is not open.")
+            raise RuntimeError(f"The connection to {self.boundary.shown} is not open.")
         try:
             connection = self._connections.get(read_only)
             if connection is None:
@@ -338,24 +335,6 @@ def _create(path: Path) -> None:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
         if not os.access(path, os.R_OK | os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
-
-
-@contextmanager
-def as_away() -> Iterator[None]:
-    """Raise what SQLite says that cannot serve now as one of a connection's ``errors``.
-
-    In its own words alone: SQLAlchemy adds the statement.
-    """
-    try:
-        yield
-    except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
-        raise ConnectionError(str(error.orig)) from None
-    except sqlite3.OperationalError as error:
-        raise ConnectionError(str(error)) from None
-    except sa.exc.DatabaseError as error:
-        if type(error) is not sa.exc.DatabaseError:
-            raise  # a fault of the statement, which is ours
-        raise ConnectionError(str(error.orig)) from None
 
 
 def _add_missing_columns(connection: Connection, table: sa.Table) -> None:
