@@ -12,9 +12,11 @@ from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from pydantic import ValidationError
 from taskiq import AckableMessage, AsyncBroker, BrokerMessage
+from taskiq.decor import AsyncTaskiqDecoratedTask
 
 from dagster_taskiq.errors import ConfigError, DagsterTaskiqError, ServerUnavailableError
 from dagster_taskiq.settings.settings import Settings
@@ -93,7 +95,14 @@ class QueueBroker(AsyncBroker):
         #: Makes what stands around this broker when it listens in a worker.
         self.make_service: Callable[[], Service] | None = None
         self.service: Service | None = None
+        #: Called for every message, whichever task it names; ``None``: the task's own function is.
+        #: A worker's parent process has one: it gives all tasks to its child processes.
+        self.function_for_all: AsyncTaskiqDecoratedTask[Any, Any] | None = None
         self._claimed: dict[str, Delivery] = {}
+
+    def find_task(self, task_name: str) -> AsyncTaskiqDecoratedTask[Any, Any] | None:
+        """Return the function to call for a message (taskiq's own hook)."""
+        return self.function_for_all or super().find_task(task_name)
 
     @property
     def all_queues(self) -> tuple[str, ...]:

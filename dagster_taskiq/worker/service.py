@@ -146,8 +146,9 @@ class WorkerService:
         self._wakes = Wakes(self._post_wake, self._in_background)
         self.broker.add_middlewares(_HandOver(self._note_saved))
         # Whatever the task, this process only hands it to a child; it needs to know no user code.
-        self._hand_over = self.broker.register_task(self._any_task(), task_name=ANY_TASK)
-        self.broker.find_task = self._find_task  # type: ignore[method-assign]
+        self.broker.function_for_all = self.broker.register_task(
+            self._any_task(), task_name=ANY_TASK
+        )
 
     async def start(self) -> None:
         """Start the children, beat once, and keep beating and obeying in the background.
@@ -471,10 +472,6 @@ class WorkerService:
             await self.backend.post(run_channel(run_id), {"task": task_id})
         except ServerUnavailableError as error:
             logger.debug("Could not wake the loop of run %s: %s", run_id, error)
-
-    def _find_task(self, task_name: str) -> AsyncTaskiqDecoratedTask[Any, Any]:
-        del task_name
-        return self._hand_over
 
     def _user_tasks(self) -> list[AsyncTaskiqDecoratedTask[Any, Any]]:
         tasks = self.broker.get_all_tasks().values()
