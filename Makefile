@@ -30,6 +30,7 @@ help:
 	@echo "make test-all the same on every broker, and dagster-celery's own tests on each server"
 	@echo "make lint     style and types alone"
 	@echo "make legacy   dagster-celery's own tests alone, unmodified, on RabbitMQ and on Redis"
+	@echo "make promises which test holds which promise, on which broker, into compat_tests/PROMISES.md"
 	@echo "make soak     half an hour of kills, cancels and cuts, and what came of it"
 	@echo "make bench    how fast it is beside dagster-celery with Celery, which it fetches; it"
 	@echo "              takes more than an hour"
@@ -76,6 +77,10 @@ tests-oldest-all: servers $(OLDEST_VENV)/.installed-dev
 
 servers:
 	scripts/install-servers
+
+# Which test holds which promise, on which broker: compat_tests/PROMISES.md.
+promises: $(VENV)/.installed-dev
+	$(VENV)/bin/python -m compat_tests.promises
 
 # Half an hour on one broker: make soak ARGS='--broker redis --minutes 5 --seed 7'
 soak: servers $(VENV)/.installed-dev

@@ -25,6 +25,9 @@ import pytest
 
 from compat_tests.brokers import KINDS
 
+#: The tests that pytest has collected, before it deselects any.
+COLLECTED = pytest.StashKey[list[pytest.Item]]()
+
 #: Parameters whose values look like brokers, and are words in a table.
 NO_BROKERS = ("celerys", "scheme")
 
@@ -39,8 +42,9 @@ def broker_of(item: pytest.Item) -> str | None:
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m deselects
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     mark_push(items)
+    config.stash[COLLECTED] = list(items)
 
 
 def mark_push(items: list[pytest.Item]) -> None:
@@ -79,20 +83,15 @@ def _has(item: pytest.Item, marker: str) -> bool:
 
 
 def _without_broker(item: pytest.Item) -> Hashable:
-    """Return what a test's cells on all brokers have in common."""
-    others = [
-        (name, index)
-        for name, index in _indices(item).items()
-        if name in NO_BROKERS or _parameters(item)[name] not in KINDS
-    ]
-    return (item.nodeid.partition("[")[0], *sorted(others))
+    """Return what a test's cells on all brokers have in common: function, and other parameters."""
+    function, _, parameters = item.nodeid.partition("[")
+    parts = parameters.removesuffix("]").split("-")
+    broker = broker_of(item)
+    if broker in parts:
+        parts.remove(broker)
+    return (function, *parts)
 
 
 def _parameters(item: pytest.Item) -> dict[str, object]:
     callspec = getattr(item, "callspec", None)
     return {} if callspec is None else dict(callspec.params)
-
-
-def _indices(item: pytest.Item) -> dict[str, int]:
-    callspec = getattr(item, "callspec", None)
-    return {} if callspec is None else dict(callspec.indices)
