@@ -9,8 +9,9 @@ that is not selected is not reported as skipped.
 2. A test in one of ``EACH_BROKER`` (the contract), or with the marker ``each_broker``, because its
    promise depends on the broker, runs on every push on all its brokers.
 3. Every other test that takes a broker runs on every push on one of them. It is chosen by a hash of
-   the test's name: the same one each time, and all brokers have their share. The broker in memory,
-   which has no worker, is chosen only if there is no other.
+   the name of the test's file: the same one each time, all brokers have their share, and the tests
+   of a file share workers. The broker in memory, which has no worker, is chosen only if there is no
+   other.
 4. A test with the marker ``test_all`` runs on no push. The marker says why: another test, or the
    same one with other parameters, holds its promise on every push.
 5. On the oldest supported Dagster, a push runs the tests marked ``oldest``, on the embedded
@@ -74,8 +75,8 @@ def _on_push(cells: dict[str | None, pytest.Item]) -> list[pytest.Item]:
     if first.path.parent.name in EACH_BROKER or _has(first, "each_broker"):
         return list(cells.values())
     brokers = sorted(each for each in cells if each is not None and each != "memory")
-    name = first.nodeid.partition("[")[0]
-    return [cells[brokers[crc32(name.encode()) % len(brokers)]]]
+    file = first.nodeid.partition("::")[0]
+    return [cells[brokers[crc32(file.encode()) % len(brokers)]]]
 
 
 def _has(item: pytest.Item, marker: str) -> bool:

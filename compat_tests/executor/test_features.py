@@ -256,6 +256,7 @@ def test_raise_on_error_raises_with_the_words_of_the_step(house: House, scratch:
         house.run(jobs.breaks_in_the_middle, scratch, raise_on_error=True)
 
 
+@pytest.mark.each_broker
 def test_each_step_says_where_it_was_sent_and_who_started_it(
     fleet: House, scratch: Scratch
 ) -> None:

@@ -61,6 +61,7 @@ def held_slots(fleet: Fleet, directory: Path) -> Iterator[list[Callable[[], None
         yield [lambda scratch=scratch: scratch.note("release") for scratch, _ in held]
 
 
+@pytest.mark.each_broker
 @pytest.mark.oldest
 @pytest.mark.parametrize("job", ["whole", "spread"])
 def test_a_launched_run_is_executed_by_the_worker(fleet: Fleet, scratch: Scratch, job: str) -> None:

@@ -51,6 +51,7 @@ def assert_gone(scratch: Scratch) -> None:
     assert scratch.count("released") == 0
 
 
+@pytest.mark.each_broker
 def test_a_run_that_waits_is_canceled_and_never_starts(
     fleet: Fleet, scratch: Scratch, tmp_path: Path
 ) -> None:
