@@ -39,6 +39,10 @@ class ChildDiedError(DagsterTaskiqError):
     """The process that ran the task ended under it: a signal, ``os._exit``, out of memory."""
 
 
+class ChildStartError(DagsterTaskiqError):
+    """A new child process of a worker ended before it could run a task. Read the worker's log."""
+
+
 class TimeLimitError(DagsterTaskiqError):
     """The task ran longer than it may. Give it more time, or less to do."""
 

@@ -558,7 +558,7 @@ def test_a_signal_to_all_processes_of_a_worker_lets_its_tasks_finish_and_exit_ho
     # As service managers do that stop a unit; the one whose decision it is hears of it last.
     for process in [*parent.children(recursive=True), parent]:
         process.terminate()
-    eventually(lambda: f"Child {hooked} was sent a signal as well" in worker.output())
+    eventually(lambda: f"Child {hooked} received a signal as well" in worker.output())
     place.write("go")
     assert own_sender.value(held) == "held"
     assert worker.wait() == 0
@@ -896,7 +896,7 @@ def test_taskiqs_own_worker_command_serves_the_same_queues(
             for each in tree:
                 each.terminate()
             process.terminate()
-            eventually(lambda: "was sent a signal as well, and goes on" in log.read_text())
+            eventually(lambda: "received a signal as well and goes on" in log.read_text())
             place.write("go")
             assert sender.value(last) == "held"
             process.wait(60)

@@ -57,8 +57,8 @@ def message(task_id: str, name: str, *args: str, **labels: str) -> TaskiqMessage
 
 
 def fork_server(pool: Pool) -> psutil.Process:
-    assert pool._server is not None
-    return psutil.Process(pool._server.pid)
+    assert pool._starter.server is not None
+    return psutil.Process(pool._starter.server.pid)
 
 
 async def pid_of(pool: Pool, task_id: str, code: str) -> int:
@@ -70,7 +70,7 @@ async def pid_of(pool: Pool, task_id: str, code: str) -> int:
 async def test_a_run_that_only_waits_frees_its_slot_and_its_child_goes_when_it_is_one_too_many(
     pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dagster_taskiq.worker.pool.SPARE_SECONDS", 0.2)
+    monkeypatch.setattr("dagster_taskiq.worker.children.SPARE_SECONDS", 0.2)
     said, go = tmp_path / "said", tmp_path / "go"
     await _number_of_children(pool, 1)
     labels = {QUEUE_LABEL: run_queue("q")}
@@ -86,7 +86,7 @@ async def test_a_run_that_only_waits_frees_its_slot_and_its_child_goes_when_it_i
     go.touch()
     assert (await run).error is None
     await _number_of_children(pool, 1)
-    assert pool.runs_held == 0
+    assert len(pool.slots.runs) == 0
 
 
 async def test_what_has_no_seat_keeps_its_slot_whatever_it_says(pool: Pool, tmp_path: Path) -> None:
@@ -94,14 +94,14 @@ async def test_what_has_no_seat_keeps_its_slot_whatever_it_says(pool: Pool, tmp_
     claims_to_wait = message("step", "orchestrate", str(said), str(go))
     task = asyncio.ensure_future(pool.run(claims_to_wait))
     await eventually_async(anyio.Path(said).exists)
-    other = asyncio.ensure_future(pool.reserve())
+    other = asyncio.ensure_future(pool.slots.reserve())
     (row,) = pool.running
     assert not row.orchestrating
     assert not other.done()
     go.touch()
     assert (await task).error is None
     await other
-    pool.unreserve()
+    pool.slots.unreserve()
 
 
 async def test_a_child_keeps_to_the_code_of_one_directory(pool: Pool) -> None:
@@ -134,24 +134,6 @@ async def test_a_task_finds_a_child_also_where_idle_ones_of_other_code_are_one_t
     assert await pid_of(pool, "b", "/b") == aside.return_value != first
     with anyio.fail_after(60):
         assert await pid_of(pool, "c", "/c") not in (first, aside.return_value)
-
-
-async def test_no_run_is_taken_when_every_seat_is(tmp_path: Path) -> None:
-    pool = make_pool(tmp_path, max_runs=1)
-    await pool.reserve()
-    pool.expect("run", is_run=True)
-    assert not pool.takes_runs
-    pool.release_reservation("run")
-    assert pool.takes_runs
-    left: list[bool] = []
-    pool.on_no_runs = lambda: left.append(True)
-    await pool.reserve()
-    pool.expect("run", is_run=True)
-    pool.take_no_more_runs()
-    assert left == []
-    pool.release_reservation("run")
-    assert left == [True]
-    assert not pool.takes_runs
 
 
 async def test_what_ran_as_the_lease_ended_says_so_and_new_children_come_with_the_next_beat(

@@ -78,8 +78,8 @@ async def until_gone(pids: list[int]) -> None:
 
 
 def fork_server(pool: Pool) -> psutil.Process:
-    assert pool._server is not None
-    return psutil.Process(pool._server.pid)
+    assert pool._starter.server is not None
+    return psutil.Process(pool._starter.server.pid)
 
 
 # -- the lease -----------------------------------------------------------------------------------
@@ -117,8 +117,8 @@ async def test_a_fork_server_that_is_frozen_is_ended_by_the_kernel_at_its_deadli
     server = fork_server(pool)
     pool.renew(time.monotonic() + 2.0)
     # It has read that, and has armed its timer, when it answers what was asked for after it.
-    assert pool._server is not None
-    other = await pool._server.spawn()
+    assert pool._starter.server is not None
+    other = await pool._starter.server.spawn()
     server.suspend()
     with pytest.raises(ChildDiedError, match="ended with the lease of its worker"):
         await held
@@ -216,7 +216,7 @@ async def test_exit_hooks_of_a_child_that_is_not_wanted_any_more_are_run(
 async def test_a_child_whose_exit_hooks_do_not_end_is_killed(
     pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dagster_taskiq.worker.pool.EXIT_SECONDS", 0.2)
+    monkeypatch.setattr("dagster_taskiq.worker.child_process.EXIT_SECONDS", 0.2)
     child = await value(run(pool, "say_at_exit", str(tmp_path / "said"), 600.0, code="/hooks"))
     await value(run(pool, "process_id", code="/other"))
     await until_gone([child])

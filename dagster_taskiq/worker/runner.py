@@ -142,12 +142,11 @@ class _Runner:
         if timeout is not None:
             why = f"was told to end, and its drain timeout of {timeout:g} s is over"
             asyncio.get_running_loop().call_later(timeout, self._kill, why)
-        pool = self._service.pool
-        pool.on_no_runs = self._take_no_more
-        pool.take_no_more_runs()
-        if pool.runs_held:
+        slots = self._service.pool.slots
+        slots.take_no_more_runs(on_no_runs=self._take_no_more)
+        if slots.runs:
             # Their steps may have no other worker to go to.
-            logger.info("Draining: taking steps until %d runs here have ended.", pool.runs_held)
+            logger.info("Draining: taking steps until %d runs here have ended.", len(slots.runs))
 
     def _take_no_more(self) -> None:
         if self._finish.is_set():

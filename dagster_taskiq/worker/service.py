@@ -23,6 +23,7 @@ from taskiq.utils import maybe_awaitable
 
 from dagster_taskiq.errors import (
     ChildDiedError,
+    ChildStartError,
     ConfigError,
     NoRecordError,
     ServerUnavailableError,
@@ -139,7 +140,7 @@ class WorkerService:
         self._freeing: set[asyncio.Task[Any]] = set()
         self.broker.queues = self.options.queues
         self.broker.consumer = self.id
-        self.broker.gate = self.pool
+        self.broker.gate = self.pool.slots
         # Tasks that were begun here and whose end is not on record yet.
         self._begun: set[str] = set()
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -229,17 +230,17 @@ class WorkerService:
         message = context.message
         message.task_name = message.labels.pop(TASK_LABEL)
         if self.takes_no_more:
-            self.pool.release_reservation(message.task_id)
+            self.pool.slots.release_reservation(message.task_id)
             await self.broker.give_back(message.task_id)
             raise NoResultError
         try:
             refused = await self._begin(message)
         except Exception:
             # Nobody knows whether it has started: it is not run here, and comes again if not.
-            self.pool.release_reservation(message.task_id)
+            self.pool.slots.release_reservation(message.task_id)
             raise
         if refused is not None:
-            self.pool.release_reservation(message.task_id)
+            self.pool.slots.release_reservation(message.task_id)
             logger.info("Dropped task %s: it is %s.", message.task_id, refused.value)
             await context.ack()
             raise NoResultError
@@ -282,7 +283,7 @@ class WorkerService:
             result.labels = {**message.labels, WORKER_LABEL: self.id}
         else:
             result.error = NoResultError()
-        self.pool.release_reservation(message.task_id)
+        self.pool.slots.release_reservation(message.task_id)
 
     async def fail(self, delivered: AckableMessage, error: Exception) -> None:
         """Record that a task cannot run here, or cannot end here, because a middleware raised."""
@@ -299,7 +300,7 @@ class WorkerService:
         )
         await self.backend.set_result(message.task_id, result)
         self._note_saved(message, result)
-        self.pool.release_reservation(message.task_id)
+        self.pool.slots.release_reservation(message.task_id)
         await maybe_awaitable(delivered.ack())
 
     async def _settle(self, message: TaskiqMessage, why: str) -> None:
@@ -449,7 +450,7 @@ class WorkerService:
         )
         try:
             result = await self.pool.run_internal(own)
-        except (ChildDiedError, ConfigError, OSError) as error:
+        except (ChildDiedError, ChildStartError, ConfigError, OSError) as error:
             return error, None
         return result.error, result.return_value
 

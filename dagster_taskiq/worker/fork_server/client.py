@@ -12,17 +12,18 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from dagster_taskiq.errors import ChildDiedError
+from dagster_taskiq.errors import ChildStartError
 from dagster_taskiq.worker import frames, stop_requests
 from dagster_taskiq.worker.fork_server.guard import SIGNALLED
 from dagster_taskiq.worker.fork_server.process import ServerProcess
 
-logger = logging.getLogger("dagster_taskiq.worker.pool")
+logger = logging.getLogger(__name__)
 
 #: How long the fork server and its guard may take to end, in seconds.
 CLOSE_SECONDS = 10.0
 
-SERVER_DIED = "The process that children are forked from has died; another takes its place."
+#: Logged, and the text of the error of those that were waiting for a new child.
+SERVER_DIED = "The process that children are forked from has died. Another one will be started."
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ class ForkServer:
         """Fork a child.
 
         Raises:
-            ChildDiedError: the fork server has ended.
+            ChildStartError: the fork server has ended.
             OSError: there can be no more processes.
         """
         channel, their_channel = socket.socketpair()
@@ -150,7 +151,7 @@ class ForkServer:
                 self._send({"spawn": number}, their_channel.fileno(), their_requests.fileno())
             return await child
         except (BrokenPipeError, ConnectionResetError):
-            raise ChildDiedError(SERVER_DIED) from None
+            raise ChildStartError(SERVER_DIED) from None
         finally:
             self._spawning.pop(number, None)
             if not child.done() or child.cancelled() or child.exception() is not None:
@@ -184,7 +185,7 @@ class ForkServer:
         self._writer.close()
         for each in self._spawning.values():
             if not each.child.done():
-                each.child.set_exception(ChildDiedError(SERVER_DIED))
+                each.child.set_exception(ChildStartError(SERVER_DIED))
         for child in self._children.values():
             child.note_exit(Exit(-signal.SIGKILL, with_server=True))
         self._children.clear()

@@ -1,0 +1,181 @@
+"""One task that runs in a child: what the child reports of it, how it is stopped, how it ends."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from taskiq import TaskiqMessage, TaskiqResult
+
+from dagster_taskiq.errors import TaskCutShortError, TaskRevokedError, TimeLimitError
+from dagster_taskiq.wire.labels import RUN_LABEL, STEP_LABEL
+from dagster_taskiq.wire.records import Running
+from dagster_taskiq.worker.child_process import ChildProcess
+from dagster_taskiq.worker.limits import may_run_another
+from dagster_taskiq.worker.options import PoolOptions
+
+logger = logging.getLogger(__name__)
+
+#: How much longer than any other task a run may take to stop while it waits for its steps, which
+#: stop first, in seconds.
+ORCHESTRATOR_GRACE_SECONDS = 30.0
+
+
+class RunningTask:
+    """One task from the moment it has a child until it has ended."""
+
+    def __init__(
+        self,
+        message: TaskiqMessage,
+        child: ChildProcess,
+        options: PoolOptions,
+        is_internal: bool = False,
+    ) -> None:
+        """Begin nothing yet.
+
+        Args:
+            message: the task.
+            child: runs it.
+            options: the worker's, with the grace period and the limits for a child.
+            is_internal: the worker's own task, of which no broker knows.
+        """
+        self.message = message
+        self.child = child
+        self.is_internal = is_internal
+        #: When it got its child, of ``time.monotonic()``.
+        self.started_at = time.monotonic()
+        #: It is a run that waits for its own steps, and holds no slot.
+        self.is_orchestrating = False
+        #: Whether its child may run another task after it.
+        self.leaves_child_usable = False
+        self._options = options
+        #: Why it is being stopped; ``None`` while it is not.
+        self._stop_reason: str | None = None
+        #: The reason is a time limit, so the task has failed and nobody has cancelled it.
+        self._is_over_limit = False
+
+    async def run(
+        self, on_wake: Callable[[], None], on_orchestrating: Callable[[], None]
+    ) -> TaskiqResult[Any] | None:
+        """Have the child run the task, and return its result; ``None`` if the child has ended.
+
+        Args:
+            on_wake: called when the child reports that the task has written to the event log of
+                its run, so that the loop of the run should read it.
+            on_orchestrating: called when the child reports that the task is a run that only waits
+                for its own steps from now on.
+
+        Raises:
+            TaskRevokedError: it was stopped.
+            TaskCutShortError: it was stopped, and its child ended without a result.
+            TimeLimitError: it was stopped because it exceeded a time limit.
+        """
+        # The outcome of a step is read by people; that of any other task by the code that sent it.
+        is_typed = RUN_LABEL not in self.message.labels
+        self.child.send({"run": self.message.model_dump(mode="json"), "typed": is_typed})
+        while (frame := await self.child.receive()) is not None:
+            if "wake" in frame:
+                on_wake()
+            elif "orchestrating" in frame:
+                on_orchestrating()
+            else:
+                return self._result_of(frame)
+        if self._stop_reason is not None:
+            # Once it has ended, nothing of the task runs any more.
+            await self.child.wait_for_exit()
+            raise self._stopped_error(TaskCutShortError)
+        return None
+
+    def stop(self, reason: str, at_once: bool = False, is_cancellation: bool = True) -> None:
+        """Stop it: SIGTERM to its child, SIGKILL to all it started after the grace period.
+
+        Args:
+            reason: for the log, and for the record of the task. The first reason counts.
+            at_once: SIGKILL now; it must not do anything more.
+            is_cancellation: whether the task is not wanted any more; otherwise it may be run again,
+                by its RetryPolicy or because the worker gives it back.
+        """
+        if self._stop_reason is None:
+            self._stop_reason = reason
+            logger.info(
+                "Stopping task %s in child %d: %s.",
+                self.message.task_id,
+                self.child.pid,
+                reason.rstrip("."),
+            )
+            if not at_once:
+                grace = self._options.kill_grace
+                if self.is_orchestrating:
+                    grace += ORCHESTRATOR_GRACE_SECONDS
+                self.child.request_stop(reason, is_cancellation, grace)
+        if at_once:
+            self.child.kill()
+
+    def exceed_limit(self, reason: str, at_once: bool) -> None:
+        """Stop it because it has exceeded a time limit.
+
+        Args:
+            reason: which one.
+            at_once: it is the hard limit.
+        """
+        if self._stop_reason is None:
+            self._is_over_limit = True
+        elif self._is_over_limit and at_once:
+            self._stop_reason = reason  # it did not end when it was stopped at the soft limit
+        self.stop(reason, at_once, is_cancellation=False)
+
+    def describe(self) -> Running:
+        """Return the row that the heartbeat shows of it."""
+        seconds = round(time.monotonic() - self.started_at, 3)
+        return describe_task(self.message, self.child.pid, seconds, self.is_orchestrating)
+
+    def _result_of(self, done: dict[str, Any]) -> TaskiqResult[Any]:
+        """Return the result that the child has reported."""
+        result = TaskiqResult[Any].model_validate_json(done["done"])
+        self.child.tasks_done += 1
+        self.leaves_child_usable = not done["last"] and may_run_another(
+            self._options, self.child.tasks_done, int(done["rss"])
+        )
+        if done["left"]:
+            self._warn_of_remains(done["left"])
+        if self._stop_reason is not None and result.is_err:
+            raise self._stopped_error(TaskRevokedError)
+        return result
+
+    def _stopped_error(
+        self, if_cancelled: type[TaskRevokedError]
+    ) -> TaskRevokedError | TimeLimitError:
+        return (TimeLimitError if self._is_over_limit else if_cancelled)(self._stop_reason)
+
+    def _warn_of_remains(self, remains: list[str]) -> None:
+        """Log why the child is not used again."""
+        step, run = self.message.labels.get(STEP_LABEL), self.message.labels.get(RUN_LABEL)
+        logger.warning(
+            "%s left behind: %s. Its process (pid %d) is replaced, so that the next task finds a "
+            "clean one.",
+            f'Step "{step}" of run {run}' if step else f"Task {self.message.task_id}",
+            "; ".join(remains),
+            self.child.pid,
+        )
+
+
+def describe_task(
+    message: TaskiqMessage, pid: int = 0, seconds: float = 0.0, is_orchestrating: bool = False
+) -> Running:
+    """Return the row that the heartbeat shows of a task; by default of one that has no child yet.
+
+    Args:
+        message: the task.
+        pid: the process id of its child.
+        seconds: for how long it has been running.
+        is_orchestrating: it is a run that waits for its own steps, and holds no slot.
+    """
+    return Running(
+        id=message.task_id,
+        name=message.task_name,
+        run_id=str(message.labels.get(RUN_LABEL, "")),
+        step_key=str(message.labels.get(STEP_LABEL, "")),
+        pid=pid,
+        seconds=seconds,
+        orchestrating=is_orchestrating,
+    )
