@@ -42,6 +42,9 @@ from dagster_taskiq.transport.rabbitmq.records import TASK_SHARDS
 
 FAILURE = DagsterRunStatus.FAILURE
 
+#: A server that ends in good order; one that is killed is the harder case.
+STOPPED = pytest.param("stopped", marks=pytest.mark.test_all("the same test with a killed server"))
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RabbitServer]:
@@ -71,7 +74,7 @@ def patient(
         yield House(settings, instance), worker
 
 
-@pytest.mark.parametrize("how", ["stopped", "killed"])
+@pytest.mark.parametrize("how", [STOPPED, "killed"])
 def test_a_restarted_rabbitmq_delays_a_run_and_loses_nothing_of_it(
     patient: tuple[House, WorkerProcess], server: RabbitServer, scratch: Scratch, how: str
 ) -> None:
@@ -88,6 +91,7 @@ def test_a_rabbitmq_that_is_frozen_for_longer_than_a_command_may_take_delays_a_r
     assert outcome.says("answer again")
 
 
+@pytest.mark.test_all("faults/test_servers.py cuts the connections to a Redis")
 def test_connections_that_are_cut_again_and_again_repeat_and_lose_nothing(
     patient: tuple[House, WorkerProcess], door: Proxy, scratch: Scratch
 ) -> None:
@@ -95,6 +99,7 @@ def test_connections_that_are_cut_again_and_again_repeat_and_lose_nothing(
     run_while_cut(house, door, scratch)
 
 
+@pytest.mark.test_all("faults/test_servers.py keeps a Redis out of reach")
 def test_a_door_that_stays_closed_for_a_while_delays_a_run(
     patient: tuple[House, WorkerProcess], door: Proxy, scratch: Scratch
 ) -> None:

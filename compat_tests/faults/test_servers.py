@@ -164,6 +164,7 @@ def test_a_message_that_comes_again_while_its_start_is_in_doubt_is_run_once(
 # -- Redis freezes, hangs up, and is out of reach ------------------------------------------------
 
 
+@pytest.mark.test_all("executor/test_rabbitmq_faults.py freezes a RabbitMQ")
 def test_a_redis_that_is_frozen_for_twenty_seconds_costs_no_step(
     patient: tuple[House, WorkerProcess], server: RedisServer, scratch: Scratch, figure: Figure
 ) -> None:
@@ -204,7 +205,14 @@ class TwoServers:
     doors: dict[str, Proxy]
 
 
-@pytest.fixture(scope="module", params=["redis-redis", "rabbitmq-redis"])
+#: With the marker of what runs on no push.
+ON_TWO = (
+    "redis-redis",
+    pytest.param("rabbitmq-redis", marks=pytest.mark.test_all("the same on two Redis servers")),
+)
+
+
+@pytest.fixture(scope="module", params=ON_TWO)
 def two_servers(
     request: pytest.FixtureRequest,
     server: RedisServer,

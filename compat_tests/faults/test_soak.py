@@ -13,6 +13,7 @@ SECONDS = 15.0
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.test_all("each harm that it does has a test of its own")
 @pytest.mark.parametrize("kind", BROKERS)
 def test_whatever_happens_no_step_is_lost_or_doubled_and_no_run_hangs(
     kind: str, tmp_path: Path, figure: Figure
