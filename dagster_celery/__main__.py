@@ -1,6 +1,6 @@
 """``python -m dagster_celery``: the command line."""
 
-from dagster_celery.cli import main
+from dagster_celery._cli.main import main
 
 if __name__ == "__main__":
     main()

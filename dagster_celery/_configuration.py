@@ -1,8 +1,8 @@
-"""From what a project has configured Celery with, to the engine's settings.
+"""The engine's settings for a project that is configured with Celery's.
 
-What counts, first to last: Celery's environment variables, what was passed, the Celery settings in
-``config_source``, the worker that this process works for, this project's own environment
-variables, the defaults of dagster-celery.
+The first of these that has a value counts: Celery's environment variables, the arguments, the
+Celery settings in ``config_source``, the worker that this process belongs to, the environment
+variables of dagster-taskiq, the defaults of dagster-celery.
 """
 
 import os
@@ -10,36 +10,50 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dagster_celery._translate.rows import Remark
-from dagster_celery._translate.settings import translate_settings
-from dagster_celery.config import DEFAULT_CONFIG
-from dagster_celery.defaults import (
+from dagster_celery._defaults import (
+    broker_transport_options,
     broker_url,
     result_backend,
     task_default_priority,
     task_default_queue,
 )
+from dagster_celery._translate.rows import Remark
+from dagster_celery._translate.settings import translate_settings
 from dagster_taskiq.deprecations import line_with, warn_older, warn_user
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.env import read_variable
 from dagster_taskiq.settings.settings import BACKEND_ENV, BROKER_ENV, Settings
 from dagster_taskiq.settings.worker_fleet import worker_settings
 
-#: Celery's environment variables for broker and backend, which override all else, and ours. Where
-#: Celery finds one of its own set to nothing, it goes on as if it were not set, and so does this.
+#: The Celery settings of every app of dagster-celery.
+DEFAULT_CONFIG: dict[str, Any] = {
+    "worker_prefetch_multiplier": 1,
+    "broker_transport_options": broker_transport_options,
+    "task_default_priority": task_default_priority,
+    "task_default_queue": task_default_queue,
+}
+
+#: The module with a worker's settings, which ``dagster-celery worker start -y`` writes.
+CONFIG_MODULE = "dagster_celery_config"
+#: The environment variable with the file that the module was written from, for warnings.
+CONFIG_FILE_ENV = "DAGSTER_CELERY_CONFIG_FILE"
+
+#: Celery's environment variables for broker and backend, which override everything else. An empty
+#: one counts as not set, as in Celery.
 CELERY_BROKER_ENV, CELERY_BACKEND_ENV = "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"
-_NOW_CALLED = {CELERY_BROKER_ENV: BROKER_ENV, CELERY_BACKEND_ENV: BACKEND_ENV}
+#: The variables that dagster-taskiq has in their place.
+_NEWER_VARIABLES = {CELERY_BROKER_ENV: BROKER_ENV, CELERY_BACKEND_ENV: BACKEND_ENV}
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """A Celery configuration as this project has it."""
+    """A translated Celery configuration."""
 
-    #: What both ends of the queue must agree on.
+    #: The engine's settings, which senders and workers must have in common.
     settings: Settings
-    #: What a worker takes from it: options of ``dagster-taskiq worker start``, by parameter.
+    #: Options of ``dagster-taskiq worker start``, by parameter.
     worker: Mapping[str, Any]
-    #: What the app object alone uses, by Celery's names.
+    #: Settings that the app object alone uses, by Celery's names.
     app: Mapping[str, Any]
 
 
@@ -51,15 +65,17 @@ def configure(
     default_queue: str | None = None,
     file: str | None = None,
 ) -> Configuration:
-    """Translate a configuration, and warn of what has another name now.
+    """Translate a configuration, and warn about everything in it that has a new name.
 
     Args:
-        broker: Celery's broker URL, where one was given.
-        backend: Celery's result backend, where one was given.
+        broker: Celery's broker URL; ``None`` if none was given.
+        backend: Celery's result backend; ``None`` if none was given.
         include: modules that workers import.
         config_source: Celery's settings by name, old or new.
-        default_queue: the queue of what has no tag; ``task_default_queue`` where ``None``.
-        file: where all this is written, for warnings about it; ``None`` for the program itself.
+        default_queue: the queue of steps and runs without a queue tag; for ``None``, the setting
+            ``task_default_queue``.
+        file: the file that the configuration is from, for the warnings; ``None`` if it is from the
+            program.
 
     Raises:
         ConfigError: a setting or URL that cannot be translated; the text says what to use.
@@ -75,9 +91,9 @@ def configure(
             )
     translation = translate_settings(source, broker or "", backend=backend or "")
     fleet = worker_settings()
-    follows = fleet is not None or read_variable(BROKER_ENV) is not None
-    if "broker" not in translation.settings and not follows:
-        # Once more: what the settings mean depends on the broker, which they do not name.
+    broker_is_elsewhere = fleet is not None or read_variable(BROKER_ENV) is not None
+    if "broker" not in translation.settings and not broker_is_elsewhere:
+        # Translated again, for the default broker: what some settings become depends on the broker.
         translation = translate_settings(source, broker_url, backend=backend or result_backend)
     plain: dict[str, Any] = {
         "queue": task_default_queue,
@@ -92,7 +108,7 @@ def configure(
 
 
 def _written_by_user(config_source: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what every executor and launcher of dagster-celery adds by itself."""
+    """Return settings without those that every executor and launcher of dagster-celery adds."""
     return {
         name: value
         for name, value in config_source.items()
@@ -101,7 +117,7 @@ def _written_by_user(config_source: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _warn(remarks: Iterable[Remark], file: str | None) -> None:
-    for older, newer in _NOW_CALLED.items():
+    for older, newer in _NEWER_VARIABLES.items():
         if os.environ.get(older):
             warn_older(f"the variable {older} is now {newer}.", "<environment>")
     for remark in remarks:

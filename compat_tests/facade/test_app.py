@@ -12,7 +12,7 @@ import pytest
 
 from compat_tests.facade.conftest import SLOTS, WORKER, OldFleet
 from compat_tests.waiting import eventually
-from dagster_celery._celery_app import Queue
+from dagster_celery._celery_app.routing import Queue
 from dagster_celery.make_app import make_app, make_app_with_task_routes
 from dagster_taskiq.errors import ConfigError, TaskRevokedError
 

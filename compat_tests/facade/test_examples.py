@@ -16,8 +16,8 @@ import pytest
 
 from compat_tests.waiting import eventually
 from compat_tests.workers import ROOT, options_of_start
+from dagster_celery._cli.newer_commands import COMMAND_LINE
 from dagster_celery._translate.names import NAMES
-from dagster_celery.cli import COMMAND_LINE
 from dagster_taskiq.demo.story import RunStory
 from dagster_taskiq.tags import OLDER_NAMES
 from examples.demo import JOBS, RETRIED, show_off

@@ -17,8 +17,9 @@ from dagster_shared.error import SerializableErrorInfo
 from compat_tests.facade import own_executor as own
 from compat_tests.facade.conftest import OldFleet, end
 from compat_tests.facade.own_executor import by_task_job, elsewhere_job
-from dagster_celery._celery_result import AsyncResult
-from dagster_celery.core_execution_loop import _SubmittingClient, by_step
+from dagster_celery._celery_app.results import AsyncResult
+from dagster_celery._step_events import by_step
+from dagster_celery._submitting_client import SubmittingClient
 from dagster_celery.make_app import make_app
 from dagster_taskiq.wire.task_request import TaskRequest
 
@@ -173,7 +174,7 @@ def test_a_task_that_was_lost_on_its_way_is_sent_again(tmp_path: Path) -> None:
         return AsyncResult(order.id, app)
 
     app = make_app({"config_source": {"task_always_eager": True}})
-    client = _SubmittingClient(app.client, send)
+    client = SubmittingClient(app.client, send)
     orders = [TaskRequest(each, "x", {}, "q") for each in ("a", "b")]
     assert client.submit(*orders) == ["a", "b"]
     assert client.submit(orders[0]) == ["a"]

@@ -1,39 +1,53 @@
-"""``app.control``: who is there, what they do, and telling them to end, by Celery's names."""
+"""``app.control``: which workers there are, what they run, and commands to them."""
 
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
+from dagster_taskiq.client import Client
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.wire.commands import Command
-from dagster_taskiq.wire.commands import command as mail
+from dagster_taskiq.wire.commands import command as worker_command
 from dagster_taskiq.wire.records import Running, TaskState, Worker
 from dagster_taskiq.wire.task_names import EXECUTE_JOB, EXECUTE_PLAN, RESUME_JOB
 
-if TYPE_CHECKING:
-    from dagster_celery._celery_app import CeleryApp
-
-#: What ``ping`` is answered with.
+#: The reply to ``ping``.
 PONG = {"ok": "pong"}
 
 Replies = dict[str, Any]
 
 
-class Control:
-    """What can be done to workers from outside."""
+class ControlledApp(Protocol):
+    """What control uses of an app."""
 
-    def __init__(self, app: "CeleryApp") -> None:
+    @property
+    def client(self) -> Client:
+        """The client of broker and backend, connected."""
+
+    @property
+    def tasks(self) -> Mapping[str, object]:
+        """The app's tasks by their names."""
+
+
+class Control:
+    """Commands to workers, and questions about them.
+
+    Its methods raise ``ServerUnavailableError`` if the broker or backend does not answer. Celery's
+    further arguments are accepted and have no effect.
+    """
+
+    def __init__(self, app: ControlledApp) -> None:
         self._app = app
 
     def inspect(
         self, destination: Sequence[str] | None = None, timeout: float = 1.0, **_: Any
     ) -> "Inspect":
-        """Return an object that asks for what workers do.
+        """Return an object that reports what workers do.
 
         Args:
-            destination: names of workers; all of them where ``None``.
-            timeout: not needed: what is returned is what each worker has said at its last
-                heartbeat, and nobody is waited for.
+            destination: names of workers; all workers for ``None``.
+            timeout: has no effect: the answers are what each worker reported with its last
+                heartbeat, so there is nothing to wait for.
         """
         del timeout
         return Inspect(self._app, destination)
@@ -46,13 +60,13 @@ class Control:
         reply: bool = False,
         **_: Any,
     ) -> list[dict[str, Any]] | None:
-        """Tell workers something.
+        """Send a command to workers.
 
         Args:
             command: ``shutdown``, ``ping`` or ``revoke``.
             arguments: those of ``revoke``.
-            destination: names of workers; all of them where ``None``.
-            reply: whether to return who was told.
+            destination: names of workers; all workers for ``None``.
+            reply: whether to return the workers that it was sent to.
 
         Raises:
             ConfigError: another command.
@@ -64,15 +78,15 @@ class Control:
                 f"Workers here do not know the command {command!r}. They know shutdown, ping and "
                 "revoke; queues and concurrency are given at their start."
             )
-        told = handler(destination=destination, **(arguments or {}))
-        return told if reply else None
+        replies = handler(destination=destination, **(arguments or {}))
+        return replies if reply else None
 
     def ping(
         self, destination: Sequence[str] | None = None, timeout: float = 1.0, **_: Any
     ) -> list[dict[str, Any]]:
-        """Return one answer for each worker that lives."""
+        """Return one reply for each worker that is alive."""
         del timeout
-        return [{each.name: PONG} for each in alive(self._app, destination)]
+        return [{each.name: PONG} for each in alive(self._app.client, destination)]
 
     def shutdown(self, destination: Sequence[str] | None = None, **_: Any) -> None:
         """Let workers finish what they run, and end."""
@@ -89,20 +103,13 @@ class Control:
 
         Args:
             task_id: one id, or several.
-            destination: ignored: what waits is nobody's, and what runs is found where it runs.
-            terminate: stop those that run, too.
+            destination: has no effect: a task that waits is in its queue, and the worker of one
+                that runs is known.
+            terminate: whether tasks that run are stopped, too.
         """
         del destination
         ids = [task_id] if isinstance(task_id, str) else list(task_id)
-        client = self._app.client
-        if not terminate:
-            known = client.tasks(ids)
-            ids = [
-                each
-                for each in ids
-                if each not in known or known[each].state is not TaskState.STARTED
-            ]
-        client.revoke(ids, "it was revoked")
+        revoke_tasks(self._app.client, ids, terminate)
 
     def terminate(self, task_id: str | Sequence[str], **_: Any) -> None:
         """Cancel tasks, and stop those that run."""
@@ -112,29 +119,30 @@ class Control:
         self, destination: Sequence[str] | None = None, **arguments: Any
     ) -> list[dict[str, Any]]:
         self.revoke(**arguments)
-        return [{each.name: {"ok": "revoked"}} for each in alive(self._app, destination)]
+        return [{each.name: {"ok": "revoked"}} for each in alive(self._app.client, destination)]
 
     def _shutdown(self, destination: Sequence[str] | None = None) -> list[dict[str, Any]]:
-        told = alive(self._app, destination)
-        for worker in told:
-            self._app.client.tell(worker.id, mail(Command.DRAIN))
-        return [{each.name: {"ok": "shutdown"}} for each in told]
+        client = self._app.client
+        workers = alive(client, destination)
+        for worker in workers:
+            client.tell(worker.id, worker_command(Command.DRAIN))
+        return [{each.name: {"ok": "shutdown"}} for each in workers]
 
 
 class Inspect:
-    """What workers do, by name; each method returns ``None`` when there is no worker."""
+    """What workers do, by their names; each method returns ``None`` if there is no worker."""
 
-    def __init__(self, app: "CeleryApp", destination: Sequence[str] | None) -> None:
+    def __init__(self, app: ControlledApp, destination: Sequence[str] | None) -> None:
         self._app = app
         self._destination = destination
 
     def active(self, safe: bool | None = None) -> Replies | None:
-        """Return what each worker runs."""
+        """Return the tasks that each worker runs."""
         del safe
         return self._of_each(lambda worker: [_active(worker, each) for each in worker.running])
 
     def active_queues(self) -> Replies | None:
-        """Return which queues each worker serves."""
+        """Return the queues that each worker serves."""
         return self._of_each(lambda worker: [_queue(name) for name in worker.queues])
 
     def reserved(self, safe: bool | None = None) -> Replies | None:
@@ -151,26 +159,56 @@ class Inspect:
         return self._of_each(_stats)
 
     def registered(self, *_: str) -> Replies | None:
-        """Return the tasks of this app, and those every worker has."""
+        """Return the names of this app's tasks, and of those that every worker has."""
         names = sorted({EXECUTE_PLAN, EXECUTE_JOB, RESUME_JOB, *self._app.tasks})
         return self._of_each(lambda worker: names)
 
     def ping(self, destination: Sequence[str] | None = None) -> Replies | None:
-        """Return the answer of each worker that lives."""
+        """Return the reply of each worker that is alive."""
         chosen = Inspect(self._app, destination or self._destination)
         return chosen._of_each(lambda worker: PONG)
 
-    def _of_each(self, ask: Callable[[Worker], Any]) -> Replies | None:
-        return {each.name: ask(each) for each in alive(self._app, self._destination)} or None
+    def _of_each(self, describe: Callable[[Worker], Any]) -> Replies | None:
+        workers = alive(self._app.client, self._destination)
+        return {each.name: describe(each) for each in workers} or None
 
 
-def alive(app: "CeleryApp", destination: Sequence[str] | None = None) -> list[Worker]:
-    """Return the workers that live, or those of these names."""
+def alive(client: Client, names: Sequence[str] | None = None) -> list[Worker]:
+    """Return the workers that are not lost.
+
+    Args:
+        client: the client of the backend that has them.
+        names: those of the workers to return; all of them for ``None``.
+
+    Raises:
+        ServerUnavailableError: the backend does not answer.
+    """
     return [
         each
-        for each in app.client.workers()
-        if not each.is_lost and (destination is None or each.name in destination)
+        for each in client.workers()
+        if not each.is_lost and (names is None or each.name in names)
     ]
+
+
+def revoke_tasks(client: Client, task_ids: Sequence[str], terminate: bool) -> None:
+    """Cancel tasks that wait.
+
+    Args:
+        client: the client of broker and backend.
+        task_ids: their ids.
+        terminate: whether tasks that run are stopped, too.
+
+    Raises:
+        ServerUnavailableError: broker or backend does not answer.
+    """
+    if not terminate:
+        known = client.tasks(task_ids)
+        task_ids = [
+            each
+            for each in task_ids
+            if each not in known or known[each].state is not TaskState.STARTED
+        ]
+    client.revoke(task_ids, "it was revoked")
 
 
 def _active(worker: Worker, task: Running) -> dict[str, Any]:

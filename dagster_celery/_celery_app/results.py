@@ -1,18 +1,17 @@
-"""Results of an app's tasks, by the names Celery has for what can be asked of them."""
+"""The results of an app's tasks, with the methods that Celery's results have."""
 
 import time
 import traceback as tracebacks
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from dagster_celery._celery_app.control import revoke_tasks
+from dagster_taskiq.client import Client
 from dagster_taskiq.errors import DagsterTaskiqError
 from dagster_taskiq.wire.records import Task, TaskState
 
-if TYPE_CHECKING:
-    from dagster_celery._celery_app import CeleryApp
-
-#: Celery's word for each state. It has none for a task whose worker is lost.
+#: Celery's name for each state. It has none for a task whose worker is lost.
 STATES = {
     TaskState.WAITING: "PENDING",
     TaskState.STARTED: "STARTED",
@@ -21,14 +20,27 @@ STATES = {
     TaskState.REVOKED: "REVOKED",
     TaskState.LOST: "FAILURE",
 }
-#: Seconds between two looks at a task that has not ended: the first, and the longest.
-LOOK_SECONDS = (0.02, 0.5)
+#: Seconds between two polls for the end of a task: the first pause, and the longest. Each pause is
+#: twice as long as the one before.
+POLL_SECONDS = (0.02, 0.5)
+
+
+class ResultApp(Protocol):
+    """What a result uses of its app."""
+
+    @property
+    def client(self) -> Client:
+        """The client of broker and backend, connected."""
 
 
 class AsyncResult:
-    """The result of a task that was sent; known by nothing but the task's id."""
+    """The result of a task that was sent.
 
-    def __init__(self, id: str, app: "CeleryApp") -> None:
+    It is made of the task's id alone, so any process can make it. Its properties and methods raise
+    ``ServerUnavailableError`` if the backend does not answer.
+    """
+
+    def __init__(self, id: str, app: ResultApp) -> None:
         self.id = id
         self.app = app
 
@@ -71,7 +83,7 @@ class AsyncResult:
 
     @property
     def result(self) -> Any:
-        """What the task has returned, or the exception it has raised; ``None`` before its end."""
+        """The task's value, or the exception that it raised; ``None`` before its end."""
         ended = self.app.client.result(self.id)
         return None if ended is None else (ended.error or ended.return_value)
 
@@ -82,7 +94,7 @@ class AsyncResult:
 
     @property
     def traceback(self) -> str | None:
-        """Why the task failed, with what its process said of it."""
+        """Why the task failed, with the output of its process; ``None`` unless it has failed."""
         ended = self.app.client.result(self.id)
         return str(ended.error) if ended is not None and ended.error is not None else None
 
@@ -92,7 +104,7 @@ class AsyncResult:
         return task is not None and task.state.is_final
 
     def successful(self) -> bool:
-        """Return whether the task has ended well."""
+        """Return whether the task has succeeded."""
         return self.state == "SUCCESS"
 
     def failed(self) -> bool:
@@ -106,36 +118,36 @@ class AsyncResult:
         interval: float | None = None,
         **_: Any,
     ) -> Any:
-        """Wait for the task, and return what it has returned. It may be called within a task.
+        """Wait for the end of the task, and return its value. A task may call this.
 
         Args:
-            timeout: seconds to wait at the most.
-            propagate: whether an exception of the task is raised here, else it is returned.
-            interval: seconds between two looks.
+            timeout: how many seconds to wait at most; ``None`` for no limit.
+            propagate: whether an exception of the task is raised here; otherwise it is returned.
+            interval: seconds between two polls.
 
         Raises:
-            TimeoutError: the task has not ended by then.
+            TimeoutError: the task has not ended within ``timeout``.
             TaskRevokedError: it was revoked.
-            Exception: what the task has raised.
+            Exception: the one that the task has raised.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        pause = interval or LOOK_SECONDS[0]
+        pause = interval or POLL_SECONDS[0]
         while (ended := self.app.client.result(self.id)) is None:
             left = pause if deadline is None else deadline - time.monotonic()
             if left <= 0:
                 raise TimeoutError(f"Task {self.id} has not ended within {timeout:g} s.")
             time.sleep(min(pause, left))
-            pause = interval or min(pause * 2, LOOK_SECONDS[1])
+            pause = interval or min(pause * 2, POLL_SECONDS[1])
         if ended.error is not None and propagate:
             raise ended.error
         return ended.error if ended.error is not None else ended.return_value
 
     def wait(self, *args: Any, **kwargs: Any) -> Any:
-        """Do as :meth:`get`."""
+        """Do the same as :meth:`get`."""
         return self.get(*args, **kwargs)
 
     def maybe_throw(self, propagate: bool = True) -> Any:
-        """Raise the task's exception if it has failed, else return what it has returned so far."""
+        """Raise the task's exception if it has failed, otherwise return its value so far."""
         result = self.result
         if isinstance(result, BaseException) and propagate:
             raise result
@@ -145,14 +157,14 @@ class AsyncResult:
         """Cancel the task if it waits.
 
         Args:
-            terminate: stop it if it runs, too.
-            signal: ignored: a task is asked to end by SIGTERM, and killed after a grace period.
+            terminate: whether it is stopped if it runs.
+            signal: has no effect: a task gets SIGTERM, and SIGKILL after a grace period.
         """
         del signal
-        self.app.control.revoke(self.id, terminate=terminate)
+        revoke_tasks(self.app.client, [self.id], terminate)
 
     def forget(self) -> None:
-        """Delete what is kept of the task, if it has ended."""
+        """Delete the record of the task, if the task has ended."""
         self.app.client.forget([self.id])
 
     def _task(self) -> Task | None:
@@ -161,7 +173,7 @@ class AsyncResult:
 
 @dataclass(frozen=True)
 class EagerResult:
-    """The result of a task that was run where it was called."""
+    """The result of a task that ran in the process that called it."""
 
     id: str
     result: Any
@@ -171,12 +183,15 @@ class EagerResult:
 
     @classmethod
     def of(cls, task_id: str, call: Callable[[], Any], propagate: bool = False) -> "EagerResult":
-        """Make a call, and return how it went.
+        """Make a call, and return its result.
 
         Args:
-            task_id: the id it gets.
-            call: what to do.
-            propagate: whether an exception is raised here.
+            task_id: the id of the result.
+            call: what to call.
+            propagate: whether an exception of the call is raised here.
+
+        Raises:
+            Exception: that of the call, if ``propagate`` is true.
         """
         try:
             return cls(task_id, call(), "SUCCESS")
@@ -206,7 +221,7 @@ class EagerResult:
         return True
 
     def successful(self) -> bool:
-        """Return whether the task has ended well."""
+        """Return whether the task has succeeded."""
         return self.state == "SUCCESS"
 
     def failed(self) -> bool:
@@ -214,10 +229,10 @@ class EagerResult:
         return self.state == "FAILURE"
 
     def get(self, timeout: float | None = None, propagate: bool = True, **_: Any) -> Any:
-        """Return what the task has returned.
+        """Return the task's value, or its exception if ``propagate`` is false.
 
         Raises:
-            Exception: what the task has raised, where ``propagate`` says so.
+            Exception: that of the task, if ``propagate`` is true.
         """
         del timeout
         if isinstance(self.result, BaseException) and propagate:
@@ -225,7 +240,7 @@ class EagerResult:
         return self.result
 
     def revoke(self, *_: Any, **__: Any) -> None:
-        """Do nothing: it has ended."""
+        """Do nothing: the task has ended."""
 
     def forget(self) -> None:
-        """Do nothing: nothing is kept of it elsewhere."""
+        """Do nothing: there is no record of the task."""

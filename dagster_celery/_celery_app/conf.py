@@ -1,0 +1,93 @@
+"""The configuration of an app, by Celery's names."""
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from difflib import get_close_matches
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from dagster_celery._translate.setting_rows import SETTINGS
+from dagster_taskiq.settings.env import resolve_env
+
+
+class Conf(MutableMapping[str, Any]):
+    """The app's settings, as items and as attributes.
+
+    A setting of Celery's that is neither set nor has a default is ``None`` as an attribute.
+    """
+
+    def __init__(self, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+        """Make the configuration.
+
+        Args:
+            given: what the project has set.
+            defaults: the values of settings that it has not set.
+        """
+        # Written to the dictionary, since assigning an attribute sets a setting.
+        self.__dict__["given"] = dict(given)
+        self.__dict__["defaults"] = dict(defaults)
+
+    def __getitem__(self, name: str) -> Any:
+        given: dict[str, Any] = self.__dict__["given"]
+        defaults: dict[str, Any] = self.__dict__["defaults"]
+        return resolve_env(given[name]) if name in given else defaults[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self.__dict__["given"][name] = value
+
+    def __delitem__(self, name: str) -> None:
+        del self.__dict__["given"][name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self.__dict__["defaults"], **self.__dict__["given"]})
+
+    def __len__(self) -> int:
+        return len({**self.__dict__["defaults"], **self.__dict__["given"]})
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self:
+            return self[name]
+        if name in SETTINGS:
+            return None
+        close = get_close_matches(name, [*SETTINGS, *self], 1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        raise AttributeError(f"{name} is no setting of Celery.{hint}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
+
+    def __repr__(self) -> str:
+        return f"Conf({', '.join(sorted(self))})"  # values may hold passwords
+
+
+class dict_wrapper:
+    """An object whose attributes are the items of a dictionary (dagster-celery's name)."""
+
+    def __init__(self, dictionary: dict[str, Any]) -> None:
+        self.__dict__ = dictionary
+
+
+def as_mapping(source: Any) -> dict[str, Any]:
+    """Return settings as a new dictionary.
+
+    Args:
+        source: a mapping; an object or module with settings as attributes; the name of a module;
+            or ``None`` for no settings.
+
+    Raises:
+        ImportError: there is no module of that name.
+    """
+    if source is None:
+        return {}
+    if isinstance(source, str):
+        source = import_module(source)
+    if not isinstance(source, Mapping):
+        source = {name: value for name, value in vars(source).items() if _is_setting(name, value)}
+    return dict(source)
+
+
+def _is_setting(name: str, value: Any) -> bool:
+    """Whether an attribute is a setting, and not something that a module imports or defines."""
+    if name in SETTINGS:
+        return True
+    return not (name.startswith("_") or isinstance(value, ModuleType) or callable(value))
