@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from warnings import warn
 
 from dagster_celery._door import door
-from dagster_taskiq.deprecations import DagsterCeleryDeprecationWarning
+from dagster_celery._warnings import DagsterCeleryDeprecationWarning
 from dagster_taskiq.version import __version__
 
 if TYPE_CHECKING:

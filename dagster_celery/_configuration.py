@@ -18,8 +18,9 @@ from dagster_celery._defaults import (
     task_default_queue,
 )
 from dagster_celery._translate.rows import Remark
-from dagster_celery._translate.settings import translate_settings
-from dagster_taskiq.deprecations import line_with, warn_older, warn_user
+from dagster_celery._translate.settings.translate import translate_settings
+from dagster_celery._warnings import warn_user
+from dagster_taskiq.deprecations import line_with, warn_older
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.env import read_variable
 from dagster_taskiq.settings.settings import BACKEND_ENV, BROKER_ENV, Settings

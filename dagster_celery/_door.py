@@ -1,17 +1,17 @@
-"""Modules that say, to whoever imports one of their names, what to write instead."""
+"""Modules that warn when one of their names is imported, and name what to write instead."""
 
 import sys
 from types import ModuleType
 from typing import Any
 
 from dagster_celery._translate.names import NAMES
-from dagster_taskiq.deprecations import warn_importer
+from dagster_celery._warnings import warn_importer
 
 
 class _Door(ModuleType):
-    """A module that warns when a public name of its is read from elsewhere.
+    """A module that warns when one of its public names is read from another module.
 
-    The module's own functions read their globals from its dictionary, and do not come by here.
+    Code in the module itself reads its globals from the module's dictionary, not by this method.
     """
 
     def __getattribute__(self, name: str) -> Any:
@@ -24,10 +24,10 @@ class _Door(ModuleType):
 
 
 def door(module: str) -> None:
-    """Let a module warn about its names, which ``_translate.names`` lists.
+    """Have a module warn about its names, which ``_translate.names`` lists.
 
-    Python documents that a module's class may be replaced (PEP 562 names the alternative, which
-    serves only names that are not there).
+    Python's documentation allows to replace a module's class ("Customizing module attribute
+    access"). A module's ``__getattr__`` (PEP 562) is called only for names that are not there.
 
     Args:
         module: its ``__name__``.

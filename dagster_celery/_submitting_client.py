@@ -122,7 +122,7 @@ class SubmittingClient:
     def wait(
         self, channel: str, after: str, timeout: float, interrupted: Callable[[], bool]
     ) -> list[Notification]:
-        """Wait for notifications of a channel, or for the end of a step elsewhere, which is one too."""
+        """Wait for notifications of a channel; the end of a step elsewhere is one, too."""
         deadline = time.monotonic() + timeout
         while running := [each for each in self._elsewhere if each not in self._ended]:
             found = [task for each in running if (task := self._look(each)).state.is_final]

@@ -1,130 +1,81 @@
-"""What dagster-celery called things that are read here too, and the warning about it.
+"""The warning that something has an older name, and the older names among tags.
 
-Projects that come from there keep running as they are. What they still call by its older name is
-said once for each place, at the line of the project's own that says it, in one category of
-warnings, so that ``-W error`` on that category shows all that is left to rename.
+Projects that come from dagster-celery keep running as they are. Each older name causes one warning
+for each place, at the line that has it, in one category of warnings. ``-W error`` on that category
+shows everything that is left to rename.
 """
 
 import linecache
-import os
 import re
-import sys
-import sysconfig
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from dagster_taskiq.tags import OLDER_NAMES, TASK_ID_TAG
 
-#: What every message starts with. Python's own ``-W`` option is read before installed packages can
-#: be imported, and so knows this category only by the start of its messages.
+#: Every message starts with it. Python reads its own ``-W`` option before it can import installed
+#: packages, so a filter there knows these warnings only by the start of their messages.
 MESSAGE_START = "dagster-celery: "
 
-#: Packages whose calls are nobody's to rename: Dagster's own, and ours.
-_NOT_THE_USERS = frozenset(
-    {
-        "dagster",
-        "dagster_celery",
-        "dagster_celery_docker",
-        "dagster_celery_k8s",
-        "dagster_graphql",
-        "dagster_shared",
-        "dagster_taskiq",
-        "dagster_webserver",
-    }
-)
 
-#: Where console scripts are, which import what they run.
-_SCRIPTS = str(Path(sysconfig.get_path("scripts")).resolve()) + os.sep
-#: Where Python, installed packages and console scripts are; a project is elsewhere.
-_INSTALLED = tuple(
-    {
-        str(Path(path).resolve()) + os.sep
-        for name, path in sysconfig.get_paths().items()
-        if name in ("stdlib", "platstdlib", "purelib", "platlib", "scripts")
-    }
-)
-
-
-class DagsterCeleryDeprecationWarning(DeprecationWarning):
-    """A name, tag, setting or command of dagster-celery is used; the text says what replaces it."""
+class OlderNameWarning(DeprecationWarning):
+    """A name, tag, setting or command has an older name; the text names the new one."""
 
 
 #: What Python has shown already, for each file, as it keeps it for each module.
 _shown: dict[str, dict[Any, Any]] = {}
-#: What was shown where it would have been raised: text, file and line.
+#: What was shown instead of being raised: text, file and line.
 _shown_instead: set[tuple[str, str, int]] = set()
 
 
 def warn_older(text: str, file: str, line: int = 1) -> None:
-    """Warn, once by Python's own defaults, that a place calls something by its older name.
+    """Warn that a place uses an older name; Python's default filters show that once.
 
-    Nothing is raised, also where the user has made errors of this category: settings, tags and the
-    environment are read by processes that have to start, and far from who wrote them. They are
-    shown there, once for each place. Only the name that a line of Python imports is that line's
-    own (:func:`warn_importer`).
+    Nothing is raised, even if the user has turned this category into errors: the warning is shown
+    instead, once for each place. Settings, tags and the environment are read by processes that have
+    to start, often on another machine than the one they were written on.
 
     Args:
-        text: what it is, and what to write instead; one or two sentences.
-        file: the file that says it.
-        line: the line in it, from 1.
+        text: the older name and what to write instead; one or two sentences.
+        file: the file that has it.
+        line: the line in the file, from 1.
     """
     try:
-        _warn(text, file, line)
-    except DagsterCeleryDeprecationWarning as warning:
+        warn_at(text, file, line)
+    except OlderNameWarning as warning:
         place = (text, file, line)
         if place not in _shown_instead:
             _shown_instead.add(place)
             warnings.showwarning(warning, type(warning), file, line)
 
 
-def warn_user(text: str) -> None:
-    """Warn at the innermost line of the user's that is being executed.
-
-    Where none is, as in a process of Dagster's, the place is called ``<configuration>``.
+def warn_at(text: str, file: str, line: int) -> None:
+    """Warn as Python does for a line of its own.
 
     Args:
         text: as for :func:`warn_older`.
-    """
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if _is_users(frame):
-            warn_older(text, frame.f_code.co_filename, frame.f_lineno)
-            return
-        frame = frame.f_back
-    warn_older(text, "<configuration>")
-
-
-def warn_importer(text: str, depth: int) -> None:
-    """Warn at the line that imports or reads a name, unless it is Dagster's or ours.
-
-    Args:
-        text: as for :func:`warn_older`.
-        depth: how many frames up the line is, as for ``warnings.warn``.
+        file: the file that has the older name.
+        line: the line in the file, from 1.
 
     Raises:
-        DagsterCeleryDeprecationWarning: where the user has made errors of this category, and the
-            line is not one of an installed package, where the user could not mend it.
+        OlderNameWarning: the user has turned this category into errors.
     """
-    frame = sys._getframe(depth)
-    file = frame.f_code.co_filename
-    if file.startswith(_SCRIPTS):
-        return
-    # The import system asks first whether the name is there, and the line itself reads it then.
-    if _package_of(frame) not in _NOT_THE_USERS | {"importlib"}:
-        warn = warn_older if _is_installed(file) else _warn
-        warn(text, file, frame.f_lineno)
+    warnings.warn_explicit(
+        MESSAGE_START + text,
+        OlderNameWarning,
+        file,
+        line,
+        registry=_shown.setdefault(file, {}),
+    )
 
 
 def warn_of_tags(tags: Mapping[str, str], file: str, line: int = 1) -> None:
-    """Warn of the older names among the tags of a step that its author has written.
+    """Warn of the older names among the tags of a step.
 
     Args:
-        tags: all of its tags.
-        file: the source that has them; a line with the tag itself is looked for there.
-        line: where the definition that has them begins.
+        tags: all tags that its author has written.
+        file: the source file that has them. A line with the tag itself is looked for in it.
+        line: the line at which the definition that has them begins.
     """
     for older, text in _older_among(tags):
         warn_older(text, file, line_with(file, older, line))
@@ -135,69 +86,40 @@ def warn_of_run_tags(
     lines_with: Callable[[str], Sequence[tuple[str, int]]],
     elsewhere: str,
 ) -> None:
-    """Warn of the older names among the tags of a run, wherever its project writes them.
+    """Warn of the older names among the tags of a run, at every line of its project that has one.
 
     Args:
         tags: all of its tags.
         lines_with: returns the lines of the project's source that hold a text: file and number.
-        elsewhere: the file to name where no line does: the tag was given to this run alone.
+        elsewhere: the file to name if no line has the tag: it was given to this run alone.
     """
     for older, text in _older_among(tags):
         for file, line in lines_with(older) or ((elsewhere, 1),):
             warn_older(text, file, line)
 
 
+def line_with(file: str, text: str, start: int = 1) -> int:
+    """Return the line of a file that holds a text: the first from ``start``, else the first.
+
+    Returns:
+        Its number, from 1; ``start`` if no line holds it, or the file cannot be read.
+    """
+    found = [number for number, line in enumerate(linecache.getlines(file), 1) if text in line]
+    return next((number for number in found if number >= start), found[0] if found else start)
+
+
 def _is_shown() -> bool:
-    """Whether a warning of this category is more than ignored, by the first filter about it."""
+    """Whether the first filter for warnings of this category does anything but ignore them."""
     for action, message, category, module, _ in warnings.filters:
         about = message is None or re.match(message, MESSAGE_START)
-        if about and module is None and issubclass(DagsterCeleryDeprecationWarning, category):
+        if about and module is None and issubclass(OlderNameWarning, category):
             return action != "ignore"
     return True
 
 
 def _older_among(tags: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     if not _is_shown():
-        return  # a project's source is not read through for what nobody will see
+        return  # reading through a project's source takes time
     for name, older in OLDER_NAMES.items():
         if older in tags and name != TASK_ID_TAG:
             yield older, f'the tag "{older}" is now "{name}". Both are read; the new one wins.'
-
-
-def line_with(file: str, text: str, start: int = 1) -> int:
-    """Return the line of a file that holds a text: the first from ``start``, else the first.
-
-    Returns:
-        Its number, from 1; ``start`` where no line holds it, or the file cannot be read.
-    """
-    found = [number for number, line in enumerate(linecache.getlines(file), 1) if text in line]
-    return next((number for number in found if number >= start), found[0] if found else start)
-
-
-def _warn(text: str, file: str, line: int) -> None:
-    """Warn as Python does for its own: what is made an error is raised."""
-    warnings.warn_explicit(
-        MESSAGE_START + text,
-        DagsterCeleryDeprecationWarning,
-        file,
-        line,
-        registry=_shown.setdefault(file, {}),
-    )
-
-
-def _is_users(frame: FrameType) -> bool:
-    file = frame.f_code.co_filename
-    if file.startswith("<") or _package_of(frame) in _NOT_THE_USERS:
-        return False
-    return not _is_installed(file)
-
-
-def _is_installed(file: str) -> bool:
-    return str(Path(file).absolute()).startswith(_INSTALLED)
-
-
-def _package_of(frame: FrameType) -> str:
-    name, spec = frame.f_globals.get("__name__", ""), frame.f_globals.get("__spec__")
-    if name == "__main__" and spec is not None:  # `python -m` has been given its name
-        name = spec.name
-    return str(name).partition(".")[0]

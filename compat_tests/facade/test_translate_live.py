@@ -12,7 +12,7 @@ import trustme
 
 from compat_tests.contract.test_redis_urls import MASTER, Sentinel
 from compat_tests.servers import RabbitServer, free_port, own_rabbit, own_redis
-from dagster_celery._translate.settings import translate_settings
+from dagster_celery._translate.settings.translate import translate_settings
 from dagster_taskiq.transport.rabbitmq.connection import RabbitConnection
 from dagster_taskiq.transport.redis.connection import RedisConnection
 

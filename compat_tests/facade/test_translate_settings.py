@@ -18,11 +18,12 @@ from redis.asyncio.connection import SSLConnection
 from compat_tests.facade.test_translate_urls import MARK, opened_by_engine, passwords
 from dagster_celery._configuration import configure
 from dagster_celery._translate import tables
-from dagster_celery._translate.connection_options import TLS, TRANSPORT, Server
+from dagster_celery._translate.connections.option_rows import TLS, TRANSPORT
+from dagster_celery._translate.connections.servers import Server
 from dagster_celery._translate.rows import Fate, Translation
-from dagster_celery._translate.setting_names import new_names, old_name
-from dagster_celery._translate.setting_rows import SETTINGS, UNDECLARED
-from dagster_celery._translate.settings import translate_settings
+from dagster_celery._translate.settings.names import new_names, old_name
+from dagster_celery._translate.settings.rows import SETTINGS, UNDECLARED
+from dagster_celery._translate.settings.translate import translate_settings
 from dagster_celery._translate.values import LONGEST_TTL_SECONDS
 from dagster_celery.defaults import broker_url as DEFAULT_BROKER
 from dagster_taskiq.cli.worker import start
@@ -65,8 +66,8 @@ def test_every_option_that_kombu_reads_for_redis_has_a_row() -> None:
     ids=lambda row: row.name,
 )
 def test_no_row_is_silent(row: Any) -> None:
-    assert row.says.endswith(".")
-    assert row.says.count("`") % 2 == 0
+    assert row.explanation.endswith(".")
+    assert row.explanation.count("`") % 2 == 0
 
 
 #: Every setting without effect, as it is written today and as it was.
@@ -83,7 +84,7 @@ def test_what_has_no_effect_is_accepted_and_says_why(name: str, written: str) ->
     assert translation.settings == {"broker": RABBITMQ}
     assert translation.worker == translation.app == {}
     subject = f"config_source.{written}"
-    assert remark_on(translation, subject) == f"{subject} has no effect here: {row.says}"
+    assert remark_on(translation, subject) == f"{subject} has no effect here: {row.explanation}"
 
 
 @pytest.mark.parametrize("name", rows_with(Fate.REFUSED))

@@ -18,15 +18,12 @@ from redis.asyncio.connection import parse_url
 
 import dagster_celery
 from dagster_celery._translate.rows import Fate
-from dagster_celery._translate.urls import (
-    BACKENDS,
-    BROKERS,
-    SENTINEL_PORT,
-    Sentinel,
-    completed,
-    translate_backend,
-    translate_broker,
-)
+from dagster_celery._translate.urls.backend_schemes import BACKENDS
+from dagster_celery._translate.urls.broker_schemes import BROKERS
+from dagster_celery._translate.urls.parts import completed
+from dagster_celery._translate.urls.redis import SENTINEL_PORT
+from dagster_celery._translate.urls.scheme import Sentinel
+from dagster_celery._translate.urls.translate import translate_backend, translate_broker
 from dagster_celery._translate.values import READ_SECONDS
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.urls import scheme_of
@@ -71,8 +68,8 @@ def test_every_backend_scheme_of_celery_has_a_row_and_no_row_is_of_another() -> 
 
 @pytest.mark.parametrize("row", [*BROKERS.values(), *BACKENDS.values()], ids=lambda row: row.name)
 def test_no_row_is_silent(row: Any) -> None:
-    assert row.says.endswith(".")
-    assert (row.turn is None) == (row.fate is Fate.REFUSED)
+    assert row.explanation.endswith(".")
+    assert (row.translate is None) == (row.fate is Fate.REFUSED)
 
 
 @pytest.mark.parametrize("name", [name for name in BROKERS if BROKERS[name].fate is Fate.REFUSED])

@@ -8,11 +8,9 @@ from celery.utils.nodenames import default_nodename, host_format
 
 from compat_tests.workers import options_of_start
 from dagster_celery._translate.rows import Fate
-from dagster_celery._translate.worker_options import (
-    WORKER_OPTIONS,
-    expand_node_name,
-    translate_arguments,
-)
+from dagster_celery._translate.worker.arguments import translate_arguments
+from dagster_celery._translate.worker.node_name import expand_node_name
+from dagster_celery._translate.worker.option_rows import WORKER_OPTIONS
 from dagster_taskiq.errors import ConfigError
 
 
@@ -34,8 +32,8 @@ def test_every_option_of_celery_worker_has_a_row_and_is_typed_as_there() -> None
 
 @pytest.mark.parametrize("row", WORKER_OPTIONS.values(), ids=lambda row: row.name)
 def test_no_row_is_silent(row: Any) -> None:
-    assert row.says.endswith(".")
-    assert (row.turn is not None) == (row.fate is Fate.TRANSLATED)
+    assert row.explanation.endswith(".")
+    assert (row.translate is not None) == (row.fate is Fate.TRANSLATED)
 
 
 def rows_with(fate: Fate) -> list[str]:
@@ -49,7 +47,7 @@ def test_what_has_no_effect_is_accepted_under_each_of_its_names_and_said(name: s
         arguments, (remark,) = translate_arguments(given)
         assert arguments == []
         assert remark.subject == flag
-        assert remark.text == f"{flag} has no effect here: {WORKER_OPTIONS[name].says}"
+        assert remark.text == f"{flag} has no effect here: {WORKER_OPTIONS[name].explanation}"
 
 
 @pytest.mark.parametrize("name", rows_with(Fate.REFUSED))

@@ -1,5 +1,6 @@
 """The app object: tasks are defined on it, sent with it, and found on it by a worker."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, overload
 
@@ -202,6 +203,7 @@ class CeleryApp:
             queue=self.queue_for(name, options),
             default_priority=int(self.conf.task_default_priority or 0),
             zone=self.conf.timezone,
+            now=time.time(),
         )
         self.client.submit(request)
         return self.AsyncResult(request.id)

@@ -6,7 +6,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from dagster_celery._translate.setting_rows import SETTINGS
+from dagster_celery._translate.settings.rows import SETTINGS
 from dagster_taskiq.settings.env import resolve_env
 
 

@@ -1,6 +1,5 @@
 """The request that is made of a call of a task."""
 
-import time
 import uuid
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
@@ -30,6 +29,7 @@ def task_request(
     queue: str,
     default_priority: int,
     zone: str | None,
+    now: float,
 ) -> TaskRequest:
     """Return the request for a call of a task.
 
@@ -41,13 +41,13 @@ def task_request(
         queue: the queue it goes to.
         default_priority: its priority if the options have none.
         zone: the name of the time zone of times that have none; UTC for ``None``.
+        now: the time, in seconds since the epoch.
 
     Returns:
         The request; if the run loop has a step sent (:data:`STEP_REQUEST`), under the id of that
         step's task and for its run.
     """
     priority = options.get("priority")
-    now = time.time()
     request = TaskRequest(
         id=str(options.get("task_id") or uuid.uuid4()),
         name=name,

@@ -12,7 +12,7 @@ from dagster_celery._cli.running_workers import (
     worker_terminate_command,
 )
 from dagster_celery._cli.worker_start import worker_start_command
-from dagster_taskiq.deprecations import DagsterCeleryDeprecationWarning
+from dagster_celery._warnings import DagsterCeleryDeprecationWarning
 from dagster_taskiq.errors import DagsterTaskiqError
 from dagster_taskiq.worker.fork_server import process
 

@@ -9,7 +9,7 @@ from dagster_celery._cli.config_file import get_app
 from dagster_celery._cli.newer_commands import warn_of_command
 from dagster_celery._cli.options import NO_APP, PASSED_ON, app_option, config_of_workers
 from dagster_celery._cli.worker_name import get_worker_name
-from dagster_celery._translate.worker_options import expand_node_name
+from dagster_celery._translate.worker.node_name import expand_node_name
 from dagster_taskiq.errors import ConfigError
 
 #: The exit code of ``status`` if there is no worker, as Celery has it (EX_UNAVAILABLE of

@@ -11,7 +11,8 @@ from dagster_celery._cli.config_module import importable
 from dagster_celery._cli.newer_commands import COMMAND_LINE, warn_of_command
 from dagster_celery._cli.options import NO_APP, PASSED_ON, app_option
 from dagster_celery._cli.worker_name import get_worker_name
-from dagster_celery._translate.worker_options import expand_node_name, translate_arguments
+from dagster_celery._translate.worker.arguments import translate_arguments
+from dagster_celery._translate.worker.node_name import expand_node_name
 from dagster_taskiq.deprecations import warn_older
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.worker.detach import start_detached

@@ -1,7 +1,11 @@
-"""What Celery's names for brokers, settings and worker options become: tables, not branches.
+"""What becomes of Celery's names for brokers, settings and worker options.
 
-``urls`` has the schemes of brokers and backends, ``settings`` and ``setting_rows`` have the
-configuration, ``connection_options`` what goes to the connection of a server, ``worker_options``
-the command line of a worker, and ``tables`` prints all of them for the documentation. Nothing here
-imports Celery; the tests do, and hold each table against the lists of the installed one.
+Each folder has tables, and code that looks up in them: ``urls`` for the URLs of brokers and
+backends, ``settings`` for the configuration, ``connections`` for options of connections, ``worker``
+for the command line of a worker. ``rows`` is what all tables consist of, ``values`` reads the
+values of settings and options, ``reasons`` has texts of several tables. ``names`` has the public
+names of dagster-celery. ``tables`` writes all tables for the documentation.
+
+Nothing here imports Celery. The tests do: they compare each table with the lists of the installed
+one.
 """

@@ -1,4 +1,4 @@
-"""The words all tables are written in: a row, its fate, and what a translation hands back."""
+"""What all tables consist of, and what a translation returns."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,25 +10,23 @@ from typing import Any, TypeVar
 class Fate(Enum):
     """What becomes of a name of Celery's."""
 
-    #: It means here what it meant there.
+    #: It means here what it means in Celery.
     TRANSLATED = "translated"
-    #: It is accepted, and changes nothing; the row says why nothing is lost, or what is.
+    #: It is accepted, and changes nothing; the row explains why.
     NO_EFFECT = "no effect"
-    #: It is an error, since to go on without it would lose something; the row says what to use.
+    #: It is an error, since the user would lose something without it; the row names what to use.
     REFUSED = "refused"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One name of Celery's and its fate, as the documentation has it.
-
-    What ``says`` begins with depends on the fate: what it is here, why it changes nothing, or what
-    to use instead. It is one or more sentences without their first subject.
-    """
+    """One name of Celery's and its fate, as the documentation has it."""
 
     name: str
     fate: Fate
-    says: str
+    #: One or more sentences, the first without its subject: what the name is here, why it changes
+    #: nothing, or what to use instead.
+    explanation: str
 
 
 R = TypeVar("R", bound=Row)
@@ -36,25 +34,25 @@ R = TypeVar("R", bound=Row)
 
 @dataclass(frozen=True)
 class Remark:
-    """Something a user should know, or write otherwise. The caller makes a warning of it."""
+    """Something that a user should know, or should write in another way. It becomes a warning."""
 
-    #: What was written, and where: ``config_source.result_expires``, ``broker``, ``-E``.
+    #: What was written, with its source: ``config_source.result_expires``, ``broker``, ``-E``.
     subject: str
-    #: Whole sentences, which name what to write instead. There is no password in them.
+    #: Whole sentences, which name what to write instead. They show no password.
     text: str
 
 
 @dataclass(frozen=True)
 class Translation:
-    """What a configuration of Celery's becomes."""
+    """A translated configuration of Celery's."""
 
-    #: Arguments of ``dagster_taskiq.settings.Settings``.
+    #: Arguments of ``dagster_taskiq.settings.settings.Settings``.
     settings: Mapping[str, Any]
-    #: What a worker takes from it: parameters of ``dagster_taskiq.cli.worker.start``.
+    #: Parameters of ``dagster_taskiq.cli.worker.start``.
     worker: Mapping[str, Any]
-    #: What only the object that ``make_app`` returns looks at, under Celery's names.
+    #: Settings that only the object that ``make_app`` returns uses, by Celery's names.
     app: Mapping[str, Any]
-    #: In the order of what was written.
+    #: In the order in which things were written.
     remarks: tuple[Remark, ...]
 
 
@@ -73,6 +71,6 @@ def by_name(rows: Iterable[R]) -> dict[str, R]:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a question that names what was probably meant, with a space before it; or nothing."""
+    """Return a question that names the most similar name, with a space before it; or nothing."""
     closest = get_close_matches(name, list(known), n=1, cutoff=0.7)
     return f' Did you mean "{closest[0]}"?' if closest else ""

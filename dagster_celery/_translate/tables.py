@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
-from dagster_celery._translate.connection_options import TLS, TRANSPORT
+from dagster_celery._translate.connections.option_rows import TLS, TRANSPORT
 from dagster_celery._translate.rows import Row
-from dagster_celery._translate.setting_names import old_name
-from dagster_celery._translate.setting_rows import SETTINGS, UNDECLARED
-from dagster_celery._translate.urls import BACKENDS, BROKERS
-from dagster_celery._translate.worker_options import WORKER_OPTIONS
+from dagster_celery._translate.settings.names import old_name
+from dagster_celery._translate.settings.rows import SETTINGS, UNDECLARED
+from dagster_celery._translate.urls.backend_schemes import BACKENDS
+from dagster_celery._translate.urls.broker_schemes import BROKERS
+from dagster_celery._translate.worker.option_rows import WORKER_OPTIONS
 
 
 def broker_schemes() -> str:
@@ -21,7 +22,7 @@ def backend_schemes() -> str:
 
 
 def celery_settings() -> str:
-    """Return the table of every setting that Celery declares, and of those it reads besides."""
+    """Return the table of all settings that Celery declares, and of those it reads undeclared."""
     declared = _table(
         ("setting", "older name", "fate", "here"),
         SETTINGS.values(),
@@ -60,12 +61,12 @@ def _table(head: Sequence[str], rows: Iterable[Row], first: Callable[[Row], Sequ
 
 
 def _lines(rows: Iterable[Row], first: Callable[[Row], Sequence[str]]) -> str:
-    return "".join(_line((*first(row), row.fate.value, _sentence(row.says))) for row in rows)
+    return "".join(_line((*first(row), row.fate.value, _sentence(row.explanation))) for row in rows)
 
 
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
 
 
-def _sentence(says: str) -> str:
-    return f"{says[0].upper()}{says[1:]}"
+def _sentence(explanation: str) -> str:
+    return f"{explanation[0].upper()}{explanation[1:]}"

@@ -1,7 +1,8 @@
-"""What the value of a Celery setting may be, and what it is here.
+"""The values of Celery's settings and options.
 
-Each function takes a value as YAML, Python or the environment has it. It raises ``ValueError`` with
-the rest of a sentence that begins with the setting's name, such as ``must be a whole number``.
+Each function takes a value from YAML, Python or the environment, and returns it in the type that
+the engine takes. It raises ``ValueError`` with the rest of a sentence that begins with the name of
+the setting, such as ``must be a whole number``.
 """
 
 import math
@@ -11,16 +12,17 @@ from datetime import timedelta
 from enum import Enum
 from typing import Any
 
-#: How long a read of the engine may wait for Redis to answer; a socket has to be more patient.
+#: How long a read of the engine may wait for Redis to answer, in seconds. A socket's timeout has to
+#: be longer.
 READ_SECONDS = 5.0
 
-#: The longest that a result is kept, in seconds: 49 days, the longest that RabbitMQ can say.
+#: The longest that a result is kept, in seconds: 49 days, the longest expiry of RabbitMQ.
 LONGEST_TTL_SECONDS = 49 * 86400.0
 
 _TRUE = ("true", "yes", "on", "1", "y", "t")
 _FALSE = ("false", "no", "off", "0", "n", "f", "")
 
-#: How much of a server's certificate is checked, by all names that Celery and kombu have for it.
+#: How a server's certificate is checked, by all names that Celery and kombu have for it.
 _VERIFICATIONS = {
     "none": "none",
     "optional": "optional",
@@ -47,12 +49,12 @@ def text(value: Any) -> str:
 
 
 def yes_or_no(value: Any) -> bool:
-    """Return a truth value, which may be written as a word."""
+    """Return a truth value, which may be written as text."""
     if isinstance(value, bool):
         return value
-    word = str(value).strip().lower()
-    if isinstance(value, str | int) and word in (*_TRUE, *_FALSE):
-        return word in _TRUE
+    text = str(value).strip().lower()
+    if isinstance(value, str | int) and text in (*_TRUE, *_FALSE):
+        return text in _TRUE
     raise ValueError("must be true or false")
 
 
@@ -92,7 +94,7 @@ def seconds(value: Any) -> float | None:
 
 
 def bigger_than_a_read(value: Any) -> float | None:
-    """Return the seconds of a socket's timeout, or ``None`` where they cut a read short."""
+    """Return the seconds of a socket's timeout; ``None`` if they would cut a read short."""
     number = seconds(value)
     return number if number and number > READ_SECONDS else None
 
@@ -118,7 +120,7 @@ def mapping(value: Any) -> dict[str, Any]:
 
 
 def verification(value: Any) -> str:
-    """Return how much of a server's certificate is checked: ``none``, ``optional``, ``required``.
+    """Return how a server's certificate is checked: ``none``, ``optional`` or ``required``.
 
     Celery and kombu take the constants of the ``ssl`` module, their numbers and their names.
     """
@@ -134,6 +136,16 @@ def verification(value: Any) -> str:
         raise ValueError("must be one of CERT_REQUIRED, CERT_OPTIONAL, CERT_NONE") from None
 
 
+def rabbitmq_verification(value: Any) -> str:
+    """Return the same in the words of RabbitMQ's client: ``verify_none`` or ``verify_peer``."""
+    return "verify_none" if verification(value) == "none" else "verify_peer"
+
+
+def login(value: Any) -> str:
+    """Return the login method for RabbitMQ: ``external`` (by certificate), or ``plain``."""
+    return "external" if text(value).upper() == "EXTERNAL" else "plain"
+
+
 def tls_version(value: Any) -> int:
     """Return the number of a TLS version, such as that of ``ssl.TLSVersion.TLSv1_2``."""
     try:
@@ -143,13 +155,13 @@ def tls_version(value: Any) -> int:
 
 
 def kept_for(value: Any) -> float:
-    """Return how long a result is kept, in seconds; 0 and none, "for ever", are the longest."""
+    """Return how long a result is kept, in seconds; 0 and ``None``, "for ever", are the longest."""
     found = None if value is None else seconds(value)
     return min(found or LONGEST_TTL_SECONDS, LONGEST_TTL_SECONDS)
 
 
 def plain(number: float) -> str:
-    """Return a number as a person writes it: no exponent, and no fraction where it has none."""
+    """Return a number as text, without an exponent, and without a fraction of zero."""
     return str(int(number)) if float(number).is_integer() else str(number)
 
 

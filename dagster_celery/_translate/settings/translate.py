@@ -1,22 +1,25 @@
-"""A configuration of Celery's, as the engine's settings, its worker and the app object take it."""
+"""The translation of a configuration of Celery's."""
 
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from dagster_celery._translate.draft import Draft, Given
 from dagster_celery._translate.rows import Fate, Translation, did_you_mean
-from dagster_celery._translate.servers import place_backend, place_broker, share_options
-from dagster_celery._translate.setting_names import new_names
-from dagster_celery._translate.setting_rows import SETTINGS, UNDECLARED, Setting, Turn
+from dagster_celery._translate.settings.draft import Draft, Given
+from dagster_celery._translate.settings.kinds import Setting, Translate
+from dagster_celery._translate.settings.names import new_names
+from dagster_celery._translate.settings.rows import SETTINGS, UNDECLARED
+from dagster_celery._translate.settings.server_urls import (
+    set_backend,
+    set_broker,
+    share_options,
+)
 from dagster_celery._translate.values import yes_or_no
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.env import resolve_env
 from dagster_taskiq.settings.urls import SECRET_ARGUMENTS
 
-__all__ = ["EAGER_URL", "SETTINGS", "translate_settings"]
-
-#: Broker and backend of eager mode: the whole job in its own process.
+#: Broker and backend of eager mode: the whole job runs in one process.
 EAGER_URL = "memory://"
 
 _ROWS: Mapping[str, Setting] = {**SETTINGS, **UNDECLARED}
@@ -32,18 +35,20 @@ def translate_settings(
     where: str = "config_source",
     backend: str = "",
 ) -> Translation:
-    """Return what a configuration of Celery's becomes, and a remark on everything in it.
+    """Translate a configuration of Celery's, with a remark on every setting in it.
 
     Args:
-        source: settings as the user wrote them, under today's names or the old ones; ``{"env":
-            NAME}`` is resolved at any depth.
-        broker: the URL of the broker that is in force, defaults included, in Celery's words or the
-            engine's: the scheme decides what TLS and transport options become. Where it is empty,
-            ``broker_url`` says it; with neither, they become nothing. The result then has the
-            engine's URL under ``broker``, complete with what the settings add to it (TLS, the
-            master of sentinels, a password).
-        where: what to call the source in remarks and errors.
-        backend: the URL of the result backend that is in force; as for ``broker``.
+        source: the settings, by their names today or the old ones; ``{"env": NAME}`` is resolved
+            at any depth.
+        broker: the URL of the broker, defaults included, in Celery's form or the engine's; its
+            scheme decides what TLS and transport options become. If it is empty, the settings give
+            the URL; if they do not, those options become nothing.
+        where: the name of the source in remarks and errors.
+        backend: the URL of the result backend, in the same way.
+
+    Returns:
+        The translation. The engine's URLs in it have what the settings add to them: TLS, the master
+        of sentinels, a password.
 
     Raises:
         ConfigError: a setting is refused, or a value is of the wrong type or out of range.
@@ -52,8 +57,8 @@ def translate_settings(
     draft = Draft(given)
     if _is_eager(given):
         broker = backend = EAGER_URL
-    place_broker(draft, broker)
-    place_backend(draft, backend)
+    set_broker(draft, broker)
+    set_backend(draft, backend)
     for each in given.values():
         _translate(draft, each, broker, backend)
     share_options(draft)
@@ -64,11 +69,11 @@ def _is_eager(given: Mapping[str, Given]) -> bool:
     try:
         return "task_always_eager" in given and yes_or_no(given["task_always_eager"].value)
     except ValueError:
-        return False  # its row will say so
+        return False  # translating its row raises the error
 
 
 def _by_todays_name(source: Mapping[str, Any], where: str) -> dict[str, Given]:
-    """Return what was given by today's names; where an old one stands beside it, that is left."""
+    """Return the settings by their names today; an old name is ignored if today's is given."""
     given: dict[str, Given] = {}
     for name, value in source.items():
         today = _BY_OLD_NAME.get(name, name)
@@ -85,18 +90,18 @@ def _translate(draft: Draft, given: Given, broker: str, backend: str) -> None:
     elif given.value is None and given.name not in _MAY_BE_NONE:
         draft.remark(given.subject, "is not set, which changes nothing. Leave it out.")
     elif row.fate is Fate.REFUSED:
-        raise ConfigError(f"{given.subject} cannot be used here: {row.says}")
+        raise ConfigError(f"{given.subject} cannot be used here: {row.explanation}")
     elif _is_overridden(given, broker, backend):
         draft.remark(given.subject, "is not used: another URL is in force. Leave it out.")
-    elif row.turn is None:
-        draft.remark(given.subject, f"has no effect here: {row.says}")
-    elif says := _turned(row.turn, draft, given):
-        draft.remark(given.subject, says)
+    elif row.translate is None:
+        draft.remark(given.subject, f"has no effect here: {row.explanation}")
+    elif sentence := _sentence(row.translate, draft, given):
+        draft.remark(given.subject, sentence)
 
 
-def _turned(turn: Turn, draft: Draft, given: Given) -> str:
+def _sentence(translate: Translate, draft: Draft, given: Given) -> str:
     try:
-        return turn(draft, given)
+        return translate(draft, given)
     except ValueError as error:
         raise ConfigError(f"{given.subject} {error}{_but_it_is(given)}.") from None
 
@@ -108,7 +113,7 @@ def _is_overridden(given: Given, broker: str, backend: str) -> bool:
 
 
 def _but_it_is(given: Given) -> str:
-    """Return the value as the end of a sentence, where it is short and can be no secret."""
+    """Return the value as the end of a sentence, if it is short and can be no secret."""
     secret = any(word in given.name for word in (*SECRET_ARGUMENTS, "url", "backend"))
     plain = isinstance(given.value, str | int | float | timedelta)
     return f", but it is {given.value!r}" if plain and not secret else ""

@@ -1,186 +1,40 @@
-"""The options of ``celery worker``, as ``dagster-taskiq worker start`` has them.
+"""The table of the options of ``celery worker``."""
 
-They stand behind ``--`` in ``dagster-celery worker start ... -- --concurrency 4``.
-"""
-
-import re
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import click
-from click.core import ParameterSource
-
-from dagster_celery._translate.rows import Fate, Remark, Row, by_name, did_you_mean
-from dagster_celery._translate.setting_rows import (
-    IN_PROCESSES,
-    NO_BEAT,
-    NO_EVENTS,
-    ONE_AT_A_TIME,
-    POOLS,
-    REVOKED,
-)
+from dagster_celery._translate.reasons import NO_BEAT, NO_EVENTS, ONE_AT_A_TIME, REVOKED
+from dagster_celery._translate.rows import Fate, Row, by_name
 from dagster_celery._translate.values import count, names, plain, seconds
-from dagster_taskiq.errors import ConfigError
+from dagster_celery._translate.worker.node_name import expand_node_name
 
-#: Given the value of an option, and those of all others by their names: what to write instead.
-Turn = Callable[[Any, Mapping[str, Any]], Sequence[str]]
-
-_PLACEHOLDER = re.compile(r"%(%|\w)")
+#: Takes the value of an option, all of them if it is given several times, and the values of the
+#: other options by their names. Returns arguments of ``dagster-taskiq worker start``. Raises
+#: ``ValueError`` with the rest of a sentence if the value cannot be used.
+Translate = Callable[[Any, Mapping[str, Any]], Sequence[str]]
 
 
 @dataclass(frozen=True)
 class WorkerOption(Row):
-    """An option of ``celery worker``; its name is the one that click knows it by."""
+    """An option of ``celery worker``; its name is that of its parameter in click."""
 
-    #: As they are typed.
+    #: The ways to write it.
     flags: tuple[str, ...] = ()
-    #: It takes no value.
+    #: Whether it takes no value.
     is_flag: bool = False
-    turn: Turn | None = None
+    #: ``None`` for an option that has no effect or is refused.
+    translate: Translate | None = None
 
 
-def translate_arguments(arguments: Sequence[str]) -> tuple[list[str], tuple[Remark, ...]]:
-    """Return arguments of ``dagster-taskiq worker start`` for those of ``celery worker``.
+def _last(option: str, read: Callable[[str], Any]) -> Translate:
+    """Return what translates an option with one value; of several, Celery takes the last."""
 
-    Args:
-        arguments: what stands behind ``--``.
-
-    Returns:
-        The arguments, and a remark on each option that was given.
-
-    Raises:
-        ConfigError: an option is unknown, refused or has a wrong value.
-    """
-    values, typed = _parsed(arguments)
-    turned: list[str] = []
-    remarks = []
-    for name, value in values.items():
-        row = WORKER_OPTIONS[name]
-        subject = typed[name]
-        if row.fate is Fate.REFUSED:
-            raise ConfigError(f"{subject} of celery worker cannot be used here: {row.says}")
-        if row.turn is None:
-            says = f"{subject} has no effect here: {row.says}"
-        else:
-            found = _turned(row.turn, subject, value, values)
-            turned += found
-            says = _said(subject, row, found)
-        remarks.append(Remark(subject, says))
-    return turned, tuple(remarks)
-
-
-def expand_node_name(name: str) -> str:
-    """Return a worker's name with Celery's abbreviations expanded.
-
-    ``%h`` is the host, ``%n`` its first part, ``%d`` the rest, and ``%i`` and ``%I`` what they are
-    in a worker's own process. A name without ``@`` is a host, as Celery takes it.
-
-    Raises:
-        ConfigError: an abbreviation that Celery does not know either.
-    """
-    own_host = socket.gethostname()
-    node, at, host = name.partition("@") if "@" in name else ("", "@", name)
-    first, _, domain = own_host.partition(".")
-    known = {"h": own_host, "n": first, "d": domain, "i": "0", "I": "", "%": "%"}
-
-    def expanded(match: re.Match[str]) -> str:
-        if match[1] not in known:
-            raise ConfigError(
-                f'The worker\'s name "{name}" has {match[0]} in it, of which nothing is known. '
-                "Use %h (host), %n (its first part) or %d (its domain), and %% for the sign."
-            )
-        return known[match[1]]
-
-    return _PLACEHOLDER.sub(expanded, f"{node or 'celery'}{at}{host or own_host}")
-
-
-def _parsed(arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the values that were given by option, and the word each was typed as."""
-    command = click.Command(
-        "celery worker",
-        params=[_parameter(row) for row in WORKER_OPTIONS.values()],
-        add_help_option=False,
-    )
-    try:
-        context = command.make_context("celery worker", list(arguments))
-    except click.NoSuchOption as error:
-        flags = [flag for row in WORKER_OPTIONS.values() for flag in row.flags]
-        raise ConfigError(
-            f"{error.option_name} is no option of celery worker."
-            f"{did_you_mean(error.option_name, flags)}{_elsewhere(error.option_name)}"
-        ) from None
-    except click.UsageError as error:
-        raise ConfigError(
-            f"The options behind -- cannot be used: {error.format_message().rstrip('.')}. A "
-            "setting, such as worker.pool=solo, belongs into `config_source` in the file of -y."
-        ) from None
-    given = {
-        name: value
-        for name, value in context.params.items()
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-    }
-    words = [argument.partition("=")[0] for argument in arguments]
-    typed = {
-        name: next((flag for flag in WORKER_OPTIONS[name].flags if flag in words), _longest(name))
-        for name in given
-    }
-    return given, typed
-
-
-def _parameter(row: WorkerOption) -> click.Option:
-    if row.is_flag:
-        return click.Option([*row.flags, row.name], is_flag=True)
-    return click.Option([*row.flags, row.name], multiple=row.turn is not None)
-
-
-def _longest(name: str) -> str:
-    return max(WORKER_OPTIONS[name].flags, key=len)
-
-
-def _elsewhere(option: str) -> str:
-    """Say where an option of ``celery`` itself, which stood before ``worker``, is now."""
-    if option not in _OF_CELERY_ITSELF:
-        return ""
-    return f" Write {_OF_CELERY_ITSELF[option]} of dagster-celery worker start, before the --."
-
-
-_OF_CELERY_ITSELF = {
-    "-A": "-A",
-    "--app": "--app",
-    "-b": "`broker` into the file of -y",
-    "--broker": "`broker` into the file of -y",
-    "--result-backend": "`backend` into the file of -y",
-}
-
-
-def _turned(turn: Turn, subject: str, value: Any, values: Mapping[str, Any]) -> list[str]:
-    try:
-        # Of an option that is given twice, Celery takes the last; names add up.
-        return list(turn(value, values))
-    except ValueError as error:
-        shown = value[-1] if isinstance(value, tuple) else value
-        raise ConfigError(f"{subject} of celery worker {error}, but it is {shown!r}.") from None
-
-
-def _said(subject: str, row: WorkerOption, found: Sequence[str]) -> str:
-    if row.name == "pool":
-        return f"{subject} {POOLS['solo'] if found else IN_PROCESSES}"
-    if not found:
-        return f"{subject} adds nothing to what holds here without it, or to the others."
-    return f'{subject} is "{" ".join(found)}" of dagster-taskiq worker start.'
-
-
-# -- what becomes of single options ------------------------------------------------------------
-
-
-def _last(option: str, read: Callable[[str], Any]) -> Turn:
-    def turn(value: Sequence[str], _: Mapping[str, Any]) -> list[str]:
+    def translate(value: Sequence[str], _: Mapping[str, Any]) -> list[str]:
         found = read(value[-1])
         return [] if found is None else [option, str(found)]
 
-    return turn
+    return translate
 
 
 def _seconds(value: str) -> str | None:
@@ -252,11 +106,10 @@ def _background(_: bool, __: Mapping[str, Any]) -> list[str]:
     return ["--background"]
 
 
-# -- the table ---------------------------------------------------------------------------------
-
-
-def _translated(says: str, turn: Turn, *flags: str, is_flag: bool = False) -> WorkerOption:
-    return WorkerOption(_name(flags), Fate.TRANSLATED, says, flags, is_flag, turn)
+def _translated(
+    explanation: str, translate: Translate, *flags: str, is_flag: bool = False
+) -> WorkerOption:
+    return WorkerOption(_name(flags), Fate.TRANSLATED, explanation, flags, is_flag, translate)
 
 
 def _no_effect(because: str, *flags: str, is_flag: bool = False) -> WorkerOption:
@@ -335,7 +188,7 @@ WORKER_OPTIONS: Mapping[str, WorkerOption] = by_name(
         _no_effect(_NO_GOSSIP, "--without-gossip", is_flag=True),
         _no_effect(_NO_GOSSIP, "--without-mingle", is_flag=True),
         _no_effect(
-            "it is by its heartbeat that a lost worker is noticed.",
+            "a lost worker is noticed by its heartbeat, so it is always sent.",
             "--without-heartbeat",
             is_flag=True,
         ),

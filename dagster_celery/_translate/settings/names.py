@@ -1,12 +1,12 @@
-"""The names a setting of Celery's has: the lower-case one of today, and the upper-case ones of old.
+"""The two names of a setting of Celery's: today's in lower case, and the old one in upper case.
 
 Celery 4 renamed its settings, and still reads the old names. Most follow a rule by the part before
-the first underscore; the others stand below.
+the first underscore; ``_IRREGULAR`` has the others.
 """
 
 from collections.abc import Iterable, Mapping
 
-#: What an old name begins with in place of the first part of the new one.
+#: The first part of a new name, and what the old one has in its place.
 _INSTEAD = {"task_": "CELERY_", "worker_": "CELERYD_", "beat_": "CELERYBEAT_"}
 
 #: Groups of settings whose old names are the new ones with CELERY_ before them.
@@ -55,7 +55,7 @@ _IRREGULAR = {
 
 
 def old_name(name: str) -> str:
-    """Return the upper-case name that Celery reads a setting by as well."""
+    """Return the upper-case name of a setting, which Celery reads as well."""
     if name in _IRREGULAR:
         return _IRREGULAR[name]
     for first, instead in _INSTEAD.items():

@@ -1,38 +1,33 @@
-"""Where the broker and the backend are, from all settings that say so together."""
+"""The URLs of broker and backend, put together from all settings that have a part of them."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from dagster_celery._translate.connection_options import Server, server_of
-from dagster_celery._translate.draft import Draft, Given
+from dagster_celery._translate.connections.servers import Server, server_of
 from dagster_celery._translate.rows import Remark
-from dagster_celery._translate.urls import (
-    Sentinel,
-    completed,
-    query_of,
-    secured,
-    translate_backend,
-    translate_broker,
-)
+from dagster_celery._translate.settings.draft import Draft, Given
+from dagster_celery._translate.urls.parts import completed, has_tls_arguments, secured
+from dagster_celery._translate.urls.scheme import Sentinel
+from dagster_celery._translate.urls.translate import translate_backend, translate_broker
 from dagster_celery._translate.values import whole_number
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.urls import redact, scheme_of
 
-#: How Celery names a database as result backend where the file is in ``database_url``.
+#: Celery's names of a database as result backend whose URL is in ``database_url``.
 _A_DATABASE = ("db", "database")
 
-#: What the URL of a Redis is completed from, where the backend is one: Celery's settings.
+#: The settings with the parts that a URL may lack: of a backend that is a Redis, and of a broker.
 _REDIS_PARTS = {"user": "redis_username", "password": "redis_password", "port": "redis_port"}
 _BROKER_PARTS = {"user": "broker_user", "password": "broker_password", "port": "broker_port"}
 
 
-def place_broker(draft: Draft, url: str) -> None:
-    """Put the engine's URL of the broker into the settings of a draft, where one is known.
+def set_broker(draft: Draft, url: str) -> None:
+    """Set the engine's URL of the broker in a draft; do nothing if no URL is known.
 
     Args:
-        draft: whose ``given`` has the settings.
-        url: the URL in force, in Celery's words or the engine's; where it is empty, the settings
-            say it.
+        draft: its ``given`` has Celery's settings.
+        url: the URL in force, in Celery's form or the engine's; if it is empty, that of the
+            settings is.
 
     Raises:
         ConfigError: the URL cannot be read or is not served, or two of them contradict each other.
@@ -44,22 +39,22 @@ def place_broker(draft: Draft, url: str) -> None:
     engine_url, remarks = translate_broker(found, _sentinel(draft, "broker_transport_options"))
     _needs_master(draft, "broker", engine_url, "broker_transport_options")
     secure = draft.value("broker_use_ssl")
-    # On Redis, kombu knows what to do with a mapping only.
+    # On Redis, kombu ignores anything but a mapping.
     if secure and (isinstance(secure, Mapping) or server_of(engine_url) is Server.RABBITMQ):
         engine_url = secured(engine_url)
     draft.settings["broker"] = engine_url
     draft.remarks += remarks
-    if _trusts_anyone(draft, engine_url):
+    if _skips_verification(draft, engine_url):
         draft.add_options("broker_options", {"ssl_cert_reqs": "none"})
-        draft.remarks.append(Remark("broker", _TRUSTS_ANYONE))
+        draft.remarks.append(Remark("broker", _SKIPS_VERIFICATION))
 
 
-def place_backend(draft: Draft, url: str) -> None:
-    """Put the engine's URL of the backend into the settings of a draft, where one is known.
+def set_backend(draft: Draft, url: str) -> None:
+    """Set the engine's URL of the backend in a draft; do nothing if no URL is known.
 
     Args:
-        draft: whose ``given`` has the settings.
-        url: as for :func:`place_broker`.
+        draft: its ``given`` has Celery's settings.
+        url: as for :func:`set_broker`.
 
     Raises:
         ConfigError: the URL cannot be read, or Celery does not know it either.
@@ -79,28 +74,27 @@ def place_backend(draft: Draft, url: str) -> None:
 
 
 def share_options(draft: Draft) -> None:
-    """Give the backend's connection the broker's options too, where both are on one server.
+    """Add the broker's options to those of the backend, if both are on one server.
 
-    The engine does so itself while the backend has no options of its own.
+    If the backend has no options of its own, the engine uses those of the broker.
     """
     own = draft.settings.get("backend_options")
     if own and draft.settings.get("backend") == draft.settings.get("broker"):
         draft.settings["backend_options"] = {**draft.settings.get("broker_options", {}), **own}
 
 
-_TRUSTS_ANYONE = (
+_SKIPS_VERIFICATION = (
     'A broker with "rediss://" and nothing more trusts any certificate, as in Celery. To have it '
     'checked, write "?ssl_cert_reqs=required" behind its URL; to keep it so without this warning, '
     '"?ssl_cert_reqs=none".'
 )
 
 
-def _trusts_anyone(draft: Draft, engine_url: str) -> bool:
-    """Whether nothing says how to check the certificate; then kombu does not check it."""
+def _skips_verification(draft: Draft, engine_url: str) -> bool:
+    """Whether there is no setting for the check of the certificate: then kombu skips the check."""
     if not engine_url.startswith("rediss"):
         return False
-    said = any(name.startswith("ssl_") for name in query_of(engine_url))
-    return not said and not draft.value("broker_use_ssl")
+    return not has_tls_arguments(engine_url) and not draft.value("broker_use_ssl")
 
 
 def _broker_url(draft: Draft) -> str:
@@ -115,7 +109,11 @@ def _broker_url(draft: Draft) -> str:
 
 
 def _only_one(draft: Draft, url: str) -> str:
-    """Return the URL to read from and to write to, which has to be the same one."""
+    """Return the URL to read from and to write to.
+
+    Raises:
+        ConfigError: they are different ones.
+    """
     ends = [
         draft.given[name]
         for name in ("broker_read_url", "broker_write_url")
@@ -181,7 +179,7 @@ def _sentinel(draft: Draft, name: str) -> Sentinel:
     if left_out := sorted(set(own) - set(texts)):
         draft.remark(
             f"{draft.given[name].subject}.sentinel_kwargs",
-            f"has a place here for texts only, such as a password: {', '.join(left_out)} of it "
+            f"may hold only texts here, such as a password: {', '.join(left_out)} of it "
             'has no effect. How long a sentinel may take is "connect_timeout" of taskiq_executor.',
         )
     return Sentinel(str(options.get("master_name") or ""), texts)

@@ -1,0 +1,149 @@
+"""The request that is made of a call of a task, and the queue that it goes to."""
+
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+
+from dagster_celery._celery_app.conf import Conf, as_mapping
+from dagster_celery._celery_app.routing import Queue, queue_of
+from dagster_celery._celery_app.sending import STEP_REQUEST, task_request
+from dagster_celery._celery_app.task_options import OPTIONS, WITHOUT_EFFECT, checked
+from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.wire.task_request import TaskRequest
+
+#: The time of all calls, in seconds since the epoch.
+NOW = datetime(2030, 1, 1, 12, tzinfo=timezone.utc).timestamp()
+
+
+def request(zone: str | None = None, **options: Any) -> TaskRequest:
+    """Return the request for a call with these options."""
+    return task_request(
+        "name", (1,), {"b": 2}, options, queue="q", default_priority=5, zone=zone, now=NOW
+    )
+
+
+def test_a_call_without_options_has_the_defaults() -> None:
+    made = request()
+
+    assert (made.name, made.args, made.kwargs, made.queue) == ("name", [1], {"b": 2}, "q")
+    assert (made.priority, made.delay, made.expires_at, made.labels) == (5, 0.0, 0.0, {})
+    assert (made.run_id, made.step_key) == ("", "")
+    assert made.id != request().id
+
+
+def test_a_priority_of_zero_is_a_priority() -> None:
+    assert request(priority=0).priority == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "zone", "delay"),
+    [
+        ({"countdown": 3}, None, 3.0),
+        ({"countdown": -3}, None, 0.0),
+        ({"eta": datetime(2030, 1, 1, 13, tzinfo=timezone.utc)}, None, 3600.0),
+        ({"eta": datetime(2030, 1, 1, 13), "countdown": 3}, None, 3600.0),
+        ({"eta": datetime(2030, 1, 1, 13)}, "Europe/Berlin", 0.0),
+        ({"eta": datetime(2030, 1, 1, 14)}, "Europe/Berlin", 3600.0),
+        ({"eta": datetime(2020, 1, 1)}, None, 0.0),
+    ],
+)
+def test_a_task_is_delayed_by_seconds_or_until_a_time(
+    options: dict[str, Any], zone: str | None, delay: float
+) -> None:
+    assert request(zone, **options).delay == delay
+
+
+@pytest.mark.parametrize(
+    ("expires", "zone", "expires_at"),
+    [
+        (60, None, NOW + 60),
+        (datetime(2030, 1, 1, 12), None, NOW),
+        (datetime(2030, 1, 1, 13), "Europe/Berlin", NOW),
+    ],
+)
+def test_a_task_expires_after_seconds_or_at_a_time(
+    expires: object, zone: str | None, expires_at: float
+) -> None:
+    assert request(zone, expires=expires).expires_at == expires_at
+
+
+def test_time_limits_are_labels() -> None:
+    assert request(time_limit=9, soft_time_limit=None).labels == {"time_limit": 9}
+
+
+def test_what_a_run_loop_has_sent_is_the_task_of_its_step() -> None:
+    step = TaskRequest("of-step", "x", {}, "q", run_id="run", step_key="step", labels={"a": 1})
+    token = STEP_REQUEST.set(step)
+    try:
+        made = request(task_id="mine", time_limit=9)
+    finally:
+        STEP_REQUEST.reset(token)
+
+    assert (made.id, made.run_id, made.step_key) == ("of-step", "run", "step")
+    assert made.labels == {"a": 1, "time_limit": 9}
+    assert (made.name, made.kwargs) == ("name", {"b": 2})
+    assert request(task_id="mine").id == "mine"
+
+
+ROUTES = {
+    "reports.daily": {"queue": "daily"},
+    "reports.*": {"queue": "reports", "routing_key": "ignored"},
+    "keyed": {"routing_key": "some.key"},
+    "text": "queue-as-text",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "queue"),
+    [
+        ("reports.daily", {}, "daily"),
+        ("reports.weekly", {}, "reports"),
+        ("reports.daily", {"queue": "mine"}, "mine"),
+        ("reports.daily", {"routing_key": "some.key"}, "by-key"),
+        ("keyed", {}, "by-key"),
+        ("text", {}, "queue-as-text"),
+        ("unknown", {}, "default"),
+        ("unknown", {"routing_key": "of.no.queue"}, "default"),
+    ],
+)
+def test_the_queue_is_that_of_the_call_the_route_or_the_key(
+    name: str, options: dict[str, Any], queue: str
+) -> None:
+    conf = Conf({"task_routes": ROUTES, "task_queues": [Queue("by-key", "some.key")]}, {})
+
+    assert queue_of(name, options, conf, "default") == queue
+
+
+def test_options_that_change_nothing_are_dropped() -> None:
+    given = {**dict.fromkeys(WITHOUT_EFFECT, 1), **dict.fromkeys(OPTIONS, 2), "link": None}
+
+    assert checked(given) == dict.fromkeys(OPTIONS, 2)
+    with pytest.raises(
+        ConfigError, match=r"'coutdown' is not served here\. Did you mean countdown"
+    ):
+        checked({"coutdown": 1})
+
+
+class Source:
+    broker_url = "redis://host"
+    _private = 1
+
+    def method(self) -> None:
+        """Be no setting."""
+
+
+@pytest.mark.parametrize(
+    ("source", "settings"),
+    [
+        (None, {}),
+        ({"a": 1}, {"a": 1}),
+        (Source, {"broker_url": "redis://host"}),
+        ("dagster_celery._celery_app.sending", {}),
+    ],
+)
+def test_settings_are_read_from_mappings_objects_and_modules(source: Any, settings: Any) -> None:
+    found = as_mapping(source)
+
+    assert {name: found[name] for name in settings} == settings
+    assert not any(name.startswith("_") or name in ("method", "task_request") for name in found)

@@ -1,0 +1,41 @@
+"""URLs of databases, such as ``sqla+sqlite:///file`` and ``db+postgresql://host/name``."""
+
+from dagster_celery._translate.urls.other import shared_with_broker
+from dagster_celery._translate.urls.scheme import Found, Sentinel
+from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.settings.urls import redact, scheme_of
+
+
+def database_broker(text: str, _: Sentinel) -> Found:
+    """Return the engine's URL of a database that is the broker.
+
+    Raises:
+        ConfigError: it is no file of SQLite.
+    """
+    url = _sqlite(text)
+    if url is None:
+        raise ConfigError(
+            f'Nothing here serves the broker "{redact(text)}" yet: of databases, a file of SQLite '
+            "can be the broker (sqlite:////absolute/path, for workers on one machine). Use "
+            "redis://HOST:6379/0 or amqp://HOST:5672// instead."
+        )
+    return Found(url, ("Its tables are the engine's own; those of Celery are left alone.",))
+
+
+def database_backend(text: str, sentinel: Sentinel) -> Found:
+    """Return the engine's URL of a database that is the backend.
+
+    The state of tasks is kept on the broker's own server if it is no file of SQLite.
+    """
+    url = _sqlite(text)
+    return shared_with_broker(text, sentinel) if url is None else Found(url)
+
+
+def _sqlite(text: str) -> str | None:
+    """Return the engine's URL of ``db+sqlite:///file``; ``None`` if it is no file of SQLite."""
+    _, _, rest = text.partition("+")
+    dialect = scheme_of(rest)
+    path = rest.partition("://")[2]
+    if dialect.split("+")[0] != "sqlite" or path.strip("/") in ("", ":memory:"):
+        return None
+    return f"sqlite://{path}"

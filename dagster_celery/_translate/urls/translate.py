@@ -1,0 +1,98 @@
+"""The engine's URL for a URL of Celery's."""
+
+import re
+
+from dagster_celery._translate.rows import Remark, did_you_mean
+from dagster_celery._translate.urls.backend_schemes import BACKENDS
+from dagster_celery._translate.urls.broker_schemes import BROKERS
+from dagster_celery._translate.urls.other import NOT_USED, SHARED_WITH_BROKER
+from dagster_celery._translate.urls.parts import BARE_HOST
+from dagster_celery._translate.urls.scheme import Sentinel
+from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.settings.urls import redact, scheme_of
+from dagster_taskiq.transport.registry import BACKENDS as ENGINE_BACKENDS
+from dagster_taskiq.transport.registry import BROKERS as ENGINE_BROKERS
+
+
+def translate_broker(url: str, sentinel: Sentinel | None = None) -> tuple[str, tuple[Remark, ...]]:
+    """Return the engine's URL of a Celery broker, and remarks on it.
+
+    Args:
+        url: as Celery takes it: one URL, several with ``;`` between them, or a host name alone.
+        sentinel: what is known of the master if the URL is of sentinels. Without the master's name
+            the engine's URL has none, and the engine asks for it.
+
+    Raises:
+        ConfigError: nothing here serves the scheme, or the URL cannot be read.
+    """
+    text = url.strip()
+    if text and "://" not in text:
+        text = f"{BARE_HOST}{text}"
+    return _translated(url, text, "broker", sentinel)
+
+
+def translate_backend(url: str, sentinel: Sentinel | None = None) -> tuple[str, tuple[Remark, ...]]:
+    """Return the engine's URL of a Celery result backend, and remarks on it.
+
+    Dagster's event log has the results of steps, and the backend only the state of tasks and
+    workers. So if nothing here serves the backend, that state is kept on the broker's own server,
+    and nothing is lost.
+
+    Args:
+        url: as Celery takes it: a URL, an alias such as ``redis``, or the path of a class.
+        sentinel: as for :func:`translate_broker`.
+
+    Raises:
+        ConfigError: Celery does not know the scheme either, or the URL cannot be read.
+    """
+    text = url.strip() or "disabled"
+    if "://" not in text and text.split("+")[0] in BACKENDS:
+        text = f"{text}://"
+    if re.fullmatch(r"[\w.]+[.:]\w+", text):
+        return SHARED_WITH_BROKER, (
+            Remark(
+                "backend",
+                f'The backend class "{text}" {NOT_USED} Write "{SHARED_WITH_BROKER}", or leave '
+                "`backend` out.",
+            ),
+        )
+    return _translated(url, text, "backend", sentinel)
+
+
+def _translated(
+    given: str, text: str, kind: str, sentinel: Sentinel | None
+) -> tuple[str, tuple[Remark, ...]]:
+    """Look up a URL's scheme and translate it.
+
+    Args:
+        given: as the user wrote it.
+        text: with a scheme.
+        kind: ``broker`` or ``backend``.
+        sentinel: what is known of the master.
+    """
+    shown = redact(given.strip())
+    if not text:
+        raise ConfigError(
+            f"The URL of the {kind} is empty. Leave it out, or name one such as redis://HOST:6379/0."
+        )
+    rows, own = (BROKERS, ENGINE_BROKERS) if kind == "broker" else (BACKENDS, ENGINE_BACKENDS)
+    scheme = scheme_of(text)
+    if scheme in own.entries and scheme not in rows:
+        return text, ()
+    first, plus, rest = scheme.partition("+")
+    row = rows.get(first)
+    if plus and row is not None and row.after_plus is not None and rest not in row.after_plus:
+        row = None
+    if row is None:
+        raise ConfigError(
+            f'Nothing serves the {kind} "{shown}", neither here nor in Celery.'
+            f"{did_you_mean(scheme or text, [*rows, *own.entries])} Served are: "
+            f"{', '.join(f'{each}://' for each in own.entries)}."
+        )
+    if row.translate is None:
+        raise ConfigError(f'Nothing here serves the {kind} "{shown}": {row.explanation}')
+    found = row.translate(text, sentinel or Sentinel())
+    if found.url == given.strip() and not found.notes:
+        return found.url, ()
+    sentences = [f'The {kind} "{shown}" is "{redact(found.url)}" here.', *found.notes]
+    return found.url, (Remark(kind, " ".join(sentences)),)
