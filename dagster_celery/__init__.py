@@ -1,6 +1,7 @@
-"""dagster-celery, on top of ``dagster_taskiq``: the names its projects use, which say what is new.
+"""dagster-celery, on top of ``dagster_taskiq``: the names that its projects use.
 
-Every module has the name it has there. What it holds is translated here and done there.
+The public modules have the names that they have in dagster-celery, and only import what they offer.
+A name that is imported from one of them warns, and the warning names what to write instead.
 """
 
 from importlib import import_module
@@ -21,14 +22,14 @@ if TYPE_CHECKING:
 
 __all__ = ["DagsterCeleryDeprecationWarning", "__version__", "celery_executor"]
 
-#: The modules that can be read from the package without being imported first, since the original
-#: imports them with it.
+#: The modules that can be read from the package without being imported first: dagster-celery itself
+#: imports them with the package.
 _MODULES = ("config", "defaults", "executor", "version")
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when it is asked for: Dagster takes seconds to import, and a worker that is being
-    # started has better to do meanwhile.
+    # Imported when it is first read: Dagster takes seconds to import, and the command line has to
+    # start the fork server before that.
     if name == "celery_executor":
         return import_module("dagster_celery.executor").celery_executor
     if name in _MODULES:
@@ -42,9 +43,9 @@ def _warn_of_the_original() -> None:
     except PackageNotFoundError:
         return
     warn(
-        f"dagster-celery {version} is installed beside dagster-taskiq. Both bring the package "
-        "dagster_celery, so that some of its files are of the one and some of the other. Run both "
-        "lines; after the first alone the package is gone:\n"
+        f"dagster-celery {version} is installed together with dagster-taskiq. Both bring the "
+        "package dagster_celery, so that some of its files are of one and some of the other. Run "
+        "both lines; after the first alone the package is gone:\n"
         "    pip uninstall -y dagster-celery\n"
         "    pip install --force-reinstall --no-deps dagster-taskiq",
         UserWarning,

@@ -79,7 +79,7 @@ def configure(
             program.
 
     Raises:
-        ConfigError: a setting or URL that cannot be translated; the text says what to use.
+        ConfigError: a setting or URL that cannot be translated; the text names what to use.
     """
     source = _written_by_user(config_source or {})
     broker = os.environ.get(CELERY_BROKER_ENV) or _unless(broker, broker_url)
@@ -87,7 +87,7 @@ def configure(
     for name, url in (("broker", broker), ("backend", backend)):
         if url is not None and not url.strip():
             raise ConfigError(
-                f'"{name}" is empty. Leave it out for its default; where it is read from the '
+                f'"{name}" is empty. Leave it out for its default; if it is read from the '
                 "environment (`{env: NAME}`), that variable is set to nothing."
             )
     translation = translate_settings(source, broker or "", backend=backend or "")

@@ -69,7 +69,7 @@ class CeleryExecutor(TaskiqExecutor):
             config_source: Celery's settings.
 
         Raises:
-            ConfigError: a setting or URL that cannot be translated; the text says what to use.
+            ConfigError: a setting or URL that cannot be translated; the text names what to use.
         """
         check.inst_param(retries, "retries", RetryMode)
         self.broker = check.opt_str_param(broker, "broker", default=broker_url)

@@ -53,7 +53,7 @@ class CeleryRunLauncher(TaskiqRunLauncher):
             inst_data: the part of ``dagster.yaml`` that configures the launcher, if one does.
 
         Raises:
-            ConfigError: a setting or URL that cannot be translated; the text says what to use.
+            ConfigError: a setting or URL that cannot be translated; the text names what to use.
         """
         self.broker = check.opt_str_param(broker, "broker")
         self.backend = check.opt_str_param(backend, "backend")

@@ -1,4 +1,4 @@
-"""The order in which the events of a run are handed on."""
+"""The order in which the events of a run are yielded."""
 
 from collections.abc import Iterator
 from itertools import chain

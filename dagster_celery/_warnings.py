@@ -6,11 +6,11 @@ import sysconfig
 from pathlib import Path
 from types import FrameType
 
-from dagster_taskiq.deprecations import OlderNameWarning, warn_at, warn_older
+from dagster_taskiq.deprecations import DagsterTaskiqDeprecationWarning, warn_at, warn_older
 
 #: The category of all warnings about older names, also of those of the engine, by the name that
 #: filters of users have it. It is the same class, so that such a filter applies to all of them.
-DagsterCeleryDeprecationWarning = OlderNameWarning
+DagsterCeleryDeprecationWarning = DagsterTaskiqDeprecationWarning
 
 #: Packages whose lines no user can change: Dagster's own, and ours.
 _NOT_THE_USERS = frozenset(

@@ -18,7 +18,7 @@ from dagster_taskiq.tags import OLDER_NAMES, TASK_ID_TAG
 MESSAGE_START = "dagster-celery: "
 
 
-class OlderNameWarning(DeprecationWarning):
+class DagsterTaskiqDeprecationWarning(DeprecationWarning):
     """A name, tag, setting or command has an older name; the text names the new one."""
 
 
@@ -42,7 +42,7 @@ def warn_older(text: str, file: str, line: int = 1) -> None:
     """
     try:
         warn_at(text, file, line)
-    except OlderNameWarning as warning:
+    except DagsterTaskiqDeprecationWarning as warning:
         place = (text, file, line)
         if place not in _shown_instead:
             _shown_instead.add(place)
@@ -58,11 +58,11 @@ def warn_at(text: str, file: str, line: int) -> None:
         line: the line in the file, from 1.
 
     Raises:
-        OlderNameWarning: the user has turned this category into errors.
+        DagsterTaskiqDeprecationWarning: the user has turned this category into errors.
     """
     warnings.warn_explicit(
         MESSAGE_START + text,
-        OlderNameWarning,
+        DagsterTaskiqDeprecationWarning,
         file,
         line,
         registry=_shown.setdefault(file, {}),
@@ -112,7 +112,7 @@ def _is_shown() -> bool:
     """Whether the first filter for warnings of this category does anything but ignore them."""
     for action, message, category, module, _ in warnings.filters:
         about = message is None or re.match(message, MESSAGE_START)
-        if about and module is None and issubclass(OlderNameWarning, category):
+        if about and module is None and issubclass(DagsterTaskiqDeprecationWarning, category):
             return action != "ignore"
     return True
 

@@ -141,7 +141,9 @@ def test_settings_are_said_at_their_lines_of_the_config(embedded_fleet: OldFleet
     lines = config.read_text().splitlines()
     number = next(n for n, line in enumerate(lines, 1) if "worker_concurrency" in line)
     log = (embedded_fleet.home / f"{WORKER}.log").read_text()
-    assert f"{config}:{number}: OlderNameWarning: dagster-celery: config_source" in log
+    assert (
+        f"{config}:{number}: DagsterTaskiqDeprecationWarning: dagster-celery: config_source" in log
+    )
 
 
 def test_a_config_that_is_wrong_is_said(dagster_home: Path, tmp_path: Path) -> None:

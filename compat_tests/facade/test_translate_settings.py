@@ -479,7 +479,9 @@ def test_a_remark_says_exactly_what_to_write(source: dict[str, Any], says: str) 
 
 
 def test_remarks_say_where_the_setting_is() -> None:
-    (remark,) = translate_settings({"worker_direct": True}, where="dagster_celery_config").remarks
+    (remark,) = translate_settings(
+        {"worker_direct": True}, source_name="dagster_celery_config"
+    ).remarks
     assert remark.text.startswith("dagster_celery_config.worker_direct has no effect here")
 
 

@@ -256,7 +256,7 @@ def test_made_errors_they_show_what_is_left(
     )
 
     assert (done.returncode == 0) is renamed, done.stderr
-    assert ("OlderNameWarning" in done.stderr) is not renamed
+    assert ("DagsterTaskiqDeprecationWarning" in done.stderr) is not renamed
 
 
 #: The one line that silences all of this, as docs/migration.md gives it.
@@ -332,7 +332,7 @@ def test_one_line_silences_it(
     done = python(project, *arguments, **environment)
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "OlderNameWarning" not in done.stdout + done.stderr
+    assert "DagsterTaskiqDeprecationWarning" not in done.stdout + done.stderr
 
 
 OLD_INSTANCE = """

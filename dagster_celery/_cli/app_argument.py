@@ -1,4 +1,4 @@
-"""The app of ``-A``: where it is, and the options of a worker that its configuration has."""
+"""The app of ``-A``: its place, and the options of a worker that its configuration has."""
 
 import sys
 from importlib import import_module

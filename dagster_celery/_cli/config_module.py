@@ -23,8 +23,8 @@ from dagster_taskiq.settings.env import read_home
 _LOCK = "in-use"
 #: The names of such directories in the system's temporary directory begin with it.
 _TEMPORARY_PREFIX = "dagster_celery_config-"
-#: The age in seconds from which a lock that nobody holds means that its worker is dead. A younger
-#: one may be about to be locked.
+#: If no process locks a file of this age, in seconds, its worker has been killed. A younger one may
+#: be about to be locked.
 _NEW_SECONDS = 60.0
 #: The file descriptors of this process's locks, which stay open as long as the process lives.
 _locks: list[int] = []
@@ -125,7 +125,7 @@ def _lock(directory: Path) -> None:
 def _remove_of_dead_workers(parent: Path, prefix: str) -> None:
     """Remove the directories of workers that were killed, since there may be passwords in them."""
     for lock in parent.glob(f"{prefix}*/{_LOCK}"):
-        # An error means that its worker lives (the file is locked), or that another process has
+        # An error means that its worker runs (the file is locked), or that another process has
         # removed it.
         with suppress(OSError), lock.open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -49,7 +49,7 @@ NAMES: Mapping[str, Mapping[str, str]] = {
         "core_celery_execution_loop": (
             "write an executor that returns dagster_taskiq.runs.run_loop.RunLoop(...).events()"
         ),
-        "DELEGATE_MARKER": "leave it out: Dagster's own events say when a step was sent",
+        "DELEGATE_MARKER": "leave it out: Dagster's own events show when a step was sent",
         "TICK_SECONDS": "write dagster_taskiq.runs.run_loop.TICK_SECONDS",
     },
     "dagster_celery.defaults": {

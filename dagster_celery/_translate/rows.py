@@ -46,7 +46,7 @@ class Remark:
 class Translation:
     """A translated configuration of Celery's."""
 
-    #: Arguments of ``dagster_taskiq.settings.settings.Settings``.
+    #: Arguments of ``dagster_taskiq.settings.Settings``.
     settings: Mapping[str, Any]
     #: Parameters of ``dagster_taskiq.cli.worker.start``.
     worker: Mapping[str, Any]

@@ -137,7 +137,7 @@ def verification(value: Any) -> str:
 
 
 def rabbitmq_verification(value: Any) -> str:
-    """Return the same in the words of RabbitMQ's client: ``verify_none`` or ``verify_peer``."""
+    """Return the same by the names of RabbitMQ's client: ``verify_none`` or ``verify_peer``."""
     return "verify_none" if verification(value) == "none" else "verify_peer"
 
 

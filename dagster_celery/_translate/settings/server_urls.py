@@ -189,8 +189,8 @@ def _needs_master(draft: Draft, kind: str, engine_url: str, options: str) -> Non
     if "+sentinel" not in scheme_of(engine_url) or engine_url.partition("?")[0].count("/") > 2:
         return
     given: Given | None = draft.given.get(options)
-    where = given.subject if given else options
+    subject = given.subject if given else options
     raise ConfigError(
         f'The {kind} "{redact(engine_url)}" needs the name of the master that its sentinels watch: '
-        f"{where}.master_name, or redis+sentinel://HOST:PORT,HOST:PORT/MASTER/DB."
+        f"{subject}.master_name, or redis+sentinel://HOST:PORT,HOST:PORT/MASTER/DB."
     )

@@ -32,7 +32,7 @@ _MAY_BE_NONE = ("result_expires",)
 def translate_settings(
     source: Mapping[str, Any],
     broker: str = "",
-    where: str = "config_source",
+    source_name: str = "config_source",
     backend: str = "",
 ) -> Translation:
     """Translate a configuration of Celery's, with a remark on every setting in it.
@@ -43,7 +43,7 @@ def translate_settings(
         broker: the URL of the broker, defaults included, in Celery's form or the engine's; its
             scheme decides what TLS and transport options become. If it is empty, the settings give
             the URL; if they do not, those options become nothing.
-        where: the name of the source in remarks and errors.
+        source_name: the name of the source in remarks and errors.
         backend: the URL of the result backend, in the same way.
 
     Returns:
@@ -53,7 +53,7 @@ def translate_settings(
     Raises:
         ConfigError: a setting is refused, or a value is of the wrong type or out of range.
     """
-    given = _by_todays_name(resolve_env(source), where)
+    given = _by_todays_name(resolve_env(source), source_name)
     draft = Draft(given)
     if _is_eager(given):
         broker = backend = EAGER_URL
@@ -72,13 +72,13 @@ def _is_eager(given: Mapping[str, Given]) -> bool:
         return False  # translating its row raises the error
 
 
-def _by_todays_name(source: Mapping[str, Any], where: str) -> dict[str, Given]:
+def _by_todays_name(source: Mapping[str, Any], source_name: str) -> dict[str, Given]:
     """Return the settings by their names today; an old name is ignored if today's is given."""
     given: dict[str, Given] = {}
     for name, value in source.items():
         today = _BY_OLD_NAME.get(name, name)
         if today == name or today not in source:
-            given[today] = Given(f"{where}.{name}", today, value)
+            given[today] = Given(f"{source_name}.{name}", today, value)
     return given
 
 

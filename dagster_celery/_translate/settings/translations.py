@@ -113,7 +113,7 @@ def _retried(draft: Draft) -> bool:
 
 
 def worker_lost(draft: Draft, given: Given) -> str:
-    """Translate the settings that say together whether a step is retried when its worker dies."""
+    """Translate the settings that together decide if a step whose worker dies is retried."""
     if not yes_or_no(given.value):
         return (
             "has no effect here: a message is acknowledged once its task has started, and a step "

@@ -29,7 +29,7 @@ BROKERS: Mapping[str, Scheme] = by_name(
     (
         Scheme("amqp", Fate.TRANSLATED, "`amqp://`: RabbitMQ.", rabbitmq),
         Scheme("amqps", Fate.TRANSLATED, "`amqps://`: RabbitMQ with TLS.", rabbitmq),
-        Scheme("pyamqp", Fate.TRANSLATED, "`pyamqp://`, another word for `amqp://`.", rabbitmq),
+        Scheme("pyamqp", Fate.TRANSLATED, "`pyamqp://`, the same as `amqp://`.", rabbitmq),
         Scheme("librabbitmq", Fate.TRANSLATED, "`amqp://`.", rabbitmq),
         Scheme(
             "redis",

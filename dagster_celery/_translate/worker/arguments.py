@@ -11,7 +11,7 @@ from dagster_celery._translate.rows import Fate, Remark, did_you_mean
 from dagster_celery._translate.worker.option_rows import WORKER_OPTIONS, Translate, WorkerOption
 from dagster_taskiq.errors import ConfigError
 
-#: Options of ``celery`` itself, and where to write them.
+#: Options of ``celery`` itself, and what to write instead.
 _OF_CELERY_ITSELF = {
     "-A": "-A",
     "--app": "--app",
@@ -80,9 +80,9 @@ def _parsed(arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
         for name, value in context.params.items()
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
-    words = [argument.partition("=")[0] for argument in arguments]
+    flags = [argument.partition("=")[0] for argument in arguments]
     typed = {
-        name: next((flag for flag in WORKER_OPTIONS[name].flags if flag in words), _longest(name))
+        name: next((flag for flag in WORKER_OPTIONS[name].flags if flag in flags), _longest(name))
         for name in given
     }
     return given, typed
