@@ -1,71 +1,72 @@
-"""Being told when a file is written to, instead of looking again and again."""
+"""Wake-ups when a file is written to, by Linux's inotify instead of checking it all the time."""
 
 import asyncio
-import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-
-#: How much of what the system has to say is read at a time, in bytes. What it says is of no
-#: interest, only that it says something.
-READ_BYTES = 1 << 16
 
 
 class FileNotices:
-    """A file, watched on an event loop by Linux's inotify (the manual's page inotify(7)).
+    """A watch on one file (see the manual page inotify(7)), read on an event loop.
 
-    It tells of writes on this machine alone, and of none where a file system is not the kernel's
-    own: whoever relies on it must look from time to time all the same.
+    inotify reports only writes that were made on this machine, and none on some file systems, such
+    as network file systems. Code that relies on it has to check the file from time to time as well.
     """
 
     def __init__(self, path: str | Path, notify: Callable[[], None]) -> None:
         """Watch a file from now on.
 
         Args:
-            path: the file, which must be there.
-            notify: called on the running event loop after each write, or after several, between
+            path: the file, which must exist.
+            notify: called on the running event loop after one write, or after several, between
                 :meth:`listen` and :meth:`rest`.
 
         Raises:
-            OSError: it cannot be watched: it is not there, this process or user watches too many
-                already, or this system is not Linux.
+            OSError: it cannot be watched: it does not exist, this process or user has too many
+                watches already, or this system is not Linux.
         """
         if sys.platform != "linux":
             raise OSError("Only Linux has inotify.")
-        # Imported here: it is there for Linux alone.
+        # Imported here, because it is installed on Linux only.
         from asyncinotify import Inotify, Mask  # noqa: PLC0415
 
         self._notify = notify
         self._loop = asyncio.get_running_loop()
-        with Inotify() as inotify:
-            inotify.add_watch(path, Mask.MODIFY)
-            # One of our own: the library closes its one when the interpreter exits, which is before
-            # connections are closed. Nor does it set what its flag for not blocking says (4.4).
-            self._file = os.dup(inotify.fd)
-        os.set_blocking(self._file, False)
+        # With no time to wait, reading does not block when there is nothing to read.
+        self._inotify = Inotify(sync_timeout=0)
+        try:
+            self._inotify.add_watch(path, Mask.MODIFY)
+        except BaseException:
+            self._inotify.close()
+            raise
+        # Kept, because asyncinotify closes it when the interpreter exits, and does not give the
+        # number of a closed one. Connections are closed after that.
+        self._fd = self._inotify.fd
 
     def listen(self) -> None:
-        """Tell of writes from now on, and once of those that came before."""
-        self._loop.add_reader(self._file, self._on_written)
+        """Report writes from now on, and once those that came before."""
+        self._loop.add_reader(self._fd, self._on_written)
 
     def rest(self) -> None:
-        """Tell of nothing until somebody listens again: each notice costs a turn of the loop."""
+        """Report nothing until :meth:`listen`: each report takes one iteration of the loop."""
         if not self._loop.is_closed():
-            self._loop.remove_reader(self._file)
+            self._loop.remove_reader(self._fd)
 
     def take(self) -> bool:
-        """Return whether there is news, which is then taken for told."""
-        told = False
-        with suppress(BlockingIOError):
-            while os.read(self._file, READ_BYTES):
-                told = True
-        return told
+        """Return whether the file was written to since the last call; later calls do not repeat it.
+
+        Raises:
+            ValueError: the watch is closed.
+        """
+        written = False
+        while self._inotify.sync_get() is not None:
+            written = True
+        return written
 
     def close(self) -> None:
-        """Watch no more."""
+        """End the watch. May be called again, and after asyncinotify has closed it."""
         self.rest()
-        os.close(self._file)
+        self._inotify.close()
 
     def _on_written(self) -> None:
         self.take()
