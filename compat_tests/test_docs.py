@@ -82,6 +82,26 @@ def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= README_LINES
 
 
+def figures(what: str) -> list[str]:
+    """Return what docs/performance.md has for one measure on Redis: the original's, and ours."""
+    row = rf"^\| {re.escape(what)} +\| redis +\| *(\S+) *\| *(\S+) *\|"
+    (pair,) = re.findall(row, (DOCS / "performance.md").read_text(), re.MULTILINE)
+    return list(pair)
+
+
+def test_the_figures_of_the_readme_are_those_that_were_measured() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for row, measure in (
+        ("a chain of 20 steps", "chain of 20, s"),
+        ("500 independent steps", "fan of 500, s"),
+        ('"Terminate" until the running step is dead', "launched run terminated to dead step, s"),
+    ):
+        cells = [each if each == "never" else f"{each} s" for each in figures(measure)]
+        assert f"| {row} | {' | '.join(cells)} |" in readme
+    theirs, ours = figures("idle worker, commands, /s")
+    assert f"{ours} commands per second instead of {theirs}" in readme
+
+
 def test_the_generated_tables_are_those_of_the_code(tmp_path: Path) -> None:
     page = REFERENCE / "errors.md"
     copy = Path(shutil.copy(page, tmp_path))
