@@ -26,7 +26,8 @@ from dagster_taskiq.worker.options import CONCURRENCY_ENV, PoolOptions
 
 DOCS = ROOT / "docs"
 REFERENCE = DOCS / "reference"
-PAGES = sorted({*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "examples").rglob("*.md")})
+FOLDERS = (DOCS, ROOT / "examples", ROOT / "compat_tests")
+PAGES = sorted({*ROOT.glob("*.md"), *(page for each in FOLDERS for page in each.rglob("*.md"))})
 #: More than a screen and a half, and nobody reads it.
 README_LINES = 160
 
