@@ -67,7 +67,7 @@ def members(cls: type) -> Iterator[tuple[str, dict[str, Any]]]:
         if isinstance(found, property):
             yield name, {"is": "property"}
         elif callable(getattr(cls, name)):
-            # Bound where it can be called on the class, so that both ways of saying so are one.
+            # Bound if it can be called on the class, so that static and class methods are the same.
             yield name, {"is": "method", "parameters": parameters(getattr(cls, name))}
         else:
             yield name, {"is": "value"}

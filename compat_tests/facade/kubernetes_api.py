@@ -64,7 +64,7 @@ class Cluster:
 
         Args:
             directory: the working directory of all containers, where pods leave their logs too.
-            environment: what every container finds, beside what its Job says.
+            environment: that of every container, in addition to what its Job has.
         """
         self._directory = directory
         self._environment = environment
@@ -183,7 +183,7 @@ def _handler(cluster: Cluster) -> type[BaseHTTPRequestHandler]:
         do_GET = do_POST = do_DELETE = answer
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing of each request."""
+            """Log no request."""
 
     return Handler
 

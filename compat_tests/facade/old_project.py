@@ -43,7 +43,7 @@ def fail(text: str) -> None:
 
 @app.task
 def go_on_after(path: str, seconds: float = 30) -> str:
-    """Say in a file that it runs, and return when there is a second file."""
+    """Write a file when it runs, and return when there is a second file."""
     Path(path).write_text(str(os.getpid()))
     deadline = time.monotonic() + seconds
     while not Path(f"{path}.go").exists() and time.monotonic() < deadline:

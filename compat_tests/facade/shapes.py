@@ -39,7 +39,7 @@ def flaky(context: OpExecutionContext) -> int:
 
 
 def fan() -> None:
-    """A fan of dynamic outputs that is gathered again, and a retry beside it."""
+    """A fan of dynamic outputs that is gathered again, and a retry in parallel."""
     total(numbers().map(more).collect())
     flaky()
 

@@ -71,7 +71,7 @@ def test_an_exception_comes_back(old_fleet: OldFleet) -> None:
     assert "not today" in str(result.info) and "not today" in str(result.traceback)
 
 
-def test_a_task_that_nobody_knows_is_pending_and_can_be_waited_for_in_vain(
+def test_an_unknown_task_is_pending_and_waiting_for_it_times_out(
     embedded_fleet: OldFleet,
 ) -> None:
     result = embedded_fleet.app().AsyncResult(str(uuid.uuid4()))
@@ -148,7 +148,7 @@ def test_a_forgotten_result_is_pending_again(old_fleet: OldFleet) -> None:
     assert result.state == "PENDING" and result.result is None
 
 
-def test_control_says_who_is_there_and_what_they_do(old_fleet: OldFleet, tmp_path: Path) -> None:
+def test_control_reports_the_workers_and_what_they_run(old_fleet: OldFleet, tmp_path: Path) -> None:
     app = old_fleet.app()
     inspect = app.control.inspect(timeout=1.0)
 
@@ -244,7 +244,7 @@ def test_an_option_that_cannot_be_kept_is_refused(name: str) -> None:
         task.apply_async(**{name: 1})
 
 
-def test_what_the_app_does_not_have_is_said() -> None:
+def test_what_the_app_does_not_have_raises_an_error_that_explains() -> None:
     with pytest.raises(AttributeError, match=r"'amqp'.*dagster_taskiq\.app\.broker"):
         make_app({}).amqp  # noqa: B018
 

@@ -1,4 +1,4 @@
-"""Where dagster-celery is still installed beside this project, an import says so, and what to do.
+"""If dagster-celery is still installed with this project, an import warns, with what to do.
 
 Both bring files of the same names: which of them are there depends on who was installed last, and
 uninstalling either takes files of the other away.
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from compat_tests.workers import ROOT
 
-#: The two lines that mend it, in this order.
+#: The two lines that repair it, in this order.
 MENDED_BY = (
     "pip uninstall -y dagster-celery",
     "pip install --force-reinstall --no-deps dagster-taskiq",
@@ -19,7 +19,7 @@ MENDED_BY = (
 
 
 def imported(code: str, site: Path) -> "subprocess.CompletedProcess[str]":
-    """Run code where distributions in the directory ``site`` count as installed."""
+    """Run code in a process to which distributions in the directory ``site`` are installed."""
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith("PYTHON")},
         "PYTHONPATH": os.pathsep.join(map(str, (ROOT, site))),
@@ -46,7 +46,7 @@ def install(name: str, site: Path) -> None:
     (directory / "RECORD").write_text("dagster_celery/__init__.py,,\n")
 
 
-def test_a_leftover_distribution_is_told_with_what_mends_it(tmp_path: Path) -> None:
+def test_a_leftover_distribution_warns_with_what_repairs_it(tmp_path: Path) -> None:
     install("dagster-celery", tmp_path)
     done = imported("import dagster_celery, dagster_celery.tags", tmp_path)
     assert done.returncode == 0, done.stderr
@@ -66,13 +66,13 @@ def test_it_is_a_warning_that_can_be_made_an_error_or_silenced(tmp_path: Path) -
     assert "UserWarning: dagster-celery" in error.stderr
 
 
-def test_nothing_is_told_where_there_is_none(tmp_path: Path) -> None:
+def test_without_a_leftover_distribution_nothing_warns(tmp_path: Path) -> None:
     install("dagster-celery-docker", tmp_path)
     done = imported("import dagster_celery", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_nothing_is_told_to_those_who_import_the_newer_name(tmp_path: Path) -> None:
+def test_importing_the_newer_name_does_not_warn(tmp_path: Path) -> None:
     install("dagster-celery", tmp_path)
     done = imported("import dagster_taskiq", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")

@@ -44,7 +44,7 @@ def test_status_is_what_probes_look_for(old_fleet: OldFleet) -> None:
     assert json.loads(old_fleet.cli(*quiet).stdout) == {HOSTNAME: {"ok": "pong"}}
 
 
-def test_status_says_when_nobody_is_there(dagster_home: Path, tmp_path: Path) -> None:
+def test_status_fails_if_there_is_no_worker(dagster_home: Path, tmp_path: Path) -> None:
     config = tmp_path / "celery.yaml"
     config.write_text(f"execution: {{config: {{broker: 'sqlite:///{tmp_path}/q.db'}}}}\n")
 
@@ -54,7 +54,7 @@ def test_status_says_when_nobody_is_there(dagster_home: Path, tmp_path: Path) ->
     assert "No nodes replied" in done.stderr
 
 
-def test_a_worker_ends_when_it_is_told_to(old_fleet: OldFleet) -> None:
+def test_a_worker_ends_when_it_is_terminated(old_fleet: OldFleet) -> None:
     process = old_fleet.start("short", "-q", "elsewhere", "--", "-c", "1")
     try:
         config = str(old_fleet.config_file)
@@ -106,7 +106,7 @@ def test_a_background_worker_is_found_and_ended(embedded_fleet: OldFleet) -> Non
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "text"),
     [
         ([], "App must be specified"),
         (["-A", "no_such_module_anywhere"], "Cannot import the app no_such_module_anywhere"),
@@ -117,8 +117,8 @@ def test_a_background_worker_is_found_and_ended(embedded_fleet: OldFleet) -> Non
         (["-A", "compat_tests.facade.celerys_own"], "is an app of Celery's own"),
     ],
 )
-def test_what_cannot_work_is_said_at_once(
-    arguments: list[str], said: str, dagster_home: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_cannot_work_is_refused_at_once(
+    arguments: list[str], text: str, dagster_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CELERY_BROKER_URL", "embedded://")
 
@@ -126,17 +126,17 @@ def test_what_cannot_work_is_said_at_once(
 
     assert result.exit_code == 1
     assert isinstance(result.exception, ConfigError)
-    assert said in str(result.exception)
+    assert text in str(result.exception)
 
 
-def test_as_a_program_it_says_errors_in_a_sentence(dagster_home: Path) -> None:
+def test_as_a_program_it_prints_errors_as_a_sentence(dagster_home: Path) -> None:
     done = run_cli("worker", "start")
 
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("Error: App must be specified")
 
 
-def test_settings_are_said_at_their_lines_of_the_config(embedded_fleet: OldFleet) -> None:
+def test_settings_warn_at_their_lines_of_the_config(embedded_fleet: OldFleet) -> None:
     config = embedded_fleet.config_file
     lines = config.read_text().splitlines()
     number = next(n for n, line in enumerate(lines, 1) if "worker_concurrency" in line)
@@ -146,7 +146,7 @@ def test_settings_are_said_at_their_lines_of_the_config(embedded_fleet: OldFleet
     )
 
 
-def test_a_config_that_is_wrong_is_said(dagster_home: Path, tmp_path: Path) -> None:
+def test_an_unknown_key_of_the_config_is_refused(dagster_home: Path, tmp_path: Path) -> None:
     config = tmp_path / "celery.yaml"
     config.write_text("execution: {config: {brocker: x}}\n")
 
@@ -156,7 +156,7 @@ def test_a_config_that_is_wrong_is_said(dagster_home: Path, tmp_path: Path) -> N
     assert "brocker" in done.stderr
 
 
-def test_the_command_says_its_newer_form(dagster_home: Path) -> None:
+def test_the_command_warns_with_its_newer_form(dagster_home: Path) -> None:
     done = run_cli(
         *("worker", "start", "-A", "json", "-n", "me", "-q", "a", "-q", "b,c", "-l", "debug"),
         *("--", "--concurrency=3", "--max-tasks-per-child", "7"),
@@ -178,7 +178,7 @@ def test_the_command_says_its_newer_form(dagster_home: Path) -> None:
         ("broker: redis://", {"broker": "redis://"}),
     ],
 )
-def test_where_a_config_stands_in_its_file(
+def test_a_config_may_have_several_places_in_its_file(
     text: str, config: dict[str, str], tmp_path: Path
 ) -> None:
     path = tmp_path / "celery.yaml"
@@ -187,7 +187,7 @@ def test_where_a_config_stands_in_its_file(
     assert get_config_value_from_yaml(str(path)) == config
 
 
-def test_another_kind_of_file_is_said_to_be_one(tmp_path: Path) -> None:
+def test_another_kind_of_file_warns(tmp_path: Path) -> None:
     path = tmp_path / "workspace.yaml"
     path.write_text("load_from: [{python_file: repo.py}]\n")
 
@@ -224,7 +224,7 @@ def test_variables_in_config_source_are_read_where_they_are_used(
     assert done.stdout.split() == ["from-the-environment", "redis://:secret@host"]
 
 
-def test_the_config_of_a_worker_goes_elsewhere_where_the_home_takes_no_files(
+def test_a_workers_config_is_written_elsewhere_if_the_home_takes_no_files(
     dagster_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "celery.yaml"

@@ -223,11 +223,11 @@ def wait_until_said(instance: DagsterInstance, run_id: str, words: str) -> None:
     def is_said() -> bool:
         return any(words in str(entry.message) for entry in instance.all_logs(run_id))
 
-    eventually(is_said, f"the run's log says: {words}")
+    eventually(is_said, f"the run's log has: {words}")
 
 
 def wait_until_cancelled(fleet: OldFleet, task_id: str) -> None:
-    """Wait until the worker has been told."""
+    """Wait until the worker has the command."""
     client = fleet.app().client
 
     def cancelled() -> bool:
@@ -235,4 +235,4 @@ def wait_until_cancelled(fleet: OldFleet, task_id: str) -> None:
 
     eventually(cancelled, "the task is cancelled")
     log = fleet.home / "docker.log"
-    eventually(lambda: f"Task {task_id} has" in log.read_text(), "the worker was told")
+    eventually(lambda: f"Task {task_id} has" in log.read_text(), "the worker has the command")

@@ -40,7 +40,7 @@ AS_ERRORS = {"PYTHONWARNINGS": "error:dagster-celery:DeprecationWarning"}
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a project leaves behind when both of its jobs have run, and what the demo says then."""
+    """What a project has written when both of its jobs have run, and what the demo prints then."""
 
     reports: dict[str, str]
     stories: dict[str, RunStory]
@@ -78,7 +78,7 @@ def sources(project: Path) -> list[Path]:
     return [path for path in files if not set(kept) & set(path.parts)]
 
 
-def test_the_untouched_project_has_no_word_of_this_one() -> None:
+def test_the_untouched_project_does_not_mention_this_one() -> None:
     files = sources(UNTOUCHED)
     assert {"docker-compose.yaml", "celery.yaml", "dagster.yaml"} <= {each.name for each in files}
     for path in files:
@@ -87,7 +87,7 @@ def test_the_untouched_project_has_no_word_of_this_one() -> None:
 
 def test_the_renamed_project_has_no_older_name() -> None:
     for path in sources(RENAMED):
-        if path.name != "README.md":  # which says what it was renamed from
+        if path.name != "README.md":  # it names what the project was renamed from
             assert "celery" not in f"{path.name} {path.read_text()}".lower(), path
 
 
@@ -102,7 +102,7 @@ def test_the_untouched_project_does_its_work(untouched: Outcome) -> None:
     ]
 
 
-def test_each_place_with_an_older_name_is_told(untouched: Outcome) -> None:
+def test_each_place_with_an_older_name_is_reported(untouched: Outcome) -> None:
     older = re.compile(rf"from dagster_celery|{'|'.join(OLDER_NAMES.values())}")
     places = {
         (str(path.relative_to(UNTOUCHED)), number)
@@ -112,9 +112,9 @@ def test_each_place_with_an_older_name_is_told(untouched: Outcome) -> None:
         if older.search(line)
     }
     assert len(places) > 4
-    told = {(each.file, each.line) for each in untouched.older_names}
-    assert places <= told
-    assert {"dagster.yaml", COMMAND_LINE} <= {file for file, _ in told}
+    reported = {(each.file, each.line) for each in untouched.older_names}
+    assert places <= reported
+    assert {"dagster.yaml", COMMAND_LINE} <= {file for file, _ in reported}
 
 
 def test_each_replacement_is_named(untouched: Outcome) -> None:
@@ -130,7 +130,7 @@ def test_each_replacement_is_named(untouched: Outcome) -> None:
     assert served == {("dagster",): 4, ("crunch",): 2}
 
 
-def test_the_renamed_project_does_the_same_and_is_silent(
+def test_the_renamed_project_does_the_same_without_warnings(
     untouched: Outcome, renamed: Outcome
 ) -> None:
     assert renamed.reports == untouched.reports

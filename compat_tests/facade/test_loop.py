@@ -155,7 +155,7 @@ def test_several_eager_steps_are_ready_at_once(job: Any, instance: DagsterInstan
 @pytest.mark.parametrize(
     "job", [own.cut_plan_shapes, own.cut_wrapped_shapes], ids=["task", "elsewhere"]
 )
-def test_what_was_sent_beside_a_step_that_could_not_be_is_not_sent_again(
+def test_what_was_sent_with_a_step_that_failed_is_not_sent_again(
     job: Any, embedded_fleet: OldFleet
 ) -> None:
     own.asked_for.clear()
@@ -169,9 +169,9 @@ def test_what_was_sent_beside_a_step_that_could_not_be_is_not_sent_again(
 def test_a_task_that_was_lost_on_its_way_is_sent_again(tmp_path: Path) -> None:
     sent = []
 
-    def send(order: TaskRequest) -> AsyncResult:
-        sent.append(order.id)
-        return AsyncResult(order.id, app)
+    def send(request: TaskRequest) -> AsyncResult:
+        sent.append(request.id)
+        return AsyncResult(request.id, app)
 
     app = make_app({"config_source": {"task_always_eager": True}})
     client = SubmittingClient(app.client, send)

@@ -102,7 +102,7 @@ def test_a_command_is_there_with_all_its_options(
         if isinstance(command, click.Group):
             context = click.Context(command, context, name)
     if not isinstance(command, click.Group):
-        # A UsageError where it has no such option. The command keeps what its context says of -h.
+        # A UsageError if it has no such option. The command has its own settings for -h.
         command.make_context(line, words, context)
 
 

@@ -151,7 +151,7 @@ def run(package: Path, names: dict[str, list[str]], home: Path, host: str) -> An
     return answer
 
 
-# What is less in ours, told in a line for each. Each of these compares two descriptions.
+# What is less in ours, in a line for each. Each of these compares two descriptions.
 
 
 def less(theirs: Any, ours: Any) -> Iterator[str]:
@@ -216,7 +216,7 @@ def less_of_a_command(theirs: Any, ours: Any) -> Iterator[str]:
         if mine is None or {**mine, "flags": parameter["flags"]} != parameter:
             yield f"has for {name}: {mine}, and not {parameter}"
         elif not set(parameter["flags"]) <= set(mine["flags"]):
-            yield f"is not told {name} by {parameter['flags']}, but by {mine['flags']}"
+            yield f"does not take {name} by {parameter['flags']}, but by {mine['flags']}"
     for name in set(ours["parameters"]) - set(theirs["parameters"]):
         if ours["parameters"][name]["required"]:
             yield f"wants {name}"
@@ -273,7 +273,7 @@ def test_a_module_has_every_public_name_with_all_it_can_do(
     assert not problems, "\n".join(problems)
 
 
-#: Prints which modules of the package can be read from it once it is imported, warnings aside.
+#: Prints which modules of the package can be read from it once it is imported, without warnings.
 BOUND = """
 import sys
 import dagster_celery

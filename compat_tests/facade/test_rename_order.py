@@ -22,7 +22,7 @@ from compat_tests.launcher.fleet import (
 from compat_tests.waiting import eventually
 from compat_tests.workers import ROOT, executor_config, running_worker
 
-#: Where only the worker that was started by the new command is.
+#: The queue that only the worker of the new command serves.
 NEW_QUEUE = "new-side"
 LAUNCHERS = ("old", "new")
 OpenFleet = Callable[[str], Fleet]

@@ -188,7 +188,7 @@ def test_the_engine_comes_to_the_master_of_the_sentinels_of_kombu(tmp_path: Path
 
 @pytest.fixture(scope="module")
 def rabbit(files: dict[str, str]) -> Iterator[tuple[RabbitServer, int]]:
-    """A RabbitMQ, and its port with TLS, where it wants a certificate."""
+    """A RabbitMQ, and its port with TLS, on which it requires a certificate."""
     secure = free_port()
     with own_rabbit(
         f'{{ssl_listeners, [{{"127.0.0.1", {secure}}}]}}',

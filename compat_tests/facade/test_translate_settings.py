@@ -65,7 +65,7 @@ def test_every_option_that_kombu_reads_for_redis_has_a_row() -> None:
     [*SETTINGS.values(), *UNDECLARED.values(), *TLS.values(), *TRANSPORT.values()],
     ids=lambda row: row.name,
 )
-def test_no_row_is_silent(row: Any) -> None:
+def test_each_row_has_an_explanation(row: Any) -> None:
     assert row.explanation.endswith(".")
     assert row.explanation.count("`") % 2 == 0
 
@@ -78,7 +78,7 @@ NO_EFFECT = [
 
 
 @pytest.mark.parametrize(("name", "written"), NO_EFFECT)
-def test_what_has_no_effect_is_accepted_and_says_why(name: str, written: str) -> None:
+def test_what_has_no_effect_is_accepted_with_a_reason(name: str, written: str) -> None:
     row = {**SETTINGS, **UNDECLARED}[name]
     translation = translate_settings({written: "x"}, RABBITMQ)
     assert translation.settings == {"broker": RABBITMQ}
@@ -118,7 +118,7 @@ def beside_redis(source: dict[str, Any], **expected: Any) -> Case:
 
 
 def to_url(source: dict[str, Any], **expected: Any) -> Case:
-    """A case whose own settings say where the broker is."""
+    """A case whose own settings have the URL of the broker."""
     return source, {"settings": expected}, {}
 
 
@@ -202,7 +202,7 @@ CASES: dict[str, list[Case]] = {
             broker="rediss://h",
             broker_options={"ssl_cert_reqs": "none", "ssl_ca_certs": "/ca.pem"},
         ),
-        # kombu ignores it on Redis, where it wants a mapping.
+        # kombu ignores it on Redis, for which it requires a mapping.
         to_url({"broker_url": "redis://h", "broker_use_ssl": True}, broker="redis://h"),
     ],
     "broker_transport_options": [
@@ -397,7 +397,7 @@ def test_every_translated_setting_has_a_case_that_has_it() -> None:
 @pytest.mark.parametrize(
     ("source", "expected", "servers"), [case for cases in CASES.values() for case in cases], ids=str
 )
-def test_a_translated_setting_has_its_place_and_a_remark_says_so(
+def test_a_translated_setting_has_its_place_and_a_remark_on_it(
     source: dict[str, Any], expected: dict[str, Any], servers: dict[str, str]
 ) -> None:
     translation = translate_settings(source, **servers)
@@ -421,11 +421,11 @@ def test_an_older_name_is_read_like_the_new_one(name: str) -> None:
     assert any(each.subject.startswith(f"config_source.{old_name(name)}") for each in old.remarks)
 
 
-# -- what a remark says ------------------------------------------------------------------------
+# -- the text of a remark ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("source", "says"),
+    ("source", "text"),
     [
         (
             {"result_expires": 3600},
@@ -472,13 +472,13 @@ def test_an_older_name_is_read_like_the_new_one(name: str) -> None:
     ],
     ids=str,
 )
-def test_a_remark_says_exactly_what_to_write(source: dict[str, Any], says: str) -> None:
+def test_a_remark_has_exactly_what_to_write(source: dict[str, Any], text: str) -> None:
     (remark,) = translate_settings(source, RABBITMQ).remarks
-    assert remark.text == says
-    assert remark.subject == says.partition(" ")[0]
+    assert remark.text == text
+    assert remark.subject == text.partition(" ")[0]
 
 
-def test_remarks_say_where_the_setting_is() -> None:
+def test_remarks_name_the_source_of_the_setting() -> None:
     (remark,) = translate_settings(
         {"worker_direct": True}, source_name="dagster_celery_config"
     ).remarks
@@ -507,7 +507,7 @@ def test_variables_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch
         translate_settings({"worker_concurrency": {"env": "NOT_THERE"}})
 
 
-def test_celerys_variables_that_are_set_to_nothing_are_passed_over_as_by_celery(
+def test_empty_variables_of_celery_are_ignored_as_by_celery(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
@@ -516,7 +516,7 @@ def test_celerys_variables_that_are_set_to_nothing_are_passed_over_as_by_celery(
     assert configure().settings.broker == DEFAULT_BROKER
 
 
-def test_our_variable_that_is_set_to_nothing_is_refused_and_so_is_an_empty_url(
+def test_an_empty_variable_of_ours_and_an_empty_url_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for urls in ({"broker": ""}, {"broker": REDIS, "backend": " "}):
@@ -531,7 +531,7 @@ def test_our_variable_that_is_set_to_nothing_is_refused_and_so_is_an_empty_url(
 
 
 @pytest.mark.parametrize(
-    ("source", "says"),
+    ("source", "text"),
     [
         ({"worker_concurrency": "many"}, "worker_concurrency must be a whole number.*'many'"),
         ({"worker_concurrency": -1}, "whole number, 0 or more, but it is -1"),
@@ -564,8 +564,8 @@ def test_our_variable_that_is_set_to_nothing_is_refused_and_so_is_an_empty_url(
     ],
     ids=str,
 )
-def test_a_wrong_value_is_named_with_what_it_must_be(source: dict[str, Any], says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
+def test_a_wrong_value_is_named_with_what_it_must_be(source: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
         translate_settings(source, RABBITMQ)
 
 
@@ -575,7 +575,7 @@ def test_sentinels_need_the_name_of_their_master(kind: str) -> None:
         translate_settings({}, **{kind: "sentinel://a;sentinel://b"})
 
 
-#: What YAML may hold where a setting stands.
+#: What YAML may hold as a setting.
 texts = st.sampled_from(["", "x", "4", "true", "redis://h", "amqp://h//", "sentinel://a", "://"])
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | texts,
@@ -591,7 +591,7 @@ servers = st.sampled_from(["", "redis://h", "rediss://h", "amqp://h", "unix:///s
 @given(st.dictionaries(st.sampled_from(sorted(CASES)), values, max_size=4), servers, servers)
 @example({"broker_url": []}, "", "")
 @example({"broker_use_ssl": True}, "", "")
-def test_whatever_a_setting_holds_is_translated_or_refused_in_words(
+def test_any_value_of_a_setting_is_translated_or_refused(
     source: dict[str, Any], broker: str, backend: str
 ) -> None:
     try:
@@ -646,7 +646,7 @@ def test_the_engine_takes_every_transport_option_that_is_translated(
     opened_by_engine(translation.settings["broker"], options)
 
 
-def test_a_broker_with_rediss_alone_trusts_anyone_as_in_kombu_and_says_so() -> None:
+def test_a_broker_with_rediss_alone_skips_verification_with_a_warning() -> None:
     translation = translate_settings({}, "rediss://h")
     assert translation.settings["broker_options"] == {"ssl_cert_reqs": "none"}
     assert "?ssl_cert_reqs=required" in translation.remarks[0].text
@@ -668,7 +668,7 @@ def test_a_backend_on_the_brokers_server_has_the_brokers_options_as_well() -> No
     }
 
 
-def test_a_url_in_force_is_told_from_one_that_is_not_used() -> None:
+def test_a_url_in_force_is_distinguished_from_one_that_is_not_used() -> None:
     translation = translate_settings({"broker_url": "redis://other"}, REDIS)
     assert translation.settings["broker"] == REDIS
     assert "another URL is in force" in remark_on(translation, "config_source.broker_url")
@@ -735,7 +735,7 @@ def test_a_table_has_a_line_for_each_row(table: str, rows: int) -> None:
     assert all(line.replace("\\|", "").count("|") == columns for line in lines)
 
 
-def test_a_line_says_what_its_row_says() -> None:
+def test_a_line_of_a_table_has_the_explanation_of_its_row() -> None:
     assert (
         "| `result_expires` | `CELERY_TASK_RESULT_EXPIRES` | translated | `result_ttl` of "
         "`taskiq_executor`, in seconds. |\n"

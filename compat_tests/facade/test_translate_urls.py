@@ -67,7 +67,7 @@ def test_every_backend_scheme_of_celery_has_a_row_and_no_row_is_of_another() -> 
 
 
 @pytest.mark.parametrize("row", [*BROKERS.values(), *BACKENDS.values()], ids=lambda row: row.name)
-def test_no_row_is_silent(row: Any) -> None:
+def test_each_row_has_an_explanation(row: Any) -> None:
     assert row.explanation.endswith(".")
     assert (row.translate is None) == (row.fate is Fate.REFUSED)
 
@@ -83,7 +83,7 @@ def test_a_broker_that_nothing_serves_is_refused_with_another_to_use(name: str) 
     "name", [name for name in BACKENDS if BACKENDS[name].fate is Fate.NO_EFFECT]
 )
 @pytest.mark.parametrize("form", ["{}", "{}://", "{}+x://user:s3cret@host/path"])
-def test_a_backend_that_nothing_serves_stops_no_one_and_is_said(name: str, form: str) -> None:
+def test_a_backend_that_nothing_serves_is_accepted_with_a_remark(name: str, form: str) -> None:
     url, (remark,) = translate_backend(form.format(name))
     assert url == "rpc://"
     assert "event log has the results" in remark.text
@@ -136,7 +136,7 @@ def test_nothing_of_the_facade_imports_celery() -> None:
         ("redis+sentinel://:p@a:1,b:2/master/0", "redis+sentinel://:p@a:1,b:2/master/0"),
     ],
 )
-def test_a_broker_is_translated_and_a_change_is_said(celerys: str, ours: str) -> None:
+def test_a_broker_is_translated_with_a_remark_on_a_change(celerys: str, ours: str) -> None:
     url, remarks = translate_broker(celerys)
     assert url == ours
     assert bool(remarks) == (celerys != ours)
@@ -176,7 +176,7 @@ def test_sentinels_without_a_master_are_left_for_the_engine_to_ask() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "says"),
+    ("url", "text"),
     [
         ("", "is empty"),
         ("redi://host", 'Did you mean "redis"'),
@@ -192,12 +192,12 @@ def test_sentinels_without_a_master_are_left_for_the_engine_to_ask() -> None:
         ("amqp://h?connect_timeout=soon", "number of seconds"),
     ],
 )
-def test_a_broker_that_cannot_be_is_refused_with_what_to_do(url: str, says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
+def test_a_broker_that_cannot_be_is_refused_with_what_to_do(url: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
         translate_broker(url)
 
 
-def test_what_changes_nothing_behind_a_redis_url_is_left_out_and_said() -> None:
+def test_arguments_of_a_redis_url_without_effect_are_left_out() -> None:
     url, (remark,) = translate_backend(
         "redis://h/0?max_connections=2&socket_timeout=3&health_check_interval=9"
     )
@@ -237,7 +237,7 @@ def test_a_socket_is_as_patient_as_the_engine_reads() -> None:
         *((url, url) for url in ("embedded://", "sqlite:///f", "amqp://h//", "memory://")),
     ],
 )
-def test_a_backend_is_translated_and_a_change_is_said(celerys: str, ours: str) -> None:
+def test_a_backend_is_translated_with_a_remark_on_a_change(celerys: str, ours: str) -> None:
     url, remarks = translate_backend(celerys)
     assert url == ours
     assert bool(remarks) == (celerys != ours)
@@ -280,7 +280,7 @@ paths = st.sampled_from(["", "/", "/0", "//", "/3"])
 
 
 @given(schemes, users, passwords, hosts, paths)
-def test_what_is_translated_says_to_the_engine_what_it_said_to_kombu(
+def test_a_translated_url_means_to_the_engine_what_it_means_to_kombu(
     scheme: str, user: str, password: str, host: str, path: str
 ) -> None:
     celerys = f"{scheme}://{user}:{quote(password, safe='')}@{host}{path}"

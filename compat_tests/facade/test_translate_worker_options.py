@@ -31,7 +31,7 @@ def test_every_option_of_celery_worker_has_a_row_and_is_typed_as_there() -> None
 
 
 @pytest.mark.parametrize("row", WORKER_OPTIONS.values(), ids=lambda row: row.name)
-def test_no_row_is_silent(row: Any) -> None:
+def test_each_row_has_an_explanation(row: Any) -> None:
     assert row.explanation.endswith(".")
     assert (row.translate is not None) == (row.fate is Fate.TRANSLATED)
 
@@ -41,7 +41,7 @@ def rows_with(fate: Fate) -> list[str]:
 
 
 @pytest.mark.parametrize("name", rows_with(Fate.NO_EFFECT))
-def test_what_has_no_effect_is_accepted_under_each_of_its_names_and_said(name: str) -> None:
+def test_what_has_no_effect_is_accepted_by_each_name_with_a_remark(name: str) -> None:
     for flag in WORKER_OPTIONS[name].flags:
         given = [flag] if WORKER_OPTIONS[name].is_flag else [flag, "1"]
         arguments, (remark,) = translate_arguments(given)
@@ -133,7 +133,7 @@ def test_the_start_command_of_a_helm_chart_is_read_as_a_whole() -> None:
     }
 
 
-def test_a_pool_of_threads_is_one_of_processes_and_says_so() -> None:
+def test_a_pool_of_threads_is_one_of_processes_with_a_remark() -> None:
     _, (remark,) = translate_arguments(["-P", "gevent"])
     assert "-P has no effect here: tasks run in child processes" in remark.text
 
@@ -143,7 +143,7 @@ def test_nothing_becomes_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("given", "text"),
     [
         (["--concurency", "4"], 'Did you mean "--concurrency"'),
         (["-A", "app"], "before the --"),
@@ -162,10 +162,10 @@ def test_nothing_becomes_nothing() -> None:
     ],
     ids=str,
 )
-def test_what_cannot_be_read_is_refused_with_what_to_do(given: list[str], says: str) -> None:
+def test_what_cannot_be_read_is_refused_with_what_to_do(given: list[str], text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         translate_arguments(given)
-    assert says in str(caught.value)
+    assert text in str(caught.value)
 
 
 @pytest.mark.parametrize(

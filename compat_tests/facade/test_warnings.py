@@ -1,4 +1,4 @@
-"""Each older name is said once, at the line of the project's own that has it."""
+"""Each older name warns once, at the line of the project that has it."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from dagster_celery._translate.names import NAMES
 #: The category, for a filter that is set once Python has started.
 CATEGORY = "dagster_celery.DagsterCeleryDeprecationWarning"
 
-#: Prints what is warned of, whatever else there is, with where.
+#: Prints each warning of the category, and no other, with its file and line.
 RECORDING = """
 import warnings
 from dagster_celery import DagsterCeleryDeprecationWarning
@@ -60,7 +60,7 @@ def warned(project: Path, dagster_home: Path) -> Warned:
     return run
 
 
-def test_a_name_is_said_at_the_line_that_imports_it(warned: Warned) -> None:
+def test_a_name_warns_at_the_line_that_imports_it(warned: Warned) -> None:
     program = """
 from dagster_celery import celery_executor
 from dagster_celery.tags import (
@@ -80,7 +80,7 @@ for _ in range(3):
     ]
 
 
-def test_each_name_of_the_table_is_there_and_is_said(warned: Warned) -> None:
+def test_each_name_of_the_table_is_there_and_warns(warned: Warned) -> None:
     names = [(module, name) for module, rows in NAMES.items() for name in rows]
     program = "".join(f"from {module} import {name}\n" for module, name in names)
 
@@ -123,7 +123,7 @@ if __name__ == "__main__":
 """
 
 
-def test_tags_are_said_where_ops_and_jobs_have_them(warned: Warned) -> None:
+def test_tags_warn_at_the_lines_of_ops_and_jobs(warned: Warned) -> None:
     config = '{"config_source": {"task_always_eager": True}}'
     files = {"jobs.py": OLD_JOB, "main.py": RUN.format(job="old_job", config=config)}
 
@@ -139,7 +139,7 @@ def test_tags_are_said_where_ops_and_jobs_have_them(warned: Warned) -> None:
     ]
 
 
-def test_tags_are_said_of_the_new_executor_too(warned: Warned) -> None:
+def test_tags_warn_with_the_new_executor_too(warned: Warned) -> None:
     job = OLD_JOB.replace("celery_executor", "taskiq_executor")
     job = job.replace("dagster_celery import", "dagster_taskiq import")
     run = RUN.format(job="old_job", config='{"broker": "memory://"}')
@@ -151,7 +151,7 @@ def test_tags_are_said_of_the_new_executor_too(warned: Warned) -> None:
     assert all("the tag" in line for line in lines)
 
 
-def test_settings_are_said_with_what_they_are_now(warned: Warned) -> None:
+def test_settings_warn_with_their_new_names(warned: Warned) -> None:
     config = '{"config_source": {"task_always_eager": True, "result_expires": 60, "typo_x": 1}}'
     files = {"jobs.py": OLD_JOB, "main.py": RUN.format(job="old_job", config=config)}
 
@@ -162,7 +162,7 @@ def test_settings_are_said_with_what_they_are_now(warned: Warned) -> None:
     assert len([line for line in lines if "typo_x" in line]) == 1
 
 
-def test_the_launcher_is_said_at_its_line_of_the_file(warned: Warned, dagster_home: Path) -> None:
+def test_the_launcher_warns_at_its_line_of_the_file(warned: Warned, dagster_home: Path) -> None:
     (dagster_home / "dagster.yaml").write_text(
         "telemetry: {enabled: false}\n"
         "run_launcher:\n"
@@ -181,7 +181,7 @@ with DagsterInstance.get() as instance:
     ]
 
 
-def test_the_launchers_settings_are_said_at_their_lines(warned: Warned, dagster_home: Path) -> None:
+def test_the_launchers_settings_warn_at_their_lines(warned: Warned, dagster_home: Path) -> None:
     (dagster_home / "dagster.yaml").write_text(
         "telemetry: {enabled: false}\n"
         "run_launcher:\n"
@@ -220,7 +220,7 @@ def new_job():
 """
 
 
-def test_a_renamed_project_says_nothing(warned: Warned) -> None:
+def test_a_renamed_project_does_not_warn(warned: Warned) -> None:
     run = RUN.format(job="new_job", config='{"broker": "memory://"}')
     assert warned({"jobs.py": RENAMED, "main.py": run}) == []
 
