@@ -82,6 +82,20 @@ class TaskFailedError(DagsterTaskiqError):
     """The task raised; the text is what its process reported."""
 
 
+class UnusableMessageError(TaskFailedError):
+    """taskiq cannot use the message of a task: a label such as ``timeout`` is no number.
+
+    Correct it where the message is sent.
+    """
+
+
+class MiddlewareError(TaskFailedError):
+    """A middleware of the worker raised an error, so the task did not run or its result is lost.
+
+    Correct the middleware; its traceback is in the worker's log.
+    """
+
+
 class ResultLostError(TaskFailedError):
     """The task has succeeded, but its result has expired, or the server has lost it.
 

@@ -413,7 +413,7 @@ def test_a_worker_outlives_a_restart_of_the_server_with_what_it_runs(
         pid = place.pid("started")
         behind = sender.send("note", place.path("notes"))
         getattr(server, end)()
-        eventually(lambda: "Cannot beat" in worker.output())
+        eventually(lambda: "Cannot send a heartbeat" in worker.output())
         place.write("go")
         server.start()
         assert sender.value(held) == "held"
@@ -433,7 +433,7 @@ def test_a_worker_outlives_a_server_that_is_frozen_for_a_while(
         held = sender.send("hold", place.path("started"), place.path("go"))
         place.pid("started")
         server.freeze()
-        eventually(lambda: "Cannot beat" in worker.output())
+        eventually(lambda: "Cannot send a heartbeat" in worker.output())
         place.write("go")
         server.thaw()
         assert sender.value(held) == "held"

@@ -530,7 +530,7 @@ def test_the_second_signal_stops_what_runs(
         error = own_sender.error(task_id)
         assert isinstance(error, TaskRevokedError)
         assert f"worker {worker.name}" in str(error)
-        assert "was told to end by a second signal" in str(error)
+        assert "received a second signal to end" in str(error)
     assert client_for(settings).workers() == []
 
 
@@ -719,7 +719,7 @@ def test_a_worker_never_says_the_password_and_takes_it_from_no_command_line(
         family = [process, *process.children(recursive=True)]
         commands = [word for each in family for word in each.cmdline()]
         secret_redis.stop()
-        eventually(lambda: "Cannot beat" in worker.output())
+        eventually(lambda: "Cannot send a heartbeat" in worker.output())
     assert not any("s3cr3t-w0rd" in word for word in commands)
     assert "s3cr3t-w0rd" not in worker.output()
 
@@ -772,7 +772,7 @@ def test_a_worker_outlives_a_restart_of_redis_with_what_it_runs(
                 redis.Redis.from_url(server.url).flushall()
                 eventually(lambda: task(client_for(settings), held))
             server.stop()
-            eventually(lambda: "Cannot beat" in worker.output())
+            eventually(lambda: "Cannot send a heartbeat" in worker.output())
             place.write("go")
             server.start()
             assert sender.value(held) == "held"
@@ -802,7 +802,7 @@ def test_a_worker_outlives_a_redis_that_takes_no_writes_for_a_while(
             held = sender.send("hold", place.path("started"), place.path("go"))
             place.pid("started")
             admin.execute_command(*refuse)
-            eventually(lambda: "Cannot beat" in worker.output())
+            eventually(lambda: "Cannot send a heartbeat" in worker.output())
             with pytest.raises(ServerUnavailableError):
                 client_for(settings).submit(TaskRequest("refused", "t", {}, "dagster"))
             place.write("go")
@@ -828,7 +828,7 @@ def test_a_heartbeat_and_an_ear_for_commands_outlive_whatever_the_server_answers
             for name in names:  # someone's mistake: these are not lists
                 # In one transaction: a heartbeat in between would make the key anew.
                 admin.pipeline().delete(name).rpush(name, "not what it should be").execute()
-            eventually(lambda: "Cannot beat" in worker.output())
+            eventually(lambda: "Cannot send a heartbeat" in worker.output())
             eventually(lambda: "Cannot read commands" in worker.output())
             admin.delete(*names)
             eventually(client.workers)

@@ -74,12 +74,14 @@ def freeze(server: Server, worker: WorkerProcess, outcome: Outcome, seconds: flo
     Returns:
         For how long it was frozen, in seconds.
     """
-    before = worker.output().count("Cannot beat")
+    before = worker.output().count("Cannot send a heartbeat")
     since = time.monotonic()
     server.freeze()
     try:
         eventually(lambda: outcome.says("does not answer"), "the run says it")
-        eventually(lambda: worker.output().count("Cannot beat") > before, "so does the worker")
+        eventually(
+            lambda: worker.output().count("Cannot send a heartbeat") > before, "so does the worker"
+        )
         time.sleep(max(0.0, seconds - (time.monotonic() - since)))
     finally:
         server.thaw()

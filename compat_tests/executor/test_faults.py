@@ -136,10 +136,10 @@ def test_a_worker_that_is_told_to_end_at_once_says_so_in_the_log_of_each_step_th
         said = [text for text in outcome.engine_says if f'Step "{step}" is stopped' in text]
         assert len(said) == 1
         assert "worker leaving" in said[0]
-        assert "was told to end at once" in said[0]
+        assert "received the command to end at once" in said[0]
     # It was killed, and cannot have said so itself.
     assert "Worker leaving" in outcome.failure("deaf")
-    assert "was told to end at once" in outcome.failure("deaf")
+    assert "received the command to end at once" in outcome.failure("deaf")
 
 
 def test_steps_whose_messages_have_gone_from_the_queue_are_sent_again(

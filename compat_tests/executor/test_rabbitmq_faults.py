@@ -114,12 +114,12 @@ def test_a_rabbitmq_that_takes_nothing_more_for_want_of_memory_delays_a_run(
     house, worker = patient
 
     def fill(_: Outcome) -> None:
-        before = worker.output().count("Cannot beat")
+        before = worker.output().count("Cannot send a heartbeat")
         limit = server.ctl("eval", "vm_memory_monitor:get_vm_memory_high_watermark().").strip()
         server.ctl("set_vm_memory_high_watermark", "0")
         try:
             end_steps(scratch)  # which cannot say so
-            eventually(lambda: worker.output().count("Cannot beat") > before)
+            eventually(lambda: worker.output().count("Cannot send a heartbeat") > before)
         finally:
             server.ctl("set_vm_memory_high_watermark", limit)
 

@@ -95,7 +95,9 @@ def test_a_file_that_another_program_keeps_locked_delays_a_run(
                 scratch.wait_for("held-ended", 2)
                 if gives_up:
                     eventually(lambda: outcome.says("does not answer"), "the run says it")
-                    eventually(lambda: "Cannot beat" in worker.output(), "so does the worker")
+                    eventually(
+                        lambda: "Cannot send a heartbeat" in worker.output(), "so does the worker"
+                    )
                 else:
                     time.sleep(5)
             figure("locked for", f"{time.monotonic() - since:.1f} s")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dagster_taskiq.worker.wakeups import Wakes
+from dagster_taskiq.worker.wakeups import WakeUps
 
 pytestmark = pytest.mark.anyio
 
@@ -17,7 +17,7 @@ class Posted:
     def __init__(self) -> None:
         self.posts: list[tuple[str, str]] = []
         self.tasks: set[asyncio.Task[None]] = set()
-        self.wakes = Wakes(self.post, self.in_background)
+        self.wake_ups = WakeUps(self.post, self.in_background)
 
     async def post(self, run_id: str, task_id: str) -> None:
         self.posts.append((run_id, task_id))
@@ -33,11 +33,11 @@ class Posted:
 
 async def test_a_loop_is_woken_at_once() -> None:
     posted = Posted()
-    posted.wakes.wake("run", "task")
+    posted.wake_ups.wake("run", "task")
     await asyncio.sleep(0)
     assert posted.posts == [("run", "task")]
     await posted.rests_no_more()
-    posted.wakes.wake("run", "other")
+    posted.wake_ups.wake("run", "other")
     await asyncio.sleep(0)
     assert posted.posts == [("run", "task"), ("run", "other")]
 
@@ -45,8 +45,8 @@ async def test_a_loop_is_woken_at_once() -> None:
 async def test_a_crowd_of_wakes_is_two() -> None:
     posted = Posted()
     for number in range(10):
-        posted.wakes.wake("run", f"task {number}")
-        posted.wakes.wake("another run", f"its task {number}")
+        posted.wake_ups.wake("run", f"task {number}")
+        posted.wake_ups.wake("another run", f"its task {number}")
     await posted.rests_no_more()
     assert sorted(posted.posts) == [
         ("another run", "its task 0"),
@@ -58,18 +58,18 @@ async def test_a_crowd_of_wakes_is_two() -> None:
 
 async def test_what_woke_the_loop_meanwhile_spares_the_second() -> None:
     posted = Posted()
-    posted.wakes.wake("run", "task")
-    posted.wakes.wake("run", "other")
-    posted.wakes.is_awake("run")
-    posted.wakes.is_awake("a run that nobody has woken")
+    posted.wake_ups.wake("run", "task")
+    posted.wake_ups.wake("run", "other")
+    posted.wake_ups.note_woken("run")
+    posted.wake_ups.note_woken("a run that nobody has woken")
     await posted.rests_no_more()
     assert posted.posts == [("run", "task")]
 
 
 async def test_one_who_asks_after_that_is_not_forgotten() -> None:
     posted = Posted()
-    posted.wakes.wake("run", "task")
-    posted.wakes.is_awake("run")
-    posted.wakes.wake("run", "other")
+    posted.wake_ups.wake("run", "task")
+    posted.wake_ups.note_woken("run")
+    posted.wake_ups.wake("run", "other")
     await posted.rests_no_more()
     assert posted.posts == [("run", "task"), ("run", "other")]

@@ -1,1 +1,1 @@
-"""A worker: one parent that listens and beats, and child processes that run the tasks."""
+"""A worker: one parent process that receives tasks, and child processes that run them."""

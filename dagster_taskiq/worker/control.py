@@ -1,7 +1,7 @@
-"""What a worker can be told from outside: stop a task, drain, end.
+"""The commands that a worker receives from other processes: stop a task, drain, end.
 
-Commands are mail in the worker's own channel. A ``revoke`` that is lost is made up for by the
-next heartbeat, which reads the same fact from the task's record.
+Commands are notifications in the worker's own channel. If one to revoke a task is lost, the next
+heartbeat does the same, because the task's record has that as well.
 """
 
 import asyncio
@@ -16,16 +16,16 @@ from dagster_taskiq.wire.commands import Command
 from dagster_taskiq.wire.notifications import FROM_START, worker_channel
 from dagster_taskiq.worker.cancellation import Cancellation
 
-logger = logging.getLogger("dagster_taskiq.worker.control")
+logger = logging.getLogger(__name__)
 
-#: How long one wait for mail lasts, in seconds.
+#: How long one wait for commands lasts, in seconds.
 WAIT_SECONDS = 5.0
 #: The pause after a failed read, in seconds.
 RETRY_SECONDS = 1.0
 
 
 class Control:
-    """Obeys the mail of one worker until it is cancelled."""
+    """Receives the commands for one worker and carries them out."""
 
     def __init__(
         self,
@@ -35,6 +35,15 @@ class Control:
         drain: Callable[[], None],
         kill: Callable[[], None],
     ) -> None:
+        """Receive nothing yet.
+
+        Args:
+            backend: holds the channel with the commands.
+            worker_id: whose channel it is.
+            cancellation: stops a task that is revoked.
+            drain: called for the command to drain.
+            kill: called for the command to end at once.
+        """
         self._backend = backend
         self._channel = worker_channel(worker_id)
         self._cancellation = cancellation
@@ -43,28 +52,32 @@ class Control:
         self._cursor = FROM_START
 
     async def run(self) -> None:
-        """Read and obey."""
+        """Receive commands and carry them out, until this is cancelled."""
         while True:
             try:
-                mails = await self._backend.collect(self._channel, self._cursor, WAIT_SECONDS)
+                notifications = await self._backend.collect(
+                    self._channel, self._cursor, WAIT_SECONDS
+                )
             except ServerUnavailableError as error:
                 logger.debug("Cannot read commands: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             except Exception:
-                # Nobody waits for this coroutine; without it, the worker would be deaf.
+                # If this coroutine ended, nothing would report it, and no command would arrive.
                 logger.exception("Cannot read commands.")
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
-            for mail in mails:
-                self._cursor = mail.cursor
+            for notification in notifications:
+                self._cursor = notification.cursor
                 try:
-                    self._obey(mail.body)
+                    self._carry_out(notification.body)
                 except (AttributeError, TypeError, ValueError):
-                    # Whoever wrote that, the commands after it count.
-                    logger.warning("Ignored a command that cannot be read: %.200r.", mail.body)
+                    # The commands after it must not be lost with it.
+                    logger.warning(
+                        "Ignored a command that cannot be read: %.200r.", notification.body
+                    )
 
-    def _obey(self, body: dict[str, Any]) -> None:
+    def _carry_out(self, body: dict[str, Any]) -> None:
         name = body.get("command")
         if name == Command.REVOKE.value:
             cancel = partial(
@@ -75,10 +88,10 @@ class Control:
             )
             asyncio.get_running_loop().call_later(float(body.get("after") or 0), cancel)
         elif name == Command.DRAIN.value:
-            logger.info("Told to drain.")
+            logger.info("Received the command to drain.")
             self._drain()
         elif name == Command.KILL.value:
-            logger.info("Told to end.")
+            logger.info("Received the command to end at once.")
             self._kill()
         else:
-            logger.warning("Ignored a command this version does not know: %r.", name)
+            logger.warning("Ignored a command that this release does not know: %r.", name)

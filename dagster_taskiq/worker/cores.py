@@ -12,9 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-#: Where the kernel's file systems are.
+#: The directory in which the kernel's file systems are mounted.
 ROOT = Path("/")
-#: Where cgroups of version 2 are mounted: alone, or beside those of version 1.
+#: The mount points of cgroups of version 2: alone, or together with those of version 1.
 _VERSION_2_MOUNTS = ("sys/fs/cgroup", "sys/fs/cgroup/unified")
 
 
@@ -22,7 +22,7 @@ class Cores(NamedTuple):
     """How many cores there are to use, and what bounds them."""
 
     number: int
-    #: ``cgroup quota``, ``affinity`` or, where neither bounds it, ``cores``.
+    #: ``cgroup quota``, ``affinity`` or, if neither bounds it, ``cores``.
     source: str
 
 
@@ -30,7 +30,7 @@ def usable_cores(root: Path = ROOT) -> Cores:
     """Return how many cores this process may use, at least one.
 
     Args:
-        root: where ``/proc`` and ``/sys`` are found.
+        root: the directory with ``/proc`` and ``/sys``.
     """
     all_cores = os.cpu_count() or 1
     found = Cores(all_cores, "cores")

@@ -1,4 +1,4 @@
-"""A worker in the background: starting it, and hearing that it is there."""
+"""Starting a worker in the background, and waiting until it reports that it is ready."""
 
 import os
 import re
@@ -11,21 +11,21 @@ from pathlib import Path
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.env import read_home
 
-#: Where the output of background workers goes, under ``$DAGSTER_HOME``.
+#: The directory with the output of background workers, under ``$DAGSTER_HOME``.
 LOG_DIRECTORY = Path("dagster_taskiq") / "logs"
-#: How a worker knows whom to tell that it is there: the number of an open file.
+#: The variable with the number of the open file to which a worker reports that it is ready.
 READY_ENV = "DAGSTER_TASKIQ_READY_FILE"
-#: How long a worker may take to be there before whoever started it waits no longer, in seconds.
+#: How long the process that has started a worker waits until it is ready, in seconds.
 READY_SECONDS = 60.0
-#: How many lines of its log are shown of a worker that has ended as it started.
+#: How many lines of its log are shown of a worker that has ended before it was ready.
 LAST_LINES = 15
 
 
 def start_detached(arguments: Sequence[str], environment: Mapping[str, str], label: str) -> str:
     """Start a worker that outlives this process and its terminal, with its output in a file.
 
-    This returns when the worker has said to the backend that it lives, so that commands which come
-    after it find it.
+    This returns when the backend has the worker's first heartbeat, so that commands which come
+    after it find the worker.
 
     Args:
         arguments: the command.
@@ -38,7 +38,7 @@ def start_detached(arguments: Sequence[str], environment: Mapping[str, str], lab
 
     Raises:
         ConfigError: ``$DAGSTER_HOME`` is not set, no directory that exists, or one where no log can
-            be written; or the worker has ended as it started.
+            be written; or the worker has ended before it was ready.
     """
     home = read_home()
     if home is None:
@@ -54,20 +54,20 @@ def start_detached(arguments: Sequence[str], environment: Mapping[str, str], lab
             f"Cannot write the log of a background worker, {log}: {error.strerror}. Make "
             "$DAGSTER_HOME writable, or start the worker in the foreground."
         ) from None
-    ready, tell = os.pipe()
+    ready, report = os.pipe()
     try:
         with os.fdopen(output_file, "ab") as output:
             process = subprocess.Popen(
                 arguments,
-                env={**environment, READY_ENV: str(tell)},
+                env={**environment, READY_ENV: str(report)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                pass_fds=(tell,),
+                pass_fds=(report,),
             )
     finally:
-        os.close(tell)
+        os.close(report)
     with os.fdopen(ready, "rb", buffering=0) as file:
         if not select.select([file], [], [], READY_SECONDS)[0]:
             return f"Worker pid {process.pid} is still starting in the background, log {log}"
@@ -77,10 +77,10 @@ def start_detached(arguments: Sequence[str], environment: Mapping[str, str], lab
     return f"Started worker in the background: pid {process.pid}, log {log}"
 
 
-def tell_ready() -> None:
-    """Tell whoever started this process in the background that its worker is there, once."""
+def report_ready() -> None:
+    """Report to the process that has started this worker that it is ready; once."""
     file = os.environ.pop(READY_ENV, "")
     if file.isdigit():
-        # Whoever waited may have given up.
+        # The other process may wait no longer.
         with suppress(OSError), os.fdopen(int(file), "wb", buffering=0) as output:
             output.write(b"\n")

@@ -1,4 +1,4 @@
-"""How the processes of a worker talk: JSON, each text after its length in four bytes."""
+"""Frames between the processes of a worker: JSON, each text after its length in four bytes."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ def pack(frame: dict[str, Any]) -> bytes:
 
 
 async def read(reader: asyncio.StreamReader) -> dict[str, Any] | None:
-    """Return the next frame; ``None`` when the other side has gone, even within a frame."""
+    """Return the next frame; ``None`` when the other side has closed, even within a frame."""
     try:
         (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
         frame: dict[str, Any] = json.loads(await reader.readexactly(length))

@@ -1,8 +1,8 @@
-"""The heartbeat of a worker, and what it learns from it.
+"""The heartbeat of a worker: the record that shows that it is alive, and what it runs.
 
-One record every few seconds, whatever the worker runs. A beat that succeeded lets the children
-live for one lease from the moment it was sent; with no beat for a lease they end by themselves,
-before anyone else may take what they run to be free.
+It is sent every few seconds, whatever the worker runs. Each one that the backend has accepted
+renews the lease from the moment it was sent. Without one for the time of a lease, the children are
+ended before another worker may start their tasks again.
 """
 
 import asyncio
@@ -16,19 +16,19 @@ from dagster_taskiq.errors import DagsterTaskiqError, ServerUnavailableError
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.wire.records import Worker
 from dagster_taskiq.worker.cancellation import Cancellation
-from dagster_taskiq.worker.detach import tell_ready
+from dagster_taskiq.worker.detach import report_ready
 from dagster_taskiq.worker.pool import Pool
 
-logger = logging.getLogger("dagster_taskiq.worker.liveness")
+logger = logging.getLogger(__name__)
 
-#: The longest pause between two tries while the backend is away, in seconds.
+#: The longest pause between two tries while the backend is unavailable, in seconds.
 RETRY_SECONDS = 1.0
-#: How often a worker clears the backend of what has expired, in seconds.
+#: How often a worker has the backend delete what has expired, in seconds.
 SWEEP_SECONDS = 600.0
 
 
-class Liveness:
-    """Beats until it is cancelled."""
+class Heartbeat:
+    """Sends the heartbeats of one worker."""
 
     def __init__(
         self,
@@ -38,6 +38,15 @@ class Liveness:
         describe: Callable[[], Worker],
         interval: float,
     ) -> None:
+        """Send nothing yet.
+
+        Args:
+            backend: keeps the heartbeats.
+            pool: has its lease renewed.
+            cancellation: stops tasks that were revoked.
+            describe: returns what to send.
+            interval: the time between two heartbeats, in seconds.
+        """
         self._backend = backend
         self._pool = pool
         self._cancellation = cancellation
@@ -45,35 +54,39 @@ class Liveness:
         self._interval = interval
         self._lease = backend.settings.lease
         self._swept_at = 0.0
-        #: When the last beat that succeeded was sent, of ``time.monotonic()``.
-        self._beat_at = 0.0
-        self._has_news = asyncio.Event()
+        #: When the last heartbeat that was accepted was sent, of ``time.monotonic()``.
+        self._sent_at = 0.0
+        self._is_urgent = asyncio.Event()
 
-    def beat_soon(self) -> None:
-        """Beat now and not at the end of the interval: others should know of something at once."""
-        self._has_news.set()
+    def send_soon(self) -> None:
+        """Send the next heartbeat now, because something has changed, and not after the pause."""
+        self._is_urgent.set()
 
-    async def beat(self) -> None:
-        """Beat once, and stop what the backend says must stop.
+    async def send(self) -> None:
+        """Send one heartbeat, and stop the tasks that the backend answers must stop.
 
         Raises:
-            ServerUnavailableError: the backend is away.
+            ServerUnavailableError: the backend is unavailable.
         """
         sent = time.monotonic()
-        if sent - self._beat_at > self._lease:
-            # This process was frozen, or the backend away, for longer than the lease: what ran
-            # here may have been given up and started elsewhere.
-            logger.error("Silent for %.0f s, longer than the lease.", sent - self._beat_at)
+        if sent - self._sent_at > self._lease:
+            # This process was frozen, or the backend unavailable, for longer than the lease: the
+            # tasks that run here may have been started by other workers.
+            logger.error(
+                "No heartbeat was sent for %.0f s, longer than the lease of %g s.",
+                sent - self._sent_at,
+                self._lease,
+            )
             name = self._describe().name
             self._pool.stop_all(f"worker {name} had lost its lease", at_once=True)
-        stop = await self._backend.beat(self._describe())
-        self._beat_at = sent
-        tell_ready()
+        revoked = await self._backend.beat(self._describe())
+        self._sent_at = sent
+        report_ready()
         self._pool.renew(sent + self._lease)
-        if stop:
-            # Before their mail, or in place of it: why they must stop is on record as well.
-            known = await self._backend.tasks(stop)
-            for task_id in stop:
+        if revoked:
+            # The commands to stop them may still come, or be lost. The records have the reason.
+            known = await self._backend.tasks(revoked)
+            for task_id in revoked:
                 why = known[task_id].error if task_id in known else ""
                 self._cancellation.cancel(task_id, why or "it was revoked")
         if sent - self._swept_at > SWEEP_SECONDS:
@@ -81,36 +94,38 @@ class Liveness:
             await self._backend.sweep()
 
     async def run(self) -> None:
-        """Beat at every interval; sooner again while the backend is away."""
-        self._beat_at = time.monotonic()
-        away = False
+        """Send one at every interval, and sooner again while that fails, until cancelled."""
+        self._sent_at = time.monotonic()
+        is_unavailable = False
         while True:
             try:
-                await self.beat()
+                await self.send()
             except ServerUnavailableError as error:
-                if not away:
-                    logger.warning("Cannot beat: the backend does not answer (%s).", error.problem)
-                away = True
+                if not is_unavailable:
+                    logger.warning(
+                        "Cannot send a heartbeat: the backend does not answer (%s).", error.problem
+                    )
+                is_unavailable = True
                 await asyncio.sleep(min(RETRY_SECONDS, self._interval))
                 continue
             except DagsterTaskiqError as error:
-                logger.error("Cannot beat: %s", error)  # noqa: TRY400 - it says what to do
+                logger.error("Cannot send a heartbeat: %s", error)  # noqa: TRY400 - it has the fix
                 await asyncio.sleep(self._interval)
                 continue
             except Exception:
-                # Nobody waits for this coroutine: if it ended, the worker would look alive to
-                # itself only. What is wrong with the server may be mended while it runs.
-                logger.exception("Cannot beat.")
+                # If this coroutine ended, nothing would report it, and the worker would run on
+                # without heartbeats. The server may be repaired while it runs.
+                logger.exception("Cannot send a heartbeat.")
                 await asyncio.sleep(self._interval)
                 continue
-            if away:
+            if is_unavailable:
                 logger.warning("The backend answers again.")
-                away = False
-            # Counted from when it was sent: a beat may take most of the lease, where the server is
+                is_unavailable = False
+            # Counted from when it was sent: a heartbeat may take most of the lease if the server is
             # frozen or its file locked, and the next one must come before the rest is over.
-            await self._pause(self._beat_at + self._interval - time.monotonic())
+            await self._pause(self._sent_at + self._interval - time.monotonic())
 
     async def _pause(self, seconds: float) -> None:
         with anyio.move_on_after(seconds):
-            await self._has_news.wait()
-        self._has_news.clear()
+            await self._is_urgent.wait()
+        self._is_urgent.clear()

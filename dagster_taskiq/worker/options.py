@@ -5,21 +5,17 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dagster_taskiq.errors import (
-    ConfigError,
-)
+from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.env import read_variable
-from dagster_taskiq.wire.labels import (
-    KILL_GRACE_SECONDS,
-)
+from dagster_taskiq.wire.labels import KILL_GRACE_SECONDS
 from dagster_taskiq.worker.cores import usable_cores
 
-#: Slots of a worker that was not told how many.
+#: The variable with the number of slots of a worker for which none is given.
 CONCURRENCY_ENV = "DAGSTER_TASKIQ_CONCURRENCY"
 
 
 def default_concurrency() -> tuple[int, str]:
-    """Return how many slots a worker has that was not told, and where the number comes from.
+    """Return how many slots a worker has if no number is given, and the source of the number.
 
     That is ``$DAGSTER_TASKIQ_CONCURRENCY``, or the cores that this process may use.
 
@@ -35,11 +31,11 @@ def default_concurrency() -> tuple[int, str]:
 
 
 def default_name() -> str:
-    """Return a worker's name where none was given: the host, and the process on it."""
+    """Return a worker's name if none is given: the host, and the process on it."""
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
-#: How many runs a worker holds at once where nobody said, unless it has more slots than that.
+#: How many runs a worker holds at once if no number is given, unless it has more slots than that.
 DEFAULT_MAX_RUNS = 10
 
 
@@ -53,7 +49,7 @@ class PoolOptions:
     max_runs: int
     #: Modules each child imports when it starts.
     include: tuple[str, ...] = ()
-    #: The modules, files and directories from which children load jobs; empty for whatever a
+    #: The modules, files and directories from which children load jobs; empty: from any that a
     #: message names.
     allow: tuple[str, ...] = ()
     #: The project's own app, ``module`` or ``module:name``, whose broker has its tasks.
@@ -80,14 +76,15 @@ class WorkerOptions:
     #: The queues it serves.
     queues: tuple[str, ...]
     pool: PoolOptions
-    #: Where the number of its slots comes from, for its log.
+    #: The source of the number of its slots, for its log.
     slots_source: str
-    #: Seconds to finish what runs after the first signal, before it is stopped; ``None``: no limit.
+    #: Seconds that tasks have to finish after the first signal, before they are stopped; ``None``:
+    #: no limit.
     drain_timeout: float | None = None
 
 
 def default_max_runs(concurrency: int) -> int:
-    """Return how many runs a worker with so many slots holds, where nobody said."""
+    """Return how many runs a worker with so many slots holds at once, if no number is given."""
     return max(DEFAULT_MAX_RUNS, concurrency)
 
 

@@ -1,10 +1,10 @@
 """Mirroring what steps print to the worker's own output, for all children in one place.
 
-While Dagster captures the output of a step into files, it also shows it on the process's own
-stdout and stderr; by itself it starts, for each step, two ``tail -F`` and two interpreters that
-watch them, which costs more than a small step does. Here a child only tells its parent which files
-are being written, and one thread of the parent copies them: every byte that is captured is still
-mirrored, also the last words of a child that crashed, since the files outlive it.
+While Dagster captures the output of a step into files, it also shows it on the process's own stdout
+and stderr. For that it starts two ``tail -F`` for each step and two interpreters that watch them,
+which takes more CPU than a small step. Here a child only reports to its parent which files are
+being written, and one thread of the parent copies them. Every byte that is captured is still
+mirrored, including the last output of a child that crashed, because the files outlive it.
 """
 
 import contextlib
@@ -14,13 +14,13 @@ import queue
 import threading
 import time
 
-logger = logging.getLogger("dagster_taskiq.worker.logs")
+logger = logging.getLogger(__name__)
 
 #: How often a file that is being written is copied from, in seconds.
 COPY_SECONDS = 0.25
 #: How much is copied at a time, in bytes.
 CHUNK_BYTES = 1 << 16
-#: How long the end of a worker waits for output that nobody reads, in seconds.
+#: How long a worker that ends waits until the last output is copied, in seconds.
 CLOSE_SECONDS = 5.0
 
 
@@ -28,7 +28,7 @@ class Mirror:
     """The thread that copies, in the parent."""
 
     def __init__(self) -> None:
-        self._orders: queue.SimpleQueue[tuple[str, int] | None] = queue.SimpleQueue()
+        self._reports: queue.SimpleQueue[tuple[str, int] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="dagster-taskiq-mirror", daemon=True)
 
     def start(self) -> None:
@@ -37,32 +37,32 @@ class Mirror:
 
     def report(self, path: str, stream: int) -> None:
         """Begin to copy a file to stdout (1) or stderr (2); 0 copies the rest of it and ends."""
-        self._orders.put((path, stream))
+        self._reports.put((path, stream))
 
     def close(self) -> None:
         """Copy what is left, and end."""
-        self._orders.put(None)
+        self._reports.put(None)
         self._thread.join(CLOSE_SECONDS)
 
     def _run(self) -> None:
         files: dict[str, CopiedFile] = {}
-        open_for_business = True
-        while open_for_business:
-            # Copying is paced by the clock, not by the orders: many steps cost no more looks.
+        is_open = True
+        while is_open:
+            # Files are read at fixed times, so that many steps need no more reads.
             next_copy = time.monotonic() + COPY_SECONDS
             ended: list[str] = []
             while True:
                 left = next_copy - time.monotonic()
                 try:
-                    order = (
-                        self._orders.get(timeout=max(0.0, left)) if files else self._orders.get()
+                    reported = (
+                        self._reports.get(timeout=max(0.0, left)) if files else self._reports.get()
                     )
                 except queue.Empty:
                     break
-                if order is None:
-                    open_for_business = False
+                if reported is None:
+                    is_open = False
                     break
-                path, stream = order
+                path, stream = reported
                 if stream:
                     with contextlib.suppress(OSError):
                         files[path] = CopiedFile(os.open(path, os.O_RDONLY), stream)
@@ -71,16 +71,16 @@ class Mirror:
                     break
             for copied in files.values():
                 copied.go_on()
-            for path in ended if open_for_business else list(files):
+            for path in ended if is_open else list(files):
                 files.pop(path).end()
 
 
 class CopiedFile:
     """One file that is being copied, in whole lines.
 
-    Several files go to one output, and so does the worker's own log: a line that is half written
-    when its turn comes is kept back until the next turn, or others would be written into it. What
-    has stood there for a whole turn (a prompt, a progress bar) is shown as it is.
+    Several files are copied to one output, which has the worker's own log as well. A line that is
+    only half written is therefore kept back, or others would be written into it. If it has not
+    grown when the file is read again (a prompt, a progress bar), it is shown as it is.
     """
 
     def __init__(self, source: int, target: int) -> None:
@@ -101,7 +101,7 @@ class CopiedFile:
             if not grew:
                 self._show_kept_back()
         except OSError as error:
-            # The worker's output is closed or full; what was captured is in the files.
+            # The worker's output is closed or full. The files still have what was captured.
             logger.debug("Could not mirror: %s", error)
 
     def end(self) -> None:

@@ -1,4 +1,4 @@
-"""Processes and those they have started: finding them, ending them, and what the kernel does of it.
+"""Processes and those they have started: finding them, and ending them, some by the kernel.
 
 On Linux a process can be made the one to which the orphans among its descendants come, so that
 whatever a step starts stays below the child that runs the step, in whatever session or group it
@@ -39,7 +39,7 @@ def die_with(parent: int) -> None:
     """Have the kernel kill this process when its parent dies (Linux).
 
     Args:
-        parent: the process id of the parent. Where it has died before this was in force, this
+        parent: the process id of the parent. If it has died before this took effect, this
             process ends here.
     """
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -127,11 +127,11 @@ def end_children(spared: Collection[int] = ()) -> int:
 
 
 def reap_unclaimed(seen: Collection[int]) -> set[int]:
-    """Reap the zombies among the children of this process for which nobody waits.
+    """Reap the zombies among the children of this process for which no code waits.
 
-    For a process that is the first of a container, to which all orphans there come, also those of
-    other programs. Who has started a child waits for it, sooner or later: what was a zombie when
-    this was called before is nobody's.
+    For a process that is the first of a container, which becomes the parent of all orphans there,
+    also those of other programs. Code that has started a child waits for it sooner or later. So a
+    process that was a zombie at the call before this one is awaited by no code.
 
     Args:
         seen: what this returned when it was called before.

@@ -8,22 +8,31 @@ from taskiq import TaskiqMessage, TaskiqResult
 from taskiq.acks import AckableMessage, AckController
 from taskiq.receiver import Receiver
 
-from dagster_taskiq.worker.service import WorkerService
+from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.worker import handover
+from dagster_taskiq.worker.task_handler import TaskHandler
 
-logger = logging.getLogger("dagster_taskiq.worker")
+logger = logging.getLogger(__name__)
 
 
 class WorkerReceiver(Receiver):
-    """taskiq's receiver, with an end for messages that never come to be a task.
+    """taskiq's receiver, which also records the end of a message that never becomes a task.
 
-    Where a middleware raises, or a label such as ``timeout`` is no number, taskiq leaves neither a
-    result that counts nor an acknowledgement: the slot would stay taken, and the message would come
-    again, for ever.
+    If a middleware raises an error, or a label such as ``timeout`` is no number, taskiq writes no
+    result that counts and acknowledges nothing: the slot would stay taken, and the message would be
+    delivered again and again.
     """
 
-    def __init__(self, service: WorkerService, **options: Any) -> None:
-        self._service = service
-        super().__init__(service.broker, **options)
+    def __init__(self, broker: QueueBroker, handler: TaskHandler, **options: Any) -> None:
+        """Listen to nothing yet.
+
+        Args:
+            broker: whose messages are received.
+            handler: the worker's.
+            options: those of taskiq's receiver.
+        """
+        self._handler = handler
+        super().__init__(broker, **options)
 
     async def run_task(
         self,
@@ -31,10 +40,10 @@ class WorkerReceiver(Receiver):
         message: TaskiqMessage,
         ack_controller: AckController | None = None,
     ) -> TaskiqResult[Any]:
-        """Run one task (taskiq's own hook); it fails too where taskiq did not get to running it."""
+        """Run one task (taskiq's own hook); it fails if taskiq could not call its function."""
         result = await super().run_task(target, message, ack_controller)
-        if not self._service.was_handed(message):
-            await self._service.refuse(message, result)
+        if not handover.was_called(message):
+            await self._handler.refuse(message, result)
             if ack_controller is not None:
                 await ack_controller.ack()
         return result
@@ -44,6 +53,6 @@ class WorkerReceiver(Receiver):
         try:
             await super().callback(message, raise_err)
         except Exception as error:
-            logger.exception("A middleware raised.")
+            logger.exception("A middleware raised an error.")
             if isinstance(message, AckableMessage):
-                await self._service.fail(message, error)
+                await self._handler.fail(message, error)

@@ -1,8 +1,7 @@
 """The process of ``dagster-taskiq worker start``: signals, draining, and taskiq's ``Receiver``.
 
-The Receiver is listened to from here rather than by taskiq's own worker command because that
-process manager leaves a consuming orphan when it is killed, and its signal handler does not wake
-an idle loop.
+taskiq's own worker command is not used for this: its process manager leaves a process that goes on
+receiving when it is killed, and its signal handler does not wake an idle event loop.
 """
 
 import asyncio
@@ -22,26 +21,26 @@ from dagster_taskiq.worker.options import WorkerOptions
 from dagster_taskiq.worker.receiver import WorkerReceiver
 from dagster_taskiq.worker.service import WorkerService
 
-logger = logging.getLogger("dagster_taskiq.worker")
+logger = logging.getLogger(__name__)
 
-#: Messages that may be on their way through taskiq beyond those that hold a slot: they are about
-#: to be dropped, being revoked or delivered twice.
+#: How many messages taskiq may process besides those that hold a slot: they were revoked or
+#: delivered twice, and are about to be dropped.
 SPARE_CALLBACKS = 16
 
 
 def run_worker(broker: QueueBroker, options: WorkerOptions) -> int:
-    """Run a worker of ``broker`` in this process until it is told to end.
+    """Run a worker of ``broker`` in this process until it receives a signal or command to end.
 
-    The first SIGTERM or SIGINT lets what runs finish and takes nothing new, but for steps while a
-    run is held here that may wait for them; the second stops what runs (SIGTERM, then SIGKILL after
-    the grace period); the third kills it at once.
+    At the first SIGTERM or SIGINT it lets running tasks finish and takes no new ones, except steps
+    while it holds a run that may wait for them. At the second it stops the tasks (SIGTERM, then
+    SIGKILL after the grace period). At the third it kills them at once.
 
     Returns:
         The exit code: 0 after a drain, 1 when running tasks were stopped.
 
     Raises:
-        ConfigError: the settings cannot work: a scheme nobody serves, a refused password, a module
-            that cannot be imported.
+        ConfigError: the settings cannot work: an unknown scheme, a refused password, a module that
+            cannot be imported.
     """
     logging.getLogger("taskiq").addFilter(_in_one_sentence)
     for name in ("taskiq.receiver.receiver", "taskiq.receiver"):
@@ -50,6 +49,8 @@ def run_worker(broker: QueueBroker, options: WorkerOptions) -> int:
 
 
 class _Runner:
+    """Listens for one worker, and ends when signals or commands ask for that."""
+
     def __init__(self, broker: QueueBroker, options: WorkerOptions) -> None:
         self._options = options
         self._finish = asyncio.Event()
@@ -60,7 +61,7 @@ class _Runner:
             self._broker,
             options,
             on_drain=self._drain,
-            on_kill=partial(self._kill, "was told to end at once"),
+            on_kill=partial(self._kill, "received the command to end at once"),
         )
 
     async def run(self) -> int:
@@ -75,7 +76,8 @@ class _Runner:
             if not await self._reach_servers():
                 return 0
             receiver = WorkerReceiver(
-                self._service,
+                broker,
+                self._service.handler,
                 executor=ThreadPoolExecutor(1),
                 validate_params=False,
                 max_async_tasks=(
@@ -92,7 +94,7 @@ class _Runner:
         return 1 if self._stopped_tasks else 0
 
     async def _reach_servers(self) -> bool:
-        """Wait until broker and backend answer; ``False`` when told to end before they did."""
+        """Wait until broker and backend answer; ``False`` if the worker is to end before that."""
         broker, backend = self._broker, self._service.backend
         settings = broker.settings
         return await self._reach(
@@ -102,7 +104,7 @@ class _Runner:
     async def _reach(
         self, shown: str, server: QueueBroker | StateBackend, connect: Callable[[], Awaitable[None]]
     ) -> bool:
-        """Connect to a server, however long it is away; ``False`` when told to end before."""
+        """Connect to a server, however long it takes; ``False`` if the worker is to end before."""
         delay = RECONNECT_SECONDS[0]
         is_open = False
         while not self._finish.is_set():
@@ -128,32 +130,35 @@ class _Runner:
         if self._signals == 1:
             self._drain()
         elif self._signals == 2:
-            logger.warning("Second signal: stopping what runs.")
-            self._kill("was told to end by a second signal")
+            logger.warning("Second signal: stopping the running tasks.")
+            self._kill("received a second signal to end")
         else:
-            logger.warning("Third signal: killing what runs.")
-            self._service.stop_tasks("was told to end by a third signal", at_once=True)
+            logger.warning("Third signal: killing the running tasks.")
+            self._service.stop_tasks("received a third signal to end", at_once=True)
 
     def _drain(self) -> None:
-        if self._service.draining:
+        if self._service.is_draining:
             return
         self._service.begin_to_drain()
         timeout = self._options.drain_timeout
         if timeout is not None:
-            why = f"was told to end, and its drain timeout of {timeout:g} s is over"
+            why = f"was to end, and its drain timeout of {timeout:g} s is over"
             asyncio.get_running_loop().call_later(timeout, self._kill, why)
         slots = self._service.pool.slots
         slots.take_no_more_runs(on_no_runs=self._take_no_more)
         if slots.runs:
-            # Their steps may have no other worker to go to.
-            logger.info("Draining: taking steps until %d runs here have ended.", len(slots.runs))
+            # There may be no other worker that can run their steps.
+            logger.info(
+                "Draining: taking only steps until the %d runs held here have ended.",
+                len(slots.runs),
+            )
 
     def _take_no_more(self) -> None:
         if self._finish.is_set():
             return
         running = len(self._service.pool.running)
         logger.info("Draining: %d tasks to finish, taking no more.", running)
-        self._service.takes_no_more = True
+        self._service.handler.take_no_more()
         self._finish.set()
 
     def _kill(self, why: str) -> None:
@@ -165,9 +170,9 @@ class _Runner:
 
 
 def _in_one_sentence(record: logging.LogRecord) -> bool:
-    """Keep taskiq's log of a failed task to one line where the error is one of ours.
+    """Shorten taskiq's log of a failed task to one line if the error is one of ours.
 
-    Its traceback would show this package's inside; the error itself says what happened.
+    Its traceback would show code of this package only; the text of the error is enough.
     """
     error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
     if isinstance(error, DagsterTaskiqError):

@@ -1,11 +1,11 @@
-"""How a child knows that it was its parent who wants its task to be stopped.
+"""How a child distinguishes signals of its parent from those of other processes.
 
-A task is stopped with SIGTERM, for that is what Dagster and users' code listen to. But a service
-manager that stops a worker sends SIGTERM to all its processes, and so may a shell or a container's
-init process; then the parent lets its tasks finish, and the children must as well. So the parent
-writes to a socket before it sends a signal. A child that gets a signal of which it finds nothing
-there goes on, and tells the parent, which knows whether it is just about to end, or whether it was
-this child that somebody wanted to stop.
+A task is stopped with SIGTERM, which Dagster and users' code handle. But a service manager that
+stops a worker sends SIGTERM to all its processes, and so may a shell or a container's init process.
+Then the parent lets its tasks finish, and the children must do so as well. So the parent writes to
+a socket before it sends a signal. A child that gets a signal without a request in the socket goes
+on, and reports the signal to the parent. The parent knows whether the worker is about to end; if
+not, the signal was meant for this child alone.
 """
 
 import os
@@ -17,7 +17,7 @@ _REQUEST = b"!"
 
 
 def announce(stop_requests: socket.socket) -> None:
-    """Tell a child that the next signal is its parent's (called in the parent)."""
+    """Announce to a child that the next signal is its parent's (called in the parent)."""
     with suppress(OSError):  # it has just ended
         stop_requests.send(_REQUEST)
 
@@ -31,10 +31,10 @@ class StopRequests:
         self._pid = os.getpid()
 
     def only_requested(self, number: int) -> bool:
-        """Return whether a signal is to be obeyed; report it to the parent where it is not.
+        """Return whether the parent has sent a signal; report it to the parent if it has not.
 
         Called in a signal handler. A process that the user's code has forked inherits the handler;
-        there every signal is obeyed.
+        there this is true of every signal.
         """
         if os.getpid() != self._pid:
             return True

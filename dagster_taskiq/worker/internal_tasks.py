@@ -1,0 +1,127 @@
+"""Tasks of the worker's own, on behalf of a task that was sent to it.
+
+They need Dagster, which the worker's parent process does not import, so each runs in a child that
+is started for it. No broker knows of them, and they take no slot.
+"""
+
+import asyncio
+import logging
+from typing import Any
+
+from taskiq import TaskiqMessage
+
+from dagster_taskiq.errors import ChildDiedError, ChildStartError, ConfigError
+from dagster_taskiq.wire.labels import RUN_LABEL
+from dagster_taskiq.wire.task_names import (
+    EXECUTE_PLAN,
+    FINALIZE_RUN,
+    FREE_STEP,
+    HAS_BEGUN,
+    PACKED_ARGS,
+    PACKED_RUN,
+)
+from dagster_taskiq.worker.pool import Pool
+
+logger = logging.getLogger(__name__)
+
+#: How long a worker that ends waits until the pool slots of its last steps are free, in seconds.
+FREEING_SECONDS = 30.0
+
+
+class InternalTasks:
+    """Runs them in the children of one worker."""
+
+    def __init__(self, pool: Pool, worker_id: str) -> None:
+        self._pool = pool
+        self._worker_id = worker_id
+        self._freeing: set[asyncio.Task[None]] = set()
+
+    async def has_begun(self, message: TaskiqMessage) -> bool | None:
+        """Return whether the event log of a task's run has it that the task has begun before.
+
+        Args:
+            message: a task of which the record has been lost.
+
+        Returns:
+            ``None`` if that cannot be found out now; the reason is logged.
+        """
+        packed = message.kwargs.get(PACKED_ARGS[message.task_name])
+        kwargs = {"args_packed": packed, "task_id": message.task_id}
+        problem, value = await self._run(HAS_BEGUN, message, kwargs)
+        if problem is None:
+            return bool(value)
+        logger.warning(
+            "Task %s is not started now, because it is not known whether it has begun before: %s",
+            message.task_id,
+            problem,
+        )
+        return None
+
+    async def finalize_run(self, message: TaskiqMessage, why: str) -> None:
+        """End a run in Dagster whose own process cannot do that any more; log if that fails.
+
+        Args:
+            message: the task; nothing is done if it is not a run.
+            why: what has ended the process, for the event log of the run.
+        """
+        packed = PACKED_RUN.get(message.task_name)
+        if packed is None:
+            return
+        kwargs = {
+            "args_packed": message.kwargs.get(packed),
+            "task_id": message.task_id,
+            "worker_id": self._worker_id,
+            "why": why,
+        }
+        await self._run_or_log(FINALIZE_RUN, message, kwargs)
+
+    def free_step(self, message: TaskiqMessage) -> None:
+        """Free in the background what a step holds in Dagster's pools that was stopped or died.
+
+        Its run may have ended before, or end at this moment without having seen the step's end.
+
+        Args:
+            message: the step; its end is on record.
+        """
+        packed = message.kwargs.get(PACKED_ARGS[EXECUTE_PLAN])
+        freeing = asyncio.ensure_future(
+            self._run_or_log(FREE_STEP, message, {"args_packed": packed})
+        )
+        self._freeing.add(freeing)
+        freeing.add_done_callback(self._freeing.discard)
+
+    async def finish(self) -> None:
+        """Wait until what is done in the background is done, up to ``FREEING_SECONDS``."""
+        if self._freeing:
+            await asyncio.wait(self._freeing, timeout=FREEING_SECONDS)
+
+    async def _run_or_log(self, name: str, message: TaskiqMessage, kwargs: dict[str, Any]) -> None:
+        problem, _ = await self._run(name, message, kwargs)
+        if problem is not None:
+            logger.warning("Could not %s for task %s: %s", name, message.task_id, problem)
+
+    async def _run(
+        self, name: str, message: TaskiqMessage, kwargs: dict[str, Any]
+    ) -> tuple[object, Any]:
+        """Run one of them.
+
+        Args:
+            name: of the internal task.
+            message: the task on whose behalf it runs.
+            kwargs: its arguments.
+
+        Returns:
+            What went wrong, if anything; and what it has returned.
+        """
+        internal = TaskiqMessage(
+            task_id=f"{message.task_id}:{name}",
+            task_name=name,
+            labels={RUN_LABEL: message.labels.get(RUN_LABEL, "")},
+            args=[],
+            kwargs=kwargs,
+        )
+        try:
+            result = await self._pool.run_internal(internal)
+        except (ChildDiedError, ChildStartError, ConfigError, OSError) as error:
+            return error, None
+        return result.error, result.return_value

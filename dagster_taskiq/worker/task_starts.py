@@ -1,0 +1,97 @@
+"""Recording that a task has started here: it is that record by which no task starts twice."""
+
+import asyncio
+import logging
+from weakref import WeakValueDictionary
+
+from taskiq import TaskiqMessage
+from taskiq.exceptions import NoResultError
+
+from dagster_taskiq.errors import NoRecordError, ServerUnavailableError
+from dagster_taskiq.transport.backend import WRITE_RETRY_SECONDS, StateBackend
+from dagster_taskiq.wire.labels import QUEUE_LABEL, RUN_LABEL, STEP_LABEL
+from dagster_taskiq.wire.records import Task, TaskState
+from dagster_taskiq.wire.task_names import PACKED_ARGS
+from dagster_taskiq.worker.internal_tasks import InternalTasks
+
+logger = logging.getLogger(__name__)
+
+
+class TaskStarts:
+    """The starts of tasks in one worker."""
+
+    def __init__(self, backend: StateBackend, worker_id: str, internal: InternalTasks) -> None:
+        self._backend = backend
+        self._worker_id = worker_id
+        self._internal = internal
+        #: Tasks that were started here and whose end is not on record yet.
+        self._started: set[str] = set()
+        #: Held while the start of a task is being recorded.
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def record(self, message: TaskiqMessage) -> TaskState | None:
+        """Record the start of a task; of several deliveries of one task, that of one only.
+
+        They take turns: while the backend is away, a message that comes again waits until it is
+        known whether the first delivery has started the task. What was started here is not started
+        again before its end is on record, even if the backend has lost the record of its start.
+
+        Returns:
+            ``None`` if the task may run now; else the state that forbids it.
+
+        Raises:
+            NoResultError: its record has been lost, and it cannot be found out now whether it has
+                begun before; the message must come again.
+        """
+        task_id = message.task_id
+        lock = self._locks.get(task_id) or asyncio.Lock()
+        self._locks[task_id] = lock
+        async with lock:
+            if task_id in self._started:
+                return TaskState.STARTED
+            refused = await self._record(message)
+            if refused is None:
+                self._started.add(task_id)
+            return refused
+
+    def note_ended(self, task_id: str) -> None:
+        """Note that the end of a task is on record."""
+        self._started.discard(task_id)
+
+    async def _record(self, message: TaskiqMessage) -> TaskState | None:
+        """Record the start; wait for the backend while it is away: no record, no start."""
+        task = Task(
+            id=message.task_id,
+            name=message.task_name,
+            queue=str(message.labels.get(QUEUE_LABEL) or self._backend.settings.queue),
+            run_id=str(message.labels.get(RUN_LABEL, "")),
+            step_key=str(message.labels.get(STEP_LABEL, "")),
+            worker=self._worker_id,
+        )
+        delay = WRITE_RETRY_SECONDS[0]
+        in_doubt = False
+        must_be_recorded = message.task_name in PACKED_ARGS
+        while True:
+            try:
+                refused = await self._backend.start(task, recorded=must_be_recorded)
+                # A try that failed may have got through, then or later; the start is ours already.
+                if in_doubt and refused is TaskState.STARTED:
+                    known = (await self._backend.tasks([task.id])).get(task.id)
+                    return None if known and known.worker == self._worker_id else refused
+                return refused
+            except ServerUnavailableError as error:
+                logger.warning(
+                    "Cannot record the start of task %s (%s). Trying again.", task.id, error.problem
+                )
+                in_doubt = True
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, WRITE_RETRY_SECONDS[1])
+            except NoRecordError as error:
+                # Its sender has recorded it: it may have begun before that was lost.
+                has_begun = await self._internal.has_begun(message)
+                if has_begun is None:
+                    raise NoResultError from None
+                if has_begun:
+                    logger.warning("%s The event log of its run shows that it has begun.", error)
+                    return TaskState.STARTED
+                must_be_recorded = False
