@@ -295,7 +295,7 @@ def test_terminate_ends_workers_gently_or_now(
             held[name] = sender.send("hold", *paths, queue_name=name)
             eventually(Path(paths[0]).exists)
         assert run("worker", "terminate", "--no-wait", "first", *config).out == (
-            "Told 1 worker(s) to end.\n"
+            "Sent 1 worker(s) the command to end.\n"
         )
         eventually(lambda: "Draining: 1 tasks" in first.output())
         eventually(lambda: state_of(run("worker", "list", *config), "first") == "draining")
@@ -308,10 +308,11 @@ def test_terminate_ends_workers_gently_or_now(
         assert first.wait() == 0
         assert [each.name for each in client.workers()] == ["second"]
         outcome = run("worker", "terminate", "--all", "--now", *config)
-        assert outcome.out == "Told 1 worker(s) to end.\nsecond has gone.\n"
+        assert outcome.out == "Sent 1 worker(s) the command to end.\nsecond has ended.\n"
         assert second.wait() == 1
         assert client.tasks([held["second"]])[held["second"]].state is TaskState.REVOKED
-    assert run("worker", "terminate", "--all", *config).out == "Told 0 worker(s) to end.\n"
+    ended = run("worker", "terminate", "--all", *config)
+    assert ended.out == "Sent 0 worker(s) the command to end.\n"
 
 
 # -- settings that cannot be used ------------------------------------------------------------
@@ -607,7 +608,7 @@ def test_a_background_worker_serves_logs_to_a_file_and_shows_no_password(
     assert "is ready: 1 slots (--concurrency), queues a, b, c" in log.read_text()
     assert "s3cr3t-w0rd" not in log.read_text()
     outcome = run("worker", "terminate", "of/the night", "--broker", url)
-    assert outcome.out == "Told 1 worker(s) to end.\nof/the night has gone.\n"
+    assert outcome.out == "Sent 1 worker(s) the command to end.\nof/the night has ended.\n"
     eventually(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
 
 

@@ -136,7 +136,7 @@ def start_a_process(started: str, go: str) -> None:
 
 
 @broker.task
-def reset_after_fork(started: str, go: str, deaf: bool = False) -> int:
+def start_processes(started: str, go: str, deaf: bool = False) -> int:
     """Start processes that leave the group of this one, say their ids, and wait for a file."""
     in_a_session = subprocess.Popen(["sleep", "600"], start_new_session=True)
     say(started, in_a_session.pid)

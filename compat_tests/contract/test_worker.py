@@ -573,7 +573,7 @@ def test_of_a_killed_worker_nothing_is_left(
     start_worker: StartWorker, settings: Settings, own_sender: Sender, place: Place
 ) -> None:
     worker = start_worker(*INCLUDE, "-c", "2")
-    own_sender.send("reset_after_fork", place.path("left"), place.path("never"))
+    own_sender.send("start_processes", place.path("left"), place.path("never"))
     deaf = own_sender.send("hold", place.path("started"), place.path("never"), "", True)
     place.said("started")
     place.said("left.all")
@@ -646,7 +646,7 @@ def test_a_worker_that_is_the_first_process_of_a_container_leaves_no_zombies(
         outermost = psutil.Process(worker.pid)
         parent = outermost.children()[0] if way[0] == "unshare" else outermost
         never = place.path("never")
-        tasks = [own_sender.send("reset_after_fork", place.path(f"{n}"), never) for n in range(4)]
+        tasks = [own_sender.send("start_processes", place.path(f"{n}"), never) for n in range(4)]
         for number in range(4):
             place.said(f"{number}.all")
         client_for(settings).revoke(tasks, "enough")

@@ -35,26 +35,26 @@ async def received(slots: Slots, task_id: str, is_run: bool = STEP) -> None:
 
 async def started(slots: Slots, task_id: str, is_run: bool = STEP) -> None:
     await received(slots, task_id, is_run)
-    await slots.occupy(task_id, is_run)
+    await slots.start(task_id, is_run)
 
 
 async def test_a_task_takes_the_slot_that_was_reserved_for_it() -> None:
     slots = Slots(2, max_runs=1)
     await received(slots, "a")
     assert await number_free(slots) == 1
-    await slots.occupy("a", STEP)
+    await slots.start("a", STEP)
     assert await number_free(slots) == 1
-    slots.leave("a")
+    slots.end("a")
     assert await number_free(slots) == 2
 
 
 async def test_a_task_without_a_reservation_waits_for_a_free_slot() -> None:
     slots = Slots(1, max_runs=1)
     await started(slots, "a")
-    waiting = asyncio.ensure_future(slots.occupy("b", STEP))
+    waiting = asyncio.ensure_future(slots.start("b", STEP))
     await asyncio.sleep(0)
     assert not waiting.done()
-    slots.leave("a")
+    slots.end("a")
     await waiting
     assert await number_free(slots) == 0
 
@@ -97,9 +97,9 @@ async def test_a_run_has_a_run_slot_though_its_other_delivery_has_freed_that() -
     await received(slots, "run", RUN)
     slots.release_reservation("run")  # the other delivery, which came first to its end
     assert len(slots.runs) == 0
-    await slots.occupy("run", RUN)
+    await slots.start("run", RUN)
     assert len(slots.runs) == 1
-    slots.leave("run")
+    slots.end("run")
     assert len(slots.runs) == 0
     assert await number_free(slots) == 1
 
@@ -122,7 +122,7 @@ async def test_a_run_that_only_waits_frees_its_slot_once_and_keeps_its_run_slot(
     assert not slots.free_while_waiting("run")
     assert await number_free(slots) == 1
     assert not slots.takes_runs
-    slots.leave("run")
+    slots.end("run")
     assert await number_free(slots) == 1
     assert slots.takes_runs
 
@@ -143,7 +143,7 @@ async def test_no_run_is_taken_while_every_run_slot_is_held() -> None:
     waiting = asyncio.ensure_future(slots.until_takes_runs())
     await asyncio.sleep(0)
     assert not waiting.done()
-    slots.leave("first")
+    slots.end("first")
     await waiting
 
 
@@ -154,7 +154,7 @@ async def test_a_worker_that_drains_takes_no_run_and_notes_when_the_last_has_end
     await received(slots, "second", RUN)
     slots.take_no_more_runs(lambda: ended.append(True))
     assert slots.is_draining
-    slots.leave("first")
+    slots.end("first")
     assert not slots.takes_runs
     assert ended == []
     slots.release_reservation("second")

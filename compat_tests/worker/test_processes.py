@@ -111,7 +111,7 @@ async def test_code_that_keeps_the_interpreter_ends_with_the_lease_and_the_error
 async def test_a_fork_server_that_is_frozen_is_ended_by_the_kernel_at_its_deadline_and_children_too(
     pool: Pool, tmp_path: Path
 ) -> None:
-    held = run(pool, "reset_after_fork", str(tmp_path / "started"), str(tmp_path / "never"), True)
+    held = run(pool, "start_processes", str(tmp_path / "started"), str(tmp_path / "never"), True)
     (child,) = await said(tmp_path / "started.all")
     started = await said(tmp_path / "started", 3)
     server = fork_server(pool)
@@ -130,7 +130,7 @@ async def test_a_fork_server_that_is_frozen_is_ended_by_the_kernel_at_its_deadli
 async def test_children_end_with_the_fork_server_and_what_they_started_and_others_come(
     pool: Pool, tmp_path: Path
 ) -> None:
-    held = run(pool, "reset_after_fork", str(tmp_path / "started"), str(tmp_path / "never"), True)
+    held = run(pool, "start_processes", str(tmp_path / "started"), str(tmp_path / "never"), True)
     (child,) = await said(tmp_path / "started.all")
     started = await said(tmp_path / "started", 3)
     server = fork_server(pool)
@@ -160,7 +160,7 @@ async def test_what_a_task_leaves_behind_has_ended_before_the_next_one_begins(
 ) -> None:
     go = tmp_path / "go"
     go.touch()
-    first = await value(run(pool, "reset_after_fork", str(tmp_path / "started"), str(go)))
+    first = await value(run(pool, "start_processes", str(tmp_path / "started"), str(go)))
     started = await said(tmp_path / "started", 3)
     assert not any(psutil.pid_exists(each) for each in started)
     # What libraries know of such processes would be wrong in the same child.
@@ -173,7 +173,7 @@ async def test_what_a_task_has_started_ends_with_it_in_whatever_session_or_group
     pool: Pool, tmp_path: Path, end: str
 ) -> None:
     never, deaf = str(tmp_path / "never"), end.startswith("deaf")
-    held = run(pool, "reset_after_fork", str(tmp_path / "started"), never, deaf)
+    held = run(pool, "start_processes", str(tmp_path / "started"), never, deaf)
     (child,) = await said(tmp_path / "started.all")
     started = await said(tmp_path / "started", 3)
     if end == "killed":
@@ -181,7 +181,7 @@ async def test_what_a_task_has_started_ends_with_it_in_whatever_session_or_group
         with pytest.raises(ChildDiedError, match="was killed by SIGKILL"):
             await held
     else:
-        pool.stop("reset_after_fork", "enough")
+        pool.stop("start_processes", "enough")
         with pytest.raises(TaskRevokedError, match="enough"):
             await held
     await until_gone([child, *started])

@@ -11,9 +11,9 @@ from dagster_taskiq.worker.fork_server import process
 
 
 class _Commands(click.Group):
-    """The commands, each in the module of its name, which is imported when it is wanted.
+    """The commands, each in the module of its name, which is imported when the command is called.
 
-    Dagster takes seconds to import, and what can be done meanwhile begins before that.
+    Dagster takes seconds to import, so what can run at the same time is started before that.
     """
 
     NAMES = ("demo", "status", "worker")
@@ -40,7 +40,7 @@ def main() -> None:
     """Run the command line; an error of ours is one sentence on stderr and exit code 2."""
     try:
         if sys.argv[1:3] == ["worker", "start"]:
-            # The server from which children are forked imports Dagster as well, beside this one.
+            # The server from which children are forked imports Dagster as well, at the same time.
             process.start()
         cli()
     except DagsterTaskiqError as error:

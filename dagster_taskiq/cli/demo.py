@@ -1,4 +1,4 @@
-"""``dagster-taskiq demo``: an example project, a worker, and a look at what the event log says."""
+"""``dagster-taskiq demo``: an example project, a worker, and a check of the event log."""
 
 import _thread
 import signal
@@ -38,7 +38,7 @@ from dagster_taskiq.demo.ui import DEFAULT_PORT, run_ui
 from dagster_taskiq.settings.settings import EMBEDDED_URL, Settings
 from dagster_taskiq.settings.urls import redact
 
-#: How long the worker may take to leave, having nothing to do, before it is killed, in seconds.
+#: How long the worker, which is idle, may take to end before it is killed, in seconds.
 WORKER_STOP_SECONDS = 20.0
 #: How long all runs together may take before the demo gives up, in seconds.
 RUNS_SECONDS = 300.0
@@ -66,7 +66,7 @@ _STYLES = {
     default=EMBEDDED_URL,
     help="URL of the broker to run it on. Default: the embedded one, with nothing to install.",
 )
-@click.option("--keep", is_flag=True, help="Keep the demo's directory, and print where it is.")
+@click.option("--keep", is_flag=True, help="Keep the demo's directory, and print its path.")
 @click.option(
     "--ui",
     is_flag=True,
@@ -82,7 +82,7 @@ def demo(broker: str, keep: bool, ui: bool, port: int | None) -> None:
 
     The exit code is 0 when everything went as it should: the retries, the killed process and the
     skipped step included. With --ui it is 0 when Ctrl-C has stopped what was up, and 1 when
-    something did not come up or ended by itself. It is 130 when Ctrl-C came before that.
+    something did not come up or ended early. It is 130 when Ctrl-C came before that.
     """
     if broker.startswith("memory:"):
         raise click.BadParameter(
@@ -95,8 +95,8 @@ def demo(broker: str, keep: bool, ui: bool, port: int | None) -> None:
         return
     if port is not None:
         raise click.UsageError("--port is for the webserver, which --ui starts.")
-    # SIGTERM ends the demo as Ctrl-C does, the worker first; and so does the watchdog, also where
-    # a shell started the demo with SIGINT ignored.
+    # SIGTERM ends the demo as Ctrl-C does, the worker first. So does the watchdog, even if a shell
+    # has started the demo with SIGINT ignored.
     for number in end_signals():
         signal.signal(number, signal.default_int_handler)
     try:
@@ -136,7 +136,7 @@ def _worker(home: DemoHome, client: Client) -> Iterator[DemoProcess]:
     """Start a worker, wait until it beats, and end it with the context.
 
     Raises:
-        click.ClickException: it does not come up, or does not leave as it should.
+        click.ClickException: it does not come up, or does not end as it should.
     """
     click.echo(f"Starting a worker with {SLOTS} slots ...")
     worker = start_worker(home)
@@ -150,7 +150,7 @@ def _worker(home: DemoHome, client: Client) -> Iterator[DemoProcess]:
 
 @contextmanager
 def _watchdog(worker: DemoProcess) -> Iterator[None]:
-    """Interrupt the runs when their worker has gone or they take too long.
+    """Interrupt the runs when their worker has ended or they take too long.
 
     Raises:
         click.ClickException: that happened.
@@ -187,7 +187,7 @@ def _run_job(
     """Execute a job of the example project, showing how it goes; return the run's id.
 
     Raises:
-        KeyboardInterrupt: this process was told to end.
+        KeyboardInterrupt: this process received a signal to end.
     """
     job = ReconstructableRepository.for_module(MODULE, "defs").get_reconstructable_job(name)
     run = instance.create_run_for_job(
@@ -207,7 +207,7 @@ def _run_job(
     for event in events:
         failure = event.job_failure_data if event.is_run_failure else None
         if failure and failure.failure_reason == RunFailureReason.UNEXPECTED_TERMINATION:
-            raise KeyboardInterrupt  # Dagster has taken it as the end of that run alone
+            raise KeyboardInterrupt  # Dagster has ended that run alone
     ended = instance.get_run_by_id(run.run_id)
     status = ended.status.value if ended is not None else "lost"
     click.echo(f"{name}: {status} after {time.monotonic() - started:.1f} s")
@@ -216,10 +216,10 @@ def _run_job(
 
 @contextmanager
 def _progress(instance: DagsterInstance, run: DagsterRun) -> Iterator[None]:
-    """Show a run as it goes: a table that changes on a terminal, a line for each event elsewhere.
+    """Show a run while it is executed: a table on a terminal, a line for each event elsewhere.
 
-    Both read the event log by themselves, since a run's loop looks at it when a step has ended,
-    and here one wants to see them start.
+    Both read the event log at short intervals. The loop of a run reads it only when a step has
+    ended, and here the starts of steps are shown as well.
     """
     console = Console()
     story = RunStory()
@@ -233,7 +233,7 @@ def _progress(instance: DagsterInstance, run: DagsterRun) -> Iterator[None]:
             cursor = batch.cursor
             for entry in (record.event_log_entry for record in batch.records):
                 event = entry.dagster_event
-                sentence = event and story.tell(event, entry.timestamp)
+                sentence = event and story.add(event, entry.timestamp)
                 if event and sentence and not console.is_terminal:
                     at = entry.timestamp - started
                     click.echo(f"{at:6.1f} s  {event.step_key}: {sentence}")

@@ -17,7 +17,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def connection_options(function: F) -> F:
-    """Add the options that say which broker and backend a command is about."""
+    """Add the options for the broker and backend of a command."""
     for option in (
         click.option(
             "-A",
@@ -57,7 +57,7 @@ def settings_from(
     else:
         settings = Settings.from_dict({})
     if broker is not None:
-        # Another server: what the file says of the backend belongs to the one it names.
+        # Another server: the backend that the file names belongs to the broker that it names.
         settings = replace(settings, broker=broker, backend=None if backend else settings.backend)
     if backend is not None:
         settings = replace(settings, backend=backend)

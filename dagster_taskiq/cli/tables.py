@@ -31,7 +31,7 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> N
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as people say them: ``12s``, ``3m``, ``5h``, ``2d``."""
+    """Return seconds in the largest unit that fits: ``12s``, ``3m``, ``5h``, ``2d``."""
     for size, unit in _UNITS:
         if seconds >= size:
             return f"{seconds / size:.0f}{unit}"

@@ -28,10 +28,10 @@ from dagster_taskiq.worker.detach import start_detached
 
 #: One KiB, the unit of ``--max-memory-per-child`` (as Celery's option of that name has it).
 KIB = 1024
-#: How long ``worker terminate`` waits for workers to leave, in seconds.
+#: How long ``worker terminate`` waits until workers have ended, in seconds.
 TERMINATE_SECONDS = 600.0
 
-#: How the URLs on the command line of a background worker reach it.
+#: The variables by which a background worker gets the URLs of its command line.
 URL_VARIABLES = {
     "broker": "DAGSTER_TASKIQ_WORKER_BROKER",
     "backend": "DAGSTER_TASKIQ_WORKER_BACKEND",
@@ -64,7 +64,7 @@ def worker() -> None:
     type=click.IntRange(min=1),
     help=(
         "How many launched runs are held at once, whether they work in a slot or only wait for "
-        "their own steps. Default: 10, or the concurrency where that is more."
+        "their own steps. Default: 10, or the concurrency if that is more."
     ),
 )
 @click.option("-n", "--name", help="The worker's name. Default: host and process id.")
@@ -74,7 +74,7 @@ def worker() -> None:
     default="info",
     show_default=True,
     type=click.Choice(LEVELS, case_sensitive=False),
-    help="How much the worker says.",
+    help="The least severe messages that the worker logs.",
 )
 @click.option("-d", "--background", is_flag=True, help="Start it in the background and return.")
 @click.option(
@@ -86,8 +86,8 @@ def worker() -> None:
     metavar="MODULE|PATH",
     help=(
         "Load jobs from this module, file or directory alone, and use the Dagster instance of "
-        "$DAGSTER_HOME whatever a message says; repeatable, comma lists too. Default: "
-        "$DAGSTER_TASKIQ_ALLOW, else whatever a message names."
+        "$DAGSTER_HOME whichever a message names; repeatable, comma lists too. Default: "
+        "$DAGSTER_TASKIQ_ALLOW, else from any that a message names."
     ),
 )
 @click.option(
@@ -209,7 +209,7 @@ def list_workers(
     app: str | None,
     as_json: bool,
 ) -> None:
-    """List the workers: where they are, what they serve, and what they run."""
+    """List the workers: their hosts, what they serve, and what they run."""
     settings = settings_from(broker, backend, config_yaml, app)
     workers = client_for(settings).workers()
     if as_json:
@@ -224,7 +224,7 @@ def list_workers(
 @click.argument("names", nargs=-1)
 @click.option("--all", "everyone", is_flag=True, help="End every worker on this broker.")
 @click.option("--now", is_flag=True, help="Stop what they run, instead of letting it finish.")
-@click.option("--no-wait", is_flag=True, help="Return without waiting until they have gone.")
+@click.option("--no-wait", is_flag=True, help="Return without waiting until they have ended.")
 def terminate(
     broker: str | None,
     backend: str | None,
@@ -235,7 +235,7 @@ def terminate(
     now: bool,
     no_wait: bool,
 ) -> None:
-    """End workers by NAME, or all of them: they finish what they run, and leave."""
+    """End workers by NAME, or all of them, when they have finished what they run."""
     if bool(names) == everyone:
         raise click.UsageError("Name the workers to end, or give --all.")
     client = client_for(settings_from(broker, backend, config_yaml, app))
@@ -247,15 +247,17 @@ def terminate(
     chosen = {each.id: each for each in alive if everyone or each.name in names}
     for worker_id in chosen:
         client.tell(worker_id, command(Command.KILL if now else Command.DRAIN))
-    click.echo(f"Told {len(chosen)} worker(s) to end.")
+    click.echo(f"Sent {len(chosen)} worker(s) the command to end.")
     deadline = time.monotonic() + TERMINATE_SECONDS
     while not no_wait and chosen and time.monotonic() < deadline:
         time.sleep(0.1)
         still = {each.id for each in client.workers() if not each.is_lost}
         for worker_id in [each for each in chosen if each not in still]:
-            click.echo(f"{chosen.pop(worker_id).name} has gone.")
+            click.echo(f"{chosen.pop(worker_id).name} has ended.")
     if chosen and not no_wait:
-        raise ConfigError(f"Still there: {', '.join(each.name for each in chosen.values())}.")
+        raise ConfigError(
+            f"These workers have not ended: {', '.join(each.name for each in chosen.values())}."
+        )
 
 
 def show_workers(workers: list[Worker]) -> None:
@@ -305,7 +307,7 @@ def _start_in_background(context: click.Context) -> None:
         for name, value in context.params.items()
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
-    # The command itself would say so only in its log.
+    # A fault of these would be shown only in the log of the command itself.
     settings_from(*(context.params[name] for name in ("broker", "backend", "config_yaml", "app")))
     arguments = []
     environment = dict(os.environ)

@@ -1,1 +1,1 @@
-"""The example project of ``dagster-taskiq demo``, and what its event log must say afterwards."""
+"""The example project of ``dagster-taskiq demo``, and what its event log must show afterwards."""

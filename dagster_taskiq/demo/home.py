@@ -1,4 +1,4 @@
-"""The ground of a demo: a Dagster home of its own, and processes that do not outlive it."""
+"""What a demo runs in: a Dagster home of its own, and processes that do not outlive it."""
 
 import os
 import shutil
@@ -27,8 +27,8 @@ from dagster_taskiq.settings.urls import redact
 START_SECONDS = 120.0
 #: How long what a demo leaves on a server is kept there, in seconds; longer than its runs take.
 RESULT_TTL_SECONDS = 300.0
-#: How long a step that is stopped has before it is killed, in seconds. None of the example project
-#: needs long, and whoever ends a demo does not want to wait.
+#: How long a step that is stopped has before it is killed, in seconds. The steps of the example
+#: project need little, so that a demo ends fast.
 KILL_GRACE_SECONDS = 10.0
 #: How often a process is looked at, in seconds.
 LOOK_SECONDS = 0.2
@@ -47,9 +47,9 @@ class DemoHome:
 
     path: Path
     broker: str
-    #: Config of executor and launcher: a name of its own, so that a demo disturbs nobody on the
-    #: server. It does not say which server, since a URL may hold a password, and this goes into
-    #: files and runs.
+    #: Config of executor and launcher: a prefix of its own, so that a demo disturbs no other
+    #: program on the server. It does not name the server, since a URL may hold a password, and
+    #: this goes into files and runs.
     config: dict[str, Any]
 
     def configure(self, more: dict[str, Any]) -> None:
@@ -70,11 +70,11 @@ class DemoHome:
 
 @contextmanager
 def demo_home(broker: str, keep: bool) -> Iterator[DemoHome]:
-    """Make a Dagster home, and this process one of its users; remove it with the context.
+    """Make a Dagster home for this process; remove it with the context.
 
     Args:
         broker: URL of the broker. It goes to all processes by way of the environment.
-        keep: leave it there instead, and print where.
+        keep: leave it there instead, and print its path.
     """
     path = Path(tempfile.mkdtemp(prefix="dagster-taskiq-demo-"))
     try:
@@ -87,9 +87,9 @@ def demo_home(broker: str, keep: bool) -> Iterator[DemoHome]:
         yield home
     finally:
         if keep:
-            say(f"Kept: {path}")
-            say(f"  logs:               {path}/*.log")
-            say(f"  runs, in Dagster:   {home.environment} dagster dev -m {MODULE}")
+            show_line(f"Kept: {path}")
+            show_line(f"  logs:               {path}/*.log")
+            show_line(f"  runs, in Dagster:   {home.environment} dagster dev -m {MODULE}")
         else:
             _remove(path)
 
@@ -102,8 +102,8 @@ def end_signals() -> list[signal.Signals]:
     return signals
 
 
-def say(text: str) -> None:
-    """Print a line, also where nobody can read it any more: there are processes to stop."""
+def show_line(text: str) -> None:
+    """Print a line, and go on if that fails: there are processes to stop."""
     with suppress(OSError):
         click.echo(text)
 
@@ -115,8 +115,8 @@ class DemoProcess:
         """Start it.
 
         Args:
-            home: where its log goes.
-            name: what it is called in sentences.
+            home: the directory of its log.
+            name: its name in messages.
             arguments: what is given to ``python -m``.
         """
         self.name = name
@@ -138,7 +138,7 @@ class DemoProcess:
 
     @property
     def log_end(self) -> str:
-        """The last lines of its log, for people."""
+        """The last lines of its log, to be shown."""
         lines = self.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
         return "\n".join(["The last lines of its log:", *(f"  {line}" for line in lines)])
 
@@ -161,7 +161,7 @@ class DemoProcess:
             time.sleep(LOOK_SECONDS)
 
     def check(self) -> None:
-        """See whether it is still there.
+        """Check that it still runs.
 
         Raises:
             click.ClickException: it is not.
@@ -170,7 +170,7 @@ class DemoProcess:
             raise click.ClickException(f"The {self.name} {self._how_ended}.\n{self.log_end}")
 
     def check_end(self) -> None:
-        """See whether it has left as it should.
+        """Check that it has ended as it should.
 
         Raises:
             click.ClickException: it has not.
@@ -190,12 +190,12 @@ class DemoProcess:
         self._process.terminate()
 
     def kill(self) -> None:
-        """End it by force, and return when it has gone."""
+        """End it by force, and return when it has ended."""
         self._process.kill()
         self._process.wait()
 
     def stop(self, seconds: float) -> None:
-        """End it, by force where it takes too long."""
+        """End it, by force if it takes too long."""
         self.terminate()
         try:
             self._process.wait(seconds)
@@ -211,7 +211,7 @@ def start_worker(home: DemoHome) -> DemoProcess:
 
 
 def worker_beats(client: Client) -> bool:
-    """Return whether the worker of a demo is there."""
+    """Return whether the worker of a demo sends heartbeats."""
     return any(each.name == WORKER_NAME and not each.is_lost for each in client.workers())
 
 

@@ -1,4 +1,4 @@
-"""What became of each step of a run, as its events tell it: for progress and for the summary."""
+"""How each step of a run has gone, by its events: for progress and for the summary."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -7,7 +7,7 @@ from dagster import DagsterEvent, DagsterEventType, DagsterInstance
 
 
 class Outcome(str, Enum):
-    """Where a step is, in the words that are shown."""
+    """The state of a step, in the words that are shown."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -26,7 +26,7 @@ class StepStory:
     attempts: int = 0
     #: Process ids of the children that started it, one for each attempt.
     pids: list[str] = field(default_factory=list)
-    #: Why each attempt but the last did not do, or the step failed.
+    #: Why each attempt but the last did not succeed, or the step failed.
     reasons: list[str] = field(default_factory=list)
     successes: int = 0
     first_at: float = 0.0
@@ -42,14 +42,14 @@ class StepStory:
 
 @dataclass
 class RunStory:
-    """One run: its steps in the order they were first heard of, and what they left behind."""
+    """One run: its steps in the order of their first events, and what they have made."""
 
     steps: dict[str, StepStory] = field(default_factory=dict)
-    #: Assets that were materialized, each with its partition in brackets where it has one.
+    #: Assets that were materialized, each with its partition in brackets if it has one.
     assets: list[str] = field(default_factory=list)
     #: Asset checks that passed, by name.
     checks: list[str] = field(default_factory=list)
-    #: How many values the steps say to have collected: the metadata ``parcels`` of an output.
+    #: How many values the steps have collected: the metadata ``parcels`` of an output.
     collected: int = 0
     error: str = ""
 
@@ -58,8 +58,8 @@ class RunStory:
         """How many attempts all steps have taken."""
         return sum(step.attempts for step in self.steps.values())
 
-    def tell(self, event: DagsterEvent, at: float) -> str | None:
-        """Take in the next event, and return the sentence for it if it is worth one.
+    def add(self, event: DagsterEvent, at: float) -> str | None:
+        """Add the next event, and return the sentence for it if it is to be shown.
 
         Args:
             event: the event.
@@ -67,7 +67,7 @@ class RunStory:
         """
         if event.is_run_failure or event.event_type == DagsterEventType.PIPELINE_CANCELED:
             self.error = _first_line(event.message or "The run ended early.")
-        if event.step_key is None or event.event_type not in _TELLING:
+        if event.step_key is None or event.event_type not in _SHOWN:
             return None
         step = self.steps.setdefault(event.step_key, StepStory(event.step_key))
         if event.event_type == DagsterEventType.STEP_WORKER_STARTED:
@@ -96,12 +96,12 @@ class RunStory:
         story = cls()
         for entry in instance.all_logs(run_id):
             if entry.dagster_event is not None:
-                story.tell(entry.dagster_event, entry.timestamp)
+                story.add(entry.dagster_event, entry.timestamp)
         return story
 
 
 def _move(step: StepStory, event: DagsterEvent, at: float) -> str:
-    """Let a step start or end, and say so."""
+    """Note that a step has started or ended, and return the sentence for it."""
     step.last_at = at
     if event.is_step_start or event.is_step_restarted:
         step.outcome = Outcome.RUNNING
@@ -133,7 +133,7 @@ def _first_line(text: str) -> str:
     return text.strip().partition("\n")[0]
 
 
-_TELLING = frozenset(
+_SHOWN = frozenset(
     {
         DagsterEventType.STEP_WORKER_STARTED,
         DagsterEventType.STEP_START,

@@ -31,7 +31,7 @@ from dagster_taskiq.demo.home import (
     DemoProcess,
     demo_home,
     end_signals,
-    say,
+    show_line,
     start_worker,
     worker_beats,
 )
@@ -55,8 +55,8 @@ STOP_SECONDS = 15.0
 #: Within what time the webserver must answer a question, in seconds.
 ANSWER_SECONDS = 30.0
 
-#: What stands in the ``dagster.yaml``: what somebody would write there who launches runs onto a
-#: fleet, with polls that are quick enough to watch.
+#: The ``dagster.yaml``: what a user writes there to launch runs onto workers, with polls that are
+#: short enough to watch.
 DAGSTER_YAML = {
     "run_coordinator": {
         "module": "dagster.core.run_coordinator",
@@ -84,13 +84,13 @@ _DAEMONS = "{ instance { daemonHealth { allDaemonStatuses { required healthy } }
 
 
 class _Interrupted(Exception):
-    """Somebody wants the demo to end."""
+    """The demo is to end."""
 
 
 class _Interrupts:
-    """Counts the signals that want the demo to end, and interrupts nothing.
+    """Counts the signals to end the demo, and interrupts nothing.
 
-    They are looked at between two steps, so that no process is started and then forgotten.
+    They are checked between two steps, so that every process that was started is known.
     """
 
     def __init__(self) -> None:
@@ -103,10 +103,10 @@ class _Interrupts:
         self.count += 1
 
     def check(self) -> None:
-        """See whether one has come.
+        """Check that none has come.
 
         Raises:
-            _Interrupted: so it is.
+            _Interrupted: one has.
         """
         if self.count:
             raise _Interrupted
@@ -117,12 +117,12 @@ def run_ui(broker: str, port: int, keep: bool) -> None:
 
     Args:
         broker: URL of the broker.
-        port: where the webserver listens, unless somebody else does.
+        port: the webserver's, unless it is taken.
         keep: leave the directory there.
 
     Raises:
         ConfigError: there is no webserver to start.
-        click.ClickException: something did not come up, or ended by itself.
+        click.ClickException: something did not come up, or ended early.
         SystemExit: a signal came before everything was up.
     """
     if not _is_installed("dagster_webserver"):
@@ -142,7 +142,7 @@ def run_ui(broker: str, port: int, keep: bool) -> None:
             _stop(processes, lambda: interrupts.count > 1)
         finally:
             _stop(processes, lambda: interrupts.count > 0)
-    say("Stopped.")
+    show_line("Stopped.")
     if not is_up:
         sys.exit(130)
 
@@ -150,11 +150,11 @@ def run_ui(broker: str, port: int, keep: bool) -> None:
 def _start(
     home: DemoHome, port: int, processes: list[DemoProcess], interrupts: _Interrupts
 ) -> None:
-    """Start everything, and say what there is to see.
+    """Start everything, and show what there is to see.
 
     Args:
-        home: where.
-        port: where the webserver listens, unless somebody else does.
+        home: the Dagster home.
+        port: the webserver's, unless it is taken.
         processes: to which what is started is added, in the order in which it is to be stopped.
         interrupts: ends the waiting.
 
@@ -174,17 +174,17 @@ def _start(
     # Calls to this machine do not go through the proxy that the environment may name.
     os.environ["no_grpc_proxy"] = f"{HOST},localhost"  # noqa: SIM112 - gRPC's own spelling
     client = client_for(Settings.from_dict(home.config).resolved())
-    say(f"Example project {MODULE} on {redact(home.broker)}\n")
+    show_line(f"Example project {MODULE} on {redact(home.broker)}\n")
     # Made by one process, before several of them do it at the same time.
     with DagsterInstance.get() as instance:
         _make_tables(instance)
-    say(f"Starting a worker with {SLOTS} slots, and a code server ...")
+    show_line(f"Starting a worker with {SLOTS} slots, and a code server ...")
     worker = start_worker(home)
     processes.append(worker)
-    # One for webserver and daemon, where each would start its own.
+    # One for webserver and daemon, which would start one each.
     code_port = _free_port()
-    where = ["--host", HOST, "--port", str(code_port), "--location-name", LOCATION]
-    arguments = ["dagster", "api", "grpc", "-m", MODULE, *where]
+    address_options = ["--host", HOST, "--port", str(code_port), "--location-name", LOCATION]
+    arguments = ["dagster", "api", "grpc", "-m", MODULE, *address_options]
     code_server = DemoProcess(home, "code server", arguments)
     processes.append(code_server)
     code_server.wait_until(lambda: _serves_code(code_port), look)
@@ -194,8 +194,8 @@ def _start(
 
     chosen = port if _is_free(port) else _free_port()
     if chosen != port:
-        say(f"Port {port} is taken.")
-    say("Starting Dagster's webserver and daemon ...")
+        show_line(f"Port {port} is taken.")
+    show_line("Starting Dagster's webserver and daemon ...")
     webserver_arguments = ["--host", HOST, "--port", str(chosen), "-w", str(workspace)]
     webserver = DemoProcess(home, "webserver", ["dagster_webserver", *webserver_arguments])
     processes.append(webserver)
@@ -206,15 +206,15 @@ def _start(
     webserver.wait_until(lambda: _answers(url), look)
     daemon.wait_until(lambda: _daemons_beat(url), look)
     run_id = _launch(url)
-    _say_what_to_see(home, url, run_id, processes)
+    _show_what_to_see(home, url, run_id, processes)
 
 
-def _say_what_to_see(
+def _show_what_to_see(
     home: DemoHome, url: str, run_id: str, processes: Sequence[DemoProcess]
 ) -> None:
     jobs = f"{url}/locations/{LOCATION}/jobs"
-    say(f"\nDagster is at {url}\n")
-    for what, where, more in (
+    show_line(f"\nDagster is at {url}\n")
+    for what, url_of_it, more in (
         (
             "A run on the worker",
             f"{url}/runs/{run_id}",
@@ -229,17 +229,19 @@ def _say_what_to_see(
         (
             "Daemons",
             f"{url}/deployment/daemons",
-            "Run monitoring among them, which sees to runs whose worker is lost.",
+            "Run monitoring among them, which resumes runs whose worker is lost.",
         ),
     ):
-        say(f"  {what + ':':<21}{where}")
-        say(f"  {'':<21}{more}")
-    say("\nIn another terminal:\n")
+        show_line(f"  {what + ':':<21}{url_of_it}")
+        show_line(f"  {'':<21}{more}")
+    show_line("\nIn another terminal:\n")
     worker_list = f"dagster-taskiq worker list -y {home.worker_config}"
-    say(f"  {'The worker:':<21}{home.environment} {worker_list}")
+    show_line(f"  {'The worker:':<21}{home.environment} {worker_list}")
     for process in processes:
-        say(f"  {f'Log, {process.name}:':<21}{process.log}")
-    say("\nCtrl-C stops it all: what runs may finish. A second Ctrl-C stops that too.")
+        show_line(f"  {f'Log, {process.name}:':<21}{process.log}")
+    show_line(
+        "\nCtrl-C stops it all once running tasks have ended. A second Ctrl-C stops those too."
+    )
 
 
 def _stay(processes: Sequence[DemoProcess], interrupts: _Interrupts) -> None:
@@ -257,11 +259,11 @@ def _stay(processes: Sequence[DemoProcess], interrupts: _Interrupts) -> None:
 
 
 def _stop(processes: Sequence[DemoProcess], is_urgent: Callable[[], bool]) -> None:
-    """End all processes: the worker first, while there is somebody to look at what it finishes."""
+    """End all processes: the worker first, while the others show what it finishes."""
     going = [process for process in processes if process.exit_code is None]
     if not going:
         return
-    say(f"\nStopping: {', '.join(process.name for process in going)} ...")
+    show_line(f"\nStopping: {', '.join(process.name for process in going)} ...")
     workers = [process for process in going if process.name == "worker"]
     _end(workers, DRAIN_SECONDS, STOP_SECONDS, is_urgent)
     others = [process for process in going if process not in workers]
@@ -274,7 +276,7 @@ def _end(
     firmly: float,
     is_urgent: Callable[[], bool],
 ) -> None:
-    """Tell processes to end, tell them again, and kill them."""
+    """Send processes SIGTERM, send it again, and kill them."""
     for seconds, may_be_cut in ((gently, True), (firmly, False)):
         for process in processes:
             process.terminate()
@@ -285,7 +287,7 @@ def _end(
             time.sleep(LOOK_SECONDS)
     for process in processes:
         if process.exit_code is None:
-            say(f"The {process.name} does not end; killing it.")
+            show_line(f"The {process.name} does not end; killing it.")
             process.kill()
 
 
@@ -305,7 +307,7 @@ def _make_tables(instance: DagsterInstance) -> None:
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        # As servers do: a port on which somebody listened a moment ago is free.
+        # As servers do: a port that was in use a moment ago is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))

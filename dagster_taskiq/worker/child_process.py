@@ -179,5 +179,5 @@ def describe_exit(how: Exit | None) -> str:
         return "was killed because the process that it was forked from has died"
     hint = ""
     if how.code == -signal.SIGKILL:
-        hint = "; if nobody sent that, the machine was out of memory"
+        hint = "; if no one sent that, the machine was out of memory"
     return f"was killed by {name_of_code(how.code)} (signal {-how.code}{hint})"

@@ -96,7 +96,7 @@ class Children:
         return child
 
     def note_slot_freed(self, child: ChildProcess) -> None:
-        """Start another child: the task of this one goes on without its slot."""
+        """Start another child: the task of this one continues without its slot."""
         self._without_slot.add(child)
         self._start_missing()
 

@@ -60,10 +60,11 @@ class PoolOptions:
     max_memory_per_child: int | None = None
     #: Seconds between SIGTERM and SIGKILL for a task that is stopped.
     kill_grace: float = KILL_GRACE_SECONDS
-    #: Seconds after which a task is killed, unless its own label says otherwise; ``None``: never.
+    #: Seconds after which a task is killed, unless its own label has another number; ``None``:
+    #: never.
     time_limit: float | None = None
-    #: Seconds after which a task is stopped as one that is cancelled, unless its own label says
-    #: otherwise; ``None``: never.
+    #: Seconds after which a task is stopped as one that is cancelled, unless its own label has
+    #: another number; ``None``: never.
     soft_time_limit: float | None = None
 
 

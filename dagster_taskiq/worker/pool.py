@@ -115,7 +115,7 @@ class Pool:
         """
         task_id = message.task_id
         is_run = is_run_queue(str(message.labels.get(QUEUE_LABEL)))
-        await self.slots.occupy(task_id, is_run)
+        await self.slots.start(task_id, is_run)
         self._waiting[task_id] = message
         try:
             limits = TimeLimits.of(message.labels, self.options)
@@ -129,7 +129,7 @@ class Pool:
         finally:
             self._waiting.pop(task_id, None)
             self._stopped_early.pop(task_id, None)
-            self.slots.leave(task_id)
+            self.slots.end(task_id)
 
     async def run_internal(self, message: TaskiqMessage) -> TaskiqResult[Any]:
         """Run a task of this worker's own, which needs no slot, in a child started for it.
@@ -183,7 +183,7 @@ class Pool:
         how = await task.child.wait_for_exit()
         has_lease_ended = how is not None and (
             how.lease_ended
-            # Where the fork server was frozen, the kernel has killed it, and its children by that.
+            # The kernel kills a fork server that is frozen then, and its children with it.
             or (how.with_server and self._lease.has_ended_since(task.started_at))
         )
         end = self._lease.describe_end() if has_lease_ended else describe_exit(how)
@@ -199,13 +199,13 @@ class Pool:
             self._children.note_slot_freed(task.child)
 
     def _note_foreign_signal(self, child: ChildProcess, number: int) -> None:
-        """Consider a SIGTERM or SIGINT that a child got from another process; the child goes on."""
+        """Act soon on a SIGTERM or SIGINT that a child got from another process and ignored."""
         if not self._ignores_signal(child):
             loop = asyncio.get_running_loop()
             task = self._task_in(child)
-            loop.call_later(SAME_SIGNAL_SECONDS, self._obey_signal, child, task, number)
+            loop.call_later(SAME_SIGNAL_SECONDS, self._act_on_signal, child, task, number)
 
-    def _obey_signal(self, child: ChildProcess, task: RunningTask | None, number: int) -> None:
+    def _act_on_signal(self, child: ChildProcess, task: RunningTask | None, number: int) -> None:
         """Stop the task of a child that got a signal, unless the worker drains."""
         if self._task_in(child) is not task or self._ignores_signal(child):
             return

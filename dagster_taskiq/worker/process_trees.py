@@ -20,7 +20,7 @@ _PR_SET_PDEATHSIG = 1
 #: ``prctl``: whether orphans among the descendants of this process become its children.
 _PR_SET_CHILD_SUBREAPER = 36
 
-#: How long :func:`end_children` goes on, in seconds. A process that was sent SIGKILL is gone within
+#: How long :func:`end_children` tries, in seconds. A process that was sent SIGKILL is gone within
 #: milliseconds, unless it waits for a device that does not answer.
 END_SECONDS = 5.0
 #: The pause between two looks at whether they have gone, in seconds.
@@ -50,7 +50,7 @@ def die_with(parent: int) -> None:
 def has_children() -> bool:
     """Whether this process has any child, zombies included; takes microseconds.
 
-    True where the system cannot tell without ending one.
+    True if the system can only find out by reaping one.
     """
     if not hasattr(os, "waitid"):  # macOS
         return True
@@ -61,7 +61,7 @@ def has_children() -> bool:
 
 
 def children_of(pid: int) -> list[int]:
-    """Return the children of a process, zombies included; none where that is not known."""
+    """Return the children of a process, zombies included; none if that is not known."""
     if not KERNEL_ENDS_CHILDREN:
         return []
     found: list[int] = []

@@ -1,7 +1,7 @@
 """The process of ``dagster-taskiq worker start``: signals, draining, and taskiq's ``Receiver``.
 
-taskiq's own worker command is not used for this: its process manager leaves a process that goes on
-receiving when it is killed, and its signal handler does not wake an idle event loop.
+taskiq's own worker command is not used for this: its process manager leaves a process that
+continues to receive when it is killed, and its signal handler does not wake an idle event loop.
 """
 
 import asyncio

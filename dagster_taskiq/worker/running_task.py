@@ -51,7 +51,7 @@ class RunningTask:
         self._options = options
         #: Why it is being stopped; ``None`` while it is not.
         self._stop_reason: str | None = None
-        #: The reason is a time limit, so the task has failed and nobody has cancelled it.
+        #: The reason is a time limit, so the task has failed and was not cancelled.
         self._is_over_limit = False
 
     async def run(

@@ -87,7 +87,7 @@ class WorkerService:
 
     @property
     def is_draining(self) -> bool:
-        """Whether it has been told to end, which its heartbeats show."""
+        """Whether it ends when its tasks have ended, which its heartbeats show."""
         return self._is_draining
 
     async def start(self) -> None:
@@ -124,7 +124,7 @@ class WorkerService:
             logger.warning("Could not deregister this worker: %s", error)
 
     def begin_to_drain(self) -> None:
-        """Show at once, with a heartbeat, that this worker has been told to end."""
+        """Show at once, with a heartbeat, that this worker takes no new runs and will end."""
         self._is_draining = True
         self._heartbeat.send_soon()
 

@@ -6,7 +6,7 @@ waits for steps it has sent keeps its run slot and gives its slot to another tas
 
 The broker reserves a slot before it claims a message (:meth:`Slots.reserve`), and keeps it for the
 task that the message names (:meth:`Slots.expect`). taskiq then calls the middlewares and the worker
-records the start; after that the task takes the slot (:meth:`Slots.occupy`), or it does not run
+records the start; after that the task takes the slot (:meth:`Slots.start`), or it does not run
 here and the reservation is released (:meth:`Slots.release_reservation`).
 
 There are no processes here: :mod:`dagster_taskiq.worker.pool` runs the tasks.
@@ -145,7 +145,7 @@ class Slots:
         """Note that no more messages are taken, whether by our own command or by taskiq's."""
         self.is_draining = True
 
-    async def occupy(self, task_id: str, is_run: bool) -> None:
+    async def start(self, task_id: str, is_run: bool) -> None:
         """Start a task: take the slot that is reserved for it, else wait for a free one.
 
         Args:
@@ -176,7 +176,7 @@ class Slots:
         self._free.release()
         return True
 
-    def leave(self, task_id: str) -> None:
+    def end(self, task_id: str) -> None:
         """Free what a task that has ended holds."""
         self.runs.free(task_id)
         if self._has_slot.pop(task_id):

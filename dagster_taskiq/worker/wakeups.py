@@ -22,7 +22,7 @@ class WakeUps:
         Args:
             post: wakes the loop of a run, on behalf of a task; both are given by their ids. It
                 raises no error.
-            in_background: runs a coroutine of which nobody awaits the end.
+            in_background: runs a coroutine whose end is not awaited.
         """
         self._post = post
         self._in_background = in_background

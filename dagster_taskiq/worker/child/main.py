@@ -2,9 +2,9 @@
 
 A child imports Dagster and the user's code once and keeps them, with the instance and its
 connections, for the tasks that follow. After each task it ends what the task has started and left
-behind. That it ends itself with its worker and the worker's lease is seen to from outside, by the
-fork server and the kernel: nothing here is needed for it. When its parent wants no more of it, it
-ends with its exit hooks (:mod:`dagster_taskiq.worker.fork_server.process_exit`).
+behind. The fork server and the kernel end it when its worker or the worker's lease ends, without
+any code here. When its parent closes the channel, it ends after its exit hooks
+(:mod:`dagster_taskiq.worker.fork_server.process_exit`).
 """
 
 import importlib
@@ -44,8 +44,8 @@ from dagster_taskiq.worker.child.process_state import ProcessState, streams
 from dagster_taskiq.worker.child.stop_reasons import StopReasons
 from dagster_taskiq.worker.stop_requests import StopRequests
 
-#: Errors of a task after which its child is not used again: it was interrupted at a moment that is
-#: not known, or has modules in it that are half loaded, which would be met instead of mended ones.
+#: Errors of a task after which its child is not used again: it was interrupted at an unknown
+#: moment, or has modules that are half loaded, which would be used after the code was corrected.
 ENDS_CHILD = (KeyboardInterrupt, SystemExit, CodeLoadError)
 
 
@@ -57,12 +57,11 @@ def main(channel: socket.socket, stop_requests: socket.socket) -> None:
         stop_requests: tells signals of the parent from those of others; see
             :mod:`dagster_taskiq.worker.stop_requests`.
     """
-    # Dagster stops its work at SIGTERM by what is done about this signal, which the fork server
-    # ignores.
+    # At SIGTERM, Dagster calls the handler of this signal, which the fork server ignores.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     interrupt_handlers.install(StopRequests(stop_requests).only_requested)
-    # What the user's code forks must not keep these open: the parent reads this process's death
-    # from the end of the channel.
+    # Processes that the user's code forks must not keep these open: the parent notices the end of
+    # this process by the end of the channel.
     os.register_at_fork(after_in_child=channel.close)
     os.register_at_fork(after_in_child=stop_requests.close)
     try:
@@ -78,7 +77,7 @@ def _serve(channel: socket.socket) -> None:
     setup = frames.receive(channel)
     if setup is None:
         return
-    # The fork server has those with which it was started itself.
+    # The fork server has its own ones.
     sys.path[:], sys.argv[:] = setup["path"], setup["argv"]
     worker_name = setup["worker_name"]
     broker = current.use(Settings.from_dict(setup["settings"]))
@@ -111,16 +110,16 @@ def _serve(channel: socket.socket) -> None:
     here = TaskContext(worker_name, wake, orchestrating, StopReasons(channel).read, process.loading)
 
     while (frame := frames.receive(channel)) is not None:
-        if "run" not in frame:  # the last task was to be stopped, and had ended by itself
+        if "run" not in frame:  # a request to stop the last task, which had ended before
             continue
         message = TaskiqMessage.model_validate(frame["run"])
         result = process.run(_perform_in, here, broker, message)
-        # Libraries that use processes again, for the next task, would look in vain for those that
-        # have been ended; so that child is not used again either.
+        # A library that keeps processes for the next task would not find those that were ended, so
+        # this child is not used again either.
         left = [*_end_what_was_started(), *process.restore()]
         error = result.error
         if error is not None and not isinstance(error, DagsterTaskiqError) and not frame["typed"]:
-            # The loop of a run wants to read what went wrong, not to catch it.
+            # The loop of a run shows the text of the error, and does not catch it by its type.
             result.error = TaskFailedError(describe_failure(error))
         last = bool(left) or isinstance(error, ENDS_CHILD)
         done = {"done": _text(result), "rss": _resident_bytes(), "last": last, "left": left}
@@ -148,7 +147,7 @@ def _text(result: TaskiqResult[Any]) -> str:
 
 
 def _import_modules(names: list[str]) -> str:
-    """Import what the operator listed; return what went wrong, for every task to say."""
+    """Import the modules that the operator listed; return what went wrong, else nothing."""
     for name in names:
         try:
             importlib.import_module(name)
@@ -173,7 +172,7 @@ def _resource_tracker() -> tuple[int, ...]:
 
 
 def _resident_bytes() -> int:
-    """Return the memory this process holds now; its peak where the system tells no more."""
+    """Return the memory this process holds now; its peak if the system has nothing else."""
     statm = Path("/proc/self/statm")
     if statm.exists():
         return int(statm.read_text().split()[1]) * resource.getpagesize()

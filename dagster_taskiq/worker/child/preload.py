@@ -1,10 +1,10 @@
 """What the fork server imports, once for all children of a worker: Dagster, what runs a task, and
 what nearly every task imports as it starts.
 
-The garbage collector rests meanwhile: of what is imported nothing is garbage, and looking for some
-takes up to two fifths of the time. Afterwards it is told to leave all of this alone for good. So
-the children do not look through it either, and its memory stays shared between them, which it is
-only for as long as nobody writes to it (``gc.freeze`` in Python's library reference).
+The garbage collector is off meanwhile: nothing that is imported is garbage, and searching for it
+takes up to two fifths of the time. Afterwards all of this is excluded from collection for good. So
+the children do not search it either, and its memory stays shared between them, which is so only as
+long as it is not written to (``gc.freeze`` in Python's library reference).
 """
 
 import gc

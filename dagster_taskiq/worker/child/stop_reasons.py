@@ -1,4 +1,4 @@
-"""Why the task that a child performs is being stopped: its parent writes that before the signal."""
+"""Why the task of a child is being stopped: its parent sends the reason before the signal."""
 
 import select
 import socket
@@ -8,19 +8,19 @@ from dagster_taskiq.worker import frames
 
 
 class StopReasons:
-    """What the parent has written while a task is performed, at the child's end of the channel."""
+    """Reads the reason from the child's end of the channel while a task is executed."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self._request: StopRequest | None = None
 
     def read(self) -> StopRequest | None:
-        """Return why the task is being stopped; ``None`` while nobody has asked for that.
+        """Return why the task is being stopped; ``None`` if it is not.
 
         A child whose task was stopped gets no other, so the answer stays.
         """
         if self._request is None and select.select([self._channel], [], [], 0)[0]:
-            # While a task is performed, the parent sends nothing else.
+            # While a task is executed, the parent sends nothing else.
             frame = frames.receive(self._channel)
             if frame is not None:
                 self._request = StopRequest(frame["stop"], frame["is_cancellation"])

@@ -1,4 +1,4 @@
-"""The parent's side of the fork server: asking for children, and hearing of their ends."""
+"""The parent's side of the fork server: requests for children, and reports of their ends."""
 
 import asyncio
 import contextlib
@@ -107,14 +107,14 @@ class ForkServer:
         self._spawning: dict[int, _Spawning] = {}
         self._numbers = count()
         self._children: dict[int, ForkedChild] = {}
-        #: Its process id; 0 until it has said so.
+        #: Its process id; 0 until it has reported it.
         self.pid = 0
         self._closing = False
         self._reading = asyncio.ensure_future(self._read())
 
     @classmethod
     async def connect(cls, process: ServerProcess) -> "ForkServer":
-        """Talk to a fork server that was started."""
+        """Connect to a fork server that was started."""
         return cls(process, *await asyncio.open_connection(sock=process.control))
 
     @property
@@ -124,15 +124,15 @@ class ForkServer:
 
     def renew(self, deadline: float) -> None:
         """Let its children live until ``deadline`` (of ``time.monotonic()``)."""
-        self._tell({"deadline": deadline})
+        self._send_if_alive({"deadline": deadline})
 
     def signal(self, pid: int, number: int) -> None:
         """Send a signal to a child, if it has not ended."""
-        self._tell({"signal": pid, "number": number})
+        self._send_if_alive({"signal": pid, "number": number})
 
     def kill(self, pid: int) -> None:
         """Kill a child, if it has not ended, and all it has started."""
-        self._tell({"kill": pid})
+        self._send_if_alive({"kill": pid})
 
     async def spawn(self) -> ForkedChild:
         """Fork a child.
@@ -212,8 +212,8 @@ class ForkServer:
         else:
             self.pid = frame["server"]
 
-    def _tell(self, frame: dict[str, Any]) -> None:
-        # Where it does not read, it has ended, or is frozen and will be killed at its deadline.
+    def _send_if_alive(self, frame: dict[str, Any]) -> None:
+        # If it does not read, it has ended, or is frozen and will be killed at its deadline.
         with contextlib.suppress(OSError):
             self._send(frame)
 

@@ -18,7 +18,7 @@ from dagster_taskiq.worker import process_trees
 #: the worker's parent acts on them.
 GROUP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-#: The exit code of the guard is that of the fork server; where a signal ended that, this and the
+#: The exit code of the guard is that of the fork server; if a signal ended that, this plus the
 #: number of the signal, as in a shell.
 SIGNALLED = 128
 

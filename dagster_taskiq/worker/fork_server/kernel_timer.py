@@ -1,4 +1,4 @@
-"""An end by the kernel's own clock, for a process that may not be able to end itself in time.
+"""A process killed by a timer of the kernel, because it may not be able to end itself in time.
 
 A process that is frozen does nothing at its deadline; woken, it would first do what comes next. A
 POSIX timer whose signal is SIGKILL (timer_create(2)) needs nothing of the process: it has ended
@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 
-#: Where the functions are: in the C library itself, in older ones of glibc beside it.
+#: The libraries with the functions: the C library, and in older releases of glibc another one.
 _LIBRARIES = (None, "librt.so.1")
 #: ``timer_settime``: the time is that of the clock, not one from now on.
 _ABSOLUTE = 1
@@ -46,7 +46,7 @@ def killer() -> Callable[[float], None]:
     """Return what sets the moment, of ``time.monotonic()``, at which the kernel kills this process.
 
     The process alone: what it has started is for others to end. A moment that is set replaces the
-    one before, and ``math.inf`` calls it off. Where the system has no such timers (it is not a
+    one before, and ``math.inf`` cancels it. If the system has no such timers (it is not a
     64-bit Linux), nothing happens.
     """
     if sys.platform == "linux" and sys.maxsize > 2**32:
@@ -54,7 +54,7 @@ def killer() -> Callable[[float], None]:
             with contextlib.suppress(OSError, AttributeError):
                 library = ctypes.CDLL(name, use_errno=True)
                 return _killer_by(library.timer_create, library.timer_settime)
-    return _nobody
+    return _do_nothing
 
 
 def _killer_by(create: Callable[..., int], set_time: Callable[..., int]) -> Callable[[float], None]:
@@ -65,7 +65,7 @@ def _killer_by(create: Callable[..., int], set_time: Callable[..., int]) -> Call
         raise OSError(number, os.strerror(number))
 
     def kill_at(deadline: float) -> None:
-        times = _Times()  # a time of zero calls it off
+        times = _Times()  # a time of zero cancels it
         if deadline < math.inf:
             seconds, rest = divmod(max(deadline, 0.0), 1)
             times = _Times(seconds=int(seconds), nanoseconds=max(1, int(rest * 1e9)))
@@ -74,5 +74,5 @@ def _killer_by(create: Callable[..., int], set_time: Callable[..., int]) -> Call
     return kill_at
 
 
-def _nobody(deadline: float) -> None:
-    """Leave it to the process."""
+def _do_nothing(deadline: float) -> None:
+    """Set no timer."""

@@ -1,17 +1,17 @@
-"""The fork server: it forks a worker's children, holds their lease, and sees to their end.
+"""The fork server: it forks a worker's children, and kills them when their lease ends.
 
 It imports Dagster once, runs no code of users, and has one thread, so its forks are as clean as a
 new interpreter: for the code of a step, multiprocessing has no start method yet, there is one
-thread, and the process is nobody's daemon.
+thread, and the process is no daemon of multiprocessing.
 
 The parent renews one lease for all children. Shortly before it ends the fork server kills them with
-all they have started; nothing in the children themselves is needed for that, so their code may
-keep the interpreter's lock for as long as it likes. If the fork server is frozen at that moment,
+all they have started; this needs no code in the children, which may
+keep the interpreter's lock for any time. If the fork server is frozen at that moment,
 the kernel kills it (:mod:`~dagster_taskiq.worker.fork_server.kernel_timer`), and its children die
 with it (:func:`dagster_taskiq.worker.process_trees.die_with`).
 
-Whatever is a child of the fork server and was not forked by it, was started by a child that has
-died, and is killed.
+A child of the fork server that was not forked by it was started by a child that has died, and is
+killed.
 """
 
 import array
@@ -52,7 +52,7 @@ def main(control: socket.socket) -> NoReturn:
     import_module("dagster_taskiq.worker.child.preload")
     forked = ForkServer(control).serve()
     if forked is None:
-        # Nothing was run here that wants to be told of the end.
+        # Nothing was run here that has exit hooks.
         os._exit(0)
     # Imported before, with Dagster: this costs nothing here.
     from dagster_taskiq.worker.child import main as child_main  # noqa: PLC0415
@@ -84,8 +84,8 @@ class ForkServer:
     ``signal`` (a pid), ``number``: send a signal to a child.
     ``kill`` (a pid): kill a child, and all it has started.
 
-    Frames to the parent, beside those answers: ``server`` (this process's id) at the beginning, and
-    for each child that has ended ``exited`` (its pid), ``code`` (negative: the signal), and
+    Frames to the parent, besides those answers: ``server`` (this process's id) at the beginning,
+    and for each child that has ended ``exited`` (its pid), ``code`` (negative: the signal), and
     ``lease_ended``.
     """
 
@@ -116,12 +116,12 @@ class ForkServer:
                 if self._control in ready:
                     if not self._receive():
                         break
-                    # The newest deadline before all else: where this process was slow, or has just
+                    # The newest deadline before all else: if this process was slow, or has just
                     # imported Dagster, older ones have passed meanwhile.
                     for frame in sorted(
                         frames.take(self._received), key=lambda each: "deadline" not in each
                     ):
-                        forked = self._obey(frame)
+                        forked = self._carry_out(frame)
                         if forked is not None:
                             return forked
                 self._hold_to_deadline()
@@ -144,7 +144,7 @@ class ForkServer:
 
     def _receive(self) -> bool:
         """Read all that the parent has sent; return whether it is still there."""
-        # socket.recv_fds has no flags, in spite of what its documentation says.
+        # socket.recv_fds ignores flags, contrary to its documentation.
         space = socket.CMSG_SPACE(_SOCKETS_OF_CHILD * array.array("i").itemsize)
         while True:
             try:
@@ -162,7 +162,7 @@ class ForkServer:
                         os.set_inheritable(number, False)
                         self._sockets.append(number)
 
-    def _obey(self, frame: dict[str, Any]) -> Forked | None:
+    def _carry_out(self, frame: dict[str, Any]) -> Forked | None:
         if "spawn" in frame:
             return self._spawn(frame["spawn"])
         if "deadline" in frame:
@@ -198,7 +198,7 @@ class ForkServer:
         return None
 
     def _become_child(self, server: int) -> None:
-        """Let go, in a new child, of all that is the fork server's."""
+        """Close, in a new child, all that is the fork server's."""
         process_trees.die_with(server)
         process_trees.adopt_orphans()
         os.setpgid(0, 0)
@@ -213,7 +213,7 @@ class ForkServer:
             threading.Thread(target=_end_with_server, args=(self._alive,), daemon=True).start()
 
     def _hold_to_deadline(self) -> None:
-        """Kill the children whose lease has ended; where it has not, let the kernel be ready to."""
+        """Kill the children if their lease has ended; else have the kernel do so at its end."""
         if time.monotonic() > self._deadline - frames.EARLY_SECONDS:
             for pid, child in self._children.items():
                 if not child.lease_ended:

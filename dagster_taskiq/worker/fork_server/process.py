@@ -1,7 +1,7 @@
 """How a worker's parent starts the process from which its children are forked.
 
-Dagster takes seconds to import, so this process is started first of all and imports it beside the
-parent. This module therefore imports very little. What runs in the new process begins in
+Dagster takes seconds to import, so this process is started first of all and imports it while
+the parent does. This module therefore imports very little. What runs in the new process begins in
 :mod:`dagster_taskiq.worker.fork_server.guard`; the parent talks to it by
 :mod:`dagster_taskiq.worker.fork_server.client`.
 """
@@ -21,7 +21,7 @@ _CODE = (
 
 @dataclass(frozen=True)
 class ServerProcess:
-    """A process that was started, and to which nobody has spoken yet."""
+    """A process that was started, and that no client is connected to yet."""
 
     #: The process the parent has started: the guard. The fork server is its child.
     guard: "subprocess.Popen[bytes]"
@@ -50,7 +50,7 @@ def start() -> None:
 
 
 def take() -> ServerProcess:
-    """Return a fork server that nobody else has: the one that was started, or a new one.
+    """Return a fork server that no other pool has: the one that was started, or a new one.
 
     Raises:
         OSError: there can be no more processes.

@@ -2,7 +2,7 @@
 
 import os
 
-#: What all code reads, for the case that somebody replaces it.
+#: The object that all code reads, in case a task replaces it.
 _environ = os.environ
 
 
@@ -14,7 +14,7 @@ class Environment:
 
     def read(self) -> dict[bytes, bytes]:
         """Return the variables, encoded."""
-        # Its own dictionary, where there is one: a hundred times faster than asking for each
+        # Its own dictionary, if there is one: a hundred times faster than asking for each
         # variable, which decodes them all.
         inner = vars(_environ).get("_data")
         return dict(inner if isinstance(inner, dict) else os.environb)

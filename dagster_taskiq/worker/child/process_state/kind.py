@@ -34,7 +34,7 @@ class Kind(Protocol):
 
         Raises:
             CannotRestoreError: that is not possible.
-            Exception: whatever the system says about it; it means the same.
+            Exception: any error of the system; it means the same.
         """
 
 
@@ -48,7 +48,7 @@ class Setting(Generic[T]):
     of_thread: bool = False
 
     def restore(self, wanted: T) -> None:
-        """Set it where it is not what it was."""
+        """Set it if it is not what it was."""
         if self.read() != wanted:
             self.write(wanted)
 

@@ -28,7 +28,7 @@ class ResourceLimits:
 
 
 def cores() -> set[int]:
-    """Return the cores that the main thread may use; none where the system does not say."""
+    """Return the cores that the main thread may use; none if the system does not report that."""
     return os.sched_getaffinity(0) if sys.platform == "linux" else set()
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 #: Level, whether it passes records on, whether it is disabled, handlers, filters.
 _Config = tuple[int, bool, bool, tuple[Any, ...], tuple[Any, ...]]
-#: How a logger is that nobody has configured.
+#: The configuration of a logger that no code has configured.
 _PLAIN: _Config = (logging.NOTSET, True, False, (), ())
 
 
 class Loggers:
-    """Every logger that somebody has configured, by its name; the root logger by ``root``."""
+    """Every logger that was configured, by its name; the root logger by ``root``."""
 
     name = "logging"
     of_thread = False

@@ -1,7 +1,7 @@
 """The random numbers of Python's ``random`` module.
 
 A task that seeds them must not decide what the next task draws. Code that seeds them while it is
-loaded wants just that, and has it in every new process.
+loaded does decide that, as in every new process.
 """
 
 import random
@@ -57,7 +57,7 @@ class RandomNumbers:
         return found
 
     def restore(self, wanted: GeneratorState) -> None:
-        """Seed it anew; as code has seeded it while it was loaded, where it has."""
+        """Seed it anew, or as code has seeded it while it was loaded."""
         if wanted is self._first:
             random.seed()
         else:

@@ -17,7 +17,7 @@ T = TypeVar("T")
 class ProcessState:
     """The state of this process as it is now, for all tasks that follow.
 
-    Made on the main thread, which is where tasks run.
+    Made on the main thread, on which tasks run.
     """
 
     def __init__(self, kinds: Sequence[Kind] | None = None) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from dagster_taskiq.worker.child.process_state.kind import CannotRestoreError
 
 _NAMES = ("stdin", "stdout", "stderr")
-#: Where copies of the descriptors are put: above those that programs count on.
+#: The lowest number of a copy of a descriptor: above those that programs use.
 _LOWEST_COPY = 100
 
 

@@ -39,7 +39,7 @@ class ContextVariables:
         """Let tasks begin with what was set in the current context since that look."""
         for variable, value in contextvars.copy_context().items():
             if isinstance(value, decimal.Context):
-                # Where there was none, Python made one when it was first asked for it.
+                # If there was none, Python made one when it was first read.
                 earlier = before.get(variable, _inside(decimal.Context()))
                 changed = {k: each for k, each in _inside(value).items() if each != earlier[k]}
                 kept = self._context.get(variable, decimal.Context()).copy()

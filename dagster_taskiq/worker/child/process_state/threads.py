@@ -6,11 +6,11 @@ import time
 from dagster_taskiq.worker.child.process_state.kind import CannotRestoreError
 
 #: How long a thread that is about to end may take, in seconds: one of a pool that was shut down, or
-#: of a timer that was cancelled, is told so and ends a moment later.
+#: of a timer that was cancelled, is notified and ends a moment later.
 END_SECONDS = 0.2
 #: How the names of the threads begin that this package starts, for as long as the process lives.
 OURS = "dagster-taskiq"
-#: Threads of libraries that serve the calls of any task, do nothing by themselves, and are started
+#: Threads of libraries that serve the calls of any task, do nothing without a call, and are started
 #: once for a process, by their names: fsspec's event loop; tqdm's monitor (``_is_servant``).
 _SERVANTS = frozenset({"fsspecIO"})
 
@@ -44,7 +44,7 @@ class Threads:
 
 
 def _may_stay(thread: threading.Thread) -> bool:
-    # A thread of native code, which Python has heard of once; whether it runs is not known.
+    # A thread of native code, which has called Python once. It is not known whether it still runs.
     is_foreign = isinstance(thread, threading._DummyThread)
     return is_foreign or thread.name.startswith(OURS) or _is_servant(thread)
 
