@@ -229,7 +229,7 @@ def _sql(kind: type[sa.exc.DBAPIError], text: str) -> sa.exc.DBAPIError:
     ],
     ids=lambda each: each.__name__ if isinstance(each, type) else type(each).__name__,
 )
-def test_an_error_that_time_may_end_becomes_one_that_says_where_and_what_to_check(
+def test_an_error_that_may_pass_becomes_one_with_the_server_and_advice(
     boundary: type[ErrorBoundary], error: Exception
 ) -> None:
     at = boundary("redis://user:s3cret@server:1/0")
@@ -250,7 +250,7 @@ def test_an_error_that_time_may_end_becomes_one_that_says_where_and_what_to_chec
         (RedisErrors, redis_errors.ResponseError("CROSSSLOT keys do not hash to one slot")),
     ],
 )
-def test_an_error_that_only_another_configuration_ends_is_one_of_configuration(
+def test_an_error_of_configuration_becomes_one(
     boundary: type[ErrorBoundary], error: Exception
 ) -> None:
     with pytest.raises(ConfigError), boundary("redis://server"):

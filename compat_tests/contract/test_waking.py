@@ -166,7 +166,7 @@ async def two_connections(path: Path) -> AsyncIterator[tuple[SqlConnection, SqlC
 
 async def change(connection: SqlConnection) -> None:
     row = {"channel": "c", "body": "{}", "created_at": 0.0}
-    await connection.write(lambda each: each.execute(tables.mail.insert(), row))
+    await connection.write(lambda each: each.execute(tables.notifications.insert(), row))
 
 
 async def wakes(listener: SqlConnection, writer: SqlConnection) -> None:

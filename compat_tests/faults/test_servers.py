@@ -7,7 +7,7 @@ which one goes away, and answers that get lost after the server has done what it
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +34,7 @@ from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.broker import Delivery, QueueBroker
 from dagster_taskiq.transport.redis import backend as redis_backend
 from dagster_taskiq.transport.redis import broker as redis_broker
+from dagster_taskiq.transport.redis.connection import script_text
 
 SUCCESS = DagsterRunStatus.SUCCESS
 
@@ -79,14 +80,13 @@ def patient(
 # -- answers that get lost -----------------------------------------------------------------------
 
 
-def digest(*scripts: Path) -> bytes:
+def digest(files: Sequence[Path]) -> bytes:
     """Return how a script is called, once the server has it."""
-    text = "\n".join(each.read_text() for each in scripts)
-    return hashlib.sha1(text.encode()).hexdigest().encode()
+    return hashlib.sha1(script_text(files).encode()).hexdigest().encode()
 
 
-START = digest(redis_backend._LUA / "start.lua")
-CLAIM = digest(redis_broker._ARRIVE, redis_broker._LUA / "claim.lua")
+START = digest(redis_backend.SCRIPTS["start"])
+CLAIM = digest(redis_broker.SCRIPTS["claim"])
 
 
 def test_a_redis_whose_answer_about_a_start_is_lost_has_the_task_run_once_all_the_same(

@@ -1,8 +1,8 @@
-"""What every backend here keeps: the state of each task, the life of each worker, and mail.
+"""What every backend here keeps: records of tasks, heartbeats of workers, and notifications.
 
-A backend is a taskiq ``AsyncResultBackend`` and so serves ``wait_result()`` of a user's own tasks;
-what a run needs beyond that (who runs what, who is alive, what to wake up for) is the rest of the
-class. A step's result is not here: Dagster's event log has it.
+A backend is a taskiq ``AsyncResultBackend``, and so serves ``wait_result()`` of a user's own tasks.
+The other methods are what a run needs: which worker runs a task, which workers are alive, and
+channels that wake a loop. The result of a step is not here, but in Dagster's event log.
 """
 
 import asyncio
@@ -35,16 +35,18 @@ from dagster_taskiq.wire.records import Task, TaskState, Worker, end_notificatio
 logger = logging.getLogger("dagster_taskiq.backend")
 
 
-#: How long a task that has not ended is remembered without a sign of it, in seconds.
+#: How long the record of a task that has not ended is kept after its last change, in seconds.
 UNFINISHED_SECONDS = 30 * 86400
-#: How long mail and silent workers are kept, in seconds.
+#: How long notifications, and workers without heartbeats, are kept, in seconds.
 KEEP_SECONDS = 86400
-#: Seconds between two tries to write what must not be lost: the first, and the longest.
+#: Seconds between two attempts to write what must not be lost: the first, and the longest.
 WRITE_RETRY_SECONDS = (0.1, 5.0)
 
 
 class StateBackend(AsyncResultBackend[Any]):
-    """The state of tasks and workers, and the mail between them.
+    """Records of tasks and workers, and channels of notifications.
+
+    What becomes of a task's record is decided by the functions of ``transitions`` alone.
 
     Every method that talks to the server raises ``ServerUnavailableError`` if the server cannot
     serve now, and ``ConfigError`` if it will not before the configuration changes.
@@ -61,7 +63,7 @@ class StateBackend(AsyncResultBackend[Any]):
         """Return when the server has answered."""
 
     async def eviction(self) -> Eviction | None:
-        """Return how the server deletes what is kept here, where it does that to make room."""
+        """Return how the server deletes records to make room; ``None`` if it does not."""
         return None
 
     @abstractmethod
@@ -73,17 +75,16 @@ class StateBackend(AsyncResultBackend[Any]):
         """Record that ``task.worker`` starts the task: at most one call ever succeeds.
 
         Args:
-            task: which one, and who starts it.
-            recorded: start it only if something is known of it. A task that was recorded when it
-                was sent, and is unknown now, may have been started, or have ended, before its
-                record was lost.
+            task: which one, and the worker that starts it.
+            recorded: start it only if it is known. A task that was recorded when it was sent, and
+                is unknown now, may have started, or have ended, before its record was lost.
 
         Returns:
             ``None`` when the task is now the caller's; else the state that forbids it (STARTED
             or a final one for a message delivered twice, REVOKED for a cancelled task).
 
         Raises:
-            NoRecordError: nothing is known of the task, with ``recorded``; nothing has changed.
+            NoRecordError: the task is unknown, with ``recorded``; nothing has changed.
         """
 
     @abstractmethod
@@ -91,20 +92,20 @@ class StateBackend(AsyncResultBackend[Any]):
         """Record the end of a task that ``task.worker`` started, and post it to the run's channel.
 
         Args:
-            task: which one, and whose.
+            task: which one, and the worker that has started it.
             state: a final one.
-            error: why, in one sentence; empty for a success.
-            result: what :meth:`load_result` shall return, from now on and not before.
+            error: the reason, in one sentence; empty for a success.
+            result: what :meth:`load_result` returns from then on.
 
         Returns:
-            ``False``, and nothing is recorded, when the task is not STARTED by that worker.
+            ``False`` if the task is not STARTED by that worker; nothing is recorded then.
         """
 
     @abstractmethod
     async def revoke(self, task_ids: Sequence[str], reason: str) -> dict[str, str]:
-        """Make waiting tasks REVOKED (unknown ones too, so that a late message is dropped).
+        """Make waiting tasks REVOKED, and unknown ones too, so that a late message is dropped.
 
-        A STARTED one is marked, for its worker to stop it.
+        A STARTED task is marked, and its worker stops it.
 
         Returns:
             The worker of each task that was STARTED, by task id.
@@ -112,35 +113,39 @@ class StateBackend(AsyncResultBackend[Any]):
 
     @abstractmethod
     async def tasks(self, task_ids: Sequence[str]) -> dict[str, Task]:
-        """Return what is known of these tasks, by id; one nobody has heard of is left out."""
+        """Return the records of these tasks, by id; unknown tasks are left out."""
 
     @abstractmethod
     async def beat(self, worker: Worker) -> list[str]:
-        """Record a sign of life, and as STARTED by the worker what it runs, where that was lost.
+        """Record a heartbeat; record again, as STARTED, tasks that it runs and that are unknown.
 
         Returns:
-            The ids among ``worker.running`` that must be stopped: revoked, or lost meanwhile.
+            The ids among ``worker.running`` that the worker must stop: they were revoked, or are
+            not its own any more.
         """
 
     @abstractmethod
     async def deregister(self, worker_id: str) -> None:
-        """Forget a worker that stopped of its own will."""
+        """Delete the record of a worker that ends."""
 
     @abstractmethod
     async def workers(self) -> list[Worker]:
-        """Return every worker that beat within the last day, the lost ones too, by name."""
+        """Return all workers with a heartbeat within the last day, lost ones included, by name."""
 
     @abstractmethod
     async def post(self, channel: str, body: dict[str, Any]) -> None:
-        """Add a mail to a channel. Mail is a hint: a channel keeps the last thousand or so."""
+        """Add a notification to a channel, which keeps the last thousand or so."""
 
     @abstractmethod
     async def collect(self, channel: str, after: str, timeout: float) -> list[Notification]:
-        """Return the mail of a channel after a cursor; wait up to ``timeout`` s for the first."""
+        """Return the notifications of a channel after a cursor.
+
+        Waits up to ``timeout`` seconds for the first one.
+        """
 
     @abstractmethod
     async def close_channel(self, channel: str) -> None:
-        """Delete the mail of a channel that nobody will read any more."""
+        """Delete a channel that will not be read any more."""
 
     @abstractmethod
     async def load_result(self, task_id: str) -> bytes | None:
@@ -148,24 +153,23 @@ class StateBackend(AsyncResultBackend[Any]):
 
     @abstractmethod
     async def forget(self, task_ids: Sequence[str]) -> None:
-        """Delete what is known of those of these tasks that have ended, their results too.
+        """Delete the records and results of those of these tasks that have ended.
 
-        One that has not ended stays. One that is forgotten may start again, should there still be
-        a message of it.
+        A task that was forgotten may start again, if there is still a message of it.
         """
 
     async def sweep(self) -> None:
-        """Delete what has expired, where the server does not do that by itself."""
+        """Delete records that have expired, if the server does not do that."""
 
     async def mark_lost(self, task: Task, error: str) -> bool:
-        """Record that a STARTED task's worker is lost; ``False`` when it ended meanwhile."""
+        """Record that the worker of a STARTED task is lost; ``False`` if the task has ended."""
         return await self.finish(task, TaskState.LOST, error, None)
 
     async def set_result(self, task_id: str, result: TaskiqResult[Any]) -> None:
         """Record the end of a task that this process's worker started (taskiq's own hook).
 
-        Keeps trying for as long as the server is away: a result that is lost would cost a run
-        the end of its step. Whether the worker still owns the task is the server's to say.
+        Retries for as long as the server is unavailable: a run waits for the end of its step. The
+        server decides whether the worker still owns the task.
         """
         labels = result.labels
         task = Task(
@@ -175,7 +179,7 @@ class StateBackend(AsyncResultBackend[Any]):
             worker=str(labels.get(WORKER_LABEL, "")),
         )
         stored: bytes | None = None
-        if not task.run_id:  # a step's outcome is in the event log; only its state is wanted here
+        if not task.run_id:  # the outcome of a step is in the event log; here is only its state
             result, stored = as_json(result)
         state, error = _end_of(result)
         delay = WRITE_RETRY_SECONDS[0]
@@ -186,7 +190,7 @@ class StateBackend(AsyncResultBackend[Any]):
                         "Dropped the result of task %s: it is no longer this worker's.", task_id
                     )
                     if task.loop_channel:
-                        # Where its record was lost, its loop waits for nothing else.
+                        # If its record was lost, the loop gets no other notification.
                         await self.post(task.loop_channel, end_notification(task, state))
                 return
             except ServerUnavailableError as away:
@@ -207,11 +211,11 @@ class StateBackend(AsyncResultBackend[Any]):
     async def get_result(self, task_id: str, with_logs: bool = False) -> TaskiqResult[Any]:
         """Return a task's result (taskiq's own hook); a revoked or lost task has an error.
 
-        So has one whose result is not there any more, although the task has ended well. A step or
-        run has none to begin with.
+        So has a task that succeeded, and whose result is not there any more. Steps and runs have no
+        result.
 
         Raises:
-            ResultGetError: the task has not ended, or nothing is known of it any more.
+            ResultGetError: the task has not ended, or is unknown.
             ResultUnreadableError: the stored result is not one, or names something to be called.
         """
         stored = await self.load_result(task_id)
@@ -247,7 +251,7 @@ class StateBackend(AsyncResultBackend[Any]):
 
 
 def as_json(result: TaskiqResult[Any]) -> tuple[TaskiqResult[Any], bytes]:
-    """Return a result with its JSON; where JSON cannot hold the value, an error that says so."""
+    """Return a result with its JSON; if JSON cannot hold its value, a failure in its place."""
     try:
         return result, json.dumps(result.model_dump(mode="json")).encode()
     except (TypeError, ValueError) as error:

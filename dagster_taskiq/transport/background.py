@@ -1,10 +1,10 @@
-"""What is left to end by itself, with nobody waiting for it."""
+"""Asyncio tasks that are not awaited."""
 
 import asyncio
 from typing import Any
 
 
 def look_at(task: "asyncio.Future[Any]") -> None:
-    """Ask for the outcome of what nobody waits for; asyncio complains where nobody does."""
+    """Retrieve the outcome of a task that is not awaited: asyncio logs those that are not."""
     if not task.cancelled():
         task.exception()

@@ -1,8 +1,8 @@
 """What every broker here is: a taskiq ``AsyncBroker`` that claims one message at a time.
 
-A concrete broker says how a message is put, claimed, acknowledged, given back and counted. All
-that must be the same everywhere stands here once: when to claim (a slot is free), what survives a
-lost connection, what is done with a message nobody can read.
+A concrete broker implements how a message is put, claimed, acknowledged, released and counted.
+What is the same for all brokers is here: when to claim (a slot is free), what happens if the
+connection is lost, and what is done with a message that cannot be read.
 """
 
 import asyncio
@@ -35,47 +35,47 @@ from dagster_taskiq.wire.queues import QueueDepth, is_run_queue, run_queue
 logger = logging.getLogger("dagster_taskiq.broker")
 
 
-#: Seconds a listener waits for work before it looks again by itself, so that what another worker
-#: claimed and never started, or what was delayed until now, is found even on an idle queue.
+#: Seconds that a listener waits for a wake-up before it tries to claim all the same. So it finds
+#: messages that another worker claimed and never started, or whose delay is over, on an idle queue.
 IDLE_LOOK_SECONDS = 1.0
-#: Seconds between two tries to reach a broker that went away: the first, and the longest.
+#: Seconds between two attempts to reach an unavailable broker: the first, and the longest.
 RECONNECT_SECONDS = (0.1, 5.0)
-#: How many faults of one message are named.
+#: How many faults of an unreadable message are logged.
 MOST_PROBLEMS = 5
-#: A message handed out this often without ever starting is set aside: it would loop for ever.
+#: A message that was delivered this often and never started is rejected: it would loop for ever.
 MAX_DELIVERIES = 10
 
 
 @dataclass(frozen=True)
 class Outgoing:
-    """One message on its way to a queue."""
+    """One message to be put into a queue."""
 
     task_id: str
-    #: Where it is to wait.
+    #: The queue, or run queue.
     queue: str
     #: Higher first.
     priority: int
     body: bytes
-    #: Seconds before which nobody can claim it, by the server's clock. Meanwhile it counts as
+    #: Seconds for which it cannot be claimed, by the server's clock. Meanwhile it counts as
     #: waiting, and can be discarded.
     delay: float = 0.0
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """One message as claimed by one worker, until it is acknowledged or given back."""
+    """One message as claimed by one worker, until it is acknowledged or released."""
 
     #: The broker's own handle of the message.
     handle: str
     task_id: str
     queue: str
     body: bytes
-    #: 1 the first time the message is handed out.
+    #: 1 for the first delivery of the message.
     attempt: int
 
 
 class QueueBroker(AsyncBroker):
-    """A broker with queues, priorities and claims. Its ``settings`` say where it is.
+    """A broker with queues, priorities and claims.
 
     Every method that talks to the server raises ``ServerUnavailableError`` if the server cannot
     serve now, and ``ConfigError`` if it will not before the configuration changes.
@@ -87,12 +87,12 @@ class QueueBroker(AsyncBroker):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self.settings = settings
-        #: The queues :meth:`listen` serves, by the names users give them.
+        #: The queues that :meth:`listen` serves, without their run queues.
         self.queues: tuple[str, ...] = (settings.queue,)
-        #: Who claims: a worker's id, so that the broker knows whose a claim is.
+        #: The worker's id, which is recorded with each claim.
         self.consumer = "listener"
         self.gate: SlotGate = OpenGate()
-        #: Makes what stands around this broker when it listens in a worker.
+        #: Makes the service that runs with this broker when it listens in a worker.
         self.make_service: Callable[[], Service] | None = None
         self.service: Service | None = None
         #: Called for every message, whichever task it names; ``None``: the task's own function is.
@@ -106,16 +106,16 @@ class QueueBroker(AsyncBroker):
 
     @property
     def all_queues(self) -> tuple[str, ...]:
-        """The queues, and their lanes for runs."""
+        """The queues, and their run queues."""
         return (*self.queues, *map(run_queue, self.queues))
 
     @property
     def open_queues(self) -> tuple[str, ...]:
-        """Where the next message may be taken from: of all lanes those that are open now."""
+        """The queues from which to claim now: run queues only if a run may start."""
         return self.all_queues if self.gate.takes_runs else self.queues
 
     async def startup(self) -> None:
-        """Connect; run taskiq's start-up hooks; in a worker, start what stands around it."""
+        """Connect; run taskiq's start-up hooks; in a worker, start its service."""
         await self.connection.open()
         await super().startup()
         if self.is_worker_process and self.make_service is not None:
@@ -123,7 +123,7 @@ class QueueBroker(AsyncBroker):
             await self.service.start()
 
     async def shutdown(self) -> None:
-        """Undo :meth:`startup`, the last thing first."""
+        """Undo :meth:`startup`, in the opposite order."""
         if self.service is not None:
             await self.service.stop()
             self.service = None
@@ -136,15 +136,15 @@ class QueueBroker(AsyncBroker):
         """Return when the server has answered."""
 
     async def eviction(self) -> Eviction | None:
-        """Return how the server deletes messages, where it does that to make room."""
+        """Return how the server deletes messages to make room; ``None`` if it does not."""
         return None
 
     @abstractmethod
     async def put_all(self, messages: Sequence[Outgoing]) -> None:
         """Store messages durably. When this returned, they will be delivered.
 
-        Those of one queue and priority are delivered in this order. Where it raises, some of them
-        may have been stored.
+        Those of one queue and priority are delivered in this order. If it raises, some of them may
+        have been stored.
         """
 
     async def put(
@@ -157,33 +157,36 @@ class QueueBroker(AsyncBroker):
     async def claim(self) -> Delivery | None:
         """Take the first message of ``self.open_queues``: highest priority, then oldest.
 
-        A message that another worker claimed and neither started nor gave back within the
-        lease counts as waiting again. ``None`` when nothing waits.
+        A message that another worker claimed and neither started nor released within the lease
+        counts as waiting again.
+
+        Returns:
+            ``None`` if no message waits.
         """
 
     async def claim_next(self) -> Delivery | None:
-        """Claim for a listener, who waits for work where this finds nothing.
+        """Claim for a listener, which calls :meth:`wait_for_work` if there is nothing.
 
-        May overlook what has come since the last look as long as :meth:`wait_for_work` then
-        returns at once. What nobody tells of is found within ``IDLE_LOOK_SECONDS``.
+        May overlook a message that has come since the last call, if :meth:`wait_for_work` then
+        returns at once. A message without a wake-up is found within ``IDLE_LOOK_SECONDS``.
         """
         return await self.claim()
 
     @abstractmethod
     async def wait_for_work(self, timeout: float) -> None:
-        """Return when a message may have come, at the latest after ``timeout`` seconds."""
+        """Return when a message may have come, after ``timeout`` seconds at the latest."""
 
     @abstractmethod
     async def acknowledge(self, delivery: Delivery) -> None:
-        """Delete a message for good."""
+        """Delete a claimed message."""
 
     @abstractmethod
     async def release(self, delivery: Delivery) -> None:
-        """Give a message back, to its old place in the queue, for anyone to claim at once."""
+        """Put a claimed message back to its old place in the queue, free to be claimed at once."""
 
     @abstractmethod
     async def reject(self, delivery: Delivery, reason: str) -> None:
-        """Set a message aside, with the reason, where it can be looked at but never runs."""
+        """Move a claimed message, with the reason, to those that are kept but never delivered."""
 
     @abstractmethod
     async def discard(self, task_ids: Sequence[str]) -> int:
@@ -199,15 +202,14 @@ class QueueBroker(AsyncBroker):
 
     @abstractmethod
     async def rejected(self) -> int:
-        """Return how many messages have been set aside."""
+        """Return how many messages have been rejected."""
 
     async def kick(self, message: BrokerMessage) -> None:
-        """Send one message (taskiq's own entrance); see :meth:`kick_all`."""
+        """Send one message (taskiq's own method); see :meth:`kick_all`."""
         await self.kick_all([message])
 
     async def kick_all(self, messages: Sequence[BrokerMessage]) -> None:
-        """Send messages; their labels ``queue_name``, ``priority`` and ``delay`` say where to, and
-        when.
+        """Send messages; the labels ``queue_name``, ``priority`` and ``delay`` of each are read.
 
         Raises:
             ConfigError: a priority is not an integer, or a label of
@@ -232,9 +234,9 @@ class QueueBroker(AsyncBroker):
         return Outgoing(message.task_id, queue, level, message.message, delay)
 
     async def listen(self) -> AsyncGenerator[AckableMessage, None]:
-        """Yield messages, one for each slot the gate has free, for as long as the caller listens.
+        """Yield messages, one for each slot that is free, for as long as the caller listens.
 
-        A connection that breaks is waited for, with backoff; it never ends the listener.
+        If the connection is lost, the listener waits for the server, with backoff; it never ends.
         """
         try:
             while True:
@@ -246,8 +248,8 @@ class QueueBroker(AsyncBroker):
         """Wait for a free slot, and for a message to take it."""
         await self.gate.reserve()
         try:
-            # The task is the one that the message itself names: what the broker noted beside
-            # it was written by whoever sent it, with whatever client.
+            # The id in the message itself counts: that in the broker's columns or headers may have
+            # been written by any client.
             task_id, delivery = await self._next()
         except BaseException:
             self.gate.unreserve()
@@ -256,13 +258,13 @@ class QueueBroker(AsyncBroker):
         return AckableMessage(data=delivery.body, ack=partial(self._ack, task_id, delivery))
 
     async def give_back(self, task_id: str) -> None:
-        """Release the claim on a message that this process will not start after all."""
+        """Release a message that this process has claimed and will not start."""
         delivery = self._claimed.pop(task_id, None)
         if delivery is not None:
             await self.release(delivery)
 
     async def _give_back_all(self) -> None:
-        """Release what was handed on and never started, so that nobody waits for the lease."""
+        """Release what was yielded and never started, so that no worker waits for the lease."""
         for task_id in list(self._claimed):
             try:
                 await self.give_back(task_id)
@@ -274,7 +276,7 @@ class QueueBroker(AsyncBroker):
         await self.acknowledge(delivery)
 
     async def _next(self) -> tuple[str, Delivery]:
-        """Wait for one readable message, however long its broker is away or out of order.
+        """Wait for one readable message, however long the broker is unavailable.
 
         Returns:
             The id of its task, and the message.
@@ -285,8 +287,8 @@ class QueueBroker(AsyncBroker):
             try:
                 found = await self._look()
             except Exception as error:
-                # Whatever it is, what runs in this worker must not end with its listener.
-                self._say_trouble(error, trouble)
+                # Whatever it is: the tasks that run in this worker must not end with its listener.
+                self._log_trouble(error, trouble)
                 trouble = str(error) or type(error).__name__
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, RECONNECT_SECONDS[1])
@@ -298,15 +300,15 @@ class QueueBroker(AsyncBroker):
                 return found
             try:
                 await self._wait_for_work()
-            except Exception:  # the next look says what is wrong, where that lasts
+            except Exception:  # if it persists, the next attempt to claim logs it
                 await asyncio.sleep(delay)
 
-    def _say_trouble(self, error: Exception, before: str) -> None:
-        """Log why nothing can be taken: once for each outage, and for each fault of another kind.
+    def _log_trouble(self, error: Exception, before: str) -> None:
+        """Log why no message can be claimed: once for each outage, and for each other fault.
 
         Args:
-            error: why it is now.
-            before: what was the trouble at the last look; empty where there was none.
+            error: the fault of this attempt.
+            before: the text of the fault of the attempt before; empty if there was none.
         """
         if isinstance(error, ServerUnavailableError):
             if not before:
@@ -322,7 +324,7 @@ class QueueBroker(AsyncBroker):
             )
 
     async def _look(self) -> tuple[str, Delivery] | None:
-        """Claim the first message that can be read; those before it are set aside."""
+        """Claim the first message that can be read; those before it are rejected."""
         while (delivery := await self._claim_or_release()) is not None:
             task_id = await self._task_of(delivery)
             if task_id is not None:
@@ -331,7 +333,7 @@ class QueueBroker(AsyncBroker):
         return None
 
     async def _claim_or_release(self) -> Delivery | None:
-        """Claim a message; where the caller is cancelled meanwhile, it is given back."""
+        """Claim a message; if the caller is cancelled meanwhile, it is released."""
         claim = asyncio.ensure_future(self.claim_next())
         try:
             return await asyncio.shield(claim)
@@ -343,7 +345,7 @@ class QueueBroker(AsyncBroker):
             raise
 
     async def _wait_for_work(self) -> None:
-        """Wait for a message, or for a lane to open in which one may be waiting already."""
+        """Wait for a message, or until runs may start, of which one may be waiting already."""
         if self.gate.takes_runs:
             await self.wait_for_work(IDLE_LOOK_SECONDS)
             return
@@ -361,11 +363,11 @@ class QueueBroker(AsyncBroker):
             each.result()
 
     async def _task_of(self, delivery: Delivery) -> str | None:
-        """Return the task that a message is for; one that nobody can read is set aside."""
+        """Return the id of a message's task; a message that cannot be read is rejected."""
         try:
             message = self.formatter.loads(delivery.body)
             message.parse_labels()
-        except Exception as error:  # whatever a formatter raises: the message is what is wrong
+        except Exception as error:  # whatever a formatter raises: the message is at fault
             reason = f"it cannot be read: {_in_one_line(error)}"
         else:
             if delivery.attempt <= MAX_DELIVERIES:
@@ -381,12 +383,12 @@ class QueueBroker(AsyncBroker):
 async def _outcome(claim: "asyncio.Future[Delivery | None]") -> Delivery | None:
     try:
         return await claim
-    except Exception:  # whoever wanted the message does not any more
+    except Exception:  # the caller that wanted the message was cancelled
         return None
 
 
 def _in_one_line(error: Exception) -> str:
-    """Return what is wrong with a message, and nothing of what it says."""
+    """Return what is wrong with a message, without quoting its contents."""
     if isinstance(error, ValidationError):
         problems = error.errors(include_url=False, include_context=False, include_input=False)
         texts = []

@@ -1,4 +1,4 @@
-"""The broker of this process: that of a worker, of its children, or of whoever sends tasks."""
+"""The broker of this process, be it a worker, a child of one, or a sender of tasks."""
 
 import sys
 from importlib import import_module
@@ -16,7 +16,7 @@ _current: QueueBroker | None = None
 
 
 def use(settings: Settings) -> QueueBroker:
-    """Make a broker, and make it the one that ``dagster_taskiq.app.broker`` is in this process.
+    """Make a broker, and make it ``dagster_taskiq.app.broker`` of this process.
 
     Raises:
         ConfigError: the settings name a broker or backend that nothing serves.
@@ -27,7 +27,7 @@ def use(settings: Settings) -> QueueBroker:
 
 
 def broker() -> QueueBroker:
-    """Return the broker of this process: what :func:`use` made, else that of the environment.
+    """Return the broker of this process: that of :func:`use`, else that of the environment.
 
     Raises:
         ConfigError: the environment names a broker or backend that nothing serves.
@@ -36,10 +36,10 @@ def broker() -> QueueBroker:
 
 
 def load(app: str) -> QueueBroker:
-    """Return the broker of a project's own app, whose module is imported for it.
+    """Import the module of a project's own app, and return its broker.
 
     Args:
-        app: ``module``, which has it as ``broker`` or ``app``, or ``module:name``.
+        app: ``module``, whose attribute ``broker`` or ``app`` it is, or ``module:name``.
 
     Raises:
         ConfigError: there is no such module, or no broker of this package in it.
@@ -62,7 +62,7 @@ def load(app: str) -> QueueBroker:
     names = (name,) if name else APP_ATTRIBUTES
     for each in names:
         found = getattr(module, each, None)
-        # An object of another kind may have one inside, made when it is asked for.
+        # An app object of another kind may make one when this attribute is read.
         found = found if isinstance(found, QueueBroker) else getattr(found, "taskiq_broker", None)
         if isinstance(found, QueueBroker):
             return found

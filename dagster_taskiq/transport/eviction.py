@@ -1,4 +1,4 @@
-"""Servers that delete keys to make room for others, and what they say of that."""
+"""Servers that delete keys when their memory is full."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ _MEGABYTE = 1024 * 1024
 
 @dataclass(frozen=True)
 class Eviction:
-    """How a server makes room when its memory is full: by deleting what nobody may lose here."""
+    """How a server makes room when its memory is full: by deleting any key."""
 
     #: Its URL, without a password.
     server: str
@@ -20,7 +20,7 @@ class Eviction:
 
     @property
     def warning(self) -> str:
-        """What to know before anything is lost, in one sentence."""
+        """The warning of what may be lost, in two sentences."""
         return (
             f"{self.server} deletes any key when its {self.max_memory / _MEGABYTE:.0f} MB are full "
             f"(maxmemory-policy {self.policy}): messages and records of tasks may be lost, and "
@@ -29,10 +29,10 @@ class Eviction:
         )
 
     def since(self, before: "Eviction | None") -> str:
-        """Return what has been deleted since the run began, in one sentence; empty for nothing.
+        """Return how much has been deleted since the run began, in one sentence; empty if nothing.
 
         Args:
-            before: how it was then; ``None`` where nobody has asked.
+            before: the same as it was then; ``None`` if that is unknown.
         """
         evicted = self.evicted - (before.evicted if before else 0)
         if evicted <= 0:

@@ -1,10 +1,10 @@
-"""When a worker may take another message."""
+"""The admission of messages to a worker, as its broker sees it."""
 
 from typing import Protocol
 
 
 class SlotGate(Protocol):
-    """Says when a worker may take another message."""
+    """Decides when a worker may claim another message."""
 
     @property
     def takes_runs(self) -> bool:
@@ -14,20 +14,20 @@ class SlotGate(Protocol):
         """Return when the next message may be a run."""
 
     async def reserve(self) -> None:
-        """Wait for a free slot, and hold it for the message that comes next."""
+        """Wait for a free slot, and reserve it for the next message."""
 
     def unreserve(self) -> None:
-        """Give back a held slot for which no message came."""
+        """Free a reserved slot for which no message came."""
 
     def expect(self, task_id: str, is_run: bool) -> None:
-        """Keep the held slot for this task, whose message has just been handed on."""
+        """Keep the reserved slot for this task, whose message is about to be yielded."""
 
     def end_listening(self) -> None:
-        """Note that no more messages are taken: the worker drains."""
+        """Note that no more messages are claimed: the worker drains."""
 
 
 class OpenGate:
-    """The gate of a listener that takes whatever comes: a broker used without our worker."""
+    """The gate of a broker that listens without our worker: it admits every message."""
 
     takes_runs = True
 
@@ -48,7 +48,7 @@ class OpenGate:
 
 
 class Service(Protocol):
-    """What a worker needs besides a broker that listens."""
+    """What a worker runs together with its listening broker."""
 
     async def start(self) -> None:
         """Begin."""

@@ -1,80 +1,126 @@
-"""What may become of a task: the changes of its record, as plain functions on a mapping.
+"""The life of a task: every change that its record may go through, as functions without effects.
 
-For backends that keep records where no script or statement can decide (in memory, in a message):
-they see to it that nobody else changes the mapping meanwhile. Times are seconds since the epoch.
+::
+
+    (unknown) --submit--> WAITING --start--> STARTED --finish--> SUCCESS, FAILURE, REVOKED or LOST
+                             |                  |
+                             +--revoke--> REVOKED   revoke only marks it: its worker stops it
+
+A task that is unknown may also be started, or revoked, at once: its message can overtake its
+record. ``adopt`` leads back to STARTED if a worker runs a task whose record was lost.
+
+Each backend loads a record, calls one of these functions and stores what it returns, while nobody
+else changes that record: in one transaction, or in one step of an event loop. The backend on Redis
+has the same rules in Lua; ``compat_tests/contract/test_transitions.py`` compares all backends with
+this module, for every state and every event.
+
+``known`` is the record as it is, ``None`` if there is none. ``now`` is the time in seconds since
+the epoch.
 """
 
-from collections.abc import MutableMapping
 from dataclasses import replace
 
 from dagster_taskiq.errors import NoRecordError
 from dagster_taskiq.wire.records import Running, Task, TaskState
 
-TaskTable = MutableMapping[str, Task]
+
+def submit(known: Task | None, task: Task, now: float) -> Task:
+    """Return the record of a task that was sent: WAITING, unless it is known already."""
+    return known or replace(task, submitted_at=now)
 
 
-def submit(tasks: TaskTable, task: Task, now: float) -> None:
-    """Record a task as WAITING, unless it is known."""
-    if task.id not in tasks:
-        tasks[task.id] = replace(task, submitted_at=now)
+def start(
+    known: Task | None, task: Task, now: float, *, recorded: bool = False
+) -> tuple[Task, TaskState | None]:
+    """Start a task on behalf of ``task.worker``.
 
+    Args:
+        known: the record.
+        task: what to record if there is none, and who starts it.
+        now: the time.
+        recorded: start it only if it is known.
 
-def start(tasks: TaskTable, task: Task, now: float, *, recorded: bool = False) -> TaskState | None:
-    """Change WAITING, or unknown, to STARTED by ``task.worker``; else return the state it has.
+    Returns:
+        The record, which is STARTED by that worker, and ``None``; or ``known`` itself and its
+        state, which forbids the start.
 
     Raises:
         NoRecordError: it is unknown, with ``recorded``.
     """
-    if recorded and task.id not in tasks:
+    if known is None and recorded:
         raise NoRecordError.of(task.id)
-    known = tasks.get(task.id) or replace(task, submitted_at=now)
-    if known.state is not TaskState.WAITING:
-        return known.state
-    tasks[task.id] = replace(known, state=TaskState.STARTED, worker=task.worker, started_at=now)
-    return None
+    waiting = submit(known, task, now)
+    if waiting.state is not TaskState.WAITING:
+        return waiting, waiting.state
+    started = replace(waiting, state=TaskState.STARTED, worker=task.worker, started_at=now)
+    return started, None
 
 
-def finish(tasks: TaskTable, task: Task, state: TaskState, error: str, now: float) -> bool:
-    """Change STARTED by ``task.worker`` to a final state; ``False`` where that is not its state."""
-    known = tasks.get(task.id)
+def finish(known: Task | None, task: Task, state: TaskState, error: str, now: float) -> Task | None:
+    """Return the record of a task that has ended, or whose worker is lost.
+
+    Args:
+        known: the record.
+        task: which task, and the worker on whose behalf its end is recorded.
+        state: the final state.
+        error: why, in one sentence; empty for a success.
+        now: the time.
+
+    Returns:
+        ``None`` if the task is not STARTED by that worker. Nothing changes then.
+    """
     if known is None or (known.state, known.worker) != (TaskState.STARTED, task.worker):
-        return False
-    tasks[task.id] = replace(known, state=state, error=error, finished_at=now)
-    return True
+        return None
+    return replace(known, state=state, error=error, finished_at=now)
 
 
-def revoke(tasks: TaskTable, task_id: str, reason: str, now: float) -> Task:
-    """Make a WAITING or unknown task REVOKED, mark a STARTED one; return what it was before."""
-    known = tasks.get(task_id) or Task(task_id, submitted_at=now)
-    if known.state is TaskState.WAITING:
-        tasks[task_id] = replace(known, state=TaskState.REVOKED, error=reason, finished_at=now)
-    elif known.state is TaskState.STARTED:
-        tasks[task_id] = replace(known, revoke_requested=True, error=reason)
-    return known
+def revoke(known: Task | None, task_id: str, reason: str, now: float) -> Task:
+    """Return the record of a task that was cancelled.
+
+    Returns:
+        One that is REVOKED, if it was WAITING or unknown; marked for its worker to stop it, if it
+        was STARTED; else ``known`` itself.
+    """
+    task = known or Task(task_id, submitted_at=now)
+    if task.state is TaskState.WAITING:
+        return replace(task, state=TaskState.REVOKED, error=reason, finished_at=now)
+    if task.state is TaskState.STARTED:
+        return replace(task, revoke_requested=True, error=reason)
+    return task
 
 
-def forget(tasks: TaskTable, task_id: str) -> Task | None:
-    """Remove a task that has ended, and return what was known of it."""
-    known = tasks.get(task_id)
-    return tasks.pop(task_id) if known is not None and known.state.is_final else None
+def adopt(known: Task | None, running: Running, worker_id: str, now: float) -> Task:
+    """Return the record of a task that a worker reports it runs.
+
+    Returns:
+        One that is STARTED by the worker, if the record was lost (see :func:`is_lost`); else
+        ``known`` itself.
+    """
+    fresh = Task(running.id, running.name, "", running.run_id, running.step_key, submitted_at=now)
+    task = known or fresh
+    if not is_lost(known):
+        return task
+    return replace(task, state=TaskState.STARTED, worker=worker_id, started_at=now)
 
 
-def is_lost(tasks: TaskTable, task_id: str) -> bool:
-    """Whether the record of a task that somebody runs has been lost; it may have been sent again
-    since, and be WAITING."""
-    return task_id not in tasks or tasks[task_id].state is TaskState.WAITING
+def is_lost(known: Task | None) -> bool:
+    """Return whether the record of a task that a worker runs was lost.
 
-
-def put_back(tasks: TaskTable, running: Running, worker_id: str, now: float) -> None:
-    """Record what a worker says it runs, where that record was lost, as STARTED by it."""
-    if is_lost(tasks, running.id):
-        fresh = Task(
-            running.id, running.name, "", running.run_id, running.step_key, submitted_at=now
-        )
-        task = tasks.get(running.id) or fresh
-        tasks[running.id] = replace(task, state=TaskState.STARTED, worker=worker_id, started_at=now)
+    The server may have lost its data, and the task may have been sent again since.
+    """
+    return known is None or known.state is TaskState.WAITING
 
 
 def must_stop(task: Task, worker_id: str) -> bool:
-    """Whether a worker that runs the task must stop it: it was revoked, or is not its own."""
+    """Return whether a worker has to stop a task: it was revoked, or is not that worker's."""
     return task.revoke_requested or (task.state, task.worker) != (TaskState.STARTED, worker_id)
+
+
+def may_forget(known: Task | None) -> bool:
+    """Return whether a record may be deleted: its task has ended."""
+    return known is not None and known.state.is_final
+
+
+def has_ended(before: Task | None, after: Task) -> bool:
+    """Return whether a change was the end of a task, of which the loop of its run is notified."""
+    return after.state.is_final and not may_forget(before)

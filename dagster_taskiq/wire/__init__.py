@@ -1,1 +1,1 @@
-"""The words: what goes over the wire, and what it is called there."""
+"""What is sent to a broker or kept in a backend: its format and its names."""

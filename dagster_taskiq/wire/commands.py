@@ -1,20 +1,20 @@
-"""The commands that a worker obeys, as they are sent."""
+"""The commands that a worker executes, and how they are sent."""
 
 from enum import Enum
 from typing import Any
 
 
 class Command(str, Enum):
-    """The commands, by their names on the wire."""
+    """The commands, with their names on the wire."""
 
-    #: Stop one task: at once by force, or after some seconds, where it says so.
+    #: Stop one task; its arguments may ask for SIGKILL at once, or for a delay in seconds.
     REVOKE = "revoke"
-    #: Finish what runs, take nothing new, end.
+    #: Take no new tasks, finish those that run, end.
     DRAIN = "drain"
-    #: Stop what runs and end.
+    #: Stop the tasks that run, and end.
     KILL = "kill"
 
 
 def command(name: Command, **arguments: Any) -> dict[str, Any]:
-    """Return a command as the body of a mail."""
+    """Return a command as the body of a notification."""
     return {"command": name.value, **arguments}

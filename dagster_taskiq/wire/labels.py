@@ -1,8 +1,8 @@
-"""How long a task may take: the labels of a message that say so, and the time it has to stop.
+"""The labels of a message: where it goes, what it belongs to, and how long its task may take.
 
-A label is what taskiq sends beside a task's arguments; whoever uses taskiq sets one with
-``task.kicker().with_labels(time_limit=60).kiq()``. All of these are numbers, and 0 says no more
-than a label that is not there.
+A label is what taskiq sends with a task's arguments; users of taskiq set one with
+``task.kicker().with_labels(time_limit=60).kiq()``. The labels of ``UNITS`` are numbers, and 0 means
+the same as no label.
 """
 
 import math
@@ -14,32 +14,31 @@ from dagster_taskiq.errors import (
     ConfigError,
 )
 
-#: Seconds between SIGTERM and SIGKILL for a task that is stopped, where its worker was not told
-#: otherwise: what talks to a database or a warehouse, as dbt does, needs more than ten of them to
+#: Seconds between SIGTERM and SIGKILL for a task that is stopped, unless its worker has another
+#: setting. A task that uses a database or a warehouse, as dbt does, needs more than ten seconds to
 #: cancel its queries there.
 KILL_GRACE_SECONDS = 30.0
 
-#: How long a cancelled task that watches a step, and is none of ours, has to end by itself before
-#: it is stopped, in seconds. That of dagster-celery-k8s looks at its run every ten seconds, and
-#: deletes the step's Kubernetes Job when the run is not STARTED any more.
+#: Seconds that a cancelled task of a library, which only watches a step, has to end before it is
+#: stopped. The task of dagster-celery-k8s checks its run every ten seconds, and deletes the step's
+#: Kubernetes Job when the run is not STARTED any more.
 CUSTOM_STEP_SECONDS = 30.0
 
-#: Seconds that the task may run; its process is killed then. Counts instead of the worker's own.
+#: Seconds that the task may run; its process is killed then. Replaces the worker's own limit.
 TIME_LIMIT_LABEL = "time_limit"
-#: Seconds after which the task is stopped gently, as one that is cancelled. Counts instead of the
-#: worker's own.
+#: Seconds after which the task is stopped as if it were cancelled. Replaces the worker's own limit.
 SOFT_TIME_LIMIT_LABEL = "soft_time_limit"
-#: Seconds for which the message waits at the broker before anybody may have it. taskiq-aio-pika has
+#: Seconds for which the broker keeps the message before a worker may claim it. taskiq-aio-pika has
 #: a label of this name and meaning.
 DELAY_LABEL = "delay"
-#: When the task is not wanted any more, in seconds since the epoch, by the clock of whoever would
-#: start it: from then on it is not started, and ends as REVOKED when its turn comes.
+#: When the task expires, in seconds since the epoch, by the clock of the worker that would start
+#: it: from then on it is not started, and becomes REVOKED when a worker claims its message.
 EXPIRES_AT_LABEL = "expires_at"
 
 #: Why such a task has ended.
 EXPIRED = "It expired before it started."
 
-#: All of them, with what each is a number of.
+#: The labels that are numbers, with their units.
 UNITS = {
     DELAY_LABEL: "seconds",
     TIME_LIMIT_LABEL: "seconds",
@@ -49,7 +48,7 @@ UNITS = {
 
 
 def read_time(labels: Mapping[str, Any], name: str) -> float:
-    """Return what one of the labels in ``UNITS`` says; 0 where it is not there.
+    """Return the value of one of the labels in ``UNITS``; 0 if there is no such label.
 
     Raises:
         ConfigError: it is not a number, or less than 0.
@@ -67,7 +66,7 @@ def read_time(labels: Mapping[str, Any], name: str) -> float:
 
 
 def check_times(labels: Mapping[str, Any]) -> None:
-    """Look at all of them, before a message is sent.
+    """Check all labels in ``UNITS``, before a message is sent.
 
     Raises:
         ConfigError: one is not a number, or less than 0.
@@ -77,7 +76,7 @@ def check_times(labels: Mapping[str, Any]) -> None:
 
 
 def has_expired(labels: Mapping[str, Any]) -> bool:
-    """Return whether a task that has not started must not start any more.
+    """Return whether a task that has not started has expired, and must not start.
 
     Raises:
         ConfigError: its label is not a number.
@@ -106,8 +105,8 @@ STEP_LABEL = "step_key"
 POOL_LABEL = "pool"
 
 
-#: Label of a message: the working directory of the code it runs, whose modules shall not meet those
-#: of another.
+#: Label of a message: the working directory of the code it runs. Modules of different directories
+#: are never loaded into one process.
 CODE_LABEL = "code"
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-#: What follows a queue's name in that of its lane for runs.
+#: The end of the name of a run queue.
 _RUNS = ":runs"
 
 
@@ -12,27 +12,27 @@ class QueueDepth:
 
     queue: str
     waiting: int
-    #: Handed to a worker that has not yet said that it started; ``None`` where the server does not
-    #: tell how many those are.
+    #: Messages that a worker has claimed and whose tasks have not started yet; ``None`` if the
+    #: server does not tell.
     claimed: int | None
-    #: Seconds the oldest message has waited; one that is delayed begins to when it is due.
+    #: Seconds that the oldest message has waited; a delayed one begins to wait when it is due.
     oldest_age: float
 
 
 def run_queue(queue: str) -> str:
-    """Return the name of the lane of a queue in which whole runs wait.
+    """Return the name of the run queue of a queue, in which launched runs wait.
 
-    A run that waits for its own steps must never keep them from being taken. So runs wait beside
-    the steps, and a worker that holds as many runs as it may looks at the steps alone.
+    A run that waits for its own steps must never keep them from being claimed. So runs have a queue
+    of their own, and a worker that holds as many runs as it may claims only steps.
     """
     return f"{queue}{_RUNS}"
 
 
 def is_run_queue(queue: str) -> bool:
-    """Return whether a queue is the lane for runs of another."""
+    """Return whether a queue is the run queue of another one."""
     return queue.endswith(_RUNS)
 
 
-def queue_of_run_queue(lane: str) -> str:
-    """Return the queue, as users name it, to which a lane belongs."""
-    return lane.removesuffix(_RUNS)
+def queue_of_run_queue(queue: str) -> str:
+    """Return the queue to which a run queue belongs; another queue is returned as it is."""
+    return queue.removesuffix(_RUNS)

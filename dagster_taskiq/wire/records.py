@@ -1,4 +1,4 @@
-"""What a backend keeps of each task and worker."""
+"""The records that a backend keeps of each task and worker."""
 
 import json
 from dataclasses import dataclass
@@ -10,20 +10,20 @@ from dagster_taskiq.wire.notifications import run_channel
 
 
 class TaskState(str, Enum):
-    """Where a task is. The same words in code, logs, command line and documentation."""
+    """The state of a task. Code, logs, command line and documentation use the same names."""
 
-    #: Sent, and not started by anyone. It may be delivered any number of times.
+    #: Sent, and not started. Its message may be delivered any number of times.
     WAITING = "WAITING"
-    #: Started by one worker; from here on it lives by that worker's heartbeat.
+    #: Started by one worker; from now on that worker's heartbeat keeps it alive.
     STARTED = "STARTED"
     #: Ended, and returned.
     SUCCESS = "SUCCESS"
-    #: Ended, and raised; or it is no step, and its process died.
+    #: Ended, and raised; or its process died, and it is not a step.
     FAILURE = "FAILURE"
     #: Cancelled: it never started, or was stopped while it ran.
     REVOKED = "REVOKED"
-    #: Its worker stopped beating, and whatever that worker says of it later does not count; or it
-    #: is a step, of which nothing but this says how it ended, and its process died.
+    #: Its worker's heartbeats stopped, and later reports of that worker are ignored; or its process
+    #: died, and it is a step, whose end the run's loop has to record.
     LOST = "LOST"
 
     @property
@@ -34,7 +34,7 @@ class TaskState(str, Enum):
 
 @dataclass(frozen=True)
 class Task:
-    """What is known of one task. Times are seconds since the epoch, by the server's clock."""
+    """The record of one task. Times are in seconds since the epoch, by the server's clock."""
 
     id: str
     name: str = ""
@@ -49,18 +49,18 @@ class Task:
     finished_at: float = 0.0
     #: Why it failed, was revoked or lost: one sentence.
     error: str = ""
-    #: Someone asked for it to be stopped.
+    #: It was cancelled while it ran, and its worker has to stop it.
     revoke_requested: bool = False
 
     @property
     def loop_channel(self) -> str:
-        """The channel of the loop that is told of the task's end; empty where it is no step's."""
+        """The channel that notifies a run's loop of the task's end; empty if it is not a step's."""
         return run_channel(self.run_id) if self.run_id and self.step_key else ""
 
 
 @dataclass(frozen=True)
 class Running:
-    """A task that a worker says it is running now."""
+    """A task that a worker reports as running."""
 
     id: str
     name: str
@@ -68,7 +68,7 @@ class Running:
     step_key: str
     #: Process id of the child that runs it.
     pid: int
-    #: Seconds it has been running, when the worker said so.
+    #: Seconds it had been running at the heartbeat.
     seconds: float
     #: It is a run that waits for its own steps, and holds no slot.
     orchestrating: bool = False
@@ -76,7 +76,7 @@ class Running:
 
 @dataclass(frozen=True)
 class Worker:
-    """A worker as its last heartbeat described it."""
+    """The record of a worker, from its last heartbeat."""
 
     id: str
     name: str
@@ -86,12 +86,12 @@ class Worker:
     concurrency: int
     version: str
     lease: float
-    #: How many runs it holds at once, whether they work or wait for their own steps.
+    #: How many runs it holds at once, those that wait for their own steps included.
     max_runs: int = 0
     #: Seconds between SIGTERM and SIGKILL for a task that it stops.
     kill_grace: float = KILL_GRACE_SECONDS
     running: tuple[Running, ...] = ()
-    #: It has been told to end: it finishes what it runs, and takes no new runs.
+    #: It is to end: it finishes the tasks that run, and takes no new runs.
     draining: bool = False
     #: Seconds since it started, at its last heartbeat.
     uptime: float = 0.0
@@ -100,17 +100,17 @@ class Worker:
 
     @property
     def busy_slots(self) -> int:
-        """How many of its slots are taken."""
+        """How many of its slots are in use."""
         return sum(not each.orchestrating for each in self.running)
 
     @property
     def is_lost(self) -> bool:
-        """Whether it has been silent for longer than its lease."""
+        """Whether its last heartbeat is older than its lease."""
         return self.age > self.lease
 
     @property
     def condition(self) -> str:
-        """What it does, in one word for lists: lost, draining, busy or idle."""
+        """Its condition for lists: lost, draining, busy or idle."""
         if self.is_lost:
             return "lost"
         if self.draining:
@@ -118,26 +118,26 @@ class Worker:
         return "busy" if self.running else "idle"
 
     def runs(self, task_id: str) -> bool:
-        """Whether it is alive, and said with its last heartbeat that it runs a task."""
+        """Return whether it is alive, and its last heartbeat reports that it runs a task."""
         return not self.is_lost and any(each.id == task_id for each in self.running)
 
     @property
     def silence(self) -> str:
-        """One sentence on how long it has been silent, for whoever asks why a task was given up."""
+        """The reason, in one sentence, why the tasks of this lost worker are given up."""
         return (
             f"Worker {self.name} (host {self.host}, pid {self.pid}), which ran it, has been silent "
             f"for {self.age:.0f} s, longer than its lease of {self.lease:.0f} s."
         )
 
     def dumps(self) -> str:
-        """Return it as JSON, without ``age``, which only the server knows."""
+        """Return it as JSON, without ``age``, which is measured by the server's clock."""
         plain = {**self.__dict__, "running": [each.__dict__ for each in self.running]}
         del plain["age"]
         return json.dumps(plain)
 
     @classmethod
     def loads(cls, text: str | bytes, age: float) -> "Worker":
-        """Make it from what :meth:`dumps` wrote; unknown fields of a newer version are ignored."""
+        """Return the record from the JSON of :meth:`dumps`, without fields of a newer version."""
         plain = json.loads(text)
         plain = {name: plain[name] for name in cls.__dataclass_fields__ if name in plain}
         known = Running.__dataclass_fields__
@@ -149,5 +149,5 @@ class Worker:
 
 
 def end_notification(task: Task, state: TaskState) -> dict[str, Any]:
-    """Return the mail that tells a run's loop that a task has ended."""
+    """Return the body of the notification of a run's loop that a task has ended."""
     return {"task": task.id, "state": state.value}

@@ -1,33 +1,33 @@
-"""What the tasks of this package are called on the wire, for those who send and those who do them.
+"""The names of this package's tasks, for the processes that send them and those that execute them.
 
-They stand apart because a sender, and the parent process of a worker, import nothing of what the
-tasks themselves need.
+They are in a module of their own because senders, and the parent process of a worker, must not
+import what the tasks need.
 """
 
 #: Executes one step of a run.
 EXECUTE_PLAN = "execute_plan"
 #: Executes a run.
 EXECUTE_JOB = "execute_job"
-#: Goes on with a run whose process has died.
+#: Resumes a run whose process has died.
 RESUME_JOB = "resume_job"
-#: Ends a run whose process has died; a worker asks its own children for it.
+#: Ends a run whose process has died. Only a worker sends this, to its own children.
 FINALIZE_RUN = "finalize_run"
-#: Says whether the event log of a task's run has it that the task has begun; as the one before.
+#: Returns whether a task has begun, by the event log of its run. Sent as the one before.
 HAS_BEGUN = "has_begun"
-#: Frees what a step holds that was stopped or died; as those before.
+#: Frees what a step holds that was stopped, or whose process died. Sent as the two before.
 FREE_STEP = "free_step"
 
-#: The argument in which a run's task has Dagster's own arguments, packed.
+#: The argument of a run's task that holds Dagster's own arguments, packed.
 PACKED_RUN = {EXECUTE_JOB: "execute_job_args_packed", RESUME_JOB: "resume_job_args_packed"}
-#: The same for every task whose beginning is in the event log of its run.
+#: The same for every task whose start is in the event log of its run.
 PACKED_ARGS = {EXECUTE_PLAN: "execute_step_args_packed", **PACKED_RUN}
 
 
 def is_custom_step(name: str, step_key: str) -> bool:
-    """Return whether a step is executed by a task that is not ours, but a library's or project's.
+    """Return whether a step is executed by the task of a library or project, not by ours.
 
     Args:
         name: the name of the task.
-        step_key: the step that it was sent for; empty where it belongs to none.
+        step_key: the step for which it was sent; empty if it belongs to none.
     """
     return bool(step_key) and name != EXECUTE_PLAN

@@ -1,4 +1,4 @@
-"""What a client is asked to send."""
+"""The request to send a task."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,16 +27,16 @@ class TaskRequest:
     priority: int = 0
     run_id: str = ""
     step_key: str = ""
-    #: How long the broker keeps it before anybody may have it, in seconds.
+    #: Seconds for which the broker keeps it before a worker may claim it.
     delay: float = 0.0
-    #: When it is not worth starting any more, in seconds since the epoch; 0 for never.
+    #: When it expires if it has not started, in seconds since the epoch; 0 for never.
     expires_at: float = 0.0
     labels: Mapping[str, Any] = field(default_factory=dict)
     #: Positional arguments, before those by name.
     args: Sequence[Any] = ()
 
     def message(self) -> TaskiqMessage:
-        """Return it as taskiq's message."""
+        """Return the request as a message of taskiq."""
         labels = {
             **self.labels,
             QUEUE_LABEL: self.queue,

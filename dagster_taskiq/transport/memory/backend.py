@@ -24,103 +24,115 @@ class MemoryBackend(StateBackend):
         """Return."""
 
     async def submitted(self, tasks: Sequence[Task]) -> None:
-        """Add what is missing."""
+        """Add the missing records."""
         for task in tasks:
-            transitions.submit(self.connection.tasks, task, time.time())
+            self._store(transitions.submit(self._known(task.id), task, time.time()))
 
     async def start(self, task: Task, *, recorded: bool = False) -> TaskState | None:
         """Change WAITING to STARTED."""
-        tasks = self.connection.tasks
-        refused = transitions.start(tasks, task, time.time(), recorded=recorded)
-        self.connection.changed()
+        known = self._known(task.id)
+        record, refused = transitions.start(known, task, time.time(), recorded=recorded)
+        self._store(record)
         return refused
 
     async def finish(self, task: Task, state: TaskState, error: str, result: bytes | None) -> bool:
         """Change STARTED to a final state."""
-        if not transitions.finish(self.connection.tasks, task, state, error, time.time()):
+        ended = transitions.finish(self._known(task.id), task, state, error, time.time())
+        if ended is None:
             return False
         if result is not None:
             self.connection.results[task.id] = result
-        self._post_end(self.connection.tasks[task.id])
+        self._store(ended)
         return True
 
     async def revoke(self, task_ids: Sequence[str], reason: str) -> dict[str, str]:
         """Decide for each by its state."""
         started = {}
         for task_id in task_ids:
-            before = transitions.revoke(self.connection.tasks, task_id, reason, time.time())
-            if before.state is TaskState.STARTED:
-                started[task_id] = before.worker
-            elif before.state is TaskState.WAITING:
-                self._post_end(self.connection.tasks[task_id])
+            known = self._known(task_id)
+            if known is not None and known.state is TaskState.STARTED:
+                started[task_id] = known.worker
+            self._store(transitions.revoke(known, task_id, reason, time.time()))
         return started
 
     async def tasks(self, task_ids: Sequence[str]) -> dict[str, Task]:
-        """Look up."""
+        """Look up the records."""
         known = self.connection.tasks
         return {task_id: known[task_id] for task_id in task_ids if task_id in known}
 
     async def beat(self, worker: Worker) -> list[str]:
-        """Keep the worker; look at what it runs."""
-        self.connection.workers[worker.id] = (worker, time.time())
-        tasks = self.connection.tasks
+        """Keep the worker's record; look at what it runs."""
+        now = time.time()
+        self.connection.workers[worker.id] = (worker, now)
+        stop = []
         for each in worker.running:
-            transitions.put_back(tasks, each, worker.id, time.time())
-        return [
-            each.id for each in worker.running if transitions.must_stop(tasks[each.id], worker.id)
-        ]
+            task = transitions.adopt(self._known(each.id), each, worker.id, now)
+            self._store(task)
+            if transitions.must_stop(task, worker.id):
+                stop.append(task.id)
+        return stop
 
     async def deregister(self, worker_id: str) -> None:
-        """Drop the worker."""
+        """Delete the worker's record."""
         self.connection.workers.pop(worker_id, None)
 
     async def workers(self) -> list[Worker]:
-        """List them with their ages."""
+        """List the workers with their ages."""
         now = time.time()
         known = self.connection.workers.values()
         found = [replace(worker, age=max(0.0, now - beat_at)) for worker, beat_at in known]
         return sorted(found, key=lambda worker: (worker.name, worker.id))
 
     async def post(self, channel: str, body: dict[str, Any]) -> None:
-        """Add a mail."""
+        """Add a notification."""
         self.connection.post(channel, body)
         self.connection.changed()
 
     async def collect(self, channel: str, after: str, timeout: float) -> list[Notification]:
-        """Read the channel, waiting for a change where nothing is new."""
+        """Read the channel; wait for a change if nothing is new."""
         cursor = int(after) if after != FROM_START else 0
         deadline = time.monotonic() + timeout
         while True:
             mark = self.connection.mark()
-            found = [each for each in self.connection.mail[channel] if int(each.cursor) > cursor]
+            channels = self.connection.notifications
+            found = [each for each in channels[channel] if int(each.cursor) > cursor]
             left = deadline - time.monotonic()
             if found or left <= 0:
                 return found
             await self.connection.wait_beyond(mark, left)
 
     async def close_channel(self, channel: str) -> None:
-        """Drop the mails."""
-        self.connection.mail.pop(channel, None)
+        """Delete the channel."""
+        self.connection.notifications.pop(channel, None)
 
     async def load_result(self, task_id: str) -> bytes | None:
-        """Look up."""
+        """Look up the result."""
         return self.connection.results.get(task_id)
 
     async def forget(self, task_ids: Sequence[str]) -> None:
-        """Drop those that have ended."""
+        """Delete the records of tasks that have ended."""
         for task_id in task_ids:
-            if transitions.forget(self.connection.tasks, task_id) is not None:
-                self.connection.results.pop(task_id, None)
+            if transitions.may_forget(self._known(task_id)):
+                self._delete(task_id)
 
     async def sweep(self) -> None:
-        """Drop tasks and results past their time to live."""
+        """Delete tasks and results past their time to live."""
         oldest = time.time() - self.settings.result_ttl
         for task in list(self.connection.tasks.values()):
             if task.state.is_final and task.finished_at < oldest:
-                del self.connection.tasks[task.id]
-                self.connection.results.pop(task.id, None)
+                self._delete(task.id)
 
-    def _post_end(self, task: Task) -> None:
-        if task.loop_channel:
+    def _known(self, task_id: str) -> Task | None:
+        return self.connection.tasks.get(task_id)
+
+    def _store(self, task: Task) -> None:
+        """Keep a record; notify the run's loop if the change was the end of the task."""
+        before = self._known(task.id)
+        self.connection.tasks[task.id] = task
+        if task.loop_channel and transitions.has_ended(before, task):
             self.connection.post(task.loop_channel, end_notification(task, task.state))
         self.connection.changed()
+
+    def _delete(self, task_id: str) -> None:
+        del self.connection.tasks[task_id]
+        self.connection.results.pop(task_id, None)

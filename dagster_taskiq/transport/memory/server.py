@@ -37,7 +37,7 @@ class MemoryServer:
     results: dict[str, bytes] = field(default_factory=dict)
     #: Each worker, with the time of its last heartbeat.
     workers: dict[str, tuple[Worker, float]] = field(default_factory=dict)
-    mail: defaultdict[str, deque[Notification]] = field(
+    notifications: defaultdict[str, deque[Notification]] = field(
         default_factory=lambda: defaultdict(lambda: deque(maxlen=CHANNEL_LENGTH))
     )
     numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
@@ -73,8 +73,8 @@ class MemoryServer:
         await asyncio.wait([waiter], timeout=timeout)
 
     def post(self, channel: str, body: dict[str, Any]) -> None:
-        """Add a mail."""
-        self.mail[channel].append(Notification(str(next(self.numbers)), body))
+        """Add a notification."""
+        self.notifications[channel].append(Notification(str(next(self.numbers)), body))
 
 
 _servers: dict[str, MemoryServer] = {}

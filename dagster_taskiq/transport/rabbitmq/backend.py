@@ -79,7 +79,8 @@ class RabbitBackend(StateBackend):
             def submit(record: Record, mine: Sequence[Task] = mine) -> None:
                 table = self._table(record)
                 for task in mine:
-                    transitions.submit(table, task, time.time())
+                    known = table.get(task.id)
+                    table[task.id] = transitions.submit(known, task, time.time())
 
             await self._registers.change(shard, submit)
 
@@ -87,7 +88,11 @@ class RabbitBackend(StateBackend):
         """Change WAITING to STARTED."""
 
         def start(record: Record) -> TaskState | None:
-            return transitions.start(self._table(record), task, time.time(), recorded=recorded)
+            table = self._table(record)
+            known = table.get(task.id)
+            started, refused = transitions.start(known, task, time.time(), recorded=recorded)
+            table[task.id] = started
+            return refused
 
         return await self._registers.change(task_shard(task.id), start)
 
@@ -97,12 +102,17 @@ class RabbitBackend(StateBackend):
         The result is on the server before, under a name that is looked for once the task has ended
         by this worker's doing.
         """
+
+        def finish(record: Record) -> bool:
+            table = self._table(record)
+            ended = transitions.finish(table.get(task.id), task, state, error, time.time())
+            if ended is not None:
+                table[task.id] = ended
+            return ended is not None
+
         if result is not None:
             await self._store_result(task, result)
-        ended = await self._registers.change(
-            task_shard(task.id),
-            lambda record: transitions.finish(self._table(record), task, state, error, time.time()),
-        )
+        ended = await self._registers.change(task_shard(task.id), finish)
         if ended and task.loop_channel:
             await self.post(task.loop_channel, end_notification(task, state))
         if not ended and result is not None and not await self._ended_by(task):
@@ -115,17 +125,21 @@ class RabbitBackend(StateBackend):
         started = {}
         for shard, ids in _by_shard(task_ids).items():
 
-            def revoke(record: Record, ids: Sequence[str] = ids) -> list[Task]:
+            def revoke(record: Record, ids: Sequence[str] = ids) -> list[tuple[Task | None, Task]]:
                 table = self._table(record)
-                return [transitions.revoke(table, each, reason, time.time()) for each in ids]
+                changes = []
+                for task_id in ids:
+                    before = table.get(task_id)
+                    after = transitions.revoke(before, task_id, reason, time.time())
+                    table[task_id] = after
+                    changes.append((before, after))
+                return changes
 
-            for before in await self._registers.change(shard, revoke):
-                if before.state is TaskState.STARTED:
-                    started[before.id] = before.worker
-                elif before.state is TaskState.WAITING and before.loop_channel:
-                    await self.post(
-                        before.loop_channel, end_notification(before, TaskState.REVOKED)
-                    )
+            for before, after in await self._registers.change(shard, revoke):
+                if after.state is TaskState.STARTED:
+                    started[after.id] = after.worker
+                elif after.loop_channel and transitions.has_ended(before, after):
+                    await self.post(after.loop_channel, end_notification(after, after.state))
         return started
 
     async def tasks(self, task_ids: Sequence[str]) -> dict[str, Task]:
@@ -151,11 +165,13 @@ class RabbitBackend(StateBackend):
 
         async def look(shard: str, ids: Sequence[str]) -> list[str]:
             table = _Table(await self._registers.read(shard))
-            lost = [each for each in ids if transitions.is_lost(table, each)]
+            lost = [each for each in ids if transitions.is_lost(table.get(each))]
 
             def put_back(record: Record) -> None:
-                for task_id in lost:
-                    transitions.put_back(_Table(record), running[task_id], worker.id, now)
+                table = _Table(record)
+                for each in lost:
+                    known = table.get(each)
+                    table[each] = transitions.adopt(known, running[each], worker.id, now)
 
             if lost:
                 await self._registers.change(shard, put_back)
@@ -232,8 +248,7 @@ class RabbitBackend(StateBackend):
 
             def forget(record: Record, ids: Sequence[str] = ids) -> list[Task]:
                 table = self._table(record)
-                gone = [transitions.forget(table, each) for each in ids]
-                return [task for task in gone if task is not None]
+                return [table.pop(each) for each in ids if transitions.may_forget(table.get(each))]
 
             for task in await self._registers.change(shard, forget):
                 if _has_result(task):

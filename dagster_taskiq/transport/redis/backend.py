@@ -1,12 +1,13 @@
-"""The backend on Redis or Valkey: a hash for each task, and a stream for each channel of mail.
+"""The backend on Redis or Valkey: a hash for each task, and a stream for each channel.
 
-What a task may become is decided by scripts, so that two workers, or a worker and the loop that
-gave it up, never both succeed. taskiq-redis's result backend writes a result and nothing else;
-here the result and the state change together, as JSON.
+The rules of ``transitions`` are here in Lua scripts: each decides and writes in one step, so that
+two workers, or a worker and a loop that gives its task up, never both succeed. The result backend
+of taskiq-redis only writes results; here the result and the state change together.
 
-What is known of a task has no expiry of Redis's own: a server that evicts (``maxmemory-policy
-volatile-*``) deletes keys that have one long before their time, and a task whose start is forgotten
-would be started again. A sorted set says when each task may be forgotten, and workers sweep.
+The records of tasks do not expire by Redis itself: a server that evicts (``maxmemory-policy
+volatile-*``) deletes keys that may expire long before their time, and a task whose start is not
+recorded any more would be started again. A sorted set has the time at which each record may be
+deleted, and workers sweep.
 """
 
 import json
@@ -20,12 +21,15 @@ from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.backend import KEEP_SECONDS, UNFINISHED_SECONDS, StateBackend
 from dagster_taskiq.transport.eviction import Eviction
 from dagster_taskiq.transport.redis.connection import RedisConnection
+from dagster_taskiq.transport.redis.keys import Keys
 from dagster_taskiq.wire.notifications import CHANNEL_LENGTH, FROM_START, Notification
 from dagster_taskiq.wire.records import Task, TaskState, Worker, end_notification
 
 _LUA = Path(__file__).with_name("lua") / "backend"
+#: The file of each script.
+SCRIPTS = {file.stem: (file,) for file in sorted(_LUA.glob("*.lua"))}
 
-#: How many tasks one script call handles; more would hold up the server's other clients.
+#: How many tasks one call of a script handles; with more, other clients would have to wait.
 CHUNK = 500
 
 
@@ -37,6 +41,7 @@ class RedisBackend(StateBackend):
         self.connection: RedisConnection = connection or RedisConnection(
             settings.backend_url, settings.options_of_backend, settings.connect_timeout
         )
+        self._keys = Keys(settings.prefix)
 
     async def startup(self) -> None:
         """Connect."""
@@ -58,14 +63,14 @@ class RedisBackend(StateBackend):
         """Set the hashes that are missing."""
         for first in range(0, len(tasks), CHUNK):
             chunk = tasks[first : first + CHUNK]
-            keys = [self._forget_key, *(self._task_key(task.id) for task in chunk)]
+            keys = [self._keys.forget_times, *(self._keys.task(task.id) for task in chunk)]
             args: list[Any] = [UNFINISHED_SECONDS]
             for task in chunk:
                 args += [task.id, task.name, task.queue, task.run_id, task.step_key]
             await self._script("submitted", keys, args)
 
     async def start(self, task: Task, *, recorded: bool = False) -> TaskState | None:
-        """Run the start script; the client library asks again where the answer gets lost."""
+        """Run the start script; the client library repeats the call if the answer is lost."""
         args = [
             task.id,
             UNFINISHED_SECONDS,
@@ -77,7 +82,8 @@ class RedisBackend(StateBackend):
             uuid.uuid4().hex,
             "1" if recorded else "",
         ]
-        state = await self._script("start", [self._task_key(task.id), self._forget_key], args)
+        keys = [self._keys.task(task.id), self._keys.forget_times]
+        state = await self._script("start", keys, args)
         if state == b"UNKNOWN":
             raise NoRecordError.of(task.id)
         return TaskState(state.decode()) if state else None
@@ -86,19 +92,19 @@ class RedisBackend(StateBackend):
         """Run the finish script."""
         keep = max(1, int(self.settings.result_ttl))
         keys = [
-            self._task_key(task.id),
-            self._forget_key,
-            self._mail_key(task.loop_channel) if task.loop_channel else "",
-            self._result_key(task.id) if result is not None else "",
+            self._keys.task(task.id),
+            self._keys.forget_times,
+            self._keys.notifications(task.loop_channel) if task.loop_channel else "",
+            self._keys.result(task.id) if result is not None else "",
         ]
-        mail = json.dumps(end_notification(task, state))
+        notification = json.dumps(end_notification(task, state))
         args = [
             task.id,
             task.worker,
             state.value,
             error,
             keep,
-            mail,
+            notification,
             KEEP_SECONDS,
             CHANNEL_LENGTH,
             result or b"",
@@ -110,7 +116,7 @@ class RedisBackend(StateBackend):
         keep = max(1, int(self.settings.result_ttl))
         started = {}
         for task_id in task_ids:
-            keys = [self._task_key(task_id), self._forget_key]
+            keys = [self._keys.task(task_id), self._keys.forget_times]
             state, worker, run_id, step_key = await self._script(
                 "revoke", keys, [task_id, reason, keep]
             )
@@ -129,7 +135,7 @@ class RedisBackend(StateBackend):
             chunk = list(task_ids[first : first + CHUNK])
             async with self.connection.pipeline() as pipeline:
                 for task_id in chunk:
-                    pipeline.hgetall(self._task_key(task_id))
+                    pipeline.hgetall(self._keys.task(task_id))
                 for task_id, fields in zip(chunk, await pipeline.execute(), strict=True):
                     if fields:
                         found[task_id] = _task(task_id, fields)
@@ -137,26 +143,26 @@ class RedisBackend(StateBackend):
 
     async def beat(self, worker: Worker) -> list[str]:
         """Run the beat script."""
-        keys = [self._key("workers"), self._key("worker-bodies"), self._forget_key]
+        keys = [self._keys.workers, self._keys.worker_bodies, self._keys.forget_times]
         args: list[Any] = [worker.id, worker.dumps(), UNFINISHED_SECONDS, KEEP_SECONDS]
         for each in worker.running:
-            keys.append(self._task_key(each.id))
+            keys.append(self._keys.task(each.id))
             args += [each.id, each.name, each.run_id, each.step_key]
         return [task_id.decode() for task_id in await self._script("beat", keys, args)]
 
     async def deregister(self, worker_id: str) -> None:
         """Remove the worker from both."""
         async with self.connection.pipeline(transaction=True) as pipeline:
-            pipeline.zrem(self._key("workers"), worker_id)
-            pipeline.hdel(self._key("worker-bodies"), worker_id)
+            pipeline.zrem(self._keys.workers, worker_id)
+            pipeline.hdel(self._keys.worker_bodies, worker_id)
             await pipeline.execute()
 
     async def workers(self) -> list[Worker]:
-        """Read both, and the server's clock, which wrote the times."""
+        """Read both, and the server's clock, by which heartbeats are recorded."""
         async with self.connection.pipeline(transaction=True) as pipeline:
             pipeline.time()
-            pipeline.zrange(self._key("workers"), 0, -1, withscores=True)
-            pipeline.hgetall(self._key("worker-bodies"))
+            pipeline.zrange(self._keys.workers, 0, -1, withscores=True)
+            pipeline.hgetall(self._keys.worker_bodies)
             (seconds, micros), beats, bodies = await pipeline.execute()
         now = seconds + micros / 1e6
         found = [
@@ -168,16 +174,17 @@ class RedisBackend(StateBackend):
 
     async def post(self, channel: str, body: dict[str, Any]) -> None:
         """Add to the stream of the channel."""
-        key = self._mail_key(channel)
+        key = self._keys.notifications(channel)
         async with self.connection.pipeline() as pipeline:
             pipeline.xadd(key, {"body": json.dumps(body)}, maxlen=CHANNEL_LENGTH, approximate=True)
             pipeline.expire(key, KEEP_SECONDS)
             await pipeline.execute()
 
     async def collect(self, channel: str, after: str, timeout: float) -> list[Notification]:
-        """Read the stream of the channel, blocking where nothing is new."""
+        """Read the stream of the channel; wait if nothing is new."""
         cursor = after if after != FROM_START else "0-0"
-        streams = await self.connection.read_streams({self._mail_key(channel): cursor}, timeout)
+        key = self._keys.notifications(channel)
+        streams = await self.connection.read_streams({key: cursor}, timeout)
         found = []
         for _, entries in streams:
             for entry_id, fields in entries:
@@ -187,45 +194,31 @@ class RedisBackend(StateBackend):
     async def close_channel(self, channel: str) -> None:
         """Delete the stream."""
         with self.connection.boundary:
-            await self.connection.client.unlink(self._mail_key(channel))
+            await self.connection.client.unlink(self._keys.notifications(channel))
 
     async def load_result(self, task_id: str) -> bytes | None:
         """Get the result."""
         with self.connection.boundary:
-            result = await self.connection.client.get(self._result_key(task_id))
+            result = await self.connection.client.get(self._keys.result(task_id))
         return cast("bytes | None", result)
 
     async def forget(self, task_ids: Sequence[str]) -> None:
         """Run the forget script."""
         for first in range(0, len(task_ids), CHUNK):
             chunk = task_ids[first : first + CHUNK]
-            keys = [key for each in chunk for key in (self._task_key(each), self._result_key(each))]
-            await self._script("forget", [self._forget_key, *keys], list(chunk))
+            keys = [self._keys.forget_times]
+            for task_id in chunk:
+                keys += [self._keys.task(task_id), self._keys.result(task_id)]
+            await self._script("forget", keys, list(chunk))
 
     async def sweep(self) -> None:
         """Run the sweep script until nothing is due."""
-        args = [self.settings.prefix, CHUNK]
-        while await self._script("sweep", [self._forget_key], args) == CHUNK:
+        keys = [self._keys.forget_times, self._keys.task(""), self._keys.result("")]
+        while await self._script("sweep", keys, [CHUNK]) == CHUNK:
             pass
 
     async def _script(self, name: str, keys: list[str], args: list[Any]) -> Any:
-        return await self.connection.script(_LUA / f"{name}.lua", keys, args)
-
-    def _task_key(self, task_id: str) -> str:
-        return self._key("task", task_id)
-
-    def _result_key(self, task_id: str) -> str:
-        return self._key("result", task_id)
-
-    @property
-    def _forget_key(self) -> str:
-        return self._key("forget-tasks-at")
-
-    def _mail_key(self, channel: str) -> str:
-        return self._key("mail", channel)
-
-    def _key(self, *parts: str) -> str:
-        return ":".join((self.settings.prefix, *parts))
+        return await self.connection.script(SCRIPTS[name], keys, args)
 
 
 def _task(task_id: str, fields: dict[bytes, bytes]) -> Task:

@@ -19,12 +19,19 @@ from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.broker import Delivery, Outgoing, QueueBroker
 from dagster_taskiq.transport.eviction import Eviction
 from dagster_taskiq.transport.redis.connection import RedisConnection
+from dagster_taskiq.transport.redis.keys import Keys
 from dagster_taskiq.wire.queues import QueueDepth
 
 _LUA = Path(__file__).with_name("lua") / "broker"
-#: The scripts that add messages to streams, or ring bells, and the functions they do it with.
-_WHERE_MESSAGES_ARRIVE = ("put", "claim", "release")
-_ARRIVE = _LUA / "arrive.lua"
+_KEYS, _ARRIVE = _LUA / "keys.lua", _LUA / "arrive.lua"
+#: The files of each script: all name their keys alike; some add messages, or wake listeners.
+SCRIPTS = {
+    "put": (_KEYS, _ARRIVE, _LUA / "put.lua"),
+    "claim": (_KEYS, _ARRIVE, _LUA / "claim.lua"),
+    "release": (_KEYS, _ARRIVE, _LUA / "release.lua"),
+    "delete": (_KEYS, _LUA / "delete.lua"),
+    "depths": (_KEYS, _LUA / "depths.lua"),
+}
 
 
 class RedisBroker(QueueBroker):
@@ -35,9 +42,10 @@ class RedisBroker(QueueBroker):
         self.connection: RedisConnection = connection or RedisConnection(
             settings.broker, settings.broker_options, settings.connect_timeout
         )
+        self._keys = Keys(settings.prefix)
         # The number of the claim that the server has not answered yet: the answer may get lost.
         self._claims = 1
-        self._claimant = uuid.uuid4().hex
+        self._claim_key = self._keys.claim(uuid.uuid4().hex)
 
     async def ping(self) -> None:
         """Ask the server."""
@@ -57,9 +65,8 @@ class RedisBroker(QueueBroker):
 
     async def claim(self) -> Delivery | None:
         """Run the claim script; again, where its answer was lost, for the same message."""
-        claim = [self._claimant, str(self._claims)]
-        args = [self.consumer, self._stale, *claim, *self.open_queues]
-        found = await self._script("claim", args)
+        args = [self.consumer, self._stale, str(self._claims), *self.open_queues]
+        found = await self._script("claim", args, self._claim_key)
         self._claims += 1
         if not found:
             return None
@@ -72,7 +79,7 @@ class RedisBroker(QueueBroker):
         all look for each message. One that rang since the last claim is heard at once.
         """
         await self.connection.pop(
-            [self._key("rings", queue) for queue in self.open_queues], timeout
+            [self._keys.wakeups(queue) for queue in self.open_queues], timeout
         )
 
     async def acknowledge(self, delivery: Delivery) -> None:
@@ -93,7 +100,7 @@ class RedisBroker(QueueBroker):
         if not task_ids:
             return 0
         with self.connection.boundary:
-            read = self.connection.client.hmget(self._key("places"), list(task_ids))
+            read = self.connection.client.hmget(self._keys.places, list(task_ids))
             places = await cast(Any, read)
         found = []
         for task_id, place in zip(task_ids, places, strict=True):
@@ -116,7 +123,7 @@ class RedisBroker(QueueBroker):
     async def rejected(self) -> int:
         """Measure the stream of rejected ones."""
         with self.connection.boundary:
-            return int(await self.connection.client.xlen(self._key("rejected")))
+            return int(await self.connection.client.xlen(self._keys.rejected))
 
     @property
     def _stale(self) -> int:
@@ -131,10 +138,6 @@ class RedisBroker(QueueBroker):
             args += [*json.loads(each.handle), each.task_id]
         return int(await self._script("delete", args))
 
-    async def _script(self, name: str, args: list[Any]) -> Any:
-        needs = _ARRIVE if name in _WHERE_MESSAGES_ARRIVE else None
-        path = _LUA / f"{name}.lua"
-        return await self.connection.script(path, [], [self.settings.prefix, *args], needs)
-
-    def _key(self, *parts: str) -> str:
-        return ":".join((self.settings.prefix, *parts))
+    async def _script(self, name: str, args: list[Any], *more_keys: str) -> Any:
+        keys = [*self._keys.of_broker, *more_keys]
+        return await self.connection.script(SCRIPTS[name], keys, args)

@@ -49,7 +49,7 @@ class RedisConnection:
         }
         self._users = 0
         self._client: Redis | None = None
-        self._scripts: dict[Path, Any] = {}
+        self._scripts: dict[tuple[Path, ...], Any] = {}
 
     @property
     def client(self) -> "Redis":
@@ -142,22 +142,17 @@ class RedisConnection:
             async with self.client.pipeline(transaction=transaction) as pipeline:
                 yield pipeline
 
-    async def script(
-        self, path: Path, keys: list[str], args: list[Any], needs: Path | None = None
-    ) -> Any:
-        """Run a Lua script that stands in a file; the server keeps it after the first time.
+    async def script(self, files: tuple[Path, ...], keys: list[str], args: list[Any]) -> Any:
+        """Run a Lua script; the server keeps it after the first time.
 
         Args:
-            path: the file.
+            files: the files that make up the script, those with shared functions first.
             keys: its ``KEYS``.
             args: its ``ARGV``.
-            needs: another file, with functions that the script calls.
         """
-        script = self._scripts.get(path)
+        script = self._scripts.get(files)
         if script is None:
-            files = [each for each in (needs, path) if each is not None]
-            text = "\n".join(each.read_text() for each in files)  # a few lines, read once
-            script = self._scripts[path] = self.client.register_script(text)
+            script = self._scripts[files] = self.client.register_script(script_text(files))
         with self.boundary:
             return await _in_own_task(script(keys=keys, args=args))
 
@@ -257,6 +252,11 @@ def _address_of(sentinel: "Redis") -> str:
     options = sentinel.connection_pool.connection_kwargs
     host = str(options["host"])
     return f"{f'[{host}]' if ':' in host else host}:{options['port']}"
+
+
+def script_text(files: Sequence[Path]) -> str:
+    """Return the text of a script that is made up of several files."""
+    return "\n".join(each.read_text() for each in files)
 
 
 def stream_pairs(reply: Any) -> list[tuple[bytes, list[Any]]]:

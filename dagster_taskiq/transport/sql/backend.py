@@ -1,4 +1,4 @@
-"""The backend that keeps tasks, workers and mail in SQL tables, beside the broker's own."""
+"""The backend that keeps tasks, workers and notifications in SQL tables."""
 
 import json
 import time
@@ -8,22 +8,26 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from dagster_taskiq.errors import NoRecordError
 from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport import transitions
 from dagster_taskiq.transport.backend import KEEP_SECONDS, UNFINISHED_SECONDS, StateBackend
 from dagster_taskiq.transport.sql import tables
-from dagster_taskiq.transport.sql.connection import SqlConnection
+from dagster_taskiq.transport.sql.connection import LookUp, SqlConnection
+from dagster_taskiq.transport.sql.tables import notifications
 from dagster_taskiq.wire.notifications import CHANNEL_LENGTH, FROM_START, Notification
 from dagster_taskiq.wire.records import Task, TaskState, Worker, end_notification
 
-#: A channel is cut to its length at every so many mails on the server.
+#: After how many notifications in the table the channel of the last one is cut to its length.
 TRIM_EVERY = 100
-#: How many ids stand in one statement; SQLite allows 32,766 variables, older builds 999.
+#: How many ids one statement has; SQLite allows 32,766 variables, older builds 999.
 CHUNK = 500
 
 
 class SqlBackend(StateBackend):
-    """Each call is one transaction; what a task may become is decided under the write lock."""
+    """Each call is one transaction: it loads rows, calls ``transitions``, and writes the changes.
+
+    A transaction that writes holds the write lock from its start, so no row changes meanwhile.
+    """
 
     def __init__(self, settings: Settings, connection: SqlConnection | None = None) -> None:
         super().__init__(settings)
@@ -48,10 +52,10 @@ class SqlBackend(StateBackend):
         now = time.time()
 
         def work(connection: Connection) -> None:
-            known = set(_select(connection, [task.id for task in tasks]))
-            rows = [self._row(task, now) for task in tasks if task.id not in known]
-            if rows:
-                connection.execute(tables.tasks.insert(), rows)
+            known = _select(connection, [task.id for task in tasks])
+            new = [transitions.submit(None, task, now) for task in tasks if task.id not in known]
+            if new:
+                connection.execute(tables.tasks.insert(), [self._row(task) for task in new])
 
         await self.connection.write(work)
 
@@ -61,39 +65,22 @@ class SqlBackend(StateBackend):
 
         def work(connection: Connection) -> TaskState | None:
             known = _select(connection, [task.id]).get(task.id)
-            if known is None and recorded:
-                raise NoRecordError.of(task.id)
-            if known is None:
-                row = {**self._row(task, now), "state": TaskState.STARTED.value, "started_at": now}
-                connection.execute(tables.tasks.insert(), row)
-                return None
-            if known.state is not TaskState.WAITING:
-                return known.state
-            started = {"state": TaskState.STARTED.value, "worker": task.worker, "started_at": now}
-            _update(connection, task.id, started)
-            return None
+            record, refused = transitions.start(known, task, now, recorded=recorded)
+            self._store(connection, known, record, now)
+            return refused
 
         return await self.connection.write(work)
 
     async def finish(self, task: Task, state: TaskState, error: str, result: bytes | None) -> bool:
-        """Update the row, and add the mail, in one transaction."""
+        """Update the row, and add the notification, in one transaction."""
         now = time.time()
-        ended = {
-            "state": state.value,
-            "finished_at": now,
-            "error": error,
-            "result": result,
-        }
 
         def work(connection: Connection) -> bool:
             known = _select(connection, [task.id]).get(task.id)
-            if known is None or known.state is not TaskState.STARTED:
+            ended = transitions.finish(known, task, state, error, now)
+            if ended is None:
                 return False
-            if known.worker != task.worker:
-                return False
-            _update(connection, task.id, ended)
-            if known.loop_channel:
-                _post(connection, known.loop_channel, end_notification(known, state), now)
+            self._store(connection, known, ended, now, result=result)
             return True
 
         return await self.connection.write(work)
@@ -101,25 +88,16 @@ class SqlBackend(StateBackend):
     async def revoke(self, task_ids: Sequence[str], reason: str) -> dict[str, str]:
         """Decide for each row by its state."""
         now = time.time()
-        gone = {"state": TaskState.REVOKED.value, "finished_at": now, "error": reason}
 
         def work(connection: Connection) -> dict[str, str]:
             known = _select(connection, task_ids)
-            started = {}
             for task_id in task_ids:
-                task = known.get(task_id)
-                if task is None:
-                    row = {**self._row(Task(task_id), now), **gone}
-                    connection.execute(tables.tasks.insert(), row)
-                elif task.state is TaskState.WAITING:
-                    _update(connection, task_id, gone)
-                    if task.loop_channel:
-                        body = end_notification(task, TaskState.REVOKED)
-                        _post(connection, task.loop_channel, body, now)
-                elif task.state is TaskState.STARTED:
-                    _update(connection, task_id, {"revoke_requested": True, "error": reason})
-                    started[task_id] = task.worker
-            return started
+                before = known.get(task_id)
+                after = transitions.revoke(before, task_id, reason, now)
+                self._store(connection, before, after, now)
+                known[task_id] = after
+            started = [task for task in known.values() if task.state is TaskState.STARTED]
+            return {task.id: task.worker for task in started}
 
         return await self.connection.write(work)
 
@@ -137,16 +115,14 @@ class SqlBackend(StateBackend):
             if not connection.execute(tables.workers.update().where(this).values(body)).rowcount:
                 connection.execute(tables.workers.insert(), {"id": worker.id, **body})
             known = _select(connection, [each.id for each in worker.running])
+            stop = []
             for each in worker.running:
-                # The record was lost, and the task may have been sent again since.
-                mine = {"state": TaskState.STARTED.value, "worker": worker.id, "started_at": now}
-                if each.id not in known:
-                    task = Task(each.id, each.name, "", each.run_id, each.step_key)
-                    connection.execute(tables.tasks.insert(), {**self._row(task, now), **mine})
-                elif known[each.id].state is TaskState.WAITING:
-                    _update(connection, each.id, mine)
-                    del known[each.id]
-            return [task.id for task in known.values() if _must_stop(task, worker.id)]
+                before = known.get(each.id)
+                task = transitions.adopt(before, each, worker.id, now)
+                self._store(connection, before, task, now)
+                if transitions.must_stop(task, worker.id):
+                    stop.append(task.id)
+            return stop
 
         return await self.connection.write(work)
 
@@ -158,7 +134,7 @@ class SqlBackend(StateBackend):
         )
 
     async def workers(self) -> list[Worker]:
-        """Select the rows; this machine's clock wrote their times."""
+        """Select the rows, whose times are of this machine's clock."""
         now = time.time()
         mine = tables.workers.c.prefix == self.settings.prefix
         query = sa.select(tables.workers).where(mine)
@@ -173,18 +149,17 @@ class SqlBackend(StateBackend):
         )
 
     async def collect(self, channel: str, after: str, timeout: float) -> list[Notification]:
-        """Select the rows after the cursor, waiting for a change where there are none."""
+        """Select the rows after the cursor; wait for a change if there are none."""
         cursor = int(after) if after != FROM_START else 0
         query = (
-            sa.select(tables.mail.c.id, tables.mail.c.body)
-            .where(tables.mail.c.channel == channel, tables.mail.c.id > cursor)
-            .order_by(tables.mail.c.id)
+            sa.select(notifications.c.id, notifications.c.body)
+            .where(notifications.c.channel == channel, notifications.c.id > cursor)
+            .order_by(notifications.c.id)
         )
-        new = f"SELECT 1 FROM {tables.mail.name} WHERE channel = ? AND id > ? LIMIT 1"
         deadline = time.monotonic() + timeout
         while True:
             mark = self.connection.mark()
-            if self.connection.exists(new, channel, cursor):
+            if self.connection.exists(_HAS_NEW, {"channel": channel, "cursor": cursor}):
                 rows = await self.connection.read(lambda each: each.execute(query).all())
                 return [Notification(str(row.id), json.loads(row.body)) for row in rows]
             left = deadline - time.monotonic()
@@ -194,9 +169,9 @@ class SqlBackend(StateBackend):
 
     async def close_channel(self, channel: str) -> None:
         """Delete the rows."""
-        its = tables.mail.c.channel == channel
+        its = notifications.c.channel == channel
         await self.connection.write(
-            lambda connection: connection.execute(tables.mail.delete().where(its))
+            lambda connection: connection.execute(notifications.delete().where(its))
         )
 
     async def load_result(self, task_id: str) -> bytes | None:
@@ -217,10 +192,10 @@ class SqlBackend(StateBackend):
         await self.connection.write(work)
 
     async def sweep(self) -> None:
-        """Delete tasks past their time to live, and mail and workers of yesterday.
+        """Delete tasks past their time to live, and notifications and workers older than a day.
 
-        A task that never ended goes when nothing was heard of it for a month and its worker, if it
-        had one, has gone before.
+        A task that never ended is deleted a month after its last change, unless its worker is still
+        there.
         """
         now = time.time()
         task, long_ago = tables.tasks.c, now - UNFINISHED_SECONDS
@@ -228,7 +203,7 @@ class SqlBackend(StateBackend):
             tables.tasks.delete().where(
                 task.finished_at > 0, task.finished_at < now - self.settings.result_ttl
             ),
-            tables.mail.delete().where(tables.mail.c.created_at < now - KEEP_SECONDS),
+            notifications.delete().where(notifications.c.created_at < now - KEEP_SECONDS),
             tables.workers.delete().where(tables.workers.c.beat_at < now - KEEP_SECONDS),
             tables.tasks.delete().where(
                 task.finished_at == 0,
@@ -244,32 +219,50 @@ class SqlBackend(StateBackend):
 
         await self.connection.write(work)
 
-    def _row(self, task: Task, now: float) -> dict[str, Any]:
-        return {
-            "id": task.id,
-            "prefix": self.settings.prefix,
-            "name": task.name,
-            "queue": task.queue,
-            "run_id": task.run_id,
-            "step_key": task.step_key,
-            "state": TaskState.WAITING.value,
-            "worker": task.worker,
-            "submitted_at": now,
-            "started_at": 0.0,
-            "finished_at": 0.0,
-            "error": "",
-            "revoke_requested": False,
-        }
+    def _store(
+        self,
+        connection: Connection,
+        before: Task | None,
+        after: Task,
+        now: float,
+        **columns: Any,
+    ) -> None:
+        """Write what a transition has changed of a row, and notify the run's loop of an end.
+
+        Args:
+            connection: one in a transaction.
+            before: the record that the row has; ``None`` if there is no row.
+            after: the record that it shall have.
+            now: the time of the notification.
+            columns: columns that are no part of the record, with their values.
+        """
+        row = {**self._row(after), **columns}
+        if before is None:
+            connection.execute(tables.tasks.insert(), row)
+        elif before is not after:
+            old = self._row(before)
+            changed = {name: value for name, value in row.items() if value != old.get(name)}
+            connection.execute(_UPDATE, {"this": after.id, **changed})
+        if after.loop_channel and transitions.has_ended(before, after):
+            _post(connection, after.loop_channel, end_notification(after, after.state), now)
+
+    def _row(self, task: Task) -> dict[str, Any]:
+        """Return a record as the columns of its row, which have the names of its fields."""
+        return {**vars(task), "state": task.state.value, "prefix": self.settings.prefix}
 
 
-def _must_stop(task: Task, worker_id: str) -> bool:
-    if task.state is TaskState.STARTED and task.worker == worker_id:
-        return task.revoke_requested
-    return True
-
-
-#: The rows of some tasks; made here once, since that takes longer than to run it.
+# Statements that do not change are built once, which takes longer than to run them.
+#: The rows of some tasks.
 _SELECT = sa.select(tables.tasks).where(tables.tasks.c.id.in_(sa.bindparam("ids", expanding=True)))
+#: Sets the columns that have a value.
+_UPDATE = tables.tasks.update().where(tables.tasks.c.id == sa.bindparam("this"))
+#: Whether a channel has notifications after a cursor.
+_HAS_NEW = LookUp(
+    sa.select(notifications.c.id).where(
+        notifications.c.channel == sa.bindparam("channel"),
+        notifications.c.id > sa.bindparam("cursor"),
+    )
+)
 
 
 def _select(connection: Connection, task_ids: Sequence[str]) -> dict[str, Task]:
@@ -297,21 +290,19 @@ def _task(row: Row[Any]) -> Task:
     )
 
 
-def _update(connection: Connection, task_id: str, values: dict[str, Any]) -> None:
-    connection.execute(tables.tasks.update().where(tables.tasks.c.id == task_id).values(values))
-
-
 def _post(connection: Connection, channel: str, body: dict[str, Any], now: float) -> None:
     row = {"channel": channel, "body": json.dumps(body), "created_at": now}
-    (number,) = connection.execute(tables.mail.insert(), row).inserted_primary_key or (0,)
+    (number,) = connection.execute(notifications.insert(), row).inserted_primary_key or (0,)
     if number % TRIM_EVERY == 0:
         last = (
-            sa.select(tables.mail.c.id)
-            .where(tables.mail.c.channel == channel)
-            .order_by(tables.mail.c.id.desc())
+            sa.select(notifications.c.id)
+            .where(notifications.c.channel == channel)
+            .order_by(notifications.c.id.desc())
             .offset(CHANNEL_LENGTH)
             .limit(1)
             .scalar_subquery()
         )
-        old = tables.mail.delete().where(tables.mail.c.channel == channel, tables.mail.c.id <= last)
+        old = notifications.delete().where(
+            notifications.c.channel == channel, notifications.c.id <= last
+        )
         connection.execute(old)

@@ -2,13 +2,16 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.broker import Delivery, Outgoing, QueueBroker
-from dagster_taskiq.transport.sql.connection import SqlConnection
+from dagster_taskiq.transport.sql.connection import LookUp, SqlConnection
 from dagster_taskiq.transport.sql.tables import messages as table
 from dagster_taskiq.wire.queues import QueueDepth
 
@@ -17,27 +20,52 @@ REJECTED_LIMIT = 1000
 
 
 def _is_free(stale: "sa.ColumnElement[float]") -> "sa.ColumnElement[bool]":
-    """Whether nobody has claimed a row, or so long ago that it counts for nothing."""
+    """Return the condition that a row was not set aside, and that no claim on it counts.
+
+    Args:
+        stale: a claim that was made before this time does not count.
+    """
     free = sa.or_(table.c.claimed_at.is_(None), table.c.claimed_at < stale)
     return sa.and_(table.c.rejected.is_(None), free)
 
 
-# The two statements of each claim; made here once, since that takes longer than to run them.
-#: The first free row of some queues.
-_FIRST = sa.select(table).where(
-    table.c.id
-    == sa.select(table.c.id)
-    .where(
-        table.c.queue.in_(sa.bindparam("lanes", expanding=True)),
-        table.c.prefix == sa.bindparam("mine"),
-        table.c.due_at <= sa.bindparam("now"),
-        _is_free(sa.bindparam("stale")),
-    )
-    .order_by(table.c.priority.desc(), table.c.id)
-    .limit(1)
-    .with_for_update(skip_locked=True)
-    .scalar_subquery()
-)
+@dataclass(frozen=True)
+class _Claims:
+    """The statements that find rows to claim in a number of queues."""
+
+    #: The parameters with the names of the queues.
+    queues: tuple[str, ...]
+    #: Whether there is a row.
+    any_row: LookUp
+    #: The first row: highest priority, then oldest.
+    first: "sa.Select[Any]"
+
+    @classmethod
+    @cache
+    def of(cls, count: int) -> "_Claims":
+        """Return those of so many queues; they are built once, which takes longer than to run them.
+
+        The condition is the only one that decides which rows may be claimed. Its parameters are
+        those of :meth:`wanted`.
+        """
+        queues = tuple(f"queue_{number}" for number in range(count))
+        claimable = sa.and_(
+            table.c.queue.in_([sa.bindparam(name) for name in queues]),
+            table.c.prefix == sa.bindparam("mine"),
+            table.c.due_at <= sa.bindparam("now"),
+            _is_free(sa.bindparam("stale")),
+        )
+        ids = sa.select(table.c.id).where(claimable)
+        in_order = ids.order_by(table.c.priority.desc(), table.c.id).limit(1)
+        first = in_order.with_for_update(skip_locked=True).scalar_subquery()
+        return cls(queues, LookUp(ids), sa.select(table).where(table.c.id == first))
+
+    def wanted(self, queues: Sequence[str], settings: Settings, now: float) -> dict[str, Any]:
+        """Return the parameters of the statements."""
+        named = dict(zip(self.queues, queues, strict=True))
+        return {**named, "mine": settings.prefix, "now": now, "stale": now - settings.lease}
+
+
 #: Mark a row as a consumer's.
 _CLAIM = (
     table.update()
@@ -84,18 +112,11 @@ class SqlBroker(QueueBroker):
     async def claim(self) -> Delivery | None:
         """Mark the first free row as this consumer's."""
         self._mark = self.connection.mark()
-        # Most looks find nothing; they must not take the write lock from those who have work.
-        lanes = self.open_queues
-        marks = ", ".join("?" * len(lanes))
-        now = time.time()
-        if not self.connection.exists(
-            f"SELECT 1 FROM {table.name} WHERE queue IN ({marks}) AND prefix = ? AND due_at <= ?"
-            " AND rejected IS NULL AND (claimed_at IS NULL OR claimed_at < ?) LIMIT 1",
-            *lanes,
-            self.settings.prefix,
-            now,
-            now - self.settings.lease,
-        ):
+        # Most looks find nothing; they must not take the write lock from processes with work.
+        queues = self.open_queues
+        claims = _Claims.of(len(queues))
+        wanted = claims.wanted(queues, self.settings, time.time())
+        if not self.connection.exists(claims.any_row, wanted):
             return None
         return await self.connection.write(self._claim)
 
@@ -185,14 +206,10 @@ class SqlBroker(QueueBroker):
         return _is_free(sa.literal(now - self.settings.lease))
 
     def _claim(self, connection: Connection) -> Delivery | None:
-        now = time.time()
-        wanted = {
-            "lanes": self.open_queues,
-            "mine": self.settings.prefix,
-            "now": now,
-            "stale": now - self.settings.lease,
-        }
-        row = connection.execute(_FIRST, wanted).one_or_none()
+        now, queues = time.time(), self.open_queues
+        claims = _Claims.of(len(queues))
+        wanted = claims.wanted(queues, self.settings, now)
+        row = connection.execute(claims.first, wanted).one_or_none()
         if row is None:
             return None
         connection.execute(_CLAIM, {"this": row.id, "consumer": self.consumer, "now": now})

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
@@ -24,7 +25,7 @@ from dagster_taskiq.errors import ConfigError, ServerUnavailableError
 from dagster_taskiq.transport.sql.errors import SqlErrors
 from dagster_taskiq.transport.sql.sqlite_busy_wait import PatientConnection
 from dagster_taskiq.transport.sql.sqlite_file_watch import FileNotices
-from dagster_taskiq.transport.sql.tables import mail, messages, metadata, tasks
+from dagster_taskiq.transport.sql.tables import messages, metadata, notifications, tasks
 
 T = TypeVar("T")
 
@@ -55,7 +56,20 @@ sa.Index("dagster_taskiq_messages_task", messages.c.task_id)
 sa.Index("dagster_taskiq_tasks_finished", tasks.c.finished_at)
 
 
-sa.Index("dagster_taskiq_mail_channel", mail.c.channel, mail.c.id)
+sa.Index("dagster_taskiq_mail_channel", notifications.c.channel, notifications.c.id)
+
+
+class LookUp:
+    """A query as text, for :meth:`SqlConnection.exists`: SQLAlchemy takes longer than SQLite."""
+
+    def __init__(self, query: "sa.Select[Any]") -> None:
+        """Make the text.
+
+        Args:
+            query: one whose parameters are all named, by ``sqlalchemy.bindparam``.
+        """
+        dialect = sqlite.dialect(paramstyle="named")
+        self.text = str(query.compile(dialect=dialect))
 
 
 class SqlConnection:
@@ -136,8 +150,8 @@ class SqlConnection:
                 self._changed_at = time.monotonic()
         return self._generation
 
-    def exists(self, query: str, *parameters: Any) -> bool:
-        """Return whether ``query`` finds a row.
+    def exists(self, query: LookUp, parameters: Mapping[str, Any]) -> bool:
+        """Return whether ``query`` finds a row, given values for its parameters.
 
         Runs at once, on the connection that looks for changes: of the many looks that follow a
         change most find nothing, and must cost next to nothing. A reader in WAL mode waits for
@@ -146,7 +160,7 @@ class SqlConnection:
         if self._watch is None:
             raise RuntimeError(f"The connection to {self.boundary.shown} is not open.")
         with self.boundary:
-            return self._watch.execute(query, parameters).fetchone() is not None
+            return self._watch.execute(query.text, parameters).fetchone() is not None
 
     async def wait_beyond(self, mark: int, timeout: float) -> None:
         """Return when anyone has committed since ``mark`` was taken, or after ``timeout`` s."""

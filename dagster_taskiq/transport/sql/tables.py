@@ -57,7 +57,7 @@ workers = sa.Table(
 )
 
 
-mail = sa.Table(
+notifications = sa.Table(
     "dagster_taskiq_mail",
     metadata,
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),

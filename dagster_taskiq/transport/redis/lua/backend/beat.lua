@@ -1,8 +1,9 @@
--- Record a worker's sign of life, and tell it which of its running tasks must stop.
--- KEYS  1 workers (sorted set, by time)  2 bodies (hash)  3 when to forget each task (sorted set)
---       4.. one task (hash) each
--- ARGV  1 worker  2 body  3 seconds to keep a task  4 seconds to keep a silent worker
+-- Record the heartbeat of a worker, and return which of the tasks that it runs it has to stop.
+-- KEYS  1 workers (sorted set, by time)  2 their records (hash)  3 when to forget tasks (sorted set)
+--       4.. record (hash) of each running task
+-- ARGV  1 worker  2 its record  3 seconds to keep a task  4 seconds to keep a silent worker
 --       5.. id, name, run, step of each running task
+-- Returns the ids of tasks to stop.
 local now = redis.call('TIME')
 now = now[1] .. '.' .. string.format('%06d', now[2])
 redis.call('ZADD', KEYS[1], now, ARGV[1])
@@ -14,13 +15,17 @@ end
 local stop = {}
 for i = 4, #KEYS do
   local at = 5 + (i - 4) * 4
-  local known = redis.call('HMGET', KEYS[i], 'state', 'worker', 'revoke_requested')
-  if not known[1] or known[1] == 'WAITING' then
-    -- The server lost its data, and the task may have been sent again since. The worker has it.
-    redis.call('HSET', KEYS[i], 'state', 'STARTED', 'worker', ARGV[1], 'name', ARGV[at + 1],
-               'run_id', ARGV[at + 2], 'step_key', ARGV[at + 3], 'started_at', now)
+  local state, worker, revoke_requested =
+    unpack(redis.call('HMGET', KEYS[i], 'state', 'worker', 'revoke_requested'))
+  if not state then
+    redis.call('HSET', KEYS[i], 'name', ARGV[at + 1], 'run_id', ARGV[at + 2],
+               'step_key', ARGV[at + 3], 'submitted_at', now)
+  end
+  if not state or state == 'WAITING' then
+    -- The server has lost its data, and the task may have been sent again since.
+    redis.call('HSET', KEYS[i], 'state', 'STARTED', 'worker', ARGV[1], 'started_at', now)
     redis.call('ZADD', KEYS[3], now + ARGV[3], ARGV[at])
-  elseif known[1] ~= 'STARTED' or known[2] ~= ARGV[1] or known[3] == '1' then
+  elseif state ~= 'STARTED' or worker ~= ARGV[1] or revoke_requested == '1' then
     stop[#stop + 1] = ARGV[at]
   else
     redis.call('ZADD', KEYS[3], now + ARGV[3], ARGV[at])

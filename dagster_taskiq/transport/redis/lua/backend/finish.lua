@@ -1,10 +1,11 @@
--- Record the end of a task, if this worker's start of it still stands, and tell the run's loop.
--- KEYS  1 task (hash)  2 when to forget each task (sorted set)  3 mail of the run (stream), or ''
---       4 result (string), or ''
--- ARGV  1 id  2 worker  3 state  4 error  5 seconds to keep  6 mail  7 seconds to keep mail
---       8 its length  9 result
-local known = redis.call('HMGET', KEYS[1], 'state', 'worker')
-if known[1] ~= 'STARTED' or known[2] ~= ARGV[2] then return 0 end
+-- Record the end of a task that a worker has started, and notify the run's loop.
+-- KEYS  1 record of the task (hash)  2 when to forget tasks (sorted set)
+--       3 notifications of the run (stream), or ''  4 result (string), or ''
+-- ARGV  1 id  2 worker  3 state  4 error  5 seconds to keep the record  6 notification
+--       7 seconds to keep notifications  8 how many to keep  9 result
+-- Returns 1, or 0 if the task is not STARTED by that worker; nothing changes then.
+local state, worker = unpack(redis.call('HMGET', KEYS[1], 'state', 'worker'))
+if state ~= 'STARTED' or worker ~= ARGV[2] then return 0 end
 local now = redis.call('TIME')
 now = now[1] .. '.' .. string.format('%06d', now[2])
 redis.call('HSET', KEYS[1], 'state', ARGV[3], 'error', ARGV[4], 'finished_at', now)

@@ -1,5 +1,5 @@
--- Delete what is known of tasks that have ended.
--- KEYS  1 when to forget each task (sorted set)  2.. task (hash) and result (string) of each
+-- Delete the records and results of tasks that have ended.
+-- KEYS  1 when to forget tasks (sorted set)  2.. record (hash) and result (string) of each
 -- ARGV  id of each
 for i = 2, #KEYS, 2 do
   local state = redis.call('HGET', KEYS[i], 'state')

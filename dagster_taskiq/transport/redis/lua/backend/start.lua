@@ -1,9 +1,9 @@
 -- Make a task STARTED by one worker, if it is WAITING or unknown.
--- KEYS  1 task (hash)  2 when to forget each task (sorted set)
--- ARGV  1 id  2 seconds to keep  3 worker  4 name  5 queue  6 run  7 step
---       8 a name of this try: asked again under the same one, it has started it
---       9 '1' to start it only if it is known
--- Returns the state that forbids it, 'UNKNOWN' where it has to be known and is not, or nothing.
+-- KEYS  1 record of the task (hash)  2 when to forget tasks (sorted set)
+-- ARGV  1 id  2 seconds to keep the record  3 worker  4 name  5 queue  6 run  7 step
+--       8 name of this call: a caller whose answer was lost asks again with the same name
+--       9 '1' to start the task only if it is known
+-- Returns nothing, or why it did not start: its state, or 'UNKNOWN'.
 local state, try = unpack(redis.call('HMGET', KEYS[1], 'state', 'try'))
 if state == 'STARTED' and try == ARGV[8] then return false end
 if state and state ~= 'WAITING' then return state end

@@ -1,6 +1,6 @@
 -- Record tasks as WAITING, unless they are known.
--- KEYS  1 when to forget each task (sorted set)  2.. one task (hash) each
--- ARGV  1 seconds to keep  2.. id, name, queue, run, step of each
+-- KEYS  1 when to forget tasks (sorted set)  2.. record (hash) of each
+-- ARGV  1 seconds to keep a record  2.. id, name, queue, run, step of each
 local now = redis.call('TIME')
 now = now[1] .. '.' .. string.format('%06d', now[2])
 for i = 2, #KEYS do

@@ -1,9 +1,11 @@
--- Delete what is known of tasks whose time to be forgotten has come, the first of them first.
--- KEYS  1 when to forget each task (sorted set)  ARGV  1 prefix  2 how many at the most
--- Returns how many it has deleted.
-local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', redis.call('TIME')[1], 'LIMIT', 0, ARGV[2])
+-- Delete the records and results of tasks whose time to be forgotten has come, the first ones first.
+-- KEYS  1 when to forget tasks (sorted set)
+--       2, 3 how the names of the keys of records and of results begin
+-- ARGV  1 how many tasks at most
+-- Returns how many tasks have been deleted.
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', redis.call('TIME')[1], 'LIMIT', 0, ARGV[1])
 for _, id in ipairs(due) do
-  redis.call('DEL', ARGV[1] .. ':task:' .. id, ARGV[1] .. ':result:' .. id)
+  redis.call('DEL', KEYS[2] .. id, KEYS[3] .. id)
   redis.call('ZREM', KEYS[1], id)
 end
 return #due

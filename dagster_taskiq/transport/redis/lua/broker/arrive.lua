@@ -1,4 +1,4 @@
--- What the scripts that add messages share: `put` adds new ones, `claim` those whose delay is over.
+-- Functions of the scripts that add messages to streams, or wake listeners.
 
 -- Return the milliseconds of the server's clock.
 local function now_ms()
@@ -6,70 +6,69 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- Return the next id. It tells the order of arrival, also between streams; Redis's own ids count
--- anew in each stream within a millisecond. The clock holds the last id that was given.
-local function next_id(prefix)
+-- Return the next message id. Ids tell the order of arrival across all streams; Redis's own ids
+-- begin anew in each stream within a millisecond. The clock holds the last id.
+local function next_id()
   local ms, n = now_ms(), 0
-  local last_ms, last_n = string.match(redis.call('GET', prefix .. ':clock') or '', '(%d+)%-(%d+)')
+  local last_ms, last_n = string.match(redis.call('GET', clock) or '', '(%d+)%-(%d+)')
   if last_ms and tonumber(last_ms) >= ms then ms, n = tonumber(last_ms), tonumber(last_n) + 1 end
   local id = string.format('%.0f-%.0f', ms, n)
-  redis.call('SET', prefix .. ':clock', id)
+  redis.call('SET', clock, id)
   return id
 end
 
--- Note where the message of a task is.
-local function note_place(prefix, queue, level, task, id)
-  redis.call('SADD', prefix .. ':queues', queue)
-  redis.call('HSET', prefix .. ':places', task, cjson.encode({queue, level, id}))
+-- Record where the message of a task is.
+local function note_place(queue, level, task, id)
+  redis.call('SADD', queues, queue)
+  redis.call('HSET', places, task, cjson.encode({queue, level, id}))
 end
 
--- Ring the bell of a queue: each ring wakes one listener, who waits for it or comes next. What piles
--- up while nobody waits is cleared away by those who claim.
-local function ring(prefix, queue)
-  local rings = prefix .. ':rings:' .. queue
-  redis.call('RPUSH', rings, '')
-  redis.call('LTRIM', rings, 0, 999)
+-- Wake one listener of a queue: the first that waits, or the next that comes. Wake-ups that nobody
+-- waits for are removed by the next claim.
+local function wake(queue)
+  local wakeups = wakeups_of .. queue
+  redis.call('RPUSH', wakeups, '')
+  redis.call('LTRIM', wakeups, 0, 999)
 end
 
--- Add one message to the stream of its queue and priority level, and ring the queue's bell.
-local function arrive(prefix, queue, level, task, body)
-  local stream = prefix .. ':queue:' .. queue .. ':' .. level
-  local id = next_id(prefix)
+-- Add one message to the stream of its queue and priority level, and wake a listener.
+local function arrive(queue, level, task, body)
+  local stream = stream_of(queue, level)
+  local id = next_id()
   local added = redis.pcall('XADD', stream, id, 'task', task, 'body', body)
   if type(added) == 'table' and added.err then
-    -- The clock was lost, and the machine's was set back.
+    -- The clock was lost, and the time of the machine was set back.
     id = redis.call('XADD', stream, '*', 'task', task, 'body', body)
-    redis.call('SET', prefix .. ':clock', id)
+    redis.call('SET', clock, id)
   end
   if redis.call('XLEN', stream) == 1 then
-    -- A new stream: its group starts before this message, so that no message is ever skipped.
+    -- A new stream: its group begins before this message, so that no message is ever skipped.
     redis.pcall('XGROUP', 'CREATE', stream, 'workers', '0')
   end
-  redis.call('ZADD', prefix .. ':levels:' .. queue, level, level)
-  note_place(prefix, queue, level, task, id)
-  ring(prefix, queue)
+  redis.call('ZADD', levels_of .. queue, level, level)
+  note_place(queue, level, task, id)
+  wake(queue)
 end
 
--- Keep one message for so many milliseconds, beside the streams.
-local function delay(prefix, queue, level, task, body, ms)
-  local id = next_id(prefix)
-  redis.call('ZADD', prefix .. ':delayed:' .. queue, now_ms() + ms, id)
-  redis.call('HSET', prefix .. ':delayed', id, cmsgpack.pack({level, task, body}))
-  note_place(prefix, queue, level, task, id)
+-- Keep one message outside the streams for some milliseconds.
+local function delay(queue, level, task, body, ms)
+  local id = next_id()
+  redis.call('ZADD', delayed_of .. queue, now_ms() + ms, id)
+  redis.call('HSET', delayed_messages, id, cmsgpack.pack({level, task, body}))
+  note_place(queue, level, task, id)
 end
 
--- Have the messages of a queue arrive whose delay is over: as many as one call should move.
-local function arrive_due(prefix, queue)
-  local waiting = prefix .. ':delayed:' .. queue
-  local kept = prefix .. ':delayed'
+-- Add the messages of a queue whose delay is over to their streams: at most a thousand in one call.
+local function arrive_due(queue)
+  local waiting = delayed_of .. queue
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', waiting, '-inf', now_ms(), 'LIMIT', 0, 1000)) do
-    local message = redis.call('HGET', kept, id)
-    -- This first: a server that is full, or takes no writes, refuses the first one of a script only.
+    local message = redis.call('HGET', delayed_messages, id)
+    -- This first: a server that is full, or takes no writes, refuses only the first of a script.
     redis.call('ZREM', waiting, id)
     if message then
       local level, task, body = unpack(cmsgpack.unpack(message))
-      arrive(prefix, queue, level, task, body)
-      redis.call('HDEL', kept, id)
+      arrive(queue, level, task, body)
+      redis.call('HDEL', delayed_messages, id)
     end
   end
 end

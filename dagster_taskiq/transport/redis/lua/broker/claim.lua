@@ -1,10 +1,12 @@
--- Claim the first message of several queues: highest level, then oldest. What is due arrives first.
--- ARGV  1 prefix  2 consumer  3 milliseconds after which another's claim counts for nothing
---       4 who asks, and 5 his name for this claim: asked again under it, it has the same answer
---       6.. queues
--- Returns {queue, level, id, task id, body, times delivered}, or nothing.
-local prefix, consumer, stale = ARGV[1], ARGV[2], ARGV[3]
-local answered = prefix .. ':claim:' .. ARGV[4]
+-- Claim the first message of several queues: of the highest level, the oldest. Delayed messages that
+-- are due are added to their streams before.
+-- KEYS  10 the answer to this listener's last claim (string)
+-- ARGV  1 consumer  2 milliseconds after which a claim does not count any more
+--       3 number of this claim: a listener whose answer was lost asks again with the same number,
+--         and gets the same message  4.. queues
+-- Returns {queue, level, id, task id, body, number of deliveries}, or nothing.
+local consumer, stale, number = ARGV[1], ARGV[2], ARGV[3]
+local answered = KEYS[10]
 
 local function older(a, b)
   local a_ms, a_n = string.match(a, '(%d+)%-(%d+)')
@@ -13,13 +15,13 @@ local function older(a, b)
   return tonumber(a_n) < tonumber(b_n)
 end
 
--- Return the id of the first message of a stream that is free, and whether it was claimed before.
--- What was claimed and never started, or given back, is older than all that follows. XPENDING
--- looks at every claim; XAUTOCLAIM would give up after ten that are still good.
+-- Return the id of the first free message of a stream, and whether it was claimed before. A message
+-- that was claimed and never started, or was given back, is older than all messages that were never
+-- claimed. XPENDING looks at every claim; XAUTOCLAIM gives up after ten that still count.
 local function first_free(stream)
   local again = redis.pcall('XPENDING', stream, 'workers', 'IDLE', stale, '-', '+', 1)
   if again.err then
-    -- The stream outlived its group (a partial restore): read it from the start.
+    -- The stream has no group (it was restored without one): read it from the start.
     redis.call('XGROUP', 'CREATE', stream, 'workers', '0')
   elseif again[1] then
     return again[1][1], true
@@ -35,6 +37,7 @@ local function first_free(stream)
   end
 end
 
+-- Claim the first free message of a place; return its entry, or nothing if it was deleted.
 local function take(place)
   if not place.again then
     local fresh = redis.call('XREADGROUP', 'GROUP', 'workers', consumer, 'COUNT', 1,
@@ -43,11 +46,11 @@ local function take(place)
   end
   local entry = redis.call('XCLAIM', place.stream, 'workers', consumer, 0, place.id)[1]
   if entry and entry[2] then return entry end
-  -- Claimed, and deleted by someone else since: there is nothing behind the claim.
+  -- The message was claimed, and has been deleted since: only its claim is left.
   redis.call('XACK', place.stream, 'workers', place.id)
 end
 
--- Return what is answered about an entry that this consumer holds.
+-- Return the answer for an entry that this consumer has claimed.
 local function answer(queue, level, stream, entry)
   local fields = {}
   for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
@@ -56,36 +59,36 @@ local function answer(queue, level, stream, entry)
   return {queue, level, entry[1], fields['task'] or '', fields['body'] or '', times}
 end
 
--- Keep no more rings of a queue than there are messages: for those who are busy, nobody rings.
-local function hush(queue, levels)
+-- Keep no more wake-ups of a queue than it has messages: busy listeners have left the others.
+local function trim_wakeups(queue, levels)
   local messages = 0
   for _, place in ipairs(levels) do
     if place.queue == queue then messages = messages + redis.call('XLEN', place.stream) end
   end
-  redis.call('LTRIM', prefix .. ':rings:' .. queue, 0, messages - 1)
+  redis.call('LTRIM', wakeups_of .. queue, 0, messages - 1)
 end
 
--- The answer to this claim got lost, with the connection it was on, and it is asked again.
+-- If the answer to this claim was lost with its connection, give it again.
 local before = redis.call('GET', answered)
 local name, queue, level, id
 if before then name, queue, level, id = unpack(cjson.decode(before)) end
-if name == ARGV[5] then
-  local stream = prefix .. ':queue:' .. queue .. ':' .. level
+if name == number then
+  local stream = stream_of(queue, level)
   local mine = redis.pcall('XPENDING', stream, 'workers', id, id, 1, consumer)
   local entry = not mine.err and mine[1] and redis.call('XRANGE', stream, id, id)[1]
   if entry then return answer(queue, level, stream, entry) end
 end
 
 local levels = {}
-for i = 6, #ARGV do
-  arrive_due(prefix, ARGV[i])
-  local known = prefix .. ':levels:' .. ARGV[i]
+for i = 4, #ARGV do
+  arrive_due(ARGV[i])
+  local known = levels_of .. ARGV[i]
   for _, level in ipairs(redis.call('ZREVRANGE', known, 0, -1)) do
-    local stream = prefix .. ':queue:' .. ARGV[i] .. ':' .. level
+    local stream = stream_of(ARGV[i], level)
     if redis.call('EXISTS', stream) == 1 then
       levels[#levels + 1] = {queue = ARGV[i], level = level, stream = stream}
     else
-      -- Nothing is left at this level; its name comes back with the next message.
+      -- No message is left at this level; the next one adds the level again.
       redis.call('ZREM', known, level)
     end
   end
@@ -108,17 +111,17 @@ while levels[at] do
   else
     local entry = take(best)
     if entry then
-      hush(best.queue, levels)
-      -- Kept for as long as the claim counts, or until he asks for another.
-      redis.call('SET', answered, cjson.encode({ARGV[5], best.queue, best.level, entry[1]}), 'PX', stale)
+      trim_wakeups(best.queue, levels)
+      -- Kept for as long as the claim counts, or until this listener's next claim.
+      redis.call('SET', answered, cjson.encode({number, best.queue, best.level, entry[1]}), 'PX', stale)
       return answer(best.queue, best.level, best.stream, entry)
     end
   end
 end
 if before then redis.call('DEL', answered) end
-for i = 6, #ARGV do
-  local rings = prefix .. ':rings:' .. ARGV[i]
-  -- A server that takes no writes is no trouble to those who have nothing to do.
-  if redis.call('EXISTS', rings) == 1 then redis.call('DEL', rings) end
+for i = 4, #ARGV do
+  local wakeups = wakeups_of .. ARGV[i]
+  -- Writing only if it is needed lets idle listeners work on a server that takes no writes.
+  if redis.call('EXISTS', wakeups) == 1 then redis.call('DEL', wakeups) end
 end
 return false

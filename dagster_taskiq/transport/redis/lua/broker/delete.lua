@@ -1,10 +1,9 @@
--- Delete messages for good, and what nothing is left in.
--- ARGV  1 prefix  2 reason to keep them aside, or ''
---       3 milliseconds: spare those that were claimed within them, or '' to spare none
---       4.. queue, level, id, task id of each
--- Returns how many were still there.
-local prefix, reason, spare = ARGV[1], ARGV[2], ARGV[3]
-local places = prefix .. ':places'
+-- Delete messages, and the streams that are empty then.
+-- ARGV  1 reason, to add them to the rejected messages, or ''
+--       2 milliseconds, to spare messages that were claimed within them, or ''
+--       3.. queue, level, id, task id of each
+-- Returns how many have been deleted.
+local reason, spare = ARGV[1], ARGV[2]
 local deleted = 0
 
 local function is_spared(stream, id)
@@ -13,27 +12,27 @@ local function is_spared(stream, id)
   return not claim.err and claim[1] ~= nil and claim[1][3] < tonumber(spare)
 end
 
-for i = 4, #ARGV, 4 do
+for i = 3, #ARGV, 4 do
   local queue, level, id, task = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
-  local stream = prefix .. ':queue:' .. queue .. ':' .. level
+  local stream = stream_of(queue, level)
   if not is_spared(stream, id) then
     if reason ~= '' then
       local entry = redis.call('XRANGE', stream, id, id)
       if entry[1] then
-        redis.call('XADD', prefix .. ':rejected', 'MAXLEN', '~', 1000, '*', 'reason', reason,
+        redis.call('XADD', rejected, 'MAXLEN', '~', 1000, '*', 'reason', reason,
                    'queue', queue, 'task', task, 'fields', cjson.encode(entry[1][2]))
       end
     end
     redis.pcall('XACK', stream, 'workers', id)
     deleted = deleted + redis.call('XDEL', stream, id)
-    -- Or it is delayed, and in no stream yet.
-    deleted = deleted + redis.call('ZREM', prefix .. ':delayed:' .. queue, id)
-    redis.call('HDEL', prefix .. ':delayed', id)
+    -- A message that is still delayed is in no stream.
+    deleted = deleted + redis.call('ZREM', delayed_of .. queue, id)
+    redis.call('HDEL', delayed_messages, id)
     local place = redis.call('HGET', places, task)
     if place and cjson.decode(place)[3] == id then redis.call('HDEL', places, task) end
     if redis.call('XLEN', stream) == 0 then
       redis.call('DEL', stream)
-      redis.call('ZREM', prefix .. ':levels:' .. queue, level)
+      redis.call('ZREM', levels_of .. queue, level)
     end
   end
 end

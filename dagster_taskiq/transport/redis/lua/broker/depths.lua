@@ -1,15 +1,16 @@
--- Count what waits. Returns {queue, messages, claimed, milliseconds of the oldest} for each queue.
--- ARGV  1 prefix  2 milliseconds after which a claim counts for nothing
-local prefix, stale = ARGV[1], ARGV[2]
+-- Count the messages of all queues.
+-- ARGV  1 milliseconds after which a claim does not count any more
+-- Returns {queue, messages, claimed, arrival of the oldest in milliseconds} for each queue.
+local stale = ARGV[1]
 local found = {}
-for _, queue in ipairs(redis.call('SMEMBERS', prefix .. ':queues')) do
-  local messages, claimed, oldest = redis.call('ZCARD', prefix .. ':delayed:' .. queue), 0, ''
-  for _, level in ipairs(redis.call('ZRANGE', prefix .. ':levels:' .. queue, 0, -1)) do
-    local stream = prefix .. ':queue:' .. queue .. ':' .. level
+for _, queue in ipairs(redis.call('SMEMBERS', queues)) do
+  local messages, claimed, oldest = redis.call('ZCARD', delayed_of .. queue), 0, ''
+  for _, level in ipairs(redis.call('ZRANGE', levels_of .. queue, 0, -1)) do
+    local stream = stream_of(queue, level)
     messages = messages + redis.call('XLEN', stream)
     local pending = redis.pcall('XPENDING', stream, 'workers')
     if not pending.err and pending[1] > 0 then
-      -- Given back, or never started by whoever claimed it: it waits again.
+      -- A message that was given back, or not started within the lease, waits again.
       local free = redis.call('XPENDING', stream, 'workers', 'IDLE', stale, '-', '+', pending[1])
       claimed = claimed + pending[1] - #free
     end
