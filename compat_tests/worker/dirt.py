@@ -27,7 +27,7 @@ from typing import Any
 
 import psutil
 
-#: Set by whoever leaves something behind, where any value will do.
+#: The value that tasks leave behind if any value will do.
 MARK = "left behind"
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="")
@@ -103,7 +103,7 @@ def _loop_answers() -> object:
 def _number_of_threads() -> int:
     """Count the threads of this process; the timer of ``faulthandler`` is one.
 
-    One that has been told to end may be there for a moment longer.
+    One that is about to end may be there for a moment longer.
     """
     deadline = time.monotonic() + 2
     while (number := psutil.Process().num_threads()) > 1 and time.monotonic() < deadline:
@@ -129,7 +129,7 @@ def _exit_code() -> int:
     return subprocess.run(["sh", "-c", "exit 3"], check=False).returncode
 
 
-#: The last one is a real-time signal where the system has these.
+#: The last one is a real-time signal if the system has these.
 _SIGNALS = (
     *(signal.SIGUSR1, signal.SIGHUP, signal.SIGTERM, signal.SIGINT),
     max(signal.valid_signals()),

@@ -1,4 +1,4 @@
-"""Cancelling a task that runs: at once, or once it has had the time to end what it watches."""
+"""Cancelling a task that runs: at once, or when it has had time to end what it watches."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -47,7 +47,7 @@ async def held(directory: Path, **labels: str) -> AsyncIterator[Held]:
 
 @pytest.fixture
 def seconds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set how long a step has to end by itself."""
+    """Set how long a task has to end what it watches."""
     name = "dagster_taskiq.worker.cancellation.CUSTOM_STEP_SECONDS"
     monkeypatch.setattr(name, getattr(request, "param", FOR_EVER))
 
@@ -56,7 +56,7 @@ def seconds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 async def test_a_step_of_a_librarys_task_may_end_by_itself(tmp_path: Path) -> None:
     async with held(tmp_path, **OF_STEP) as step:
         step.cancellation.cancel("t", "the run was terminated")
-        step.cancellation.cancel("t", "as a heartbeat says again")
+        step.cancellation.cancel("t", "as the answer to a heartbeat repeats")
         step.go.touch()
         assert (await step.task).return_value == "held"
 

@@ -1,4 +1,4 @@
-"""How many cores a worker takes where nobody said: on trees as the kernel has them."""
+"""How many cores a worker uses by default: on directories as the kernel has them."""
 
 import os
 from pathlib import Path
@@ -47,7 +47,7 @@ def tree(root: Path, cgroup: str, files: dict[str, str]) -> Path:
         # The path is the host's, and what is mounted is the container's own.
         ("0::/kubepods/pod1/abc", {"cpu.max": "400000 100000"}, 4),
         ("0::/../../other", {"cpu.max": "400000 100000", "other/cpu.max": "1 100000"}, 4),
-        # Version 1, alone and beside an empty version 2.
+        # Version 1, alone and together with an empty version 2.
         (
             "4:memory:/\n3:cpu,cpuacct:/\n0::/",
             {"cpu/cpu.cfs_quota_us": "250000", "cpu/cpu.cfs_period_us": "100000"},
@@ -76,7 +76,7 @@ def test_a_cgroups_quota_bounds_the_cores(
     [
         ("0::/", {"cpu.max": "max 100000"}),
         ("0::/", {"cpu.max": "6400000 100000"}),
-        ("0::/", {"cpu.max": "what nobody can read"}),
+        ("0::/", {"cpu.max": "unreadable"}),
         ("0::/", {}),
         ("2:cpuset:/\n1:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}),
     ],

@@ -79,7 +79,7 @@ def events_in(path: Path) -> int:
 
 @pytest.mark.oldest
 def test_dagsters_inside_is_as_the_kept_engines_expect() -> None:
-    # It goes on as it always has where it is not, so nothing else would tell.
+    # If it is not, Dagster's own way is used, and no other test would fail.
     modules = (sqlite_event_log, sqlite_run_storage)
     with open_engines_kept() as outer, open_engines_kept():
         assert all(module.create_engine == outer.create_engine for module in modules)
@@ -148,16 +148,16 @@ def test_who_watches_a_run_sees_each_event_while_the_file_stays_open(
         for number in range(3):
             home.report_engine_event(f"event {number}", run)
             eventually(lambda number=number: f"event {number}" in seen)
-            # It is not there yet for whoever looks at the file alone.
+            # It is not there yet for a process that reads the file alone.
             assert path.with_name(f"{path.name}-wal").stat().st_size > 0
     home.event_log_storage.dispose()
 
 
 @pytest.mark.oldest
-def test_a_run_whose_file_somebody_else_is_setting_up_is_set_up_here_too(
+def test_a_run_whose_file_another_process_is_setting_up_is_set_up_here_too(
     home: DagsterInstance,
 ) -> None:
-    """As whoever launches a run does, where its first event is written after it was sent."""
+    """As the process that launches a run does, if its first event is written after it was sent."""
     run = home.create_run_for_job(nothing)
     storage = home.event_log_storage
     assert isinstance(storage, SqliteEventLogStorage)
@@ -192,8 +192,8 @@ def test_what_is_written_goes_to_the_file_that_is_there(home: DagsterInstance) -
             old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         restored = path.with_suffix(".restored")
         shutil.copy(path, restored)
-        for beside in ("-wal", "-shm"):
-            path.with_name(path.name + beside).unlink(missing_ok=True)
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
         restored.replace(path)
         home.report_engine_event("the third", run)
         assert events_in(path) == 3
@@ -230,7 +230,7 @@ def test_nothing_is_taken_along_into_a_forked_process(home: DagsterInstance) -> 
         process = multiprocessing.get_context("fork").Process(target=forked)
         process.start()
         assert reports.get() == 0
-        assert reports.get() == 0, "nothing is kept where nothing closes it"
+        assert reports.get() == 0, "nothing is kept if nothing closes it"
         process.join()
         home.report_engine_event("the last", run)
         assert len(home.all_logs(run.run_id)) == 4

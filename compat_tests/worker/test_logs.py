@@ -83,7 +83,7 @@ def test_a_half_written_line_is_not_written_into(tmp_path: Path) -> None:
 
 @pytest.mark.oldest
 def test_dagsters_inside_is_as_the_mirror_expects(monkeypatch: pytest.MonkeyPatch) -> None:
-    # It falls back to Dagster's own way where it is not, so nothing else would tell.
+    # If it is not, Dagster's own way is used, and no other test would fail.
     name = "mirror_stream_to_file"
     monkeypatch.setattr(local_compute_log_manager, name, getattr(local_compute_log_manager, name))
     assert compute_logs.install(lambda path, stream: None)

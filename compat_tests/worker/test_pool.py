@@ -1,4 +1,4 @@
-"""The pool of children, by itself: slots, seats, and how many children there are."""
+"""The pool of children alone: which child a task gets, and how many children there are."""
 
 import asyncio
 import time
@@ -89,7 +89,9 @@ async def test_a_run_that_only_waits_frees_its_slot_and_its_child_goes_when_it_i
     assert len(pool.slots.runs) == 0
 
 
-async def test_what_has_no_seat_keeps_its_slot_whatever_it_says(pool: Pool, tmp_path: Path) -> None:
+async def test_a_task_that_is_no_run_keeps_its_slot_whatever_it_reports(
+    pool: Pool, tmp_path: Path
+) -> None:
     said, go = tmp_path / "said", tmp_path / "go"
     claims_to_wait = message("step", "orchestrate", str(said), str(go))
     task = asyncio.ensure_future(pool.run(claims_to_wait))
@@ -129,11 +131,11 @@ async def test_a_task_finds_a_child_also_where_idle_ones_of_other_code_are_one_t
     pool: Pool,
 ) -> None:
     first = await pid_of(pool, "a", "/a")
-    aside = await pool.run_internal(message("aside", "process_id"))
+    internal = await pool.run_internal(message("internal", "process_id"))
     # The child that came for it has loaded no code yet, and so suits any.
-    assert await pid_of(pool, "b", "/b") == aside.return_value != first
+    assert await pid_of(pool, "b", "/b") == internal.return_value != first
     with anyio.fail_after(60):
-        assert await pid_of(pool, "c", "/c") not in (first, aside.return_value)
+        assert await pid_of(pool, "c", "/c") not in (first, internal.return_value)
 
 
 async def test_what_ran_as_the_lease_ended_says_so_and_new_children_come_with_the_next_beat(
@@ -146,13 +148,13 @@ async def test_what_ran_as_the_lease_ended_says_so_and_new_children_come_with_th
     with pytest.raises(ChildDiedError, match="ended with the lease of its worker"):
         await held
     other = asyncio.ensure_future(pid_of(pool, "other", ""))
-    aside = asyncio.ensure_future(pool.run_internal(message("aside", "process_id")))
-    # Nobody comes while there is no lease, and nobody is said to have died of that.
-    done, _ = await asyncio.wait({other, aside}, timeout=1.0)
+    internal = asyncio.ensure_future(pool.run_internal(message("internal", "process_id")))
+    # No child starts while there is no lease, and no task fails because of that.
+    done, _ = await asyncio.wait({other, internal}, timeout=1.0)
     assert not done
     await _number_of_children(pool, 0)
     pool.renew(time.monotonic() + 600)
-    assert (await aside).error is None
+    assert (await internal).error is None
     assert await other
 
 

@@ -10,7 +10,7 @@ from dagster_taskiq.worker.fork_server.process_exit import exit_process
 
 directory = sys.argv[1]
 journal = open(f"{directory}/journal", "a", buffering=1)
-late = open(f"{directory}/late", "w")  # closed by nobody
+late = open(f"{directory}/late", "w")  # never closed
 
 
 def at_exit():

@@ -57,8 +57,8 @@ async def value(task: "asyncio.Task[TaskiqResult[Any]]") -> Any:
     return result.return_value
 
 
-async def said(path: Path, lines: int = 1) -> list[int]:
-    """Wait until a task has said so many process ids."""
+async def reported(path: Path, lines: int = 1) -> list[int]:
+    """Wait until tasks have written so many process ids to a file."""
 
     async def all_there() -> list[int] | None:
         there = anyio.Path(path)
@@ -112,8 +112,8 @@ async def test_a_fork_server_that_is_frozen_is_ended_by_the_kernel_at_its_deadli
     pool: Pool, tmp_path: Path
 ) -> None:
     held = run(pool, "start_processes", str(tmp_path / "started"), str(tmp_path / "never"), True)
-    (child,) = await said(tmp_path / "started.all")
-    started = await said(tmp_path / "started", 3)
+    (child,) = await reported(tmp_path / "started.all")
+    started = await reported(tmp_path / "started", 3)
     server = fork_server(pool)
     pool.renew(time.monotonic() + 2.0)
     # It has read that, and has armed its timer, when it answers what was asked for after it.
@@ -131,8 +131,8 @@ async def test_children_end_with_the_fork_server_and_what_they_started_and_other
     pool: Pool, tmp_path: Path
 ) -> None:
     held = run(pool, "start_processes", str(tmp_path / "started"), str(tmp_path / "never"), True)
-    (child,) = await said(tmp_path / "started.all")
-    started = await said(tmp_path / "started", 3)
+    (child,) = await reported(tmp_path / "started.all")
+    started = await reported(tmp_path / "started", 3)
     server = fork_server(pool)
     server.kill()
     with pytest.raises(ChildDiedError, match="the process that it was forked from has died"):
@@ -161,7 +161,7 @@ async def test_what_a_task_leaves_behind_has_ended_before_the_next_one_begins(
     go = tmp_path / "go"
     go.touch()
     first = await value(run(pool, "start_processes", str(tmp_path / "started"), str(go)))
-    started = await said(tmp_path / "started", 3)
+    started = await reported(tmp_path / "started", 3)
     assert not any(psutil.pid_exists(each) for each in started)
     # What libraries know of such processes would be wrong in the same child.
     assert await value(run(pool, "process_id")) != first
@@ -174,8 +174,8 @@ async def test_what_a_task_has_started_ends_with_it_in_whatever_session_or_group
 ) -> None:
     never, deaf = str(tmp_path / "never"), end.startswith("deaf")
     held = run(pool, "start_processes", str(tmp_path / "started"), never, deaf)
-    (child,) = await said(tmp_path / "started.all")
-    started = await said(tmp_path / "started", 3)
+    (child,) = await reported(tmp_path / "started.all")
+    started = await reported(tmp_path / "started", 3)
     if end == "killed":
         os.kill(child, signal.SIGKILL)
         with pytest.raises(ChildDiedError, match="was killed by SIGKILL"):
@@ -209,7 +209,7 @@ async def test_exit_hooks_of_a_child_that_is_not_wanted_any_more_are_run(
     child = await value(run(pool, "say_at_exit", str(tmp_path / "said"), code="/hooks"))
     # Of other code, so that it needs another child.
     assert await value(run(pool, "process_id", code="/other")) != child
-    assert await said(tmp_path / "said") == [child]
+    assert await reported(tmp_path / "said") == [child]
     await until_gone([child])
 
 
@@ -223,14 +223,14 @@ async def test_a_child_whose_exit_hooks_do_not_end_is_killed(
     assert not (tmp_path / "said").exists()
 
 
-# -- signals of others ---------------------------------------------------------------------------
+# -- signals of other processes ------------------------------------------------------------------
 
 
-async def test_somebody_may_stop_a_task_by_a_signal_to_its_process(
+async def test_a_signal_of_another_process_stops_the_task_of_a_child(
     pool: Pool, tmp_path: Path
 ) -> None:
     held = run(pool, "hold", str(tmp_path / "started"), str(tmp_path / "never"))
-    (child,) = await said(tmp_path / "started")
+    (child,) = await reported(tmp_path / "started")
     os.kill(child, signal.SIGTERM)
     with pytest.raises(TaskRevokedError, match="its process was sent SIGTERM, and not by this"):
         await held

@@ -51,6 +51,6 @@ def test_a_job_whose_environment_may_be_the_workers_is_let_through(executable: s
     check_environment(job_given(executable))
 
 
-def test_an_interpreter_that_nobody_asked_for_says_nothing(tmp_path: Path) -> None:
-    # What every code server says of itself, on whatever machine or in whatever image it is.
+def test_an_interpreter_that_was_not_configured_is_not_logged(tmp_path: Path) -> None:
+    # What every code server reports of itself, on any machine and in any image.
     check_environment(job_given(venv(tmp_path / "other"), explicit=False))

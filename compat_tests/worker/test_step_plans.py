@@ -81,7 +81,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def build() -> Build:
-    """How a child makes what a run's config says; this process goes on making it anew."""
+    """How a child makes what a run's config says; this process makes it anew each time."""
     return run_config_cache._keeping(ResolvedRunConfig.build)
 
 
@@ -224,4 +224,4 @@ def test_an_environment_that_has_changed_is_read_again(
 def test_a_wrong_config_is_refused_each_time(build: Build) -> None:
     for _ in range(2):
         with pytest.raises(DagsterInvalidConfigError):
-            build(spreading, {"ops": {"nobody": {}}})
+            build(spreading, {"ops": {"unknown": {}}})

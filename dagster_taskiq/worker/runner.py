@@ -172,7 +172,8 @@ class _Runner:
 def _in_one_sentence(record: logging.LogRecord) -> bool:
     """Shorten taskiq's log of a failed task to one line if the error is one of ours.
 
-    Its traceback would show code of this package only; the text of the error is enough.
+    Its traceback would show code of this package only; the text of the error is enough. taskiq's
+    warning that a task has no result is dropped: those that this package does not run have none.
     """
     error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
     if isinstance(error, DagsterTaskiqError):

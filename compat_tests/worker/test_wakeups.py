@@ -12,7 +12,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Posted:
-    """Wakes, and what they posted."""
+    """Wake-ups, and what they posted."""
 
     def __init__(self) -> None:
         self.posts: list[tuple[str, str]] = []
@@ -27,7 +27,7 @@ class Posted:
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    async def rests_no_more(self) -> None:
+    async def until_all_sent(self) -> None:
         await asyncio.gather(*self.tasks)
 
 
@@ -36,18 +36,18 @@ async def test_a_loop_is_woken_at_once() -> None:
     posted.wake_ups.wake("run", "task")
     await asyncio.sleep(0)
     assert posted.posts == [("run", "task")]
-    await posted.rests_no_more()
+    await posted.until_all_sent()
     posted.wake_ups.wake("run", "other")
     await asyncio.sleep(0)
     assert posted.posts == [("run", "task"), ("run", "other")]
 
 
-async def test_a_crowd_of_wakes_is_two() -> None:
+async def test_many_wake_ups_at_once_are_sent_as_two() -> None:
     posted = Posted()
     for number in range(10):
         posted.wake_ups.wake("run", f"task {number}")
         posted.wake_ups.wake("another run", f"its task {number}")
-    await posted.rests_no_more()
+    await posted.until_all_sent()
     assert sorted(posted.posts) == [
         ("another run", "its task 0"),
         ("another run", "its task 9"),
@@ -56,20 +56,20 @@ async def test_a_crowd_of_wakes_is_two() -> None:
     ]
 
 
-async def test_what_woke_the_loop_meanwhile_spares_the_second() -> None:
+async def test_a_loop_that_was_woken_meanwhile_is_not_woken_again() -> None:
     posted = Posted()
     posted.wake_ups.wake("run", "task")
     posted.wake_ups.wake("run", "other")
     posted.wake_ups.note_woken("run")
-    posted.wake_ups.note_woken("a run that nobody has woken")
-    await posted.rests_no_more()
+    posted.wake_ups.note_woken("a run that was not woken")
+    await posted.until_all_sent()
     assert posted.posts == [("run", "task")]
 
 
-async def test_one_who_asks_after_that_is_not_forgotten() -> None:
+async def test_a_wake_up_that_is_asked_for_after_that_is_sent() -> None:
     posted = Posted()
     posted.wake_ups.wake("run", "task")
     posted.wake_ups.note_woken("run")
     posted.wake_ups.wake("run", "other")
-    await posted.rests_no_more()
+    await posted.until_all_sent()
     assert posted.posts == [("run", "task"), ("run", "other")]
