@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -160,12 +161,36 @@ def settings(broker_kind: str, tmp_path: Path, request: pytest.FixtureRequest) -
 
 
 @pytest.fixture
-def dagster_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def new_dagster_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A ``DAGSTER_HOME`` that no instance has been opened in."""
     home = tmp_path / "home"
     home.mkdir()
-    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    write_dagster_yaml(home)
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     return home
+
+
+@pytest.fixture(scope="session")
+def home_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose SQLite files Dagster has set up, which takes it longer than many a test."""
+    home = tmp_path_factory.mktemp("home-template")
+    write_dagster_yaml(home)
+    DagsterInstance.from_config(str(home)).dispose()
+    return home
+
+
+@pytest.fixture
+def dagster_home(home_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A ``DAGSTER_HOME`` of the test's own, without runs."""
+    home = tmp_path / "home"
+    shutil.copytree(home_template, home)
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    return home
+
+
+def write_dagster_yaml(home: Path, more: str = "") -> None:
+    """Write an instance's config, with more lines if there are any."""
+    (home / "dagster.yaml").write_text(f"telemetry: {{enabled: false}}\n{more}")
 
 
 @pytest.fixture

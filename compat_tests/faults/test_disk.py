@@ -250,7 +250,7 @@ def test_processes_that_open_a_new_instance_at_the_same_moment_all_come_in(tmp_p
 
 
 def test_workers_and_a_run_that_start_together_on_a_new_home_meet_in_peace(
-    dagster_home: Path, tmp_path: Path, scratch: Scratch
+    new_dagster_home: Path, tmp_path: Path, scratch: Scratch
 ) -> None:
     """Neither Dagster's tables are there nor ours. A worker leaves Dagster's to the run."""
     settings = Settings(heartbeat_interval=0.5, lease=30.0)
@@ -277,9 +277,9 @@ def test_workers_and_a_run_that_start_together_on_a_new_home_meet_in_peace(
 
 
 def test_a_worker_without_work_leaves_a_new_home_to_others(
-    dagster_home: Path, tmp_path: Path
+    new_dagster_home: Path, tmp_path: Path
 ) -> None:
-    before = set(dagster_home.iterdir())
+    before = set(new_dagster_home.iterdir())
     with running_worker(Settings(heartbeat_interval=0.5), tmp_path, "-c", "1"):
         pass
-    assert {each.name for each in set(dagster_home.iterdir()) - before} == {"dagster_taskiq"}
+    assert {each.name for each in set(new_dagster_home.iterdir()) - before} == {"dagster_taskiq"}
