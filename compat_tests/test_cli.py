@@ -486,7 +486,7 @@ def test_where_the_number_of_slots_comes_from_is_known(monkeypatch: pytest.Monke
     assert default_concurrency() == usable_cores()
 
 
-def test_an_empty_broker_in_the_environment_is_named_and_is_not_the_embedded_one(
+def test_an_empty_broker_in_the_environment_is_refused_by_name(
     run: Run, dagster_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DAGSTER_TASKIQ_BROKER", "")
@@ -634,7 +634,7 @@ def test_a_background_worker_whose_home_takes_no_files_says_so_in_one_sentence(
     assert "Cannot open the broker's file" in run("status").sentence
 
 
-def test_a_worker_whose_children_have_nothing_to_come_from_says_so_in_one_sentence(
+def test_a_worker_that_cannot_start_its_fork_server_says_so_in_one_sentence(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails() -> None:

@@ -154,7 +154,7 @@ def test_nothing_is_asked_for_where_nothing_is_new_and_nothing_is_missing(
     assert rows.asked == ["rows"]
 
 
-def test_what_is_missing_is_given_up_after_a_while_and_found_when_its_step_is_asked_for(
+def test_what_is_missing_is_given_up_and_found_when_its_step_is_asked_for(
     log: Log, tail: EventTail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(late_rows, "GAP_SECONDS", 0.0)
@@ -210,7 +210,7 @@ def test_many_late_rows_are_read(
     assert tail.missing == {7, 12, 13, 14, 16, 17, 18}
 
 
-def test_on_sqlite_the_order_of_ids_is_that_of_commits_and_nothing_more_is_asked(
+def test_on_sqlite_ids_are_in_the_order_of_commits_and_nothing_more_is_asked(
     log: Log, tmp_path: Path
 ) -> None:
     assert rows_of(log.storage) is None

@@ -661,7 +661,7 @@ async def test_what_has_ended_is_forgotten_with_its_result_and_the_rest_stays(
     assert await backend.finish(replace(TASK, id="running"), TaskState.SUCCESS, "", None)
 
 
-async def test_what_was_forgotten_may_be_done_anew_and_has_nothing_of_its_former_result(
+async def test_what_was_forgotten_may_be_done_anew_without_its_former_result(
     backend: StateBackend,
 ) -> None:
     await store(backend, result_of("first"), "t")
@@ -742,7 +742,7 @@ async def test_what_has_expired_is_swept_and_what_has_not_ended_stays(
         assert (await backend.get_result("young")).return_value == "young"
 
 
-async def test_a_task_that_never_ends_leaves_the_embedded_file_a_month_after_its_last_sign(
+async def test_a_task_that_never_ends_leaves_the_file_a_month_after_its_last_sign(
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "queue.db"

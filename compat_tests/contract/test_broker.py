@@ -724,7 +724,7 @@ async def test_a_message_that_is_given_back_goes_to_someone_else(
     assert await ids(other) == ["t"]
 
 
-async def test_what_a_broker_was_handed_and_never_started_is_given_back_when_it_closes(
+async def test_what_a_broker_has_not_started_is_given_back_when_it_closes(
     settings: Settings, other: QueueBroker
 ) -> None:
     async with opened(settings, "leaver") as leaver:
@@ -823,7 +823,7 @@ def _open_fresh(files: "list[Settings]", name: str, start: "Barrier") -> None:
         asyncio.run(work(settings))
 
 
-async def test_processes_may_open_a_fresh_file_at_the_same_moment_and_die_after_sending(
+async def test_processes_may_open_a_new_file_at_once_and_die_after_sending(
     tmp_path: Path,
 ) -> None:
     context = multiprocessing.get_context("spawn")

@@ -205,7 +205,7 @@ async def test_a_task_is_delayed_by_its_order_and_can_be_revoked_meanwhile(
 
 
 @pytest.mark.parametrize("broker_kind", ["embedded"], indirect=True)
-async def test_a_file_of_the_release_before_is_brought_up_to_date_by_whoever_comes_first(
+async def test_the_first_process_brings_a_file_of_the_release_before_up_to_date(
     settings: Settings, tmp_path: Path
 ) -> None:
     path = tmp_path / "queue.db"
@@ -246,7 +246,7 @@ async def test_a_message_that_is_due_while_redis_is_full_is_not_lost(settings: S
 
 
 @pytest.mark.parametrize("broker_kind", ["rabbitmq"], indirect=True)
-async def test_on_rabbitmq_a_delay_of_many_parts_is_their_sum_and_makes_no_more_queues_than_parts(
+async def test_on_rabbitmq_a_delay_is_the_sum_of_its_parts_with_a_queue_for_each(
     settings: Settings, broker: QueueBroker
 ) -> None:
     sent = time.monotonic()

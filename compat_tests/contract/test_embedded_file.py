@@ -26,7 +26,7 @@ def seen_by_another_process(url: str) -> int:
     return int(done.stdout)
 
 
-def test_what_a_process_writes_that_has_opened_the_file_twice_is_there_for_the_others(
+def test_what_a_process_that_opened_the_file_twice_writes_is_there_for_others(
     tmp_path: Path,
 ) -> None:
     """As a run does whose executor has other settings than the launcher of its instance."""

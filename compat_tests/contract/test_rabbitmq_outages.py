@@ -475,7 +475,7 @@ def test_a_connection_that_is_cut_as_it_is_made_is_made_once_more(
         client_for(replace(through(proxy, settings), prefix="another"))
 
 
-def test_a_step_that_runs_for_longer_than_the_servers_consumer_timeout_runs_once(
+def test_a_step_that_runs_beyond_the_servers_consumer_timeout_runs_once(
     tmp_path: Path, place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.CRITICAL, "aiormq")  # what follows is cut off on purpose

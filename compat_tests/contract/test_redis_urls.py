@@ -39,7 +39,7 @@ def round_trip(client: Client) -> None:
     assert client.depths() == []
 
 
-def test_a_password_in_the_url_lets_us_in_and_a_wrong_one_is_named_as_the_problem() -> None:
+def test_a_password_in_the_url_is_used_and_a_wrong_one_named_as_the_problem() -> None:
     with own_redis("--requirepass", "s3cret") as server:
         right = server.url.replace("://", "://:s3cret@")
         round_trip(client_for(settings_for(right)))
@@ -223,7 +223,7 @@ def test_a_sentinel_leads_to_the_master_and_to_the_next_one_after_a_change(tmp_p
             sentinel.stop()
 
 
-def test_sentinels_at_ipv6_addresses_lead_to_a_master_with_a_password_of_odd_characters(
+def test_sentinels_at_ipv6_addresses_lead_to_a_master_with_an_odd_password(
     tmp_path: Path,
 ) -> None:
     password = "p@ss[:w/rd]?#%"

@@ -267,7 +267,7 @@ def test_a_task_is_stopped_with_the_reason_also_where_the_mail_about_it_is_lost(
 
 
 @one_broker
-def test_a_worker_that_a_script_has_started_in_the_background_stops_tasks_gently_too(
+def test_a_worker_that_a_script_started_in_the_background_stops_tasks_gently(
     start_worker: StartWorker, settings: Settings, own_sender: Sender, place: Place
 ) -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as `worker start &` in a script
@@ -441,7 +441,7 @@ def test_a_limit_that_is_no_number_and_came_past_that_fails_its_task(sender: Sen
 # -- expiry ----------------------------------------------------------------------------------
 
 
-def test_a_task_that_has_expired_when_its_turn_comes_is_not_started_and_ends_as_revoked(
+def test_a_task_that_has_expired_is_not_started_and_ends_as_revoked(
     sender: Sender, client: Client, place: Place
 ) -> None:
     holds = [sender.send("hold", place.path("started"), place.path("go")) for _ in range(2)]
@@ -483,7 +483,7 @@ def test_a_task_that_has_expired_is_not_started_in_the_process_that_sends_it() -
 # -- slots and signals -----------------------------------------------------------------------
 
 
-def test_workers_take_no_more_than_they_have_slots_and_a_drained_one_takes_nothing(
+def test_workers_take_no_more_than_their_slots_and_nothing_when_drained(
     start_worker: StartWorker, settings: Settings, own_sender: Sender, place: Place
 ) -> None:
     client = client_for(settings)
@@ -547,7 +547,7 @@ def test_what_does_not_finish_within_the_drain_timeout_is_stopped(
 
 
 @one_broker
-def test_a_signal_to_all_processes_of_a_worker_lets_its_tasks_finish_and_exit_hooks_run(
+def test_a_signal_to_all_of_a_worker_lets_its_tasks_and_exit_hooks_finish(
     start_worker: StartWorker, own_sender: Sender, place: Place
 ) -> None:
     worker = start_worker(*INCLUDE, "-c", "1")
@@ -815,7 +815,7 @@ def test_a_worker_outlives_a_redis_that_takes_no_writes_for_a_while(
         assert "Traceback" not in worker.output()
 
 
-def test_a_heartbeat_and_an_ear_for_commands_outlive_whatever_the_server_answers(
+def test_heartbeat_and_control_outlive_whatever_the_server_answers(
     tmp_path: Path,
 ) -> None:
     with own_redis() as server:

@@ -144,7 +144,7 @@ def test_a_key_that_is_no_setting_is_refused_by_the_schema(
         nowhere.run(jobs.values, scratch, executor={"quue": "typo"})
 
 
-def test_a_job_that_the_worker_cannot_import_fails_its_step_with_the_workers_path(
+def test_a_job_that_the_worker_cannot_import_fails_its_step_with_its_path(
     fleet: House, scratch: Scratch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = f"only_here_{uuid.uuid4().hex[:8]}"
@@ -185,7 +185,7 @@ def test_a_run_that_the_workers_instance_does_not_have_fails_its_task(fleet: Hou
 
 
 @pytest.mark.oldest
-def test_what_cannot_be_stored_and_an_op_that_exits_fail_their_steps_and_no_others(
+def test_an_output_that_cannot_be_stored_and_an_exit_fail_their_steps_alone(
     house: House, scratch: Scratch
 ) -> None:
     outcome = house.run(bad_jobs.cannot_be_stored, scratch)

@@ -90,7 +90,7 @@ def pid_of_step(outcome: Outcome) -> int:
 
 
 @pytest.mark.parametrize("fleet", ["embedded"], indirect=True)
-def test_a_step_whose_process_is_sent_a_signal_by_others_says_so_and_its_policy_decides(
+def test_after_a_signal_of_others_the_log_says_so_and_the_retry_policy_decides(
     fleet: House, scratch: Scratch
 ) -> None:
     outcome = fleet.create(fault_jobs.one_protected, scratch)
@@ -109,7 +109,7 @@ def test_a_step_whose_process_is_sent_a_signal_by_others_says_so_and_its_policy_
 
 
 @pytest.mark.parametrize("broker_kind", ["embedded"], indirect=True)
-def test_a_worker_that_is_told_to_end_at_once_says_so_in_the_log_of_each_step_that_it_stops(
+def test_a_worker_that_ends_at_once_says_so_in_the_log_of_each_step_it_stops(
     own: House, start_worker: StartWorker, scratch: Scratch
 ) -> None:
     client = client_for(own.settings)
@@ -258,7 +258,7 @@ def test_a_step_whose_run_has_ended_while_it_waited_is_dropped_by_the_worker(
 
 @pytest.mark.parametrize("fleet", ["embedded"], indirect=True)
 @pytest.mark.parametrize("ends_by", ["itself", "SIGKILL"])
-def test_a_step_that_has_outlived_its_run_keeps_its_slot_of_a_pool_until_it_ends(
+def test_a_step_that_outlives_its_run_keeps_its_pool_slot_until_it_ends(
     fleet: House, scratch: Scratch, ends_by: str
 ) -> None:
     storage = fleet.instance.event_log_storage
@@ -278,7 +278,7 @@ def test_a_step_that_has_outlived_its_run_keeps_its_slot_of_a_pool_until_it_ends
 
 
 @pytest.mark.oldest
-def test_a_run_that_is_marked_as_canceled_meanwhile_starts_no_more_steps_and_ends(
+def test_a_run_that_is_marked_as_canceled_meanwhile_starts_no_more_steps(
     house: House, scratch: Scratch
 ) -> None:
     # Dagster's "force termination" only marks the run, and leaves its process as it is.

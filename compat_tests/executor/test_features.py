@@ -42,7 +42,7 @@ def test_values_flow_through_ops_chains_and_nested_graphs(house: House, scratch:
 
 
 @pytest.mark.oldest
-def test_assets_are_materialized_by_single_multi_and_graph_assets_with_their_checks(
+def test_single_multi_and_graph_assets_are_materialized_with_their_checks(
     house: House, scratch: Scratch
 ) -> None:
     outcome = house.run(jobs.assets_job, scratch)
@@ -116,7 +116,7 @@ def test_what_a_fan_out_has_collected_fans_out_again(house: House, scratch: Scra
 
 
 @pytest.mark.oldest
-def test_a_missing_optional_output_skips_what_needs_it_and_fan_in_takes_what_is_there(
+def test_a_missing_optional_output_skips_its_steps_and_fan_in_takes_the_rest(
     house: House, scratch: Scratch
 ) -> None:
     outcome = house.run(jobs.skips, scratch, outputs=["some"])
@@ -189,7 +189,7 @@ def test_a_resource_that_cannot_be_set_up_fails_its_step_and_not_the_engine(
 
 
 @pytest.mark.oldest
-def test_a_resource_that_cannot_be_set_up_at_once_is_tried_again_by_the_retry_policy(
+def test_a_resource_that_cannot_be_set_up_at_once_is_retried_by_the_policy(
     house: House, scratch: Scratch
 ) -> None:
     outcome = house.run(jobs.patient_job, scratch)

@@ -57,7 +57,7 @@ def test_a_temporary_instance_launches_nothing_onto_its_embedded_broker(
         )
 
 
-def test_a_temporary_instance_is_served_by_workers_of_its_machine_and_the_run_says_so(
+def test_workers_of_the_machine_serve_a_temporary_instance_and_the_run_says_so(
     temporary: DagsterInstance, house_of_kind: Callable[[str], House], scratch: Scratch
 ) -> None:
     outcome = House(house_of_kind("embedded").settings, temporary).run(jobs.urgent, scratch)
@@ -74,7 +74,7 @@ def test_a_temporary_instance_is_served_by_workers_of_its_machine_and_the_run_sa
         ("DIRECTORY/file", 'file" is not a directory or does not exist'),
     ],
 )
-def test_a_home_that_is_relative_or_not_there_is_refused_as_by_dagster_and_not_made(
+def test_a_home_that_is_relative_or_missing_is_refused_as_by_dagster(
     home: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()

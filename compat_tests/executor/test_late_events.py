@@ -64,7 +64,7 @@ def test_of_many_steps_that_end_together_each_ends_once(
     assert_each_step_succeeded_once(outcome, 40)
 
 
-def test_a_step_whose_process_is_killed_while_its_success_is_committed_has_succeeded(
+def test_a_step_that_is_killed_while_its_success_is_committed_has_succeeded(
     fleet: House, scratch: Scratch, late_rows: LateRows
 ) -> None:
     outcome = fleet.create(storage_jobs.late_among_six, scratch)

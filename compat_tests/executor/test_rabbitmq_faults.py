@@ -83,7 +83,7 @@ def test_a_restarted_rabbitmq_delays_a_run_and_loses_nothing_of_it(
     assert outcome.says("answer again")
 
 
-def test_a_rabbitmq_that_is_frozen_for_longer_than_a_command_may_take_delays_a_run(
+def test_a_rabbitmq_frozen_for_longer_than_a_command_may_take_delays_a_run(
     patient: tuple[House, WorkerProcess], server: RabbitServer, scratch: Scratch
 ) -> None:
     house, worker = patient
@@ -164,7 +164,7 @@ def tasks_out_of_reach(settings: Settings) -> Iterator[None]:
             portal.call(connection.close)
 
 
-def test_what_a_worker_had_claimed_and_not_started_goes_to_another_when_it_is_killed(
+def test_what_a_killed_worker_had_claimed_and_not_started_goes_to_another(
     lively: House, tmp_path: Path, scratch: Scratch
 ) -> None:
     with lively.started(fault_jobs.two_held_and_more, scratch) as process:
@@ -194,7 +194,7 @@ def signal_all(worker: WorkerProcess, number: int) -> None:
             process.send_signal(number)
 
 
-def test_a_worker_that_was_frozen_beyond_its_lease_ends_what_was_begun_elsewhere(
+def test_a_worker_frozen_beyond_its_lease_ends_what_was_begun_elsewhere(
     lively: House, tmp_path: Path, scratch: Scratch
 ) -> None:
     outcome = lively.create(fault_jobs.two_held_and_more, scratch)

@@ -69,7 +69,7 @@ def test_a_pool_lets_in_as_many_as_it_has_slots_and_the_log_says_who_waits(
 
 
 @pytest.mark.oldest
-def test_a_step_may_start_before_its_upstream_step_has_ended_where_that_is_wanted(
+def test_a_step_may_start_before_its_upstream_step_has_ended_if_configured(
     fleet: House, scratch: Scratch
 ) -> None:
     early = {"step_dependency_config": {"require_upstream_step_success": False}}
@@ -153,7 +153,7 @@ def test_dagsters_own_priority_counts_from_the_configured_one(
 
 
 @pytest.mark.oldest
-def test_a_queue_that_nobody_serves_is_said_and_the_run_goes_on_when_somebody_comes(
+def test_a_queue_without_workers_is_reported_and_the_run_goes_on_with_the_first(
     fleet: House, scratch: Scratch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unserved_queues, "UNSERVED_SECONDS", 0.5)
@@ -203,7 +203,7 @@ def test_the_environment_is_read_where_the_config_says_so_at_any_depth(
     assert "named-by-the-environment" in {client["name"] for client in clients}
 
 
-def test_broker_and_backend_of_the_environment_serve_where_the_config_names_none(
+def test_broker_and_backend_of_the_environment_serve_if_the_config_names_none(
     fleet: House, scratch: Scratch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DAGSTER_TASKIQ_BROKER", fleet.settings.broker)

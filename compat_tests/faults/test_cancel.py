@@ -145,7 +145,7 @@ def test_a_cancelled_run_leaves_nothing_whatever_its_steps_were_doing(
     ids=[*(f"{kind}-launched" for kind in BROKERS), "embedded-own-process"],
 )
 @pytest.mark.parametrize("moment", ["unsent", "loading", "leaving"])
-def test_a_run_is_cancelled_before_its_first_step_is_sent_and_after_its_last_has_ended(
+def test_a_run_is_cancelled_before_its_first_step_and_after_its_last(
     fleet: House, scratch: Scratch, way: Way, moment: str
 ) -> None:
     jobs = {

@@ -37,7 +37,7 @@ def time_of(outcome: Outcome, kind: DagsterEventType, step: str) -> float:
 
 
 @pytest.mark.oldest
-def test_whatever_kills_a_steps_process_its_step_fails_or_is_retried_and_no_other_notices(
+def test_a_step_whose_process_is_killed_fails_or_is_retried_alone(
     fleet: House, scratch: Scratch, figure: Figure
 ) -> None:
     job = children_jobs.deaths_beside_others

@@ -13,7 +13,7 @@ from compat_tests.faults import dirty_jobs
 
 
 @pytest.mark.parametrize("broker_kind", ["embedded"], indirect=True)
-def test_steps_find_their_process_as_a_new_one_is_or_another_one_where_that_cannot_be(
+def test_steps_find_their_process_as_a_new_one_or_another_one_if_that_cannot_be(
     own: House, start_worker: StartWorker, scratch: Scratch
 ) -> None:
     worker = start_worker("-c", "1")

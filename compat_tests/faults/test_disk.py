@@ -118,7 +118,7 @@ def test_a_file_that_another_program_keeps_locked_delays_a_run(
         assert not outcome.says("does not answer")
 
 
-def test_a_file_that_stays_locked_fails_the_run_with_the_reason_and_nothing_of_it_runs_later(
+def test_a_file_that_stays_locked_fails_the_run_and_nothing_of_it_runs_later(
     house: House, tmp_path: Path, scratch: Scratch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_loop, "OUTAGE_SECONDS", 1.0)

@@ -62,7 +62,7 @@ def evict_all(server: RedisServer) -> Iterator[Callable[[], None]]:
         yield evict
 
 
-def test_a_server_that_evicts_everything_in_the_middle_of_a_run_has_no_step_run_twice(
+def test_a_server_that_evicts_everything_during_a_run_has_no_step_run_twice(
     house: House, worker: WorkerProcess, evict_all: Callable[[], None], scratch: Scratch
 ) -> None:
     """What runs goes on, what waits is sent again; the run says why, and has said so before."""
@@ -75,7 +75,7 @@ def test_a_server_that_evicts_everything_in_the_middle_of_a_run_has_no_step_run_
     assert warning in worker.output()
 
 
-def test_a_step_that_dies_with_its_record_fails_with_the_reason_and_its_run_ends(
+def test_a_step_that_dies_with_its_record_fails_and_its_run_ends(
     house: House,
     worker: WorkerProcess,
     evict_all: Callable[[], None],
@@ -103,7 +103,7 @@ def test_a_step_that_dies_with_its_record_fails_with_the_reason_and_its_run_ends
     assert scratch.count("held-began") == 1
 
 
-def test_a_step_whose_message_comes_again_when_its_record_is_lost_is_not_run_again(
+def test_a_step_without_record_whose_message_comes_again_is_not_run_again(
     fleet: House, scratch: Scratch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The event log says that it has begun; a message of which it does not is executed."""

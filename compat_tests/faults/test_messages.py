@@ -77,7 +77,7 @@ def worker_of(house: House) -> Worker:
 # -- twice -----------------------------------------------------------------------------------------
 
 
-def test_where_every_message_is_delivered_twice_and_once_more_each_step_is_run_once(
+def test_messages_that_are_delivered_three_times_have_each_step_run_once(
     fleet: House, scratch: Scratch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a run with a fan-out, a pool, a skipped step and retries at once and later."""
@@ -157,7 +157,7 @@ SAID = {
 }
 
 
-def test_messages_that_were_changed_are_understood_or_fail_their_step_with_the_reason(
+def test_messages_that_were_changed_are_understood_or_fail_their_step(
     fleet: House, scratch: Scratch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They come of another release, or were damaged once, or every time."""
@@ -245,7 +245,7 @@ def size(pid: int) -> int:
     return int(psutil.Process(pid).memory_info().rss) >> 20
 
 
-def test_a_queue_full_of_foreign_messages_delays_a_run_and_costs_the_worker_nothing(
+def test_a_queue_full_of_foreign_messages_delays_a_run_and_costs_nothing_more(
     fleet: House, scratch: Scratch, figure: Figure
 ) -> None:
     many = int(os.environ.get("DAGSTER_TASKIQ_TEST_FOREIGN", HOW_MANY))
@@ -303,7 +303,7 @@ def test_what_a_stranger_puts_into_a_queue_is_set_aside(fleet: House, scratch: S
 
 
 @pytest.mark.parametrize("fleet", ["redis"], indirect=True)
-def test_a_worker_whose_queue_is_no_queue_any_more_says_so_and_works_on_when_that_is_mended(
+def test_a_worker_whose_queue_is_no_queue_reports_it_and_works_on_when_it_is(
     fleet: House, scratch: Scratch
 ) -> None:
     """What it runs meanwhile comes to its end."""
@@ -364,7 +364,7 @@ BODIES = st.one_of(st.binary(max_size=200), AS_TEXT, CUT)
 
 @given(bodies=st.lists(BODIES, min_size=1, max_size=5))
 @settings(max_examples=300)
-def test_whatever_is_in_a_queue_a_listener_hands_on_what_can_be_read_and_sets_aside_the_rest(
+def test_a_listener_hands_on_what_can_be_read_and_sets_aside_the_rest(
     bodies: list[bytes],
 ) -> None:
     asyncio.run(listen_to(bodies))

@@ -75,7 +75,7 @@ def times(scratch: Scratch, what: str) -> dict[int, int]:
     return {number: scratch.count(f"{what}-{held_name(number)}") for number in range(HELD)}
 
 
-def test_a_run_whose_process_is_killed_twice_goes_on_and_repeats_none_of_its_steps(
+def test_a_run_whose_process_is_killed_twice_goes_on_and_repeats_no_step(
     monitored: Fleet, scratch: Scratch, figure: Figure
 ) -> None:
     outcome = launch(monitored, scratch)
@@ -121,7 +121,7 @@ def since(began_at: float) -> str:
     return f"{time.monotonic() - began_at:.2f} s"
 
 
-def test_a_run_that_dies_with_the_worker_of_its_steps_repeats_only_what_died_with_it(
+def test_a_run_that_dies_with_the_worker_of_its_steps_repeats_only_what_died(
     own_monitored: Fleet, start_worker: StartWorker, scratch: Scratch, figure: Figure
 ) -> None:
     fleet = own_monitored

@@ -108,7 +108,7 @@ class Load:
 
 
 @pytest.mark.timeout(400)
-def test_workers_that_are_replaced_one_by_one_under_load_lose_fail_and_repeat_nothing(
+def test_workers_that_are_replaced_under_load_lose_fail_and_repeat_nothing(
     launching: House, scratch: Scratch, tmp_path: Path, figure: Figure
 ) -> None:
     load = Load(launching, scratch)
@@ -214,7 +214,7 @@ def let_go_when_both_work(outcome: Outcome) -> None:
         outcome.scratch.note("go")
 
 
-def test_a_worker_and_a_loop_of_the_previous_release_work_with_those_of_this_one(
+def test_a_worker_and_a_run_loop_of_the_previous_release_work_with_these(
     own: House, previous: Path, dagster_home: Path, tmp_path: Path
 ) -> None:
     first, second = (Scratch(tmp_path / name) for name in ("first", "second"))

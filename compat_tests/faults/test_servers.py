@@ -89,7 +89,7 @@ START = digest(redis_backend.SCRIPTS["start"])
 CLAIM = digest(redis_broker.SCRIPTS["claim"])
 
 
-def test_a_redis_whose_answer_about_a_start_is_lost_has_the_task_run_once_all_the_same(
+def test_if_redis_answer_to_a_start_is_lost_the_task_runs_once(
     patient: tuple[House, WorkerProcess], server: RedisServer, door: Proxy, scratch: Scratch
 ) -> None:
     """The client library asks again, and hears that the task has been started: by itself."""
@@ -106,7 +106,7 @@ def test_a_redis_whose_answer_about_a_start_is_lost_has_the_task_run_once_all_th
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("times", [1, 3])
-async def test_a_redis_whose_answer_about_a_claim_is_lost_gives_the_same_message_when_asked_again(
+async def test_if_redis_answer_to_a_claim_is_lost_the_next_claim_has_the_same_message(
     server: RedisServer, door: Proxy, tmp_path: Path, times: int
 ) -> None:
     """Else nobody could have it before the lease has passed."""
@@ -177,7 +177,7 @@ def test_a_redis_that_is_frozen_for_twenty_seconds_costs_no_step(
     assert run_through(house, scratch, freeze_long).says("answer again")
 
 
-def test_connections_to_redis_that_are_cut_again_and_again_repeat_and_lose_nothing(
+def test_connections_to_redis_that_are_cut_again_and_again_lose_nothing(
     patient: tuple[House, WorkerProcess], door: Proxy, scratch: Scratch, figure: Figure
 ) -> None:
     house, _ = patient
@@ -186,7 +186,7 @@ def test_connections_to_redis_that_are_cut_again_and_again_repeat_and_lose_nothi
     figure(f"51 steps, with {cuts} cuts", f"{time.monotonic() - since:.1f} s")
 
 
-def test_a_redis_behind_a_closed_door_delays_a_run_by_as_long_as_that_and_no_more(
+def test_a_redis_that_cannot_be_reached_delays_a_run_by_as_long_and_no_more(
     patient: tuple[House, WorkerProcess], door: Proxy, scratch: Scratch
 ) -> None:
     house, _ = patient

@@ -80,7 +80,7 @@ def the_run_ending(scratch: Scratch) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("mode", ["fail", "retry"])
-def test_a_worker_that_is_killed_among_twenty_steps_loses_those_it_ran_and_no_other_waits(
+def test_a_worker_that_is_killed_among_twenty_steps_loses_those_it_ran_alone(
     fleet: House, scratch: Scratch, figure: Figure, mode: str
 ) -> None:
     outcome = fleet.create(workers_jobs.twenty, scratch, executor={"worker_lost": mode})
@@ -134,7 +134,7 @@ def freeze_all(tree: list[psutil.Process]) -> None:
 
 
 @pytest.mark.parametrize("freeze", [freeze_the_parent, freeze_all], ids=["parent", "all"])
-def test_what_a_worker_that_was_frozen_beyond_its_lease_says_when_it_wakes_does_not_count(
+def test_what_a_worker_frozen_beyond_its_lease_reports_later_does_not_count(
     fleet: House,
     scratch: Scratch,
     figure: Figure,

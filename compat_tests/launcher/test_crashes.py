@@ -105,7 +105,7 @@ def test_a_run_that_is_being_cancelled_when_its_process_dies_is_canceled(
     assert ends_of(outcome) == [DagsterEventType.RUN_CANCELED]
 
 
-def test_when_the_process_of_a_run_dies_its_steps_in_other_processes_are_stopped(
+def test_when_the_process_of_a_run_dies_its_steps_elsewhere_are_stopped(
     fleet: Fleet, scratch: Scratch
 ) -> None:
     outcome = fleet.launch("relay", scratch)
@@ -156,7 +156,7 @@ def test_a_frozen_worker_is_given_up_and_does_nothing_more_when_it_thaws(
     assert ends_of(outcome) == [DagsterEventType.RUN_FAILURE]
 
 
-def test_a_draining_worker_ends_the_run_it_holds_with_its_steps_and_takes_no_other(
+def test_a_draining_worker_finishes_its_run_with_its_steps_and_takes_no_other(
     fleet: Fleet, second_worker: SecondWorker, scratch: Scratch
 ) -> None:
     worker = second_worker(fleet)

@@ -61,7 +61,7 @@ def ask_in_another_process(home: Path, run_id: str) -> tuple[WorkerStatus, str]:
     return WorkerStatus(status), message
 
 
-def test_a_run_is_well_from_its_start_to_its_end_for_an_instance_that_did_not_launch_it(
+def test_a_run_is_well_to_its_end_for_an_instance_that_did_not_launch_it(
     fleet: Fleet, code_server: GrpcServerTarget, scratch: Scratch
 ) -> None:
     outcome = fleet.launch("whole_that_waits", scratch)
@@ -79,7 +79,7 @@ def test_a_run_is_well_from_its_start_to_its_end_for_an_instance_that_did_not_la
 
 # On one broker only: starting processes takes long, and they open a client as any other does.
 @pytest.mark.parametrize("fleet", ["redis"], indirect=True)
-def test_another_process_sees_a_run_alive_and_dead_after_the_launching_one_has_closed(
+def test_another_process_sees_a_run_alive_and_dead_after_its_launcher_closed(
     fleet: Fleet, code_server: GrpcServerTarget, tmp_path: Path, scratch: Scratch
 ) -> None:
     home = tmp_path / "closed"
@@ -149,7 +149,7 @@ def started_elsewhere(fleet: Fleet, scratch: Scratch, tags: dict[str, str]) -> O
 
 # On one broker only: it is not asked.
 @pytest.mark.parametrize("watched", ["embedded"], indirect=True)
-def test_monitoring_ends_a_run_of_the_old_fleet_and_leaves_those_of_others_alone(
+def test_monitoring_ends_a_run_of_the_old_fleet_and_no_run_of_others(
     watched: Fleet, scratch: Scratch
 ) -> None:
     older = started_elsewhere(watched, scratch, OF_OLD_FLEET)

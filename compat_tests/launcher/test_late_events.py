@@ -12,7 +12,7 @@ from compat_tests.waiting import eventually
 
 
 @pytest.mark.parametrize("fleet", [POSTGRES_STORAGE], indirect=True)
-def test_a_run_whose_process_is_killed_while_its_success_is_committed_has_succeeded(
+def test_a_run_that_is_killed_while_its_success_is_committed_has_succeeded(
     fleet: Fleet, scratch: Scratch, late_rows: LateRows
 ) -> None:
     kind = DagsterEventType.RUN_SUCCESS.value

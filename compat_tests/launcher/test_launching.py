@@ -492,7 +492,7 @@ def test_a_run_that_is_sent_again_before_it_starts_is_executed_once(
     assert waiting_in(fleet, fleet.settings.queue) == 0
 
 
-def test_a_run_that_is_sent_again_while_it_runs_and_when_it_has_ended_is_executed_once(
+def test_a_run_that_is_sent_again_as_it_runs_and_after_its_end_is_executed_once(
     fleet: Fleet, scratch: Scratch
 ) -> None:
     outcome = fleet.launch("whole_that_waits", scratch)
@@ -525,7 +525,7 @@ def test_a_run_that_is_sent_again_when_its_task_is_forgotten_is_executed_once(
     assert_ran_once(outcome, scratch)
 
 
-def test_a_run_whose_task_is_forgotten_as_it_runs_is_executed_once_and_can_be_stopped(
+def test_a_run_whose_task_is_forgotten_is_executed_once_and_can_be_stopped(
     fleet: Fleet, scratch: Scratch
 ) -> None:
     outcome = fleet.launch("whole_that_waits", scratch)
@@ -551,7 +551,7 @@ def test_a_run_whose_task_is_forgotten_as_it_runs_is_executed_once_and_can_be_st
     outcome.assert_sound()
 
 
-def test_a_run_whose_task_is_forgotten_before_its_worker_beats_is_stopped_and_ends_once(
+def test_a_run_whose_task_is_forgotten_before_a_heartbeat_can_be_stopped(
     settings: Settings,
     code_server: GrpcServerTarget,
     scratch: Scratch,

@@ -86,7 +86,7 @@ End = Callable[[Fleet, Outcome], DagsterRunStatus]
         ("spread_in_pool", kill_its_process),
     ],
 )
-def test_a_step_that_is_killed_with_its_run_leaves_its_slot_and_its_place_to_the_next_run(
+def test_a_step_that_is_killed_with_its_run_leaves_its_pool_slot_to_the_next(
     fleet: Fleet, scratch: Scratch, tmp_path: Path, job: str, end: End
 ) -> None:
     outcome = launch_in_pool(fleet, job, scratch)
@@ -143,7 +143,7 @@ def test_a_step_whose_worker_is_killed_leaves_its_slot_to_the_next_step(
 
 
 @on_embedded
-def test_where_the_worker_of_a_run_is_killed_its_steps_keep_their_slots_until_they_have_ended(
+def test_when_the_worker_of_a_run_is_killed_its_steps_keep_their_pool_slots(
     fleet: Fleet, second_worker: SecondWorker, scratch: Scratch, tmp_path: Path
 ) -> None:
     worker = second_worker(fleet)

@@ -91,7 +91,7 @@ def in_a_process(
 
 
 @pytest.mark.parametrize("resuming", ["rabbitmq"], indirect=True)
-def test_a_process_that_launched_nothing_knows_how_runs_are_whose_launching_process_is_gone(
+def test_another_process_knows_the_health_of_runs_whose_launcher_is_gone(
     resuming: Fleet, code_server: GrpcServerTarget, tmp_path: Path
 ) -> None:
     def create(name: str, job: str, **arguments: Any) -> Outcome:
@@ -168,7 +168,7 @@ def test_a_process_that_launched_nothing_resumes_a_run_and_no_step_is_repeated(
     outcome.assert_sound()
 
 
-def test_a_run_that_nobody_takes_for_longer_than_anything_lasts_is_well_and_then_is_executed(
+def test_a_run_that_waits_for_longer_than_any_expiry_is_well_and_is_executed(
     code_server: GrpcServerTarget,
     dagster_home: Path,
     tmp_path: Path,

@@ -75,7 +75,7 @@ def test_a_run_whose_process_is_killed_goes_on_in_another_and_repeats_no_step(
     finish(resuming, outcome, task_id)
 
 
-def test_a_run_that_dies_again_and_again_fails_after_as_many_attempts_as_are_allowed(
+def test_a_run_that_dies_again_and_again_fails_after_the_allowed_attempts(
     resuming: Fleet, scratch: Scratch
 ) -> None:
     outcome = resuming.launch("relay", scratch)
@@ -119,7 +119,7 @@ def test_a_run_that_is_resumed_while_its_process_lives_is_never_in_two_at_once(
     [*((kind, "whole_relay") for kind in BROKERS), ("embedded", "multiprocess_that_holds")],
     indirect=["resuming"],
 )
-def test_a_run_whose_executor_would_start_over_is_not_resumed_once_a_step_has_begun(
+def test_a_run_whose_executor_starts_over_is_not_resumed_once_a_step_has_begun(
     resuming: Fleet, scratch: Scratch, job: str
 ) -> None:
     outcome = resuming.launch(job, scratch)
@@ -181,7 +181,7 @@ def test_a_run_on_a_worker_that_is_shut_down_goes_on_on_another(
 
 
 @pytest.mark.parametrize("kind", BROKERS)
-def test_a_run_whose_worker_is_killed_is_failed_or_resumed_as_dagster_is_configured(
+def test_a_run_whose_worker_is_killed_is_failed_or_resumed_as_configured(
     monitored_of_kind: MonitoredFleet,
     second_worker: SecondWorker,
     code_server: GrpcServerTarget,

@@ -37,7 +37,7 @@ def test_one_slot_is_enough_for_a_run_and_its_steps(
     assert fleet.client.depths() == []
 
 
-def test_many_runs_at_once_on_two_slots_finish_within_the_bounds_of_seats_and_slots(
+def test_many_runs_on_two_slots_finish_within_the_bounds_of_slots(
     own_fleet: OwnFleet, start_worker: StartWorker, scratch: Scratch, broker_kind: str
 ) -> None:
     fleet = own_fleet()

@@ -131,7 +131,7 @@ RUNS_WITH_POLICY = {
 @pytest.mark.oldest
 @pytest.mark.parametrize("fleet", ["embedded"], indirect=True)
 @pytest.mark.parametrize("job", RUNS_WITH_POLICY)
-def test_an_op_of_a_run_that_is_terminated_is_not_started_again_by_its_retry_policy(
+def test_an_op_of_a_terminated_run_is_not_started_again_by_its_retry_policy(
     fleet: Fleet, scratch: Scratch, job: str
 ) -> None:
     outcome = fleet.launch(job, scratch)
@@ -217,7 +217,7 @@ def test_a_run_may_be_terminated_twice(fleet: Fleet, scratch: Scratch) -> None:
     assert_gone(scratch)
 
 
-def test_there_is_nothing_to_terminate_of_a_run_that_is_not_there_or_not_launched_or_ended(
+def test_a_run_that_is_missing_not_launched_or_ended_cannot_be_terminated(
     fleet: Fleet, scratch: Scratch
 ) -> None:
     terminate = fleet.instance.run_launcher.terminate

@@ -145,7 +145,7 @@ def test_what_a_function_makes_is_not_allowed() -> None:
     assert not is_allowed(["shop"], pointer)
 
 
-def test_a_module_to_include_is_allowed_as_a_code_location_is_or_by_the_operators_include() -> None:
+def test_a_module_to_include_is_allowed_as_a_code_location_is_or_by_include() -> None:
     pointer = ModuleCodePointer("shop", "defs", None)
     assert is_allowed(["shop"], pointer, "shop.more", "included")
     assert not is_allowed(["shop"], pointer, "shop.more", "other")
@@ -403,7 +403,7 @@ def test_a_message_has_no_other_module_included(bounded: Bounded, scratch: Scrat
     assert not bounded.has_loaded_hostile_code
 
 
-def test_a_run_that_has_other_code_on_record_is_not_loaded_by_a_message_that_hides_it(
+def test_a_run_with_other_code_on_record_is_not_loaded_if_a_message_hides_it(
     bounded: Bounded, scratch: Scratch
 ) -> None:
     outcome = bounded.create_whole(scratch, HOSTILE_POINTER)

@@ -278,7 +278,7 @@ WRONG: tuple[Any, ...] = (
 FIELDS = ("job_origin", "pipeline_run_id", "instance_ref")
 
 
-def test_arguments_of_the_wrong_kind_fail_the_task_and_leave_the_worker_as_it_is(
+def test_arguments_of_the_wrong_kind_fail_the_task_and_not_the_worker(
     house: House, scratch: Scratch
 ) -> None:
     """Each thing in each place, in one child: whatever was sent before, the next one is served."""

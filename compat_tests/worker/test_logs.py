@@ -31,7 +31,7 @@ def captured(instance: DagsterInstance, run: DagsterRun, stream: ComputeIOType) 
 
 @pytest.mark.oldest
 @pytest.mark.parametrize("broker_kind", ["embedded"], indirect=True)
-def test_all_that_a_step_prints_is_captured_and_mirrored_also_the_last_words_of_a_crash(
+def test_all_that_a_step_prints_before_it_crashes_is_captured_and_mirrored(
     settings: Settings, instance: DagsterInstance, start_worker: StartWorker
 ) -> None:
     worker = start_worker("-c", "1")

@@ -67,7 +67,7 @@ async def pid_of(pool: Pool, task_id: str, code: str) -> int:
     return int(result.return_value)
 
 
-async def test_a_run_that_only_waits_frees_its_slot_and_its_child_goes_when_it_is_one_too_many(
+async def test_a_run_that_only_waits_frees_its_slot_and_a_child_too_many_ends(
     pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dagster_taskiq.worker.children.SPARE_SECONDS", 0.2)
@@ -127,7 +127,7 @@ async def test_tasks_of_several_directories_at_once_all_find_a_child(tmp_path: P
         await _number_of_children(pool, 2)
 
 
-async def test_a_task_finds_a_child_also_where_idle_ones_of_other_code_are_one_too_many(
+async def test_a_task_finds_a_child_also_if_idle_ones_of_other_code_are_too_many(
     pool: Pool,
 ) -> None:
     first = await pid_of(pool, "a", "/a")
@@ -138,7 +138,7 @@ async def test_a_task_finds_a_child_also_where_idle_ones_of_other_code_are_one_t
         assert await pid_of(pool, "c", "/c") not in (first, internal.return_value)
 
 
-async def test_what_ran_as_the_lease_ended_says_so_and_new_children_come_with_the_next_beat(
+async def test_what_ran_as_the_lease_ended_says_so_and_the_next_beat_has_new_children(
     pool: Pool, tmp_path: Path
 ) -> None:
     said, never = tmp_path / "said", tmp_path / "never"
@@ -158,7 +158,7 @@ async def test_what_ran_as_the_lease_ended_says_so_and_new_children_come_with_th
     assert await other
 
 
-async def test_a_hundred_tasks_that_leave_all_they_can_behind_find_one_process_as_the_first_did(
+async def test_a_hundred_tasks_that_change_all_they_can_find_the_process_as_it_was(
     tmp_path: Path,
 ) -> None:
     async with started(tmp_path) as pool:

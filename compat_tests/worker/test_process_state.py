@@ -138,9 +138,7 @@ def test_threads_that_libraries_start_once_to_serve_all_calls_may_stay() -> None
     assert (number, left) == (3, [])
 
 
-def test_random_numbers_go_on_to_be_random_also_where_code_has_drawn_some_as_it_was_loaded() -> (
-    None
-):
+def test_random_numbers_stay_random_if_code_has_drawn_some_as_it_was_loaded() -> None:
     def draw() -> list[float]:
         state = ProcessState()
         with state.loading("code that draws"):
@@ -206,7 +204,7 @@ BY_IMPORT = ["yes", None, 1, True, logging.ERROR, 9, "by import", True, True]
 
 
 @pytest.mark.parametrize("way", ["as the job is loaded", "within the task"])
-def test_what_a_module_sets_as_it_is_imported_stays_and_nothing_of_the_task_with_it(
+def test_what_a_module_sets_as_it_is_imported_stays_and_the_rest_does_not(
     tmp_path: Path, way: str
 ) -> None:
     (tmp_path / "sets_much.py").write_text(MODULE)

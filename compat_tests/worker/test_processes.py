@@ -85,7 +85,7 @@ def fork_server(pool: Pool) -> psutil.Process:
 # -- the lease -----------------------------------------------------------------------------------
 
 
-async def test_code_that_keeps_the_interpreter_for_longer_than_the_lease_is_left_alone(
+async def test_code_that_keeps_the_interpreter_beyond_the_lease_is_left_alone(
     pool: Pool,
 ) -> None:
     keeps = run(pool, "keep_the_interpreter", 4)
@@ -96,7 +96,7 @@ async def test_code_that_keeps_the_interpreter_for_longer_than_the_lease_is_left
     assert await value(keeps) == "kept"
 
 
-async def test_code_that_keeps_the_interpreter_ends_with_the_lease_and_the_error_names_that(
+async def test_code_that_keeps_the_interpreter_ends_with_the_lease_and_is_named(
     pool: Pool, tmp_path: Path
 ) -> None:
     keeps = run(pool, "keep_the_interpreter", 600)
@@ -108,7 +108,7 @@ async def test_code_that_keeps_the_interpreter_ends_with_the_lease_and_the_error
     assert await value(run(pool, "process_id"))
 
 
-async def test_a_fork_server_that_is_frozen_is_ended_by_the_kernel_at_its_deadline_and_children_too(
+async def test_the_kernel_ends_a_frozen_fork_server_and_its_children_at_the_deadline(
     pool: Pool, tmp_path: Path
 ) -> None:
     held = run(pool, "start_processes", str(tmp_path / "started"), str(tmp_path / "never"), True)
@@ -127,7 +127,7 @@ async def test_a_fork_server_that_is_frozen_is_ended_by_the_kernel_at_its_deadli
     assert await value(run(pool, "process_id"))
 
 
-async def test_children_end_with_the_fork_server_and_what_they_started_and_others_come(
+async def test_children_end_with_the_fork_server_and_others_take_their_place(
     pool: Pool, tmp_path: Path
 ) -> None:
     held = run(pool, "start_processes", str(tmp_path / "started"), str(tmp_path / "never"), True)
