@@ -55,8 +55,8 @@ def sent(job: Callable[..., JobDefinition], planned: Planned, step: str) -> dict
         instance=SimpleNamespace(get_ref=lambda: None),
     )
     settings = Settings(broker="memory://")
-    orders = StepRequests(TaskiqExecutor(settings).run_options, context, plan, settings)
-    return dict(orders.order(plan.get_executable_step_by_key(step), "task", state).kwargs)
+    requests = StepRequests(TaskiqExecutor(settings).run_options, context, plan, settings)
+    return dict(requests.make(plan.get_executable_step_by_key(step), "task", state).kwargs)
 
 
 def keys(count: int) -> list[str]:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from dagster_taskiq.runs.run_loop import STOPPING_SECONDS, stopping_seconds
+from dagster_taskiq.runs.stopping import STOPPING_SECONDS, stopping_seconds
 from dagster_taskiq.wire.records import Worker
 
 WORKER = Worker("id", "w", "host", 1, ("q",), 2, "1.0", lease=4.0, kill_grace=120.0)

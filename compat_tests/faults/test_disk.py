@@ -35,7 +35,7 @@ from compat_tests.waiting import eventually
 from compat_tests.workers import ROOT, WorkerProcess, executor_config, running_worker
 from dagster_taskiq.client import client_for
 from dagster_taskiq.execution import instances
-from dagster_taskiq.runs import run_loop
+from dagster_taskiq.runs import servers
 from dagster_taskiq.settings.settings import Settings
 
 SUCCESS, FAILURE = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE
@@ -121,7 +121,7 @@ def test_a_file_that_another_program_keeps_locked_delays_a_run(
 def test_a_file_that_stays_locked_fails_the_run_and_nothing_of_it_runs_later(
     house: House, tmp_path: Path, scratch: Scratch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_loop, "OUTAGE_SECONDS", 1.0)
+    monkeypatch.setattr(servers, "OUTAGE_SECONDS", 1.0)
     house = house.changed(broker=f"{house.settings.broker}?timeout=0.2")
     outcome = house.create(server_jobs.two_generations, scratch)
     with running_worker(house.settings, tmp_path, "-c", "2"), ExitStack() as lock:

@@ -82,7 +82,7 @@ def test_a_step_that_dies_with_its_record_fails_and_its_run_ends(
     scratch: Scratch,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(run_loop, "CLOSING_SECONDS", 1e6)
+    monkeypatch.setattr(run_loop, "FINALIZING_SECONDS", 1e6)
     outcome = house.create(lost_record_jobs.held_and_hooked, scratch)
     deeds: list[str] = []
 

@@ -173,9 +173,9 @@ def _git(*arguments: str) -> bytes:
     return subprocess.run(["git", *arguments], cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
 
 
-#: Runs ``dagster``, and says where the loop of runs comes from that it uses.
+#: Runs ``dagster`` of the previous release, and prints the file of the loop that it uses.
 LOOP = (
-    "import dagster_taskiq.runs.run_loop as loop; print('loop of', loop.__file__, flush=True); "
+    "import dagster_taskiq.orchestration as loop; print('loop of', loop.__file__, flush=True); "
     "from dagster._cli import main; main()"
 )
 
@@ -247,17 +247,17 @@ def test_a_worker_and_a_run_loop_of_the_previous_release_work_with_these(
 def test_what_a_newer_release_sends_beside_is_left_aside(
     fleet: House, scratch: Scratch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    order_of = StepRequests.order
+    make = StepRequests.make
 
-    def newer_order(*args: Any) -> TaskRequest:
-        order = order_of(*args)
+    def make_newer(*args: Any) -> TaskRequest:
+        request = make(*args)
         return replace(
-            order,
-            kwargs={**order.kwargs, "newer_hint": {"some": "thing"}},
-            labels={**order.labels, "newer_label": "some"},
+            request,
+            kwargs={**request.kwargs, "newer_hint": {"some": "thing"}},
+            labels={**request.labels, "newer_label": "some"},
         )
 
-    monkeypatch.setattr(StepRequests, "order", newer_order)
+    monkeypatch.setattr(StepRequests, "make", make_newer)
     outcome = fleet.create(releases_jobs.mixed, scratch)
     (worker,) = (each for each in client_for(fleet.settings).workers() if not each.is_lost)
 

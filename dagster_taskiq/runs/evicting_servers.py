@@ -1,4 +1,4 @@
-"""What a run's event log says of servers that delete keys to make room."""
+"""Reporting in the event log of a run that servers delete keys to make room."""
 
 from collections.abc import Mapping
 
@@ -15,40 +15,41 @@ def warn_of_evictions(
     """Write a warning for each server that evicts into the log of a run, if it is not there yet.
 
     Args:
-        client: opens the way to the servers.
-        instance: whose log it is.
+        client: the connection to the servers.
+        instance: where the run is.
         run: the run that depends on the servers.
 
     Returns:
-        What they say of it now, by URL; nothing where one is away.
+        What each server has evicted so far, by URL; nothing if one does not answer.
     """
-    evictions = _ask(client)
+    evictions = _read_evictions(client)
     if not evictions:
         return evictions
     logs = instance.all_logs(run.run_id, of_type=DagsterEventType.ENGINE_EVENT)
-    said = {log.dagster_event.message for log in logs if log.dagster_event is not None}
+    messages = {log.dagster_event.message for log in logs if log.dagster_event is not None}
     for each in evictions.values():
-        if each.warning not in said:
+        if each.warning not in messages:
             instance.report_engine_event(each.warning, run)
     return evictions
 
 
-def said_of_evictions(client: StepClient, before: Mapping[str, Eviction]) -> str:
-    """Return how much the servers have evicted since an earlier look, for who has lost something.
+def describe_evictions(client: StepClient, before: Mapping[str, Eviction]) -> str:
+    """Return how much the servers have evicted since an earlier look, to explain a loss.
 
     Args:
-        client: opens the way to them.
-        before: what they said then, by URL.
+        client: the connection to the servers.
+        before: what they had evicted then, by URL.
 
     Returns:
-        Sentences, with a space before each; empty where nothing has been evicted.
+        Sentences, with a space before each; empty if nothing has been evicted.
     """
-    said = [each.since(before.get(server)) for server, each in _ask(client).items()]
-    return "".join(f" {sentence}" for sentence in said if sentence)
+    now = _read_evictions(client)
+    sentences = [each.since(before.get(server)) for server, each in now.items()]
+    return "".join(f" {sentence}" for sentence in sentences if sentence)
 
 
-def _ask(client: StepClient) -> Mapping[str, Eviction]:
+def _read_evictions(client: StepClient) -> Mapping[str, Eviction]:
     try:
         return client.evictions()
-    except ServerUnavailableError:  # whoever needs an answer to go on will say so
+    except ServerUnavailableError:  # reported by the next call that needs an answer
         return {}

@@ -27,9 +27,9 @@ from dagster_taskiq.deprecations import warn_of_run_tags
 from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.execution.code_location import lines_of, source_of, working_directory_of
 from dagster_taskiq.execution.run_ends import end_run, follow_log, stop_steps
-from dagster_taskiq.runs.evicting_servers import said_of_evictions, warn_of_evictions
+from dagster_taskiq.runs.evicting_servers import describe_evictions, warn_of_evictions
 from dagster_taskiq.runs.instance_settings import settings_for
-from dagster_taskiq.runs.unserved_queues import who_is_there
+from dagster_taskiq.runs.unserved_queues import describe_workers
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.settings.urls import redact
 from dagster_taskiq.wire.labels import CODE_LABEL
@@ -133,7 +133,7 @@ class LaunchedRuns:
         warn_of_evictions(client, self._instance, run)
         alive = [worker for worker in client.workers() if not worker.is_lost]
         if not any(queue in worker.queues for worker in alive):
-            there = who_is_there(queue, alive, redact(self._settings.broker))
+            there = describe_workers(queue, alive, redact(self._settings.broker))
             self._say(run, f'No worker serves queue "{queue}" now. {there}')
         if temporary := note_on_temporary_home(self._instance):
             self._say(run, temporary)
@@ -239,7 +239,7 @@ class LaunchedRuns:
         return (
             f"The backend has known nothing of its task {task_id} for longer than the lease of "
             f"{self._settings.lease:g} s: its data was lost, or has expired."
-            f"{said_of_evictions(self._client, {})}"
+            f"{describe_evictions(self._client, {})}"
         )
 
     def _why_dead(self, task: Task) -> str:

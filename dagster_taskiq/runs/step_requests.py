@@ -31,7 +31,7 @@ Mappings = Mapping[str, Mapping[str, Sequence[str] | None]]
 
 
 class StepRequests:
-    """Makes the orders of one run; what they have in common is looked up once."""
+    """Makes the task requests of one run; what they have in common is looked up once."""
 
     def __init__(
         self,
@@ -85,8 +85,14 @@ class StepRequests:
         again = f".{incarnation}" if incarnation else ""
         return f"{self._run_id}:{step.key}:{attempt}{again}"
 
-    def order(self, step: ExecutionStep, task_id: str, state: KnownExecutionState) -> TaskRequest:
-        """Return the order to execute ``step``, the run being in ``state``."""
+    def make(self, step: ExecutionStep, task_id: str, state: KnownExecutionState) -> TaskRequest:
+        """Return the request to execute a step.
+
+        Args:
+            step: the step.
+            task_id: the id of its task.
+            state: the state of the run, as far as it is known.
+        """
         args = ExecuteStepArgs(
             job_origin=self._origin,
             run_id=self._run_id,

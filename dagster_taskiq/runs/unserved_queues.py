@@ -1,70 +1,86 @@
-"""Saying that steps wait in a queue which no worker serves: at first soon, then now and again."""
+"""Reporting that steps wait in a queue that no worker serves: soon, then less and less often."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dagster_taskiq.wire.records import Worker
 
-#: How long a step waits in a queue that no worker serves before that is said, in seconds.
+#: How long a step waits in a queue that no worker serves before that is reported, in seconds.
 UNSERVED_SECONDS = 10.0
-#: How long until it is said again, in seconds: at first, and at most; twice as long each time.
+#: How long until it is reported again, in seconds: the first time, and the longest. It doubles with
+#: each report.
 UNSERVED_AGAIN_SECONDS = (30.0, 600.0)
 
 
 @dataclass
-class _Complaint:
-    """When a queue is named next, in ``time.monotonic()``."""
+class _NextReport:
+    """When a queue is reported next, and how long after that once more, in seconds."""
 
     at: float
     again_after: float = field(default_factory=lambda: UNSERVED_AGAIN_SECONDS[0])
 
 
 class UnservedQueues:
-    """What one run has said of its queues so far."""
+    """Reports queues of one run that no worker serves."""
 
-    def __init__(self) -> None:
-        self._complaints: dict[str, _Complaint] = {}
-
-    def complaints(
-        self, waiting: Mapping[str, Sequence[float]], workers: Sequence[Worker], broker: str
-    ) -> Iterator[str]:
-        """Yield a sentence for each queue that is to be named now.
+    def __init__(
+        self,
+        broker: str,
+        report: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Report nothing yet.
 
         Args:
-            waiting: for each queue, since when each of its steps waits, in ``time.monotonic()``.
+            broker: URL of the broker whose workers are looked at, without its password.
+            report: writes sentences into the event log of the run.
+            clock: the time, in seconds from any start.
+        """
+        self._broker = broker
+        self._report = report
+        self._clock = clock
+        #: By the name of the queue; of those alone that no worker serves now.
+        self._next_reports: dict[str, _NextReport] = {}
+
+    def report(self, waiting: Mapping[str, Sequence[float]], workers: Sequence[Worker]) -> None:
+        """Report each queue whose turn it is.
+
+        Args:
+            waiting: the queues with waiting steps; for each step, since when it waits, by the
+                clock.
             workers: all that are known.
-            broker: URL of the broker that they are looked for at, without its password.
         """
         alive = [worker for worker in workers if not worker.is_lost]
         served = {queue for worker in alive for queue in worker.queues}
         unserved = {queue: since for queue, since in waiting.items() if queue not in served}
-        for queue in [queue for queue in self._complaints if queue not in unserved]:
-            del self._complaints[queue]
-        now = time.monotonic()
+        for queue in self._next_reports.keys() - unserved.keys():
+            del self._next_reports[queue]
+        now = self._clock()
         for queue, since in unserved.items():
-            due = _Complaint(at=min(since) + UNSERVED_SECONDS)
-            complaint = self._complaints.setdefault(queue, due)
-            if now < complaint.at:
+            first = _NextReport(at=min(since) + UNSERVED_SECONDS)
+            planned = self._next_reports.setdefault(queue, first)
+            if now < planned.at:
                 continue
-            complaint.at = now + complaint.again_after
-            complaint.again_after = min(complaint.again_after * 2, UNSERVED_AGAIN_SECONDS[1])
-            yield (
+            planned.at = now + planned.again_after
+            planned.again_after = min(planned.again_after * 2, UNSERVED_AGAIN_SECONDS[1])
+            self._report(
                 f"{len(since)} step(s) have waited up to {now - min(since):.0f} s in queue "
-                f'"{queue}", which no worker serves. {who_is_there(queue, alive, broker)}'
+                f'"{queue}", which no worker serves. '
+                f"{describe_workers(queue, alive, self._broker)}"
             )
 
 
-def who_is_there(queue: str, alive: Sequence[Worker], broker: str) -> str:
-    """Return sentences for one whose queue no worker serves: who is there, and what to do.
+def describe_workers(queue: str, alive: Sequence[Worker], broker: str) -> str:
+    """Return sentences for a queue that no worker serves: which workers there are, and what to do.
 
     Args:
-        queue: the queue.
-        alive: the workers that are there.
-        broker: URL of the broker that they are looked for at, without its password.
+        queue: the name of the queue.
+        alive: the workers that are not lost.
+        broker: URL of the broker whose workers these are, without its password.
     """
-    there = "; ".join(f"{each.name} (queues {', '.join(each.queues)})" for each in alive)
+    workers = "; ".join(f"{each.name} (queues {', '.join(each.queues)})" for each in alive)
     return (
-        f"Workers that are there, at {broker}: {there or 'none'}. "
+        f"Workers that are there, at {broker}: {workers or 'none'}. "
         f"Start one with: dagster-taskiq worker start -q {queue}"
     )
