@@ -1,7 +1,7 @@
 """What is sent for a step: no more than that step needs, however many others there are."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,6 +24,11 @@ Planned = tuple[ExecutionPlan, KnownExecutionState]
 Mappings = dict[str, dict[str, list[str] | None]]
 
 
+def mapping_keys(mappings: Mappings, step_key: str, output: str) -> Sequence[str | None]:
+    """Return the mapping keys of an output; ``None`` alone for one that is not dynamic."""
+    return mappings.get(step_key, {}).get(output) or [None]
+
+
 def planned(job: Callable[..., JobDefinition], mappings: Mappings) -> Planned:
     """Return the plan of a job whose dynamic outputs have come, and its state near the end."""
     plan = create_execution_plan(reconstructable(job))
@@ -34,7 +39,7 @@ def planned(job: Callable[..., JobDefinition], mappings: Mappings) -> Planned:
         for step in plan.steps
         if isinstance(step, ExecutionStep)
         for output in step.step_outputs
-        for key in mappings.get(step.key, {}).get(output.name) or [None]
+        for key in mapping_keys(mappings, step.key, output.name)
     }
     before = PastExecutionState("the first", handles, None)
     state = KnownExecutionState(
@@ -45,9 +50,7 @@ def planned(job: Callable[..., JobDefinition], mappings: Mappings) -> Planned:
     return plan, state
 
 
-def sent(job: Callable[..., JobDefinition], planned: Planned, step: str) -> dict[str, Any]:
-    """Return what is sent for a step."""
-    plan, state = planned
+def step_requests(job: Callable[..., JobDefinition], plan: ExecutionPlan) -> StepRequests:
     context: Any = SimpleNamespace(
         reconstructable_job=reconstructable(job),
         run_id="run",
@@ -55,7 +58,13 @@ def sent(job: Callable[..., JobDefinition], planned: Planned, step: str) -> dict
         instance=SimpleNamespace(get_ref=lambda: None),
     )
     settings = Settings(broker="memory://")
-    requests = StepRequests(TaskiqExecutor(settings).run_options, context, plan, settings)
+    return StepRequests(TaskiqExecutor(settings).run_options, context, plan, settings)
+
+
+def sent(job: Callable[..., JobDefinition], planned: Planned, step: str) -> dict[str, Any]:
+    """Return what is sent for a step."""
+    plan, state = planned
+    requests = step_requests(job, plan)
     return dict(requests.make(plan.get_executable_step_by_key(step), "task", state).kwargs)
 
 
@@ -82,14 +91,18 @@ def test_each_step_is_planned_from_what_is_sent_as_from_all_that_is_known() -> N
     assert {*mapped, "none", "first", "after", "last"} <= {step.key for step in steps}
     for step in steps:
         packed = sent(jobs.dynamic_again, whole, step.key)["execute_step_args_packed"]
-        args = unpack_value(packed, ExecuteStepArgs)
+        sent_state = unpack_value(packed, ExecuteStepArgs).known_state
+        assert sent_state is not None
         target = reconstructable(jobs.dynamic_again)
         from_sent, from_all = (
             create_execution_plan(target, step_keys_to_execute=[step.key], known_state=known)
-            for known in (args.known_state, state)
+            for known in (sent_state, state)
         )
         assert from_sent.get_step_by_key(step.key) == from_all.get_step_by_key(step.key) == step
-        past = args.known_state.parent_state
+        past = sent_state.parent_state
+        assert past is not None
+        past_before = past.get_parent_state()
+        assert past_before is not None
         for source in (
             handle
             for step_input in step.step_inputs
@@ -97,6 +110,15 @@ def test_each_step_is_planned_from_what_is_sent_as_from_all_that_is_known() -> N
         ):
             # What a step asks of the plan and the state to load its input.
             assert from_sent.get_step_output(source) == from_all.get_step_output(source)
-            assert source in args.known_state.ready_outputs
+            assert source in sent_state.ready_outputs
             assert source in past.produced_outputs
-            assert source in past.parent_state.produced_outputs
+            assert source in past_before.produced_outputs
+
+
+def test_a_task_has_the_same_id_however_often_it_is_sent() -> None:
+    plan, _ = planned(jobs.dynamic, {})
+    requests = step_requests(jobs.dynamic, plan)
+    step = plan.get_executable_step_by_key("fan")
+    assert requests.task_id(step, attempt=0) == requests.task_id(step, attempt=0) == "run:fan:0"
+    others = {requests.task_id(step, 1), requests.task_id(step, 0, 1), requests.task_id(step, 1, 1)}
+    assert others == {"run:fan:1", "run:fan:0.1", "run:fan:1.1"}
