@@ -23,6 +23,7 @@ from taskiq.exceptions import ResultGetError
 
 from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.settings.urls import scheme_of
 from dagster_taskiq.transport import registry
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.broker import QueueBroker
@@ -53,6 +54,16 @@ class Client:
     """
 
     def __init__(self, settings: Settings, portal: BlockingPortal) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            settings: broker, backend and how they are used.
+            portal: runs coroutines in the event loop of this process.
+
+        Raises:
+            ConfigError: the settings cannot work.
+            TypeError: the backend keeps no state of tasks and workers.
+        """
         self.settings = settings
         self._portal = portal
         self.broker: QueueBroker = registry.make(settings)
@@ -60,11 +71,10 @@ class Client:
         if not isinstance(backend, StateBackend):
             raise TypeError(f"{backend!r} keeps no state of tasks and workers.")
         self.backend: StateBackend = backend
-
-    @property
-    def in_process(self) -> "Client | None":
-        """Itself, where tasks run in this process, which has to claim them; ``None`` elsewhere."""
-        return self if self.settings.broker.startswith("memory:") else None
+        #: The tasks that this process has to execute itself; ``None`` if workers do that.
+        self.in_process: InProcessQueue | None = None
+        if scheme_of(settings.broker) == "memory":
+            self.in_process = InProcessQueue(self.broker, self.backend, portal)
 
     def open(self) -> None:
         """Connect, and see that broker and backend answer within ``connect_timeout``.
@@ -85,40 +95,40 @@ class Client:
         """Disconnect."""
         self._call(self.broker.shutdown)
 
-    def submit(self, *orders: TaskRequest) -> list[str]:
-        """Send tasks, in this order; when this returned, the broker has them.
+    def submit(self, *requests: TaskRequest) -> list[str]:
+        """Send tasks, in this order; when this returns, the broker has them.
 
-        Where it raises, it may have some of them: to send all of them again is safe, since a task
-        starts only once.
+        If it raises, the broker may have some of them. To send all of them again is safe, since a
+        task starts only once.
 
         Returns:
             Their ids.
         """
         tasks = [
             Task(
-                id=order.id,
-                name=order.name,
-                queue=order.queue,
-                run_id=order.run_id,
-                step_key=order.step_key,
+                id=request.id,
+                name=request.name,
+                queue=request.queue,
+                run_id=request.run_id,
+                step_key=request.step_key,
             )
-            for order in orders
+            for request in requests
         ]
-        messages = [self.broker.formatter.dumps(order.message()) for order in orders]
+        messages = [self.broker.formatter.dumps(request.message()) for request in requests]
 
         async def send() -> None:
             await self.backend.submitted(tasks)
             await self.broker.kick_all(messages)
 
         self._call(send)
-        return [order.id for order in orders]
+        return [request.id for request in requests]
 
     def revoke(self, task_ids: Sequence[str], reason: str, at_once: bool = False) -> None:
         """Cancel tasks: what waits is taken out of its queue, what runs is stopped.
 
         Args:
-            task_ids: which.
-            reason: for logs and for whoever asks what became of them.
+            task_ids: the tasks.
+            reason: for logs, and for the records of the tasks.
             at_once: what runs is killed, with no time to write anything more.
         """
 
@@ -133,26 +143,29 @@ class Client:
 
     def stop_later(self, task: Task, reason: str, seconds: float) -> None:
         """Have a started task stopped by its worker after so many seconds."""
-        self.tell(task.worker, command(Command.REVOKE, task=task.id, reason=reason, after=seconds))
+        self.send_command(
+            task.worker, command(Command.REVOKE, task=task.id, reason=reason, after=seconds)
+        )
 
     def stop_where_it_runs(self, task_id: str, reason: str, *, begun: bool) -> bool:
-        """Stop a task of which the backend has lost the record, where a worker says it runs it.
+        """Stop a task of which the backend has lost the record, on the workers that run it.
 
         Args:
-            task_id: which.
-            reason: for logs and for whoever asks what became of it.
-            begun: whether somebody must have begun it. Then a worker that does not say so may not
-                have beaten since, and its next heartbeat is waited for, or the end of its lease.
+            task_id: the task.
+            reason: for logs, and for the record of the task.
+            begun: whether the task is known to have begun. Then a worker whose heartbeat does not
+                report it may have started it since: its next heartbeat is waited for, or the end of
+                its lease.
 
         Returns:
-            Whether one runs it, by its last heartbeat.
+            Whether a worker runs it, by its last heartbeat.
         """
         first_seen: dict[str, float] = {}
         while True:
             alive = [worker for worker in self.workers() if not worker.is_lost]
             found = [worker.id for worker in alive if worker.runs(task_id)]
             for worker_id in found:
-                self.tell(worker_id, command(Command.REVOKE, task=task_id, reason=reason))
+                self.send_command(worker_id, command(Command.REVOKE, task=task_id, reason=reason))
             if found or not begun:
                 return bool(found)
             uptimes = {worker.id: worker.uptime for worker in alive}
@@ -161,8 +174,13 @@ class Client:
                 return False
             time.sleep(SLICE_SECONDS)
 
-    def tell(self, worker_id: str, body: Mapping[str, Any]) -> None:
-        """Send a worker a command (see ``worker.control``)."""
+    def send_command(self, worker_id: str, body: Mapping[str, Any]) -> None:
+        """Send a worker a command.
+
+        Args:
+            worker_id: the worker.
+            body: as :func:`dagster_taskiq.wire.commands.command` makes it.
+        """
         self._call(lambda: self.backend.post(worker_channel(worker_id), dict(body)))
 
     def tasks(self, task_ids: Sequence[str]) -> dict[str, Task]:
@@ -170,10 +188,10 @@ class Client:
         return self._call(lambda: self.backend.tasks(task_ids))
 
     def result(self, task_id: str) -> TaskiqResult[Any] | None:
-        """Return how a task has ended, with its value or error; ``None`` where it has not.
+        """Return how a task has ended, with its value or error; ``None`` if it has not.
 
-        So it is of one that nobody knows, or that has been forgotten. A step or run has no value:
-        what became of it is in Dagster's event log.
+        ``None`` as well if the backend has no record of it. A step or run has no value: what became
+        of it is in Dagster's event log.
         """
 
         async def look() -> TaskiqResult[Any] | None:
@@ -181,7 +199,7 @@ class Client:
                 return None
             try:
                 return await self.backend.get_result(task_id)
-            except ResultGetError:  # it has expired, or was forgotten, this moment
+            except ResultGetError:  # it has expired, or was deleted, meanwhile
                 return None
 
         return self._call(look)
@@ -199,17 +217,17 @@ class Client:
         return self._call(self.backend.workers)
 
     def worker(self, worker_id: str) -> Worker | None:
-        """Return one worker, lost or not; ``None`` where it is not known."""
+        """Return one worker, lost or not; ``None`` if the backend has no record of it."""
         return next((each for each in self.workers() if each.id == worker_id), None)
 
     def confirm_lost(self, worker: Worker) -> Worker | None:
-        """Look at a worker that seems lost until it beats, or until it would have.
+        """Wait for a heartbeat of a worker that seems lost.
 
-        One look proves nothing: the server may have come back this moment with what it knew before
-        it went away, or this machine may just have woken up. Takes two heartbeats at the most.
+        One look proves nothing: the server may just have come back with the data it had before an
+        outage, or this machine may just have been resumed. Waits for two heartbeats at most.
 
         Returns:
-            The worker as it stands when it is lost indeed, else ``None``.
+            The last record of the worker if it is lost, else ``None``.
         """
         deadline = time.monotonic() + 2 * self.settings.heartbeat_interval
         while worker.is_lost:
@@ -236,23 +254,23 @@ class Client:
         return self._call(self.broker.depths)
 
     def is_empty(self, queue: str) -> bool:
-        """Return whether no message of a queue waits or is being taken, runs left aside."""
+        """Return whether no message of a queue waits or is being taken, apart from runs."""
         return self._call(lambda: self.broker.is_empty(queue))
 
     def rejected(self) -> int:
-        """Return how many messages were set aside as unreadable."""
+        """Return how many messages were rejected as unreadable."""
         return self._call(self.broker.rejected)
 
     def wait(
         self, channel: str, after: str, timeout: float, interrupted: Callable[[], bool]
     ) -> list[Notification]:
-        """Return the mail of a channel after a cursor; wait for it, up to ``timeout`` seconds.
+        """Return the notifications of a channel after a cursor; if there are none, wait for some.
 
         Args:
-            channel: which one.
+            channel: the channel.
             after: a cursor, or ``FROM_START``.
-            timeout: seconds.
-            interrupted: asked every quarter of a second; the wait ends when it says so.
+            timeout: how long to wait, in seconds.
+            interrupted: called every ``SLICE_SECONDS``; the wait ends when it returns true.
         """
         future = self._portal.start_task_soon(self.backend.collect, channel, after, timeout)
         deadline = time.monotonic() + timeout + 1.0
@@ -266,42 +284,57 @@ class Client:
             future.cancel()
 
     def close_channel(self, channel: str) -> None:
-        """Delete the mail of a channel that nobody will read any more."""
+        """Delete a channel that is not read any more."""
         self._call(lambda: self.backend.close_channel(channel))
-
-    def claim_in_process(self) -> tuple[TaskiqMessage, Task] | None:
-        """Start the next waiting task on behalf of this process, which then has to run it.
-
-        Returns:
-            Its message, and the record to pass to :meth:`finish_in_process`; ``None`` when
-            nothing waits. Tasks that were revoked meanwhile, or have expired, are dropped.
-        """
-        me = f"process-{os.getpid()}"
-
-        async def claim() -> tuple[TaskiqMessage, Task] | None:
-            while (delivery := await self.broker.claim()) is not None:
-                message = self.broker.formatter.loads(delivery.body)
-                known = (await self.backend.tasks([delivery.task_id])).get(delivery.task_id)
-                task = replace(known or Task(delivery.task_id), worker=me)
-                refused = await self.backend.start(task)
-                await self.broker.acknowledge(delivery)
-                if refused is not None:
-                    continue
-                if not has_expired(message.labels):
-                    return message, task
-                await self.backend.finish(task, TaskState.REVOKED, EXPIRED, None)
-            return None
-
-        self.broker.queues = tuple(each.queue for each in self.depths())
-        return self._call(claim)
-
-    def finish_in_process(self, task: Task, result: TaskiqResult[Any]) -> None:
-        """Record how a task that :meth:`claim_in_process` started has ended."""
-        result.labels[WORKER_LABEL] = task.worker
-        self._call(lambda: self.backend.set_result(task.id, result))
 
     def _call(self, work: Callable[[], Awaitable[T]]) -> T:
         return self._portal.call(work)
+
+
+class InProcessQueue:
+    """Tasks that are sent to the process that sends them, which has to execute them itself."""
+
+    def __init__(self, broker: QueueBroker, backend: StateBackend, portal: BlockingPortal) -> None:
+        """Claim nothing yet.
+
+        Args:
+            broker: where the tasks are sent, and which has their functions.
+            backend: where they are recorded.
+            portal: runs coroutines in the event loop of this process.
+        """
+        self.broker = broker
+        self._backend = backend
+        self._portal = portal
+
+    def claim(self) -> tuple[TaskiqMessage, Task] | None:
+        """Start the next waiting task on behalf of this process, which then has to execute it.
+
+        Returns:
+            Its message, and the record to pass to :meth:`finish`; ``None`` if nothing waits. Tasks
+            that were revoked meanwhile, or have expired, are dropped.
+        """
+        return self._portal.call(self._claim)
+
+    def finish(self, task: Task, result: TaskiqResult[Any]) -> None:
+        """Record how a task that :meth:`claim` started has ended."""
+        result.labels[WORKER_LABEL] = task.worker
+        self._portal.call(self._backend.set_result, task.id, result)
+
+    async def _claim(self) -> tuple[TaskiqMessage, Task] | None:
+        broker, backend = self.broker, self._backend
+        broker.queues = tuple(each.queue for each in await broker.depths())
+        while (delivery := await broker.claim()) is not None:
+            message = broker.formatter.loads(delivery.body)
+            known = (await backend.tasks([delivery.task_id])).get(delivery.task_id)
+            task = replace(known or Task(delivery.task_id), worker=f"process-{os.getpid()}")
+            refused = await backend.start(task)
+            await broker.acknowledge(delivery)
+            if refused is not None:
+                continue
+            if not has_expired(message.labels):
+                return message, task
+            await backend.finish(task, TaskState.REVOKED, EXPIRED, None)
+        return None
 
 
 @dataclass

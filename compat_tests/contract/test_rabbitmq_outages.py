@@ -497,7 +497,7 @@ def test_a_step_that_runs_beyond_the_servers_consumer_timeout_runs_once(
             asyncio.run(until_an_unacknowledged_message_is_taken_back(server.url))
             assert sender.value(sender.send("add", 1, 2)) == 3
             (known,) = client_for(settings).workers()
-            client_for(settings).tell(known.id, {"command": "drain"})
+            client_for(settings).send_command(known.id, {"command": "drain"})
             assert worker.wait() == 0
             assert len(place.lines("started")) == len(place.lines("notes")) == 1
     for text in ("Traceback", "does not answer", "Cannot", "timeout"):

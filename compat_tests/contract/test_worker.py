@@ -472,10 +472,11 @@ def test_a_task_that_has_expired_is_not_started_in_the_process_that_sends_it() -
     client = client_for(Settings(broker="memory://expiry"))
     client.submit(TaskRequest("late", "t", {}, "dagster", expires_at=time.time() - 1))
     client.submit(TaskRequest("in-time", "t", {}, "dagster", expires_at=time.time() + 3600))
-    claimed = client.claim_in_process()
+    assert client.in_process is not None
+    claimed = client.in_process.claim()
     assert claimed is not None
     assert claimed[1].id == "in-time"
-    assert client.claim_in_process() is None
+    assert client.in_process.claim() is None
     ended = ends_as(client, "late", TaskState.REVOKED)
     assert ended.error == "It expired before it started."
 
@@ -832,7 +833,7 @@ def test_heartbeat_and_control_outlive_whatever_the_server_answers(
             eventually(lambda: "Cannot read commands" in worker.output())
             admin.delete(*names)
             eventually(client.workers)
-            client.tell(me.id, {"command": "drain"})
+            client.send_command(me.id, {"command": "drain"})
             assert worker.wait() == 0
 
 

@@ -123,7 +123,7 @@ def test_a_worker_that_ends_at_once_says_so_in_the_log_of_each_step_it_stops(
             return
         deeds.append("ended")
         (worker,) = client.workers()
-        client.tell(worker.id, command(Command.KILL))
+        client.send_command(worker.id, command(Command.KILL))
         assert leaving.wait() == 1
         start_worker("-c", "1", name="successor")
         scratch.note("go")

@@ -125,7 +125,7 @@ class Control:
         client = self._app.client
         workers = alive(client, destination)
         for worker in workers:
-            client.tell(worker.id, worker_command(Command.DRAIN))
+            client.send_command(worker.id, worker_command(Command.DRAIN))
         return [{each.name: {"ok": "shutdown"}} for each in workers]
 
 

@@ -246,7 +246,7 @@ def terminate(
         raise ConfigError(f"No such worker: {', '.join(sorted(unknown))}. There are: {there}.")
     chosen = {each.id: each for each in alive if everyone or each.name in names}
     for worker_id in chosen:
-        client.tell(worker_id, command(Command.KILL if now else Command.DRAIN))
+        client.send_command(worker_id, command(Command.KILL if now else Command.DRAIN))
     click.echo(f"Sent {len(chosen)} worker(s) the command to end.")
     deadline = time.monotonic() + TERMINATE_SECONDS
     while not no_wait and chosen and time.monotonic() < deadline:

@@ -83,7 +83,7 @@ class InProcessRunner:
 
     def wait(self, timeout: float) -> None:
         """Execute the next task that waits; if none does, sleep for ``timeout`` seconds."""
-        claimed = self._tasks.claim_in_process()
+        claimed = self._tasks.claim()
         if claimed is None:
             _sleep(timeout)
             return
@@ -92,7 +92,7 @@ class InProcessRunner:
             result = perform(self._tasks.broker, message)
         if result.error is not None:
             result.error = TaskFailedError(describe_failure(result.error))
-        self._tasks.finish_in_process(task, result)
+        self._tasks.finish(task, result)
         self._steps.report_task_end(task.id)
 
 
