@@ -90,9 +90,9 @@ class TaskiqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         Raises:
             ServerUnavailableError: broker or backend does not answer; nothing was sent.
             ConfigError: the settings or the run's priority tag cannot work.
-            DagsterLaunchFailedError: the run does not say where its code is.
+            DagsterLaunchFailedError: the run has no origin of its code.
         """
-        self._runs.launch(context.dagster_run)
+        self._runs.sender.launch(context.dagster_run)
 
     @property
     def supports_resume_run(self) -> bool:
@@ -103,19 +103,19 @@ class TaskiqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         """Send a run to its queue once more, to go on where it was.
 
         The task that had the run before is stopped, at once and by force, and the new one does not
-        begin before that is so.
+        begin before that has ended.
 
         Raises:
             as :meth:`launch_run`.
         """
-        self._runs.resume(context.dagster_run, context.resume_attempt_number or 1)
+        self._runs.sender.resume(context.dagster_run, context.resume_attempt_number or 1)
 
     def terminate(self, run_id: str) -> bool:
-        """Cancel a run that waits, or stop one that runs, with its steps; do not wait for that.
+        """Cancel a run that waits, or stop one that runs, with its steps; do not wait for its end.
 
         Returns:
-            ``False`` when there is nothing to stop: no such run, one that has ended, one without
-            the tag of a task, or a broker that does not answer (which the run's log then says).
+            ``False`` if there is nothing to stop: no such run, one that has ended, one without the
+            tag of a task, or a broker that does not answer (which is reported in the run's log).
         """
         return self._runs.terminate(run_id)
 
@@ -125,20 +125,20 @@ class TaskiqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         return True
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        """Return whether somebody works on a run, or will; any process may ask.
+        """Return whether some process executes a run, or will; any process may ask.
 
-        A run is given up only on evidence. While the backend does not answer, or knows nothing of
-        the run's task yet, the run counts as running, and the message says why. So does a run that
-        another launcher has launched, or none. One that dagster-celery's own had launched is
-        UNKNOWN, as it was to that.
+        A run is given up only on evidence. While the backend does not answer, or has no record of
+        the run's task yet, the run counts as running, and the message gives the reason. So does a
+        run that was launched by another launcher, or by none. One that dagster-celery's own
+        launcher had launched is UNKNOWN, as it would be to that.
         """
-        return self._runs.health(run)
+        return self._runs.health.check(run)
 
     def get_run_worker_debug_info(
         self, run: DagsterRun, include_container_logs: bool | None = True
     ) -> str | None:
         """Return what is known of a run's task: state, worker, host, process, since when."""
-        del include_container_logs  # a worker's log is not here to be read
+        del include_container_logs  # the log of a worker is on its machine
         return self._runs.describe(run)
 
     @property
