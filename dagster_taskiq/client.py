@@ -1,4 +1,4 @@
-"""The synchronous door to the asynchronous broker and backend.
+"""Synchronous access to the asynchronous broker and backend.
 
 Dagster is synchronous, taskiq is not. One event loop runs on a thread of its own for the whole
 process (anyio's blocking portal); connections are opened on it once and closed at exit.
@@ -339,7 +339,7 @@ class InProcessQueue:
 
 @dataclass
 class _Process:
-    """What this process has open; a fork starts with nothing of it."""
+    """What this process has open; a forked process starts with nothing open."""
 
     pid: int
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -381,7 +381,7 @@ def _portal() -> BlockingPortal:
 
 
 async def _name_threads() -> None:
-    """Let the threads that stay for as long as this process lives be known by their names."""
+    """Name the threads that stay until this process ends."""
     threading.current_thread().name = "dagster-taskiq-client"
     threads = ThreadPoolExecutor(thread_name_prefix="dagster-taskiq-client")
     asyncio.get_running_loop().set_default_executor(threads)
@@ -391,7 +391,8 @@ def _close(process: _Process) -> None:
     if process.pid != os.getpid() or process.stack is None:
         return
     with ExitStack() as stack:
-        # Whatever goes wrong with a client, a thread that still runs would keep the process.
+        # First, so that it is done last and in any case: a thread that runs on would keep the
+        # process from ending.
         stack.push(process.stack)
         for client in process.clients.values():
             stack.callback(client.close)

@@ -36,7 +36,7 @@ class TaskiqExecutor(Executor):
         """Make the executor; nothing is connected until a run executes.
 
         Args:
-            settings: broker, backend and all that both ends must agree on.
+            settings: broker, backend, and what the run and its workers must have in common.
             retries: whether a step that asks for a retry gets one (Dagster's ``retries``).
             max_concurrent: how many steps of one run may be in flight; ``None`` for no limit.
             tag_concurrency_limits: Dagster's limits by tag, for one run.
@@ -60,7 +60,7 @@ class TaskiqExecutor(Executor):
 
     @property
     def step_dependency_config(self) -> StepDependencyConfig:
-        """When a step may start, as to the steps above it."""
+        """Whether a step may start before its upstream steps have ended."""
         return self._step_dependency_config
 
     @property
@@ -83,9 +83,10 @@ class TaskiqExecutor(Executor):
         Raises:
             ServerUnavailableError: broker or backend does not answer.
             ConfigError: the settings or a priority tag cannot work.
+            DagsterExecutionInterruptedError: the run was interrupted.
             DagsterSubprocessError: a step failed, and the caller wants errors raised.
         """
-        # Imported here: a code location that only defines jobs has no use for taskiq.
+        # Imported here: a code location that only defines jobs does not need taskiq.
         from dagster_taskiq.runs.run_loop import RunLoop  # noqa: PLC0415
 
         return RunLoop(self.run_options, plan_context, execution_plan).events()

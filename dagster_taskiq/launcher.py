@@ -47,7 +47,7 @@ class TaskiqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         """Make the launcher; nothing is connected until it is used.
 
         Args:
-            settings: broker, backend and all that launcher and workers must agree on.
+            settings: broker, backend, and what the launcher and its workers must have in common.
             inst_data: Dagster's own record of how the launcher was configured.
 
         Raises:
@@ -144,7 +144,7 @@ class TaskiqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
     @property
     def _runs(self) -> "LaunchedRuns":
         # Imported here: every process that opens an instance makes its launcher, and those that
-        # launch nothing, such as code locations, have no use for taskiq.
+        # launch nothing, such as code locations, do not need taskiq.
         from dagster_taskiq.runs.launched_runs import LaunchedRuns  # noqa: PLC0415
 
         # Not kept: Dagster lets launchers refer to their instance weakly.

@@ -1,1 +1,1 @@
-"""One run, followed: its loop, and what it knows of its steps."""
+"""Runs: the loop that executes the steps of one, and how whole runs are launched as tasks."""

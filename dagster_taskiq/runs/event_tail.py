@@ -1,4 +1,4 @@
-"""Dagster's event log, as the loop of a run reads it."""
+"""Reading the events of one run from Dagster's event log as they are written."""
 
 import os
 from collections.abc import Collection, Sequence
@@ -19,15 +19,16 @@ from dagster_taskiq.execution.late_rows import Gaps
 
 #: How many events are read from the event log at a time.
 EVENTS_AT_ONCE = 1000
-#: The types of all events of Dagster's: the log also has what ops print by ``context.log``.
+#: The types of all events of Dagster's. The log also has the messages of ``context.log``, which
+#: have no type and are not read.
 ALL_TYPES = frozenset(DagsterEventType)
 
 
 @dataclass(frozen=True)
 class Tailed:
-    """An event of the run, as it stands in the log."""
+    """An event of the run, as it is in the log."""
 
-    #: Where it stands: what is written after it was committed has a higher id.
+    #: The id of its row: a row that is written after this one was committed has a higher id.
     id: int
     event: DagsterEvent
     timestamp: float
@@ -36,19 +37,29 @@ class Tailed:
 class EventTail:
     """Reads each event of a run once, in the order of the log.
 
-    Where rows may become visible late, each read looks afterwards which ids are missing below those
-    it has read, and reads with those of the run that have come meanwhile. A process commits its
-    rows one after the other: whoever has read a step's end has read, by then, all that its process
+    If rows may become visible late, each read also looks which ids are missing below those it has
+    read, and returns the rows of the run that have become visible since. A process commits its rows
+    one after the other: a reader that has read the end of a step has read all that its process
     wrote before.
     """
 
     def __init__(self, instance: DagsterInstance, run_id: str) -> None:
+        """Read nothing yet.
+
+        Args:
+            instance: where the run is.
+            run_id: the run.
+
+        Raises:
+            ValueError: as :func:`overlap_of`.
+        """
         self._instance = instance
         self._run_id = run_id
         self._cursor: str | None = None
         #: The highest id that has been read.
         self._position = 0
-        #: What has been read: as far back as the overlap goes, or all, where rows may come late.
+        #: The ids that have been read: as far back as the overlap goes, or all of them if rows may
+        #: become visible late.
         self._seen: set[int] = set()
         self._overlap = overlap_of(instance.event_log_storage)
         rows = rows_of(instance.event_log_storage)
@@ -61,18 +72,18 @@ class EventTail:
 
     @property
     def missing(self) -> frozenset[int]:
-        """The ids of rows, of whichever run, that may still become visible."""
+        """The ids of rows, of any run, that may still become visible."""
         return self._gaps.missing if self._gaps else frozenset()
 
     def read(
         self, types: AbstractSet[DagsterEventType] = ALL_TYPES, steps: Collection[str] = ()
     ) -> list[Tailed]:
-        """Return what has come of some types since the last read.
+        """Return the events of some types that have become visible since the last read.
 
         Args:
-            types: the types of events that are wanted.
-            steps: keys of steps of which everything is wanted that has not been returned yet,
-                however far back it is.
+            types: the types of events.
+            steps: keys of steps of which all events are returned that have not been yet, however
+                low their ids are.
         """
         wanted = set(types)
         records = self._read_new(wanted)
@@ -87,7 +98,7 @@ class EventTail:
         ]
 
     def _read_new(self, wanted: set[DagsterEventType]) -> list[EventLogRecord]:
-        """Read what is beyond the cursor."""
+        """Read the rows beyond the cursor."""
         records: list[EventLogRecord] = []
         more = True
         while more:
@@ -123,9 +134,14 @@ class EventTail:
     def _late(
         self, gaps: Gaps, wanted: AbstractSet[DagsterEventType], steps: Collection[str]
     ) -> list[int]:
-        """Return the ids of this run's rows that the cursor has passed, or that are of ``steps``.
+        """Return the ids of unread rows of this run that the cursor has passed.
 
-        This comes after the read beyond the cursor, so that nothing becomes visible in between.
+        It is called after the read beyond the cursor, so that no row is missed in between.
+
+        Args:
+            gaps: the ids that are missing.
+            wanted: the types of events.
+            steps: keys of steps of which all unread rows are returned.
         """
         rows = [
             row for row in gaps.look(None if steps else self._position) if row.id <= self._position
@@ -156,10 +172,10 @@ class EventTail:
 def overlap_of(storage: EventLogStorage) -> int:
     """Return how far back, in ids, a reader of one run's events looks again each time.
 
-    As the step delegating executor of Dagster has it.
+    It is the same as in Dagster's step delegating executor.
 
     Raises:
-        ValueError: what the environment says is no number.
+        ValueError: the environment variable is no number.
     """
     if "DAGSTER_EXECUTOR_POP_EVENTS_OFFSET" in os.environ:
         return int(os.environ["DAGSTER_EXECUTOR_POP_EVENTS_OFFSET"])

@@ -18,7 +18,7 @@ def settings_for(instance: DagsterInstance, settings: Settings) -> Settings:
 
     Raises:
         ConfigError: as :meth:`Settings.resolved`; or the directory of the instance is a temporary
-            one, in whose embedded broker no worker would look.
+            one, whose embedded broker no worker would use.
     """
     home = home_of(instance)
     schemes = {scheme_of(settings.broker), scheme_of(settings.backend or "")}

@@ -1,8 +1,8 @@
-"""Rebuilding the state of a run from its events, for a loop that takes over from a dead one."""
+"""Rebuilding the state of a run from its events, for a loop that goes on with it."""
 
 from collections.abc import Sequence
 
-from dagster import DagsterEvent
+from dagster import DagsterEvent, DagsterInstance, DagsterRun
 from dagster._core.execution.context.system import PlanOrchestrationContext
 from dagster._core.execution.plan.active import ActiveExecution
 from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
@@ -12,14 +12,17 @@ from dagster_taskiq.runs.event_tail import Tailed, ends_step
 
 
 class Pools(InstanceConcurrencyContext):
-    """Claims on Dagster's concurrency pools, which a resumed run first only plays back."""
+    """The claims of one run on Dagster's concurrency pools."""
 
-    replaying = False
+    def __init__(self, instance: DagsterInstance, run: DagsterRun) -> None:
+        super().__init__(instance, run)
+        #: Whether the past of a resumed run is replayed.
+        self.replaying = False
 
     def claim(self, concurrency_key: str, step_key: str, step_priority: int = 0) -> bool:
-        """Claim a slot of a pool; while replaying, let every step of the past have had its own."""
+        """Claim a slot of a pool; while replaying, succeed without asking Dagster."""
         if self.replaying:
-            # What the dead process claimed is still claimed, and this one has to free it.
+            # The process that died has claimed it. It is still claimed, and freed by this one.
             self._claims.add(step_key)
             return True
         return super().claim(concurrency_key, step_key, step_priority)
@@ -31,16 +34,22 @@ def replay(
     active: ActiveExecution,
     pools: Pools,
 ) -> dict[str, ExecutionStep]:
-    """Play the events of a run back into ``active``, which is fresh.
+    """Apply the events of a run to ``active``, which has seen none.
 
-    ``ActiveExecution.rebuild_from_events`` of Dagster does not take a history with skipped steps,
-    with retries that have waited, or with pools that are full.
+    ``ActiveExecution.rebuild_from_events`` of Dagster does not support a history with skipped
+    steps, with retries that have waited, or with pools that are full.
+
+    Args:
+        past: the events.
+        context: Dagster's context of the run.
+        active: the state of the run, as Dagster has it.
+        pools: the run's claims on Dagster's concurrency pools.
 
     Returns:
         The steps that were in flight at the end of it, by key; some may never have been sent.
     """
     skipped = {tailed.event.step_key for tailed in past if tailed.event.is_step_skipped}
-    flying: dict[str, ExecutionStep] = {}
+    in_flight: dict[str, ExecutionStep] = {}
     pools.replaying = True
 
     def catch_up() -> None:
@@ -49,13 +58,13 @@ def replay(
                 if step.key not in skipped:
                     DagsterEvent.step_skipped_event(context.for_step(step))
                 active.mark_skipped(step.key)
-        flying.update((step.key, step) for step in active.get_steps_to_execute())
+        in_flight.update((step.key, step) for step in active.get_steps_to_execute())
 
     catch_up()
     for tailed in past:
         event = tailed.event
         key = event.step_key
-        if key is None or key not in flying or event.is_step_skipped:
+        if key is None or key not in in_flight or event.is_step_skipped:
             continue
         wait = event.step_retry_data.seconds_to_wait if event.is_step_up_for_retry else None
         if wait:
@@ -64,7 +73,7 @@ def replay(
         else:
             active.handle_event(event)
         if ends_step(event):
-            del flying[key]
+            del in_flight[key]
         catch_up()
     pools.replaying = False
-    return flying
+    return in_flight

@@ -1,4 +1,4 @@
-"""How one run is executed: what its executor was configured with."""
+"""How one run is executed, as its executor was configured."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

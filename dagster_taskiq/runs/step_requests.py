@@ -70,8 +70,10 @@ class StepRequests:
         return tags.read_tag(step.tags, tags.QUEUE_TAG) or self._queue
 
     def priority_of(self, step: ExecutionStep) -> int:
-        """Return the run's priority plus the step's: our tag's, else the configured one, to which
-        Dagster's own tag adds.
+        """Return the run's priority plus the step's.
+
+        The step's priority is that of our tag, else the configured one, plus that of Dagster's own
+        tag.
         """
         step_priority = tags.read_priority(step.tags, tags.PRIORITY_TAG, self._priority)
         return self._run_priority + step_priority
@@ -80,7 +82,7 @@ class StepRequests:
         """Return the id of a step's task: the same one however often it is sent.
 
         A resumed loop finds the task by it, and a message that is sent or delivered twice starts
-        once. A step that is run again, being dead when the run was resumed, is a new incarnation.
+        once. A step that had died when its run was resumed is run again as a new incarnation.
         """
         again = f".{incarnation}" if incarnation else ""
         return f"{self._run_id}:{step.key}:{attempt}{again}"
@@ -129,7 +131,7 @@ def _warn_of_older_tags(plan: ExecutionPlan, job: ReconstructableJob) -> None:
     for key in plan.step_keys_to_execute:
         step = plan.get_step_by_key(key)
         node = definition.get_node(step.node_handle).definition
-        # What an op was made of other than a function says nothing of where it was made.
+        # Only a function tells at which line of which file an op was defined.
         function = getattr(getattr(node, "compute_fn", None), "decorated_fn", None)
         code = getattr(function, "__code__", None)
         if code is not None:
@@ -173,8 +175,8 @@ def _mappings_for(
 ) -> Mappings:
     """Return the mapping keys of the mapped steps that a step is or depends on.
 
-    A mapped step has one, a step that collects has them all, in their order. Each dynamic output
-    stays, with no keys, so that what else there is downstream of it is resolved as well.
+    A mapped step has one; a step that collects has all of them, in their order. The other dynamic
+    outputs stay, with no keys, so that the steps downstream of them are resolved as well.
     """
     needed: dict[tuple[str, str], dict[str, None]] = {}
     for handle in (step.handle, *(StepHandle.parse_from_key(each.step_key) for each in inputs)):
@@ -189,7 +191,7 @@ def _mappings_for(
             needed.setdefault((each.step_key, each.output_name), {})[each.mapping_key] = None
     return {
         step_key: {
-            # None says that the output was skipped.
+            # None means that the output was skipped.
             name: None if keys is None else list(needed.get((step_key, name), ()))
             for name, keys in outputs.items()
         }

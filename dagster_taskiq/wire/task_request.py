@@ -18,19 +18,24 @@ from dagster_taskiq.wire.labels import (
 
 @dataclass(frozen=True)
 class TaskRequest:
-    """A task to be sent."""
+    """A request to execute a task, as it is made before it becomes a message."""
 
     id: str
+    #: The name under which workers have the task's function.
     name: str
     kwargs: Mapping[str, Any]
     queue: str
+    #: Higher runs first.
     priority: int = 0
+    #: The run it belongs to; empty for a task that belongs to none.
     run_id: str = ""
+    #: The step it executes; empty for a task that is not a step.
     step_key: str = ""
     #: Seconds for which the broker keeps it before a worker may claim it.
     delay: float = 0.0
     #: When it expires if it has not started, in seconds since the epoch; 0 for never.
     expires_at: float = 0.0
+    #: More labels of the message.
     labels: Mapping[str, Any] = field(default_factory=dict)
     #: Positional arguments, before those by name.
     args: Sequence[Any] = ()
