@@ -7,7 +7,6 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +207,7 @@ def start_worker(settings: Settings, dagster_home: Path, tmp_path: Path) -> Iter
         def start(*arguments: str, name: str = "", **changes: object) -> WorkerProcess:
             nonlocal count
             count += 1
-            mine = replace(settings, **changes) if changes else settings
+            mine = settings.replace(**changes) if changes else settings
             chosen = name or f"w{count}"
             return stack.enter_context(running_worker(mine, tmp_path, *arguments, name=chosen))
 

@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -117,7 +117,7 @@ def busy(
     broker_kind: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Busy]:
     directory = tmp_path_factory.mktemp(f"cli-{broker_kind}")
-    settings = replace(make_settings(broker_kind, directory, request), lease=60.0)
+    settings = make_settings(broker_kind, directory, request).replace(lease=60.0)
     arguments = (*INCLUDE, "-q", "a", "-q", "b,c", "-c", "2", "--kill-grace", "12")
     with (
         running_worker(settings, directory, *arguments, name="busy") as worker,

@@ -25,7 +25,7 @@ from compat_tests.waiting import eventually
 from compat_tests.workers import ROOT
 from dagster_taskiq.cli import cli
 from dagster_taskiq.demo.home import WORKER_NAME
-from dagster_taskiq.settings.settings import BROKER_ENV
+from dagster_taskiq.settings.env import BROKER_ENV
 from dagster_taskiq.tags import TASK_ID_TAG
 
 #: Four processes import Dagster at the same time, and there may be others on the machine.

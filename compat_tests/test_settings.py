@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -208,7 +207,7 @@ def test_in_a_workers_process_the_workers_own_broker_is_the_default(
     set_worker_settings(mine)
     assert process_settings() == mine
     found = Settings.from_dict({"queue": "q"}, worker_settings())
-    assert found == replace(mine, queue="q")
+    assert found == mine.replace(queue="q")
     named = Settings.from_dict({"broker": "redis://named"}, mine)
     assert (named.broker, named.backend, named.prefix) == ("redis://named", None, "dagster-taskiq")
     assert named.broker_options == {}
@@ -218,7 +217,7 @@ def test_the_schema_of_the_executor_has_the_defaults_of_the_settings() -> None:
     outcome = process_config(Shape(EXECUTOR_FIELDS), {})
     assert outcome.success
     assert Settings.from_dict(outcome.value or {}) == Settings()
-    names = {*Settings.__dataclass_fields__}
+    names = {*Settings.model_fields}
     assert names <= set(EXECUTOR_FIELDS), "a setting that no configuration can reach"
     assert all(field.description for name, field in EXECUTOR_FIELDS.items() if name in names)
 
@@ -246,9 +245,9 @@ def test_on_one_server_the_backend_has_the_options_of_the_broker() -> None:
     options = {"ssl_ca_certs": "/ca.pem"}
     settings = Settings(broker="rediss://h", broker_options=options)
     assert settings.options_of_backend == options
-    assert replace(settings, backend="rediss://h").options_of_backend == options
-    assert replace(settings, backend="rediss://other").options_of_backend == {}
-    own = replace(settings, backend_options={"a": 1})
+    assert settings.replace(backend="rediss://h").options_of_backend == options
+    assert settings.replace(backend="rediss://other").options_of_backend == {}
+    own = settings.replace(backend_options={"a": 1})
     assert own.options_of_backend == {"a": 1}
 
 
@@ -386,7 +385,7 @@ def test_brokers_and_backends_are_made_by_their_urls() -> None:
     settings = Settings(broker="memory://one", backend="memory://two")
     assert type(make_broker(settings)).__name__ == "MemoryBroker"
     assert type(make_backend(settings)).__name__ == "MemoryBackend"
-    for broken in (replace(settings, broker="x://"), replace(settings, backend="x://")):
+    for broken in (settings.replace(broker="x://"), settings.replace(backend="x://")):
         with pytest.raises(ConfigError):
             make_backend(broken, make_broker(broken))
 

@@ -22,8 +22,8 @@ from dagster_celery._translate.settings.translate import translate_settings
 from dagster_celery._warnings import warn_user
 from dagster_taskiq.deprecations import line_with, warn_older
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.settings.env import read_variable
-from dagster_taskiq.settings.settings import BACKEND_ENV, BROKER_ENV, Settings
+from dagster_taskiq.settings.env import BACKEND_ENV, BROKER_ENV, read_variable
+from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.settings.worker_fleet import worker_settings
 
 #: The Celery settings of every app of dagster-celery.

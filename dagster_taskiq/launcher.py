@@ -14,7 +14,7 @@ from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from typing_extensions import Self
 
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.settings.schema import CONNECTION_FIELDS
+from dagster_taskiq.settings.schema import LAUNCHER_FIELDS
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.settings.urls import scheme_of
 from dagster_taskiq.settings.worker_fleet import worker_settings
@@ -71,7 +71,7 @@ class TaskiqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
     @classmethod
     def config_type(cls) -> dict[str, Any]:
         """Return the schema of the ``config`` in ``dagster.yaml``."""
-        return dict(CONNECTION_FIELDS)
+        return dict(LAUNCHER_FIELDS)
 
     @classmethod
     def from_config_value(

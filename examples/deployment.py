@@ -23,7 +23,9 @@ from dagster import DagsterInstance, DagsterRun
 from dagster._core.utils import make_new_run_id
 
 from dagster_taskiq.client import client_for
-from dagster_taskiq.settings.settings import BACKEND_ENV, BROKER_ENV, EMBEDDED_URL, Settings
+from dagster_taskiq.settings.embedded import EMBEDDED_URL
+from dagster_taskiq.settings.env import BACKEND_ENV, BROKER_ENV
+from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.wire.records import Worker
 
 HERE = Path(__file__).parent

@@ -406,9 +406,9 @@ async def test_other_prefixes_on_the_same_server_have_other_workers_and_tasks(
     settings: Settings, backend: StateBackend
 ) -> None:
     if settings.broker.startswith("memory"):
-        theirs = replace(settings, broker=f"{settings.broker}-other")
+        theirs = settings.replace(broker=f"{settings.broker}-other")
     else:
-        theirs = replace(settings, prefix=other_prefix(settings.prefix))
+        theirs = settings.replace(prefix=other_prefix(settings.prefix))
     await backend.beat(worker("w1"))
     async with opened(theirs) as stranger:
         assert await stranger.workers() == []
@@ -725,7 +725,7 @@ async def test_a_result_that_is_gone_is_no_result_of_none(settings: Settings) ->
 async def test_what_has_expired_is_swept_and_what_has_not_ended_stays(
     settings: Settings,
 ) -> None:
-    async with opened(replace(settings, result_ttl=0.001)) as backend:
+    async with opened(settings.replace(result_ttl=0.001)) as backend:
         await store(backend, result_of("old"), "old")
         await backend.submitted([replace(TASK, id="waiting")])
         await started(backend)

@@ -11,7 +11,6 @@ import sqlite3
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import replace
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -52,7 +51,7 @@ async def opened(
     settings: Settings, consumer: str = "a", lease: float = LONG_LEASE
 ) -> AsyncIterator[QueueBroker]:
     """Open a broker of its own, with its own connection, as another process would."""
-    broker = make_broker(replace(settings, lease=lease, heartbeat_interval=lease / 4))
+    broker = make_broker(settings.replace(lease=lease, heartbeat_interval=lease / 4))
     broker.consumer = consumer
     broker.queues = ("q",)
     await broker.startup()
@@ -314,10 +313,10 @@ async def test_a_queue_that_is_not_served_is_left_alone(broker: QueueBroker) -> 
 
 async def test_another_prefix_on_the_same_server_is_another_world(settings: Settings) -> None:
     if settings.broker.startswith("memory"):
-        settings = replace(settings, broker=f"{settings.broker}-{settings.prefix}")
-        theirs = replace(settings, broker=f"{settings.broker}-other")
+        settings = settings.replace(broker=f"{settings.broker}-{settings.prefix}")
+        theirs = settings.replace(broker=f"{settings.broker}-other")
     else:
-        theirs = replace(settings, prefix=other_prefix(settings.prefix))
+        theirs = settings.replace(prefix=other_prefix(settings.prefix))
     async with opened(settings) as mine, opened(theirs) as stranger:
         await put(mine, "t")
         assert await stranger.claim() is None
@@ -530,7 +529,7 @@ def message(task_id: str, **labels: object) -> BrokerMessage:
 
 
 async def test_labels_say_the_queue_and_the_priority(settings: Settings) -> None:
-    async with opened(replace(settings, queue="standard")) as broker:
+    async with opened(settings.replace(queue="standard")) as broker:
         await broker.kick(message("plain"))
         await broker.kick(message("urgent", priority=5))
         await broker.kick(message("text", priority="-5"))

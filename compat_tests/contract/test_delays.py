@@ -7,7 +7,6 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import aiormq
@@ -235,7 +234,7 @@ async def _open(settings: Settings) -> None:
 @pytest.mark.parametrize("broker_kind", ["redis"], indirect=True)
 async def test_a_message_that_is_due_while_redis_is_full_is_not_lost(settings: Settings) -> None:
     with own_redis() as server:
-        async with opened(replace(settings, broker=server.url)) as broker:
+        async with opened(settings.replace(broker=server.url)) as broker:
             await put_late(broker, "t", SHORT)
             client = broker.connection.client  # type: ignore[attr-defined]
             await client.config_set("maxmemory", "1")

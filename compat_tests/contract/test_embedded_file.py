@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from compat_tests.workers import ROOT
@@ -32,7 +31,7 @@ def test_what_a_process_that_opened_the_file_twice_writes_is_there_for_others(
     """As a run does whose executor has other settings than the launcher of its instance."""
     settings = Settings(broker=f"sqlite:///{tmp_path / 'queue.db'}")
     client = client_for(settings)
-    client_for(replace(settings, worker_lost=OnWorkerLost.RETRY))
+    client_for(settings.replace(worker_lost=OnWorkerLost.RETRY))
     # The others come and go: whoever takes himself for the last one clears up behind him.
     assert seen_by_another_process(settings.broker) == 0
     client.submit(TaskRequest("t", "add", {}, "queue"))

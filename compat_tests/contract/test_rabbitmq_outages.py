@@ -101,7 +101,7 @@ def settings_at(url: str) -> Settings:
 
 
 def through(proxy: Proxy, settings: Settings) -> Settings:
-    return replace(settings, broker=f"amqp://guest:guest@127.0.0.1:{proxy.port}/")
+    return settings.replace(broker=f"amqp://guest:guest@127.0.0.1:{proxy.port}/")
 
 
 async def go_away_and_come_back(
@@ -472,7 +472,7 @@ def test_a_connection_that_is_cut_as_it_is_made_is_made_once_more(
 
     proxy.lose_answers(AMQP, 2)
     with pytest.raises(ServerUnavailableError, match="does not answer"):
-        client_for(replace(through(proxy, settings), prefix="another"))
+        client_for(through(proxy, settings).replace(prefix="another"))
 
 
 def test_a_step_that_runs_beyond_the_servers_consumer_timeout_runs_once(

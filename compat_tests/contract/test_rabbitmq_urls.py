@@ -117,7 +117,7 @@ def definitions(directory: Path) -> Path:
 
 def settings_for(url: str, options: dict[str, Any] | None = None, **changes: Any) -> Settings:
     changed = Settings(broker=url, broker_options=options or {}, connect_timeout=10.0)
-    return replace(changed, backend="rpc://", **changes)
+    return changed.replace(backend="rpc://", **changes)
 
 
 def round_trip(client: Client) -> None:
@@ -260,7 +260,7 @@ def test_a_run_and_its_worker_meet_over_tls_with_a_password_of_odd_characters(
         for option, name in (("cafile", "ca"), ("certfile", "certificate"), ("keyfile", "key"))
     )
     url = f"amqps://{user}:{password}@localhost:{place.tls_port}//?{query}"
-    settings = replace(settings_for(url, prefix="by-tls"), **PULSE)
+    settings = settings_for(url, prefix="by-tls").replace(**PULSE)
     (tmp_path / "notes").mkdir()
     scratch = Scratch(tmp_path / "notes")
     with running_worker(settings, tmp_path, "-c", "1") as worker:
@@ -515,7 +515,7 @@ def test_rpc_beside_another_broker_is_that_brokers_own_server(
     assert settings.backend_url == url
     client_for(settings).submit(TaskRequest(id="one", name="some_task", kwargs={}, queue="queue"))
     # Who names the server itself sees the same.
-    known = client_for(replace(settings, backend=url)).tasks(["one"])
+    known = client_for(settings.replace(backend=url)).tasks(["one"])
     assert known["one"].state is TaskState.WAITING
     client_for(settings).revoke(["one"], "the test is over")
 
@@ -533,7 +533,7 @@ def test_work_waits_on_rabbitmq_while_its_state_is_kept_elsewhere(
         backend = request.getfixturevalue("redis_url")
     url = f"amqp://root:{MARK}@127.0.0.1:{place.port}//"
     settings = settings_for(url, prefix=f"with-{other}-{tmp_path.name}", **PULSE)
-    settings = replace(settings, backend=backend)
+    settings = settings.replace(backend=backend)
     notes = tmp_path / "notes"
     notes.mkdir()
     with (

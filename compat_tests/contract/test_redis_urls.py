@@ -3,7 +3,6 @@
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -217,7 +216,7 @@ def test_a_sentinel_leads_to_the_master_and_to_the_next_one_after_a_change(tmp_p
                 lambda client: client.sentinel_get_master_addr_by_name(MASTER)[1] == replica.port
             )
             sentinel.wait_for(lambda _: redis.Redis(port=replica.port).role()[0] == b"master")
-            round_trip(client_for(replace(settings_for(url), prefix="after-the-change")))
+            round_trip(client_for(settings_for(url).replace(prefix="after-the-change")))
             round_trip(client)
         finally:
             sentinel.stop()

@@ -88,7 +88,7 @@ def cut_off(settings: Settings) -> Iterator[tuple[Settings, Callable[[], None]]]
     with proxy_to(parts.port) as proxy:
         user, at, _ = parts.netloc.rpartition("@")
         url = parts._replace(netloc=f"{user}{at}127.0.0.1:{proxy.port}").geturl()
-        yield replace(settings, broker=url, backend=url), proxy.refuse
+        yield settings.replace(broker=url, backend=url), proxy.refuse
 
 
 @contextmanager
@@ -102,7 +102,7 @@ def locked(settings: Settings) -> Iterator[tuple[Settings, Callable[[], None]]]:
             stack.enter_context(closing(holder))
             holder.execute("BEGIN IMMEDIATE")
 
-        yield replace(settings, broker=f"{settings.broker}?timeout=0.05"), lock
+        yield settings.replace(broker=f"{settings.broker}?timeout=0.05"), lock
 
 
 @contextmanager

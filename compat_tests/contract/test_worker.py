@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -83,7 +82,7 @@ def shared(
 ) -> Iterator[tuple[Settings, WorkerProcess]]:
     """A worker with two slots that tests share, so they leave it as it was."""
     directory = tmp_path_factory.mktemp(f"shared-{broker_kind}")
-    settings = replace(make_settings(broker_kind, directory, request), lease=60.0)
+    settings = make_settings(broker_kind, directory, request).replace(lease=60.0)
     with running_worker(settings, directory, *INCLUDE, "-c", "2", "--kill-grace", "1") as worker:
         yield settings, worker
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,7 +76,7 @@ def fleet(request: pytest.FixtureRequest, house_of_kind: Callable[[str], House])
 @pytest.fixture
 def own(settings: Settings, instance: DagsterInstance) -> House:
     """A house for one test, which starts, stops and kills the workers it needs."""
-    return House(replace(settings), instance)
+    return House(settings.replace(), instance)
 
 
 @pytest.fixture

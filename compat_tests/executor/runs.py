@@ -185,7 +185,7 @@ class House:
         return self.kind == "memory"
 
     def changed(self, **changes: Any) -> "House":
-        return replace(self, settings=replace(self.settings, **changes))
+        return replace(self, settings=self.settings.replace(**changes))
 
     def run_config(
         self, config: Mapping[str, Any] | None, executor: Mapping[str, Any] | None

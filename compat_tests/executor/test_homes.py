@@ -14,8 +14,9 @@ from dagster_taskiq.dagster_internals.temporary_instance import TEMPORARY_HOME_P
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.launcher import TaskiqRunLauncher
 from dagster_taskiq.runs.launched_runs import LaunchedRuns
+from dagster_taskiq.settings.embedded import EMBEDDED_URL
 from dagster_taskiq.settings.env import read_home
-from dagster_taskiq.settings.settings import EMBEDDED_URL, Settings
+from dagster_taskiq.settings.settings import Settings
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from dagster_celery.executor import CELERY_CONFIG
 from dagster_celery.launcher import CeleryRunLauncher
 from dagster_taskiq.cli import cli as taskiq_cli
 from dagster_taskiq.launcher import TaskiqRunLauncher
+from dagster_taskiq.settings.env import BACKEND_ENV, BROKER_ENV
 from dagster_taskiq.settings.schema import EXECUTOR_FIELDS
-from dagster_taskiq.settings.settings import BACKEND_ENV, BROKER_ENV
 
 GUIDE = ROOT / "docs" / "migration.md"
 TEXT = GUIDE.read_text()

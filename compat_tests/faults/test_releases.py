@@ -69,7 +69,7 @@ def assert_each_once(outcome: Outcome, steps: list[str]) -> None:
 def launching(settings: Settings, tmp_path: Path, dagster_home: Path) -> Iterator[House]:
     """A house whose runs are executed by workers too, and which has none yet."""
     # Nobody dies here; on a machine with more to do than it can, nobody is to be taken for dead.
-    settings = replace(settings, lease=60.0)
+    settings = settings.replace(lease=60.0)
     write_dagster_yaml(dagster_home, settings)
     with DagsterInstance.get() as instance:
         yield House(settings, instance)

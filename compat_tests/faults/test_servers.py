@@ -9,7 +9,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -112,7 +112,7 @@ async def test_if_redis_answer_to_a_claim_is_lost_the_next_claim_has_the_same_me
     """Else nobody could have it before the lease has passed."""
     settings = Settings(broker=server.url, prefix=tmp_path.name)
     url = f"redis://127.0.0.1:{door.port}/0"
-    async with opened(settings) as sender, opened(replace(settings, broker=url)) as broker:
+    async with opened(settings) as sender, opened(settings.replace(broker=url)) as broker:
         assert await broker.claim() is None  # the script is on the server
         await put(sender, "first", "second")
         door.lose_answers(CLAIM, times)
@@ -138,7 +138,7 @@ def test_a_message_that_comes_again_while_its_start_is_in_doubt_is_run_once(
     with proxy_to(rabbit.port) as door, ExitStack() as stack:
         prefix = tmp_path.name
         direct = Settings(broker=rabbit.url, prefix=prefix, heartbeat_interval=1.0, lease=60.0)
-        behind = replace(direct, broker=f"amqp://guest:guest@127.0.0.1:{door.port}/")
+        behind = direct.replace(broker=f"amqp://guest:guest@127.0.0.1:{door.port}/")
         arguments = ("-c", "2", "-i", USER_TASKS)
         worker = stack.enter_context(running_worker(behind, tmp_path, *arguments))
         sender = stack.enter_context(open_sender(direct))

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -110,7 +109,7 @@ def impatient(
     settings: Settings, code_server: GrpcServerTarget, dagster_home: Path
 ) -> Iterator[Fleet]:
     """A fleet with a very short lease, and without any worker."""
-    short = replace(settings, heartbeat_interval=0.1, lease=0.3)
+    short = settings.replace(heartbeat_interval=0.1, lease=0.3)
     with open_fleet(dagster_home, short, code_server) as fleet:
         yield fleet
 

@@ -16,7 +16,8 @@ import dagster_taskiq.launcher
 from compat_tests.workers import ROOT
 from dagster_taskiq import TaskiqRunLauncher
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.settings.settings import EMBEDDED_FILE, EMBEDDED_URL, Settings
+from dagster_taskiq.settings.embedded import EMBEDDED_FILE, EMBEDDED_URL
+from dagster_taskiq.settings.settings import Settings
 
 
 def launcher_of(

@@ -322,7 +322,7 @@ def test_runs_of_two_code_locations_see_their_own_modules_of_the_same_name(
     start_worker: StartWorker,
 ) -> None:
     """On one slot, in turn; what ``include`` names is imported before either location."""
-    mine = replace(settings, include=(included_module.__name__,))
+    mine = settings.replace(include=(included_module.__name__,))
     with ExitStack() as stack:
         fleet = stack.enter_context(open_fleet(dagster_home, mine, shops[0]))
         other = stack.enter_context(serving(fleet, shops[1]))
@@ -403,7 +403,7 @@ def test_an_include_that_cannot_be_imported_fails_the_run(
 ) -> None:
     home = tmp_path / "including"
     home.mkdir()
-    mine = replace(fleet.settings, include=("compat_tests.broken_module",))
+    mine = fleet.settings.replace(include=("compat_tests.broken_module",))
     with open_fleet(home, mine, code_server) as including:
         outcome = including.run("whole", scratch)
 
@@ -559,7 +559,7 @@ def test_a_run_whose_task_is_forgotten_before_a_heartbeat_can_be_stopped(
     tmp_path: Path,
 ) -> None:
     """No heartbeat tells of the run, and no record: only Dagster knows that somebody has begun."""
-    rare = replace(settings, heartbeat_interval=10.0, lease=30.0)
+    rare = settings.replace(heartbeat_interval=10.0, lease=30.0)
     with open_fleet(dagster_home, rare, code_server) as fleet, running_worker(rare, tmp_path):
         eventually(lambda: fleet.client.workers()[0].age < 0.5, "it has just beaten")
         (before,) = fleet.client.workers()

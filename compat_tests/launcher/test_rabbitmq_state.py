@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +176,7 @@ def test_a_run_that_waits_for_longer_than_any_expiry_is_well_and_is_executed(
 ) -> None:
     # A lease, and what is kept of tasks that have ended, are over before anybody asks.
     settings = make_settings("rabbitmq", tmp_path, request)
-    hasty = replace(settings, heartbeat_interval=0.1, lease=0.3, result_ttl=0.5)
+    hasty = settings.replace(heartbeat_interval=0.1, lease=0.3, result_ttl=0.5)
     monitoring = {"enabled": True, "max_resume_run_attempts": ATTEMPTS}
     with open_fleet(dagster_home, hasty, code_server, run_monitoring=monitoring) as fleet:
         outcome = fleet.create("whole", scratch, tags={QUEUE_TAG: "special"})

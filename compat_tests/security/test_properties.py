@@ -74,7 +74,7 @@ json_values = st.recursive(
     ),
     max_leaves=6,
 )
-fields = st.sampled_from(sorted(Settings.__dataclass_fields__))
+fields = st.sampled_from(sorted(Settings.model_fields))
 
 
 @given(st.dictionaries(fields, json_values, max_size=4))

@@ -35,7 +35,8 @@ from dagster_taskiq.demo.home import (
 )
 from dagster_taskiq.demo.story import Outcome, RunStory, StepStory
 from dagster_taskiq.demo.ui import DEFAULT_PORT, run_ui
-from dagster_taskiq.settings.settings import EMBEDDED_URL, Settings
+from dagster_taskiq.settings.embedded import EMBEDDED_URL
+from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.settings.urls import redact
 
 #: How long the worker, which is idle, may take to end before it is killed, in seconds.

@@ -1,14 +1,14 @@
 """Options that several commands share, and the settings they make."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.settings.settings import BACKEND_ENV, BROKER_ENV, Settings
+from dagster_taskiq.settings.env import BACKEND_ENV, BROKER_ENV
+from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.settings.yaml_file import read_settings
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.current import load, use
@@ -58,9 +58,9 @@ def settings_from(
         settings = Settings.from_dict({})
     if broker is not None:
         # Another server: the backend that the file names belongs to the broker that it names.
-        settings = replace(settings, broker=broker, backend=None if backend else settings.backend)
+        settings = settings.replace(broker=broker, backend=None if backend else settings.backend)
     if backend is not None:
-        settings = replace(settings, backend=backend)
+        settings = settings.replace(backend=backend)
     return settings.resolved()
 
 

@@ -19,7 +19,7 @@ import yaml
 
 from dagster_taskiq.client import Client
 from dagster_taskiq.demo import project
-from dagster_taskiq.settings.settings import BACKEND_ENV, BROKER_ENV
+from dagster_taskiq.settings.env import BACKEND_ENV, BROKER_ENV
 from dagster_taskiq.settings.urls import redact
 
 #: How long a process may take to come up, in seconds. With the UI, four of them import Dagster at

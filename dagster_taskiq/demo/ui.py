@@ -36,7 +36,8 @@ from dagster_taskiq.demo.home import (
     worker_beats,
 )
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.settings.settings import BROKER_ENV, Settings
+from dagster_taskiq.settings.env import BROKER_ENV
+from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.settings.urls import redact
 
 DEFAULT_PORT = 3000

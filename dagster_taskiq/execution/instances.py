@@ -17,7 +17,7 @@ from dagster_taskiq.errors import (
 )
 from dagster_taskiq.execution.allowed_code import current_policy
 from dagster_taskiq.execution.task_context import current_context
-from dagster_taskiq.settings.settings import EMBEDDED_FILE
+from dagster_taskiq.settings.embedded import EMBEDDED_FILE
 
 #: In place of a serialized reference: the instance of ``$DAGSTER_HOME``.
 _OWN = ""

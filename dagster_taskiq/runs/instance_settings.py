@@ -4,8 +4,9 @@ from dagster import DagsterInstance
 
 from dagster_taskiq.dagster_internals.temporary_instance import temporary_home_of
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.settings.env import home_of
-from dagster_taskiq.settings.settings import BROKER_ENV, EMBEDDED_URL, Settings
+from dagster_taskiq.settings.embedded import EMBEDDED_URL
+from dagster_taskiq.settings.env import BROKER_ENV, home_of
+from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.settings.urls import scheme_of
 
 

@@ -1,6 +1,7 @@
-"""The settings as Dagster's config has them: names, types, defaults and descriptions."""
+"""The settings as fields of Dagster's config, and the fields that only an executor has."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from dagster import (
@@ -19,125 +20,110 @@ from dagster._core.execution.step_dependency_config import get_step_dependency_c
 from dagster._core.execution.tags import get_tag_concurrency_limits_config
 
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.settings.settings import BACKEND_ENV, BROKER_ENV, OnWorkerLost, Settings
-
-_ON_WORKER_LOST = Enum("OnWorkerLost", [EnumValue(each.value, each.value) for each in OnWorkerLost])
-
-_DEFAULT = Settings()
+from dagster_taskiq.settings.definitions import Definition, Kind, Surface
+from dagster_taskiq.settings.settings import DEFINITIONS
 
 #: A text, or ``{env: NAME}``, which is left as it is: ``Settings.from_dict`` resolves it. Dagster's
 #: own ``StringSource`` takes a variable that is set to nothing for an empty text.
 _TEXT = ScalarUnion(scalar_type=str, non_scalar_schema=Selector({"env": str}))
 
-#: Dagster schema of what executor, launcher and worker share.
-CONNECTION_FIELDS: dict[str, Field] = {
-    "broker": Field(
-        Noneable(_TEXT),
-        is_required=False,
-        description=(
-            "URL of the broker: `embedded://` (a SQLite file under $DAGSTER_HOME), "
-            "`sqlite:///PATH`, `redis://`, `rediss://`, `unix://`, `redis+sentinel://`, "
-            "`amqp://`, `amqps://`, or "
-            f"`memory://` (the whole job in this process). Default: ${BROKER_ENV}, else `embedded://`."
+_TYPES: Mapping[Kind, Any] = {
+    Kind.URL: _TEXT,
+    Kind.TEXT: _TEXT,
+    Kind.INTEGER: int,
+    Kind.SECONDS: float,
+    Kind.MODULES: [str],
+    Kind.OPTIONS: Permissive(),
+}
+
+
+@dataclass(frozen=True)
+class RunField:
+    """A field of the executor that is no setting: it is used by the loop of a run alone."""
+
+    field: Field
+    #: Type, default and meaning in words, for the documentation.
+    type: str
+    default: str
+    description: str
+
+
+_MAX_CONCURRENT = "How many steps of one run may be in flight at once."
+
+#: The fields of ``taskiq_executor`` beside the settings. All but ``max_concurrent`` are Dagster's.
+RUN_FIELDS: Mapping[str, RunField] = {
+    "retries": RunField(
+        get_retries_config(),
+        "`enabled`, `disabled` or `deferred`",
+        "`enabled`",
+        "Whether steps that ask for a retry get one (Dagster's own field).",
+    ),
+    "max_concurrent": RunField(
+        Field(
+            Noneable(int),
+            is_required=False,
+            description=f"{_MAX_CONCURRENT} Default: no limit.",
         ),
+        "integer",
+        "no limit",
+        _MAX_CONCURRENT,
     ),
-    "backend": Field(
-        Noneable(_TEXT),
-        is_required=False,
-        description=(
-            "URL of the backend, which keeps the state of tasks and workers. "
-            f"Default: ${BACKEND_ENV}, else the broker's server."
-        ),
+    "tag_concurrency_limits": RunField(
+        get_tag_concurrency_limits_config(),
+        "list",
+        "none",
+        "Limits for steps of one run with certain tags (Dagster's own field).",
     ),
-    "queue": Field(
-        _TEXT,
-        is_required=False,
-        default_value=_DEFAULT.queue,
-        description="The queue of whatever has no `dagster-taskiq/queue` tag.",
-    ),
-    "include": Field(
-        [str],
-        is_required=False,
-        description="Modules that every worker process imports before its first task.",
-    ),
-    "prefix": Field(
-        Noneable(_TEXT),
-        is_required=False,
-        description=f"Prefix of every key and queue on the server. Default: `{_DEFAULT.prefix}`.",
-    ),
-    "heartbeat_interval": Field(
-        float,
-        is_required=False,
-        default_value=_DEFAULT.heartbeat_interval,
-        description="Seconds between two signs of life of a worker.",
-    ),
-    "lease": Field(
-        float,
-        is_required=False,
-        default_value=_DEFAULT.lease,
-        description="Seconds a worker may be silent before it is lost, with what it runs.",
-    ),
-    "result_ttl": Field(
-        float,
-        is_required=False,
-        default_value=_DEFAULT.result_ttl,
-        description="Seconds that the state and result of a finished task are kept.",
-    ),
-    "connect_timeout": Field(
-        float,
-        is_required=False,
-        default_value=_DEFAULT.connect_timeout,
-        description="Seconds within which broker and backend must first answer.",
-    ),
-    "broker_options": Field(
-        Noneable(Permissive()),
-        is_required=False,
-        description=(
-            "Passed through to the broker's connection, e.g. `ssl_ca_certs` for `rediss://`. "
-            "`{env: NAME}` works at any depth."
-        ),
-    ),
-    "backend_options": Field(
-        Noneable(Permissive()),
-        is_required=False,
-        description="As `broker_options`, for the backend; the broker's on the same server.",
+    "step_dependency_config": RunField(
+        get_step_dependency_config_field(),
+        "mapping",
+        "upstream steps must have succeeded",
+        "Whether a step may start as soon as the outputs it needs are there (Dagster's own field).",
     ),
 }
 
+
+def _make_field(definition: Definition) -> Field:
+    description = definition.description
+    kind = _TYPES.get(definition.kind)
+    if definition.kind is Kind.OPTIONS:
+        description = f"{description} `{{env: NAME}}` works at any depth."
+    if definition.fleet_default:
+        # No default value, since it depends on the process that reads the config.
+        description = f"{description} Default: {definition.fleet_default}."
+        return Field(Noneable(kind), is_required=False, description=description)
+    default = definition.default
+    if definition.kind is Kind.CHOICE:
+        values = [EnumValue(each, each) for each in definition.choices]
+        kind, default = Enum(type(default).__name__, values), default.value
+    if definition.kind is Kind.MODULES:
+        default = list(default)
+    return Field(kind, is_required=False, default_value=default, description=description)
+
+
+def _fields_on(surface: Surface) -> dict[str, Field]:
+    return {each.name: _make_field(each) for each in DEFINITIONS if surface in each.surfaces}
+
+
+#: Dagster schema of ``TaskiqRunLauncher``.
+LAUNCHER_FIELDS: Mapping[str, Field] = _fields_on(Surface.LAUNCHER)
+
 #: Dagster schema of ``taskiq_executor``, and so of the YAML file of a worker.
-EXECUTOR_FIELDS: dict[str, Field] = {
-    **CONNECTION_FIELDS,
-    "priority": Field(
-        int,
-        is_required=False,
-        default_value=_DEFAULT.priority,
-        description="The priority of a step that has no `dagster-taskiq/priority` tag.",
-    ),
-    "worker_lost": Field(
-        _ON_WORKER_LOST,
-        is_required=False,
-        default_value=_DEFAULT.worker_lost.value,
-        description=(
-            "What becomes of a step whose worker or child process died: `fail` (the op's "
-            "RetryPolicy decides) or `retry` (tried again, at most three times)."
-        ),
-    ),
-    "retries": get_retries_config(),
-    "max_concurrent": Field(
-        Noneable(int),
-        is_required=False,
-        description="How many steps of one run may be in flight at once. Default: no limit.",
-    ),
-    "tag_concurrency_limits": get_tag_concurrency_limits_config(),
-    "step_dependency_config": get_step_dependency_config_field(),
+EXECUTOR_FIELDS: Mapping[str, Field] = {
+    **_fields_on(Surface.EXECUTOR),
+    **{name: each.field for name, each in RUN_FIELDS.items()},
 }
 
 
 def checked(document: Mapping[str, Any], source: str) -> Mapping[str, Any]:
     """Return an executor's config, read from a file, as Dagster has checked and completed it.
 
+    Args:
+        document: the fields and their values.
+        source: the name of the file, for the error.
+
     Raises:
-        ConfigError: an unknown key, or a value of the wrong type; the text names ``source``.
+        ConfigError: an unknown key, or a value of the wrong type.
     """
     outcome = process_config(Shape(EXECUTOR_FIELDS), document)
     if not outcome.success:
