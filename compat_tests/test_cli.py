@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -86,13 +87,13 @@ def config_for(settings: Settings, directory: Path) -> tuple[str, str]:
     return ("-y", str(path))
 
 
-def beat_of(settings: Settings, name: str, lease: float) -> None:
-    """Leave a worker's sign of life, as one that died since has left it."""
+def beat_of(settings: Settings, name: str, lease: float, **more: Any) -> None:
+    """Leave a worker's heartbeat, as one that died since has left it."""
 
     async def work() -> None:
         backend = make_backend(settings)
         await backend.startup()
-        await backend.beat(Worker(name, name, "far-away", 99, ("q",), 3, "0.0", lease))
+        await backend.beat(Worker(name, name, "far-away", 99, ("q",), 3, "0.0", lease, **more))
         await backend.shutdown()
 
     asyncio.run(work())
@@ -248,6 +249,24 @@ def test_status_with_a_lost_worker_is_not_content(
     assert worker["lost"]
     assert run("worker", "list", *config).out.splitlines()[3].split("\t")[:2] == ["dead", "lost"]
     assert "There are: none." in run("worker", "terminate", "dead", *config).sentence
+
+
+def test_workers_are_listed_with_what_is_not_as_expected_in_their_dagster(
+    run: Run, settings: Settings, config: tuple[str, str]
+) -> None:
+    beat_of(settings, "as-expected", lease=60.0)
+    beat_of(settings, "otherwise", lease=60.0, unexpected_parts=("event log rows", "another"))
+    for command in (("status",), ("worker", "list")):
+        (line,) = [x for x in run(*command, *config).out.splitlines() if "as expected (" in x]
+        assert line.startswith(
+            "otherwise: Dagster is not as expected (event log rows, another), so"
+        )
+
+
+@one_broker
+def test_a_worker_logs_which_parts_of_dagster_it_uses(busy: Busy) -> None:
+    assert "Dagster's parts in use: mirrored compute logs, " in busy.worker.output()
+    assert "; not as expected: none." in busy.worker.output()
 
 
 def test_status_tells_of_messages_that_were_set_aside(

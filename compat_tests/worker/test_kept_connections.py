@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -78,12 +79,20 @@ def events_in(path: Path) -> int:
 
 
 @pytest.mark.oldest
-def test_dagsters_inside_is_as_the_kept_engines_expect() -> None:
-    # If it is not, Dagster's own way is used, and no other test would fail.
-    modules = (sqlite_event_log, sqlite_run_storage)
-    with open_engines_kept() as outer, open_engines_kept():
-        assert all(module.create_engine == outer.create_engine for module in modules)
-    assert all(module.create_engine is sa.create_engine for module in modules)
+@pytest.mark.parametrize("storage", [sqlite_event_log, sqlite_run_storage])
+def test_engines_are_kept_inside_of_a_block_alone(storage: Any, tmp_path: Path) -> None:
+    def make() -> sa.Engine:
+        engine: sa.Engine = storage.create_engine(
+            f"sqlite:///{tmp_path}/file.db", poolclass=sa.pool.NullPool
+        )
+        return engine
+
+    with open_engines_kept(), open_engines_kept():
+        kept = make()
+        assert make() is kept
+        kept.dispose()
+        assert make() is kept
+    assert isinstance(make().pool, sa.pool.NullPool)
 
 
 @pytest.mark.oldest

@@ -1,6 +1,7 @@
 """What a child keeps of a run from step to step is what Dagster would have made anew."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import pytest
@@ -82,7 +83,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def build() -> Build:
     """How a child makes what a run's config says; this process makes it anew each time."""
-    return run_config_cache._keeping(ResolvedRunConfig.build)
+    return partial(run_config_cache.RunConfigCache().build, ResolvedRunConfig.build)
 
 
 def kept_plan(

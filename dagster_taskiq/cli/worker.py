@@ -293,6 +293,12 @@ def show_workers(workers: list[Worker]) -> None:
     ]
     if running:
         show("Running", ("worker", "pid", "run", "step", "since"), running)
+    for each in workers:
+        if each.unexpected_parts:
+            click.echo(
+                f"{each.name}: Dagster is not as expected ({', '.join(each.unexpected_parts)}), so "
+                "its own way is used there; the worker's log says more."
+            )
 
 
 def describe(each: Worker) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""Each place where we lean on Dagster's private parts.
+"""Each place that leans on Dagster's private parts.
 
-Each module says: what of Dagster it touches or replaces, why, what is checked before, and what
-happens where Dagster is not as expected.
+Each module has a ``PART``, which says what of Dagster it touches, why, what is checked before, and
+what happens if Dagster is not as expected. ``registry`` has them all.
 """

@@ -1,55 +1,80 @@
-"""Dagster's copying of a step's output into its compute log."""
+"""Mirroring what a step prints from a child's parent, and not from a process of each step's own."""
 
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from importlib import import_module
 from typing import IO, Any
 
-#: The name, in Dagster's module, of what is replaced; the cloud log managers capture through it.
-_NAME = "mirror_stream_to_file"
+import wrapt
 
+from dagster_taskiq.dagster_internals.part import DagsterPart
+
+#: The function of Dagster that captures output; the cloud log managers capture through it.
+_MODULE = "dagster._core.storage.local_compute_log_manager"
+_FUNCTION = "mirror_stream_to_file"
+#: What is used in its place: Dagster's own, without the copying to the terminal.
+_REDIRECT = ("dagster._core.execution.compute_logs", "redirect_to_file")
+_ENSURE = ("dagster._utils", "ensure_file")
 
 #: Tells the parent that a file begins or ends to be written: its path, and 1 or 2 for the stream
 #: it belongs to; 0 at the end.
 Report = Callable[[str, int], None]
 
 
+def _find(module: str, name: str) -> Any:
+    return getattr(import_module(module), name)
+
+
+def _check() -> str:
+    for module, name in (_REDIRECT, _ENSURE):
+        _find(module, name)
+    parameters = list(inspect.signature(_find(_MODULE, _FUNCTION)).parameters)
+    if parameters != ["stream", "filepath"]:
+        return f"{_FUNCTION} has the parameters {parameters}"
+    return ""
+
+
+PART = DagsterPart(
+    name="mirrored compute logs",
+    touches=f"{_MODULE}.{_FUNCTION} (replaced)",
+    why=(
+        "Dagster starts two processes for each step that copy what it prints to the terminal, "
+        "which takes longer than a small step. The parent of a worker's children copies it instead."
+    ),
+    otherwise="Dagster copies what a step prints by itself.",
+    check=_check,
+)
+
+
 def install(report: Report) -> bool:
-    """Let this child's captures be mirrored by its parent, from now on.
+    """Let the parent mirror what is captured in this child, from now on.
+
+    Args:
+        report: called when a file begins or ends to be written.
 
     Returns:
-        Whether that was possible. Where Dagster's inside is not as expected, nothing is changed,
-        and Dagster mirrors by itself as it always has.
+        Whether Dagster is as expected; otherwise nothing is changed.
     """
-    # Imported here: the parent, which only copies, has no use for Dagster.
-    from dagster._core.storage import local_compute_log_manager  # noqa: PLC0415
-
-    theirs = getattr(local_compute_log_manager, _NAME, None)
-    redirect, ensure = _dagster_parts()
-    if theirs is None or redirect is None or ensure is None:
+    if PART.find_problem():
         return False
-    if list(inspect.signature(theirs).parameters) != ["stream", "filepath"]:
-        return False
+    redirect_to_file, ensure_file = _find(*_REDIRECT), _find(*_ENSURE)
 
     @contextmanager
-    def mirror_stream_to_file(stream: IO[str], filepath: str) -> Iterator[tuple[None, None]]:
-        ensure(filepath)
+    def capture(stream: IO[str], filepath: str) -> Iterator[tuple[None, None]]:
+        ensure_file(filepath)
         report(filepath, 2 if stream is sys.stderr else 1)
         try:
-            with redirect(stream, filepath):
+            with redirect_to_file(stream, filepath):
                 yield (None, None)
         finally:
             report(filepath, 0)
 
-    setattr(local_compute_log_manager, _NAME, mirror_stream_to_file)
+    def mirror(
+        _wrapped: Any, _instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> AbstractContextManager[tuple[None, None]]:
+        return capture(*args, **kwargs)
+
+    wrapt.wrap_function_wrapper(import_module(_MODULE), _FUNCTION, mirror)
     return True
-
-
-def _dagster_parts() -> tuple[Any, Any]:
-    try:
-        from dagster._core.execution.compute_logs import redirect_to_file  # noqa: PLC0415
-        from dagster._utils import ensure_file  # noqa: PLC0415
-    except ImportError:
-        return None, None
-    return redirect_to_file, ensure_file

@@ -1,20 +1,4 @@
-"""Which rows of Dagster's event log are visible, by id, in the table that all runs share.
-
-Touches: ``SqlEventLogStorage.run_connection`` and ``SqlEventLogStorageTable``, to select ids. It
-reads only, and replaces nothing.
-
-Why: a database server numbers a row when it is inserted, and shows it to others when it is
-committed, which may be after rows with higher ids. Dagster's API reads the rows of one run beyond a
-cursor, and passes over such a row. Between the rows of one run there are gaps anyway; in the table
-of all runs, an id that is missing is a row that may still come.
-
-Checked before: the storage is a ``SqlEventLogStorage`` that has one table for all runs, on another
-database than SQLite (which has one writer at a time: there, rows become visible in the order of
-their ids), and has what is touched.
-
-Otherwise: there is nothing to ask. A reader has Dagster's own overlap
-(``default_run_scoped_event_tailer_offset``), and the log says so.
-"""
+"""Which rows of Dagster's event log are visible, by id, in the table that all runs share."""
 
 import logging
 from collections.abc import Collection
@@ -25,9 +9,35 @@ import sqlalchemy as sa
 from dagster._core.storage.event_log import EventLogStorage, SqlEventLogStorage
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 
+from dagster_taskiq.dagster_internals.part import DagsterPart
+
 logger = logging.getLogger("dagster_taskiq.event_log")
 
 _COLUMNS = ("id", "run_id", "dagster_event_type", "step_key")
+
+
+def _check() -> str:
+    missing = [name for name in _COLUMNS if name not in SqlEventLogStorageTable.c]
+    if missing:
+        return f"there is no column {missing[0]}"
+    return "" if hasattr(SqlEventLogStorage, "run_connection") else "there is no run_connection"
+
+
+PART = DagsterPart(
+    name="event log rows",
+    touches="SqlEventLogStorage.run_connection and SqlEventLogStorageTable (read)",
+    why=(
+        "A database server numbers a row when it is inserted, and shows it to others when it is "
+        "committed, which may be after rows with higher ids. Dagster's API reads the rows of one "
+        "run beyond a cursor, and passes over such a row. Between the rows of one run there are "
+        "gaps anyway; in the table of all runs, an id that is missing is a row that may still come."
+    ),
+    otherwise=(
+        "Rows that become visible late are found only within Dagster's own overlap "
+        "(DAGSTER_EXECUTOR_POP_EVENTS_OFFSET)."
+    ),
+    check=_check,
+)
 
 
 @dataclass(frozen=True)
@@ -85,15 +95,19 @@ class EventRows:
 
 
 def rows_of(storage: EventLogStorage) -> EventRows | None:
-    """Return the rows of a storage in which they may become visible out of order, else ``None``."""
+    """Return the rows of a storage in which they may become visible out of order, else ``None``.
+
+    That is one with a single table for all runs, on another database than SQLite, which has one
+    writer at a time: its rows become visible in the order of their ids.
+    """
     if not isinstance(storage, SqlEventLogStorage):
-        _say_once(type(storage).__name__, "is none of Dagster's own kind")
+        _warn_once(type(storage).__name__, "is none of Dagster's own kind")
         return None
     if storage.is_run_sharded:
         return None
-    missing = [name for name in _COLUMNS if name not in SqlEventLogStorageTable.c]
-    if missing:
-        _say_once(type(storage).__name__, f"has no column {missing[0]}")
+    problem = PART.find_problem()
+    if problem:
+        _warn_once(type(storage).__name__, f"is not as expected: {problem}")
         return None
     with storage.run_connection(None) as connection:
         in_order = connection.dialect.name == "sqlite"
@@ -101,10 +115,5 @@ def rows_of(storage: EventLogStorage) -> EventRows | None:
 
 
 @cache
-def _say_once(storage: str, why: str) -> None:
-    logger.warning(
-        "The event log's storage (%s) %s: rows that become visible late are found only as far back "
-        "as it says itself (DAGSTER_EXECUTOR_POP_EVENTS_OFFSET says otherwise).",
-        storage,
-        why,
-    )
+def _warn_once(storage: str, why: str) -> None:
+    logger.warning("The event log's storage (%s) %s. %s", storage, why, PART.otherwise)

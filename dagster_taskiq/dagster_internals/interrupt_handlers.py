@@ -1,19 +1,6 @@
-"""When the children of a worker are interrupted by a signal.
-
-Replaces: ``dagster._utils.interrupts.setup_interrupt_handlers``. Dagster calls it at the beginning
-and at the end of everything that a signal may interrupt, to have SIGTERM do what SIGINT does then.
-
-Why: a child is interrupted when its parent says so, not by a signal that a service manager or a
-terminal sends to every process of the worker. This is the one place where all of Dagster's handlers
-can be given that condition.
-
-Checked before: the function is there, and takes no arguments.
-
-Otherwise: every signal interrupts, also one that is not the parent's, and the log says so.
-"""
+"""Which signals interrupt the children of a worker: those that the parent has requested."""
 
 import inspect
-import logging
 import signal
 from collections.abc import Callable
 from importlib import import_module
@@ -22,13 +9,34 @@ from typing import Any
 
 import wrapt
 
-logger = logging.getLogger("dagster_taskiq.dagster_internals")
+from dagster_taskiq.dagster_internals.part import DagsterPart
 
 _MODULE = "dagster._utils.interrupts"
 _FUNCTION = "setup_interrupt_handlers"
 
 #: What is done about a signal.
 Handler = Callable[[int, FrameType | None], object]
+
+
+def _check() -> str:
+    parameters = list(inspect.signature(getattr(import_module(_MODULE), _FUNCTION)).parameters)
+    return f"it has the parameters {parameters}" if parameters else ""
+
+
+PART = DagsterPart(
+    name="interrupt handlers",
+    touches=f"{_MODULE}.{_FUNCTION} (wrapped)",
+    why=(
+        "Dagster calls it at the beginning and end of everything that a signal may interrupt, to "
+        "handle SIGTERM like SIGINT. A child is interrupted when its parent requests it, and not "
+        "by a signal that a service manager or terminal sends to every process of the worker. "
+        "This is the one place in which all of Dagster's handlers can get that condition."
+    ),
+    otherwise=(
+        "Signals that are sent to all processes of a worker stop its tasks, also while it drains."
+    ),
+    check=_check,
+)
 
 
 class Conditional:
@@ -45,23 +53,15 @@ class Conditional:
 
 
 def install(condition: Callable[[int], bool]) -> bool:
-    """Let SIGTERM and SIGINT interrupt this process only where ``condition`` says so, from now on.
+    """Let SIGTERM and SIGINT interrupt this process only under a condition, from now on.
 
     Args:
         condition: called in the signal's handler with its number; whether to obey it.
 
     Returns:
-        Whether that was possible. Where Dagster is not as expected, every signal interrupts.
+        Whether Dagster is as expected; otherwise every signal interrupts.
     """
-    module: Any = import_module(_MODULE)
-    function = getattr(module, _FUNCTION, None)
-    if not callable(function) or inspect.signature(function).parameters:
-        logger.warning(
-            "%s.%s of this Dagster is not as expected: signals that are sent to all processes of "
-            "a worker stop its tasks, also while it drains.",
-            _MODULE,
-            _FUNCTION,
-        )
+    if PART.find_problem():
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
         return False
 
@@ -71,6 +71,7 @@ def install(condition: Callable[[int], bool]) -> bool:
             signal.signal(signal.SIGINT, Conditional(handler, condition))
         wrapped()
 
+    module = import_module(_MODULE)
     wrapt.wrap_function_wrapper(module, _FUNCTION, setup)
     getattr(module, _FUNCTION)()
     return True

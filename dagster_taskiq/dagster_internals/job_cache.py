@@ -1,4 +1,4 @@
-"""What was made of a job and a run's config, until something that it is made of changes."""
+"""A cache for what is made of a job and a run's config, until one of these changes."""
 
 import copy
 import os
@@ -8,22 +8,24 @@ from typing import Any, Generic, TypeVar
 
 from dagster import JobDefinition
 
+from dagster_taskiq.settings.env import copy_environment
+
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
 class _Entry(Generic[T]):
-    #: Code that is loaded anew is another definition, which may say something else.
+    #: Code that is loaded anew is another definition, which may differ.
     job: JobDefinition
     run_config: Mapping[str, Any] | None
     #: Config may refer to it.
-    environment: Mapping[str, str]
+    environment: Mapping[bytes, bytes]
     others: tuple[object, ...]
     made: T
 
 
 class JobCache(Generic[T]):
-    """A few things of one kind, the one that was used last first; the others are forgotten."""
+    """Keeps the few things of one kind that were used last."""
 
     def __init__(self, most: int) -> None:
         """Keep nothing yet.
@@ -55,12 +57,12 @@ class JobCache(Generic[T]):
             job: the job, as it is loaded in this process.
             run_config: the run's config, which may be written to afterwards.
             make: makes it.
-            others: what it is made of besides, compared as equal or not.
+            others: what else it is made of, compared as equal or not.
 
         Raises:
             whatever ``make`` raises; then nothing is kept.
         """
-        environment = dict(os.environ)
+        environment = copy_environment(os.environ)
         for entry in self._entries:
             if (
                 entry.job is job

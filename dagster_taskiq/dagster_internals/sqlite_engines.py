@@ -1,11 +1,5 @@
 """Keeping the connections to SQLite files that Dagster opens anew for each event.
 
-Dagster's SQLite storages make an engine, open the file, execute one statement and close it all
-again: four fifths of what an event costs. Whoever executes steps or a run writes and reads events
-all the time, so there, for as long as that goes on, engine and connection are kept. What is
-executed, and when it is committed, is unchanged; storages on a server keep their connections by
-themselves, and are left alone.
-
 The run page of Dagster's web server shows new events when the file of the run's events is modified
 (``SqliteEventLogStorage.watch``). In WAL mode a commit modifies another file, the write-ahead log;
 the connection that is closed last writes it back into the file itself. A connection that is kept
@@ -19,24 +13,28 @@ delays that, for what this process writes and for what others write. Two things 
   without us.
 """
 
-import importlib
 import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+import wrapt
 from sqlalchemy.exc import DisconnectionError
 
+from dagster_taskiq.dagster_internals.part import DagsterPart
 from dagster_taskiq.transport.sql.sqlite_busy_wait import PatientConnection
 
-#: The modules of Dagster that make engines so.
+#: The modules of Dagster that make an engine for each statement, and the function they call.
 _MODULES = (
     "dagster._core.storage.event_log.sqlite.sqlite_event_log",
     "dagster._core.storage.runs.sqlite.sqlite_run_storage",
 )
+_FUNCTION = "create_engine"
 #: How many files are kept open: a few for each run, and few runs at a time.
 MOST_FILES = 16
 #: How long a connection stays open that is not used, in seconds: at least this, at most twice this.
@@ -45,33 +43,66 @@ IDLE_SECONDS = 0.2
 #: The name of the thread that closes them.
 _THREAD_NAME = "dagster-taskiq-close-idle-files"
 
-_CreateEngine = Callable[..., sa.Engine]
+
+def _check() -> str:
+    others = [
+        name for name in _MODULES if getattr(import_module(name), _FUNCTION) != sa.create_engine
+    ]
+    return f"{others[0]} has another {_FUNCTION} than SQLAlchemy's" if others else ""
+
+
+PART = DagsterPart(
+    name="kept SQLite engines",
+    touches=f"{_FUNCTION} in {' and '.join(_MODULES)} (wrapped)",
+    why=(
+        "Dagster's SQLite storages make an engine, open the file, execute one statement and close "
+        "it all again: four fifths of what an event costs. A process that executes steps or a run "
+        "writes and reads events all the time, so for as long as it does, engine and connection "
+        "are kept. What is executed, and when it is committed, is unchanged; storages on a server "
+        "keep their connections by themselves, and are left alone."
+    ),
+    otherwise="Each event opens and closes its file.",
+    check=_check,
+)
 
 
 @contextmanager
 def open_engines_kept() -> Iterator["KeptEngines"]:
     """Keep this process's connections to Dagster's SQLite files, until the end of the block.
 
-    Blocks may overlap, on several threads; the last one that ends closes the connections. Where
-    Dagster's inside is not as expected, it goes on as it always has; so it does in a process that
-    is forked inside of a block.
+    Blocks may overlap, on several threads; the last one that ends closes the connections. Nothing
+    is kept if Dagster is not as expected, or in a process that is forked inside of a block.
 
     Returns:
         What is kept.
     """
+    _wrap_once()
     with _lock:
         _kept.users += 1
         if _kept.users == 1:
             _kept.begin()
-            _replace(sa.create_engine, _kept.create_engine)
     try:
         yield _kept
     finally:
         with _lock:
             _kept.users -= 1
             if _kept.users == 0:
-                _replace(_kept.create_engine, sa.create_engine)
                 _kept.end()
+
+
+@cache
+def _wrap_once() -> None:
+    """Have Dagster make its engines here; outside of the blocks they are SQLAlchemy's own."""
+    if PART.find_problem():
+        return
+
+    def create_engine(
+        _wrapped: Any, _instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> sa.Engine:
+        return _kept.create_engine(*args, **kwargs)
+
+    for name in _MODULES:
+        wrapt.wrap_function_wrapper(import_module(name), _FUNCTION, create_engine)
 
 
 class KeptEngines:
@@ -79,9 +110,10 @@ class KeptEngines:
 
     def __init__(self) -> None:
         self.users = 0
-        self._engines: dict[str, _Kept] = {}
-        self._inherited: dict[str, _Kept] = {}
-        #: Closes what is not used; ``None`` where nothing is kept.
+        self._engines: dict[str, _KeptEngine] = {}
+        #: Those of the process that this one was forked from: never closed here.
+        self._inherited: dict[str, _KeptEngine] = {}
+        #: Closes what is not used; ``None`` while nothing is kept.
         self._closer: _IdleCloser | None = None
 
     def begin(self) -> None:
@@ -104,7 +136,7 @@ class KeptEngines:
             if self._closer is None or not is_ours:
                 return sa.create_engine(url, **options)
             key = f"{url} {sorted(options.items(), key=str)}"
-            kept = self._engines.pop(key, None) or _Kept(url, options, self._closer.note_open)
+            kept = self._engines.pop(key, None) or _KeptEngine(url, options, self._closer.note_open)
             self._engines[key] = kept
             for each in list(self._engines)[:-MOST_FILES]:
                 self._engines.pop(each).close()
@@ -159,7 +191,7 @@ class _IdleCloser:
                 self._thread.start()
 
     def end(self) -> threading.Thread | None:
-        """Let the thread end; return it, if there is one, for who wants to wait for that."""
+        """Let the thread end; return it, if there is one, for callers that wait for its end."""
         with _lock:
             thread, self._thread = self._thread, None
             self._ended.set()
@@ -173,16 +205,34 @@ class _IdleCloser:
                     return
 
 
-class _Kept:
+class _KeptPool(sa.pool.QueuePool):
+    """A pool that keeps its connections when its engine is disposed of.
+
+    Dagster's storages dispose of the engine after each statement (``Engine.dispose``), which calls
+    these two methods of its pool.
+    """
+
+    def dispose(self) -> None:
+        """Keep the connections (SQLAlchemy's own hook)."""
+
+    def recreate(self) -> "_KeptPool":
+        """Return the pool that is used from now on (SQLAlchemy's own hook): this one."""
+        return self
+
+    def close_unused(self) -> None:
+        """Close the connections that are not in use; the pool opens others when needed."""
+        # A pool without a limit can be used on after that.
+        super().dispose()
+
+
+class _KeptEngine:
     """One engine, with as many connections as are used at a time, of which one is kept."""
 
     def __init__(self, url: str, options: dict[str, Any], note_open: Callable[[], None]) -> None:
         connect_args = {**options.get("connect_args", {}), "factory": _WatchedConnection}
-        pool = {"poolclass": sa.pool.QueuePool, "pool_size": 1, "max_overflow": -1}
+        pool = {"poolclass": _KeptPool, "pool_size": 1, "max_overflow": -1}
         options = {**options, **pool, "connect_args": connect_args}
         self.engine = sa.create_engine(url, **options)
-        #: Dagster's storage says so after each statement.
-        self.engine.dispose = _leave  # type: ignore[method-assign]
         self._path = Path(str(self.engine.url.database))
         self._note_open = note_open
         self._is_open = self._was_used = False
@@ -193,8 +243,9 @@ class _Kept:
     def close(self) -> None:
         """Close what is not in use."""
         self._is_open = False
-        # A pool without a limit can be used on after that.
-        self.engine.pool.dispose()
+        pool = self.engine.pool
+        if isinstance(pool, _KeptPool):
+            pool.close_unused()
 
     def close_if_idle(self) -> bool:
         """Close what has not been used since the last call; return whether it is still open."""
@@ -207,7 +258,7 @@ class _Kept:
         record.info["file"] = _identity(self._path)
 
     def _check_file(self, _connection: Any, record: Any, _proxy: Any) -> None:
-        """Refuse a connection to a file that has been deleted or replaced: nobody reads it."""
+        """Refuse a connection to a file that has been deleted or replaced: no process reads it."""
         if record.info["file"] != _identity(self._path):
             raise DisconnectionError(f"{self._path} is another file now.")
 
@@ -243,23 +294,9 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _leave(close: bool = True) -> None:
-    """Keep an engine's connections open."""
-
-
-def _replace(theirs: _CreateEngine, ours: _CreateEngine) -> None:
-    for name in _MODULES:
-        try:
-            module: Any = importlib.import_module(name)
-        except ImportError:
-            continue
-        if getattr(module, "create_engine", None) == theirs:
-            module.create_engine = ours
-
-
 def _before_fork() -> None:
-    # Python warns whoever forks a process that has more than one thread (``os.fork``): here, that
-    # is the user's code.
+    # Python warns code that forks a process with more than one thread (``os.fork``): here, that is
+    # the user's.
     _kept.end_thread()
     # Not while another thread is inside SQLite, whose own locks would stay locked over there.
     _lock.acquire()

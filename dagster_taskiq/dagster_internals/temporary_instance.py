@@ -1,21 +1,10 @@
-"""Whether a Dagster instance is one that a command of Dagster's has made for itself alone.
+"""Whether a Dagster instance is one that a command of Dagster's has made for itself alone."""
 
-Touched: nothing of Dagster is replaced. Where ``$DAGSTER_HOME`` is not set, ``dagster dev``,
-``dagster job execute`` and their like make a directory in the working directory, keep an instance
-there, hand it on to the processes they start, and remove it when they end.
-
-Why: such an instance is an ordinary, persistent one, and no property of it tells. No worker finds a
-queue in that directory, and a run would wait there for ever.
-
-Checked: the directory's name begins as ``dagster._cli.utils.TMP_DAGSTER_HOME_PREFIX``, which
-Dagster keeps fixed "so that consumer projects can reliably manage" it. A test compares both.
-
-Where Dagster is not as expected: no instance counts as temporary, and a run that waits for a worker
-names the broker it waits at, with its path.
-"""
-
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from dagster_taskiq.dagster_internals.part import DagsterPart
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -24,8 +13,32 @@ if TYPE_CHECKING:
 TEMPORARY_HOME_PREFIX = ".tmp_dagster_home_"
 
 
+def _check() -> str:
+    prefix = import_module("dagster._cli.utils").TMP_DAGSTER_HOME_PREFIX
+    return "" if prefix == TEMPORARY_HOME_PREFIX else f"it is {prefix!r}"
+
+
+PART = DagsterPart(
+    name="temporary instances",
+    touches="dagster._cli.utils.TMP_DAGSTER_HOME_PREFIX (relied on)",
+    why=(
+        "If $DAGSTER_HOME is not set, `dagster dev`, `dagster job execute` and their like make a "
+        "directory in the working directory, keep an instance there, hand it on to the processes "
+        "they start, and remove it when they end. Such an instance is an ordinary, persistent one, "
+        "and only the name of the directory tells. No worker finds a queue there, and a run would "
+        'wait for ever. Dagster keeps the name fixed "so that consumer projects can reliably '
+        'manage" it.'
+    ),
+    otherwise=(
+        "No instance counts as temporary; a run that waits for a worker names its broker, with the "
+        "path."
+    ),
+    check=_check,
+)
+
+
 def temporary_home_of(instance: "DagsterInstance") -> str | None:
-    """Return the temporary directory that an instance lives in; ``None`` for one that stays."""
+    """Return the temporary directory of an instance; ``None`` if the instance stays."""
     if not instance.is_persistent:
         return None
     directory = instance.root_directory
@@ -33,7 +46,7 @@ def temporary_home_of(instance: "DagsterInstance") -> str | None:
 
 
 def note_on_temporary_home(instance: "DagsterInstance") -> str:
-    """Return a sentence on who can execute what is in a temporary instance; empty for another."""
+    """Return a sentence on which workers can execute a temporary instance's run; else nothing."""
     # Imported here: this module is read by commands that do without Dagster.
     from dagster._core.storage.runs import SqliteRunStorage  # noqa: PLC0415
 

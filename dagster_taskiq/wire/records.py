@@ -95,6 +95,8 @@ class Worker:
     draining: bool = False
     #: Seconds since it started, at its last heartbeat.
     uptime: float = 0.0
+    #: The private parts of Dagster that are not as expected there, and so not in use.
+    unexpected_parts: tuple[str, ...] = ()
     #: Seconds since that heartbeat, by the server's clock.
     age: float = 0.0
 
@@ -145,7 +147,9 @@ class Worker:
             Running(**{name: each[name] for name in known if name in each})
             for each in plain.pop("running")
         )
-        return cls(**{**plain, "queues": tuple(plain["queues"]), "running": running, "age": age})
+        for name in ("queues", "unexpected_parts"):
+            plain[name] = tuple(plain.get(name, ()))
+        return cls(**{**plain, "running": running, "age": age})
 
 
 def end_notification(task: Task, state: TaskState) -> dict[str, Any]:

@@ -40,6 +40,8 @@ class ChildProcess:
         self.tasks_done = 0
         #: Whether its task was stopped. Then it gets no other.
         self.is_stopped = False
+        #: What it has found not to be as expected in Dagster, by the name of the part.
+        self.dagster_parts: dict[str, str] = {}
         self._process = process
         self._reader = reader
         self._writer = writer
@@ -82,6 +84,7 @@ class ChildProcess:
                 raise ChildStartError(f"A new child process (pid {child.pid}) {how}.")
             if ready["problem"]:
                 raise ConfigError(ready["problem"])
+            child.dagster_parts = ready["dagster_parts"]
         except asyncio.TimeoutError:
             await child.kill_and_wait()
             raise ChildStartError(

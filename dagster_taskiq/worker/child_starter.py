@@ -1,7 +1,7 @@
 """Starting the children of a worker, from one fork server; another is started if that has died."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dagster_taskiq.worker.child_process import ChildProcess
@@ -32,6 +32,9 @@ class ChildStarter:
         self._on_foreign_signal = on_foreign_signal
         #: Forks the children; ``None`` until the first is started.
         self.server: ForkServer | None = None
+        #: What is not as expected in the private parts of Dagster that children lean on, by the
+        #: part's name; empty if all is. Known once a child is ready.
+        self.dagster_parts: Mapping[str, str] = {}
         self._mirror = Mirror()
         self._connecting = asyncio.Lock()
 
@@ -49,7 +52,9 @@ class ChildStarter:
         """
         await self._lease.until_valid()
         server = await self._connect()
-        return await ChildProcess.start(server, self._setup, self._mirror, self._on_foreign_signal)
+        child = await ChildProcess.start(server, self._setup, self._mirror, self._on_foreign_signal)
+        self.dagster_parts = child.dagster_parts
+        return child
 
     def renew_lease(self, deadline: float) -> None:
         """Let children run until ``deadline`` (of ``time.monotonic()``)."""

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from taskiq import TaskiqMessage, TaskiqResult
@@ -90,6 +90,11 @@ class Pool:
         """End the children: as Python processes end if they are idle, else by SIGKILL."""
         await self._children.close()
         await self._starter.close()
+
+    @property
+    def dagster_parts(self) -> Mapping[str, str]:
+        """What is not as expected in Dagster, see :attr:`ChildStarter.dagster_parts`."""
+        return self._starter.dagster_parts
 
     def renew(self, deadline: float) -> None:
         """Let the children live until ``deadline`` (of ``time.monotonic()``)."""

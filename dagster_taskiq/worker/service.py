@@ -27,6 +27,7 @@ from dagster_taskiq.wire.records import Worker
 from dagster_taskiq.worker import process_trees
 from dagster_taskiq.worker.cancellation import Cancellation
 from dagster_taskiq.worker.control import Control
+from dagster_taskiq.worker.dagster_parts import log_parts, unexpected_parts
 from dagster_taskiq.worker.heartbeat import Heartbeat
 from dagster_taskiq.worker.options import WorkerOptions, included
 from dagster_taskiq.worker.pool import Pool
@@ -110,6 +111,7 @@ class WorkerService:
             ", ".join(self.options.queues),
             self.broker.settings,
         )
+        log_parts(self.pool.dagster_parts)
 
     async def stop(self) -> None:
         """Send no more heartbeats, end the children, and deregister the worker."""
@@ -153,6 +155,7 @@ class WorkerService:
             running=tuple(self.pool.running),
             draining=self._is_draining,
             uptime=round(time.monotonic() - self._started_at, 1),
+            unexpected_parts=unexpected_parts(self.pool.dagster_parts),
         )
 
     async def _warn_of_eviction(self) -> None:

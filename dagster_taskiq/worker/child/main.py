@@ -22,6 +22,7 @@ from dagster_taskiq.dagster_internals import (
     compute_logs,
     interrupt_handlers,
     op_retries,
+    registry,
     run_config_cache,
 )
 from dagster_taskiq.dagster_internals.sqlite_engines import open_engines_kept
@@ -92,7 +93,8 @@ def _serve(channel: socket.socket) -> None:
         problem = str(wrong_app)
     tasks.register_tasks(broker)
     problem = problem or _import_modules(setup["include"])
-    channel.sendall(frames.pack({"ready": True, "problem": problem}))
+    ready = {"ready": True, "problem": problem, "dagster_parts": dict(registry.find_problems())}
+    channel.sendall(frames.pack(ready))
 
     def wake() -> None:
         channel.sendall(frames.pack({"wake": True}))

@@ -10,7 +10,7 @@ long as it is not written to (``gc.freeze`` in Python's library reference).
 import gc
 from importlib import import_module
 
-from dagster_taskiq.dagster_internals import migrations
+from dagster_taskiq.dagster_internals import migrations, registry
 
 _MODULES = (
     "dagster_taskiq.worker.child.main",
@@ -35,6 +35,8 @@ gc.disable()
 try:
     for _name in _MODULES:
         import_module(_name)
+    # Before any of it is replaced; what is found out is there in all children.
+    registry.find_problems()
     migrations.install()
     gc.freeze()
 finally:

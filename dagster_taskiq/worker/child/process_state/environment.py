@@ -2,6 +2,8 @@
 
 import os
 
+from dagster_taskiq.settings.env import copy_environment
+
 #: The object that all code reads, in case a task replaces it.
 _environ = os.environ
 
@@ -14,10 +16,7 @@ class Environment:
 
     def read(self) -> dict[bytes, bytes]:
         """Return the variables, encoded."""
-        # Its own dictionary, if there is one: a hundred times faster than asking for each
-        # variable, which decodes them all.
-        inner = vars(_environ).get("_data")
-        return dict(inner if isinstance(inner, dict) else os.environb)
+        return copy_environment(_environ)
 
     def restore(self, wanted: dict[bytes, bytes]) -> None:
         """Set and remove what has changed."""

@@ -1,0 +1,41 @@
+"""All private parts of Dagster that are leaned on, and which of them are not as expected."""
+
+from collections.abc import Mapping
+from functools import cache
+
+from dagster_taskiq.dagster_internals import (
+    compute_logs,
+    event_log_setup,
+    event_rows,
+    interrupt_handlers,
+    migrations,
+    op_retries,
+    run_config_cache,
+    sqlite_engines,
+    temporary_instance,
+)
+
+PARTS = (
+    compute_logs.PART,
+    event_log_setup.PART,
+    event_rows.PART,
+    interrupt_handlers.PART,
+    migrations.PART,
+    op_retries.PART,
+    run_config_cache.PART,
+    sqlite_engines.PART,
+    temporary_instance.PART,
+)
+
+
+@cache
+def find_problems() -> Mapping[str, str]:
+    """Return for each part, by its name, what is not as expected; empty if all is.
+
+    The parts are checked once in a process and its forks, before any of them is replaced.
+    """
+    problems = {}
+    for part in PARTS:
+        problem = part.find_problem()
+        problems[part.name] = problem and f"{part.touches}: {problem}. {part.otherwise}"
+    return problems
