@@ -1,6 +1,7 @@
 """Settings, and the words they are refused with."""
 
 import json
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from dagster_taskiq.errors import ConfigError, DagsterTaskiqError, MissingExtraError
 from dagster_taskiq.executor import TaskiqExecutor, taskiq_executor
 from dagster_taskiq.settings.env import home_of, resolve_env
-from dagster_taskiq.settings.schema import EXECUTOR_FIELDS
+from dagster_taskiq.settings.schema import EXECUTOR_FIELDS, LAUNCHER_FIELDS
 from dagster_taskiq.settings.settings import OnWorkerLost, Settings
 from dagster_taskiq.settings.urls import redact
 from dagster_taskiq.settings.worker_fleet import (
@@ -220,6 +221,40 @@ def test_the_schema_of_the_executor_has_the_defaults_of_the_settings() -> None:
     names = {*Settings.model_fields}
     assert names <= set(EXECUTOR_FIELDS), "a setting that no configuration can reach"
     assert all(field.description for name, field in EXECUTOR_FIELDS.items() if name in names)
+
+
+def test_the_launcher_has_every_setting_but_those_of_steps() -> None:
+    assert {*Settings.model_fields} - {*LAUNCHER_FIELDS} == {"priority", "worker_lost"}
+    assert {*LAUNCHER_FIELDS} < {*EXECUTOR_FIELDS}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lease": "s3cr3t"},
+        {"broker": ["s3cr3t"]},
+        {"include": "s3cr3t"},
+        {"include": [b"s3cr3t"]},
+        {"broker_options": "s3cr3t"},
+        {"priority": "s3cr3t"},
+    ],
+)
+def test_a_value_of_another_type_is_refused_and_not_quoted(changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Settings(**changes)
+    assert f'"{next(iter(changes))}" must be ' in str(caught.value)
+    assert "s3cr3t" not in "".join(traceback.format_exception(caught.value)[-1:])
+    assert caught.value.__suppress_context__
+
+
+def test_other_values_are_checked_as_those_of_the_constructor() -> None:
+    settings = Settings(queue="q")
+    assert settings.replace(lease=60).lease == 60.0
+    assert settings.replace(lease=60).queue == "q"
+    with pytest.raises(ConfigError, match="at least twice"):
+        settings.replace(lease=1.0)
+    with pytest.raises(ConfigError, match='There is no setting "leese"'):
+        settings.replace(leese=60.0)
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,15 @@ from pathlib import Path
 from dagster_celery._translate import tables
 from dagster_celery._translate.names import COMMANDS, NAMES
 from dagster_taskiq import errors as public_errors
+from dagster_taskiq.settings import reference
 
 DOCS = Path(__file__).parent.parent / "docs"
 #: The pages with generated tables.
-PAGES = (DOCS / "migration.md", DOCS / "reference" / "errors.md")
+PAGES = (
+    DOCS / "migration.md",
+    DOCS / "reference" / "errors.md",
+    DOCS / "reference" / "settings.md",
+)
 
 
 def names() -> str:
@@ -52,6 +57,8 @@ TABLES = {
     "tls-options": tables.tls_options,
     "worker-options": tables.worker_options,
     "errors": errors,
+    "executor-fields": reference.executor_fields,
+    "launcher-fields": reference.launcher_fields,
 }
 
 

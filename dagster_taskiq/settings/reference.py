@@ -1,21 +1,11 @@
-"""The table of settings in the documentation, made from their definitions.
+"""The fields of executor and run launcher as the documentation lists them, in Markdown."""
 
-``python -m dagster_taskiq.settings.reference docs/reference/settings.md`` writes it into a file, in
-place of the table that is there.
-"""
-
-import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
-from dagster_taskiq.settings.definitions import Definition, Kind, Surface
-from dagster_taskiq.settings.schema import RUN_FIELDS
+from dagster_taskiq.settings.definitions import Definition, Kind
+from dagster_taskiq.settings.schema import LAUNCHER_FIELDS, RUN_FIELDS
 from dagster_taskiq.settings.settings import DEFINITIONS
 
-#: What stands before the table, which ends at the next empty line.
-MARKER = "<!-- table: executor -->\n"
-
-_HEAD = ("field", "type", "default", "launcher", "meaning")
 _TYPES: Mapping[Kind, str] = {
     Kind.URL: "URL",
     Kind.TEXT: "string",
@@ -24,34 +14,32 @@ _TYPES: Mapping[Kind, str] = {
     Kind.MODULES: "list of strings",
     Kind.OPTIONS: "mapping",
 }
+#: Phrases of descriptions that are links, to pages beside the table.
+_LINKS: Mapping[str, str] = {
+    "URL of the broker": "brokers.md",
+    "options of RabbitMQ": "brokers.md#rabbitmq",
+    "queue tag": "tags.md#tags",
+}
 
 
-def table() -> str:
-    """Return the table of all fields of ``taskiq_executor``, in Markdown."""
-    rows = "".join(f"| {' | '.join(row)} |\n" for row in _rows())
-    return f"| {' | '.join(_HEAD)} |\n|{'---|' * len(_HEAD)}\n{rows}"
+def executor_fields() -> str:
+    """Return a table of the fields of ``taskiq_executor``."""
+    head = ("field", "type", "default", "meaning")
+    rows = [head, ("---",) * len(head), *_executor_rows()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def update(text: str) -> str:
-    """Return a text with its table replaced by that of today.
-
-    Raises:
-        ValueError: the text has no table, which is one after ``MARKER``.
-    """
-    before, marker, rest = text.partition(MARKER)
-    if not marker:
-        raise ValueError(f"There is no line {MARKER.strip()!r}.")
-    after = rest.partition("\n\n")[2]
-    return f"{before}{marker}{table()}\n{after}"
+def launcher_fields() -> str:
+    """Return the names of the fields of ``TaskiqRunLauncher``, with commas between."""
+    return ", ".join(f"`{name}`" for name in LAUNCHER_FIELDS)
 
 
-def _rows() -> Iterator[tuple[str, ...]]:
+def _executor_rows() -> Iterator[tuple[str, ...]]:
     for each in DEFINITIONS:
-        on_launcher = "yes" if Surface.LAUNCHER in each.surfaces else "no"
         words = " or ".join(f"`{choice}`" for choice in each.choices) or _TYPES[each.kind]
-        yield f"`{each.name}`", words, _default(each), on_launcher, each.description
+        yield f"`{each.name}`", words, _default(each), _with_links(each.description)
     for name, field in RUN_FIELDS.items():
-        yield f"`{name}`", field.type, field.default, "no", field.description
+        yield f"`{name}`", field.type, field.default, field.description
 
 
 def _default(definition: Definition) -> str:
@@ -63,6 +51,7 @@ def _default(definition: Definition) -> str:
     return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
 
 
-if __name__ == "__main__":
-    path = Path(sys.argv[1])
-    path.write_text(update(path.read_text()))
+def _with_links(text: str) -> str:
+    for phrase, page in _LINKS.items():
+        text = text.replace(phrase, f"[{phrase}]({page})")
+    return text

@@ -48,7 +48,7 @@ class RunField:
     description: str
 
 
-_MAX_CONCURRENT = "How many steps of one run may be in flight at once."
+_MAX_CONCURRENT = "How many steps of one run may be waiting or running at workers at once."
 
 #: The fields of ``taskiq_executor`` beside the settings. All but ``max_concurrent`` are Dagster's.
 RUN_FIELDS: Mapping[str, RunField] = {
@@ -72,7 +72,7 @@ RUN_FIELDS: Mapping[str, RunField] = {
         get_tag_concurrency_limits_config(),
         "list",
         "none",
-        "Limits for steps of one run with certain tags (Dagster's own field).",
+        "Limits for steps of one run that have certain tags (Dagster's own field).",
     ),
     "step_dependency_config": RunField(
         get_step_dependency_config_field(),

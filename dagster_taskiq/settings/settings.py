@@ -61,39 +61,39 @@ class Settings(BaseModel):
 
     broker: Annotated[
         Url,
-        FleetWide(f"the worker's own in a launched run, else `${BROKER_ENV}`, else `embedded://`"),
+        FleetWide(
+            "in a launched run the broker of the worker that executes it, else "
+            f"`${BROKER_ENV}`, else `embedded://`"
+        ),
     ] = Field(
         EMBEDDED_URL,
         description=(
-            "URL of the broker, in which work waits: `embedded://` (a SQLite file under "
+            "URL of the broker, in which tasks wait: `embedded://` (a SQLite file under "
             "$DAGSTER_HOME), `sqlite:///PATH`, `redis://`, `rediss://`, `unix://`, "
             "`redis+sentinel://`, `amqp://`, `amqps://`, or `memory://` (the whole job in this "
             "process)."
         ),
     )
-    backend: Annotated[OptionalUrl, FleetWide(f"`${BACKEND_ENV}`, else the broker's")] = Field(
-        None,
-        description=(
-            "URL of the backend, which keeps the state of tasks and workers. `rpc://` stands for "
-            "the broker's own server."
-        ),
+    backend: Annotated[OptionalUrl, FleetWide(f"`${BACKEND_ENV}`, else the broker's server")] = (
+        Field(
+            None,
+            description=(
+                "URL of the backend, which keeps the state of tasks and workers. `rpc://` is the "
+                "broker's own server."
+            ),
+        )
     )
-    queue: Text = Field(
-        "dagster", description="The queue of a step or run without a `dagster-taskiq/queue` tag."
-    )
+    queue: Text = Field("dagster", description="The queue of a step or run without a queue tag.")
     priority: Annotated[Integer, Surface.EXECUTOR] = Field(
-        0,
-        description=(
-            "The priority of a step without a `dagster-taskiq/priority` tag; higher runs first."
-        ),
+        0, description="The priority of a step without a priority tag; higher runs first."
     )
     include: Modules = Field(
         (), description="Modules that every child of a worker imports before its first task."
     )
-    prefix: Annotated[Text, FleetWide("the broker's, else `dagster-taskiq`")] = Field(
+    prefix: Annotated[Text, FleetWide("that of the broker, else `dagster-taskiq`")] = Field(
         "dagster-taskiq",
         description=(
-            "Prefix of every key, queue and table on the server. Workers must have the same."
+            "Prefix of every key and queue on the server. Runs and workers must have the same one."
         ),
     )
     heartbeat_interval: Seconds = Field(
@@ -102,17 +102,18 @@ class Settings(BaseModel):
     lease: Seconds = Field(
         30.0,
         description=(
-            "Seconds without a heartbeat after which a worker is lost, with what it runs. At least "
-            "twice `heartbeat_interval`."
+            "Seconds without a heartbeat after which a worker is lost, and so is what it runs. At "
+            "least twice `heartbeat_interval`."
         ),
     )
     worker_lost: Annotated[OnWorkerLost, Field(strict=False), Kind.CHOICE, Surface.EXECUTOR] = (
         Field(
             OnWorkerLost.FAIL,
             description=(
-                "What becomes of a step whose worker or process died. `fail`: its `RetryPolicy` "
-                "decides. `retry`: it is tried again even without one, three times at most. A step "
-                "over its time limit, or whose code cannot be loaded, is not lost."
+                "What happens to a step whose worker or process died. `fail`: it fails, and its "
+                "`RetryPolicy` decides. `retry`: it is tried again even without a policy, at most "
+                "three times. A step that exceeds its time limit, or whose code cannot be loaded, "
+                "is not lost."
             ),
         )
     )
@@ -125,12 +126,13 @@ class Settings(BaseModel):
     broker_options: Annotated[Mapping[str, Any], Kind.OPTIONS, FleetWide("none")] = Field(
         {},
         description=(
-            "Passed to the broker's connection: TLS files, timeouts. For Redis, arguments of "
-            "redis-py's connection; for RabbitMQ, the options that the documentation lists."
+            "Passed to the broker's connection: TLS files, timeouts. For Redis these are the "
+            "arguments of redis-py's connection, for RabbitMQ the options of RabbitMQ in the "
+            "documentation."
         ),
     )
     backend_options: Annotated[
-        Mapping[str, Any], Kind.OPTIONS, FleetWide("the broker's, on the same server")
+        Mapping[str, Any], Kind.OPTIONS, FleetWide("those of the broker, on the same server")
     ] = Field({}, description="The same for the backend.")
 
     @model_validator(mode="wrap")
