@@ -8,7 +8,9 @@ from dagster._serdes import serialize_value, unpack_value
 
 from dagster_celery._celery_app.app import CeleryApp
 from dagster_celery._celery_app.task import Task
-from dagster_taskiq.execution import instances, tasks
+from dagster_taskiq.execution import instances
+from dagster_taskiq.execution.run_tasks import execute_job, resume_job
+from dagster_taskiq.execution.step_task import execute_plan
 from dagster_taskiq.wire.task_names import EXECUTE_JOB, EXECUTE_PLAN, RESUME_JOB
 
 
@@ -31,7 +33,7 @@ def create_task(celery_app: CeleryApp, **task_kwargs: Any) -> Task:
         executable_dict: dict[str, Any],
         **others: Any,
     ) -> list[str] | None:
-        tasks.execute_plan(execute_step_args_packed, executable_dict, **others)
+        execute_plan(execute_step_args_packed, executable_dict, **others)
         return None if self.request.run_id else _events_of(execute_step_args_packed)
 
     return celery_app.task(bind=True, name=EXECUTE_PLAN, **task_kwargs)(_execute_plan)
@@ -51,7 +53,7 @@ def create_execute_job_task(celery: CeleryApp, **task_kwargs: Any) -> Task:
         include: Sequence[str] = (),
         **others: Any,
     ) -> int:
-        tasks.execute_job(execute_job_args_packed, include, **others)
+        execute_job(execute_job_args_packed, include, **others)
         return 0
 
     return celery.task(bind=True, name=EXECUTE_JOB, **task_kwargs)(_execute_job)
@@ -72,7 +74,7 @@ def create_resume_job_task(celery: CeleryApp, **task_kwargs: Any) -> Task:
         previous_task_id: str = "",
         **others: Any,
     ) -> int:
-        tasks.resume_job(resume_job_args_packed, include, previous_task_id, **others)
+        resume_job(resume_job_args_packed, include, previous_task_id, **others)
         return 0
 
     return celery.task(bind=True, name=RESUME_JOB, **task_kwargs)(_resume_job)

@@ -1,8 +1,8 @@
 """This process's broker, for taskiq's own commands and for a project's own tasks.
 
 ``taskiq worker dagster_taskiq.app:broker`` and ``taskiq scheduler`` find it here, and a module of
-tasks writes ``from dagster_taskiq.app import broker`` and ``@broker.task``. The environment names
-the broker, except in a process of one of our workers, which has the worker's.
+tasks writes ``from dagster_taskiq.app import broker`` and ``@broker.task``. The broker is the one
+that the environment names; in a process of a worker it is the worker's.
 """
 
 import os
@@ -15,17 +15,17 @@ from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport import current, registry
 from dagster_taskiq.transport.broker import QueueBroker
 
-#: Queues of a worker that was started by ``taskiq worker``, with commas between.
+#: Queues of a worker that was started by ``taskiq worker``, separated by commas.
 QUEUES_ENV = "DAGSTER_TASKIQ_QUEUES"
 
 
 def make(settings: Settings) -> QueueBroker:
     """Return a new broker with its backend; nothing is connected.
 
-    ``taskiq worker`` can be started on it: it brings the worker's own service.
+    ``taskiq worker`` can be started on it: it starts the worker's own service.
 
     Raises:
-        ConfigError: the settings name a broker or backend that nothing serves.
+        ConfigError: the settings name a broker or backend of a kind that does not exist.
     """
     return _with_service(registry.make(settings))
 
@@ -37,14 +37,14 @@ def __getattr__(name: str) -> Any:
 
 
 def _with_service(broker: QueueBroker) -> QueueBroker:
-    """Have a broker that listens in ``taskiq worker`` start what a worker of ours needs."""
+    """Have a broker that listens in ``taskiq worker`` start the worker service."""
     if broker.make_service is None:
         broker.make_service = partial(_service_from_environment, broker)
     return broker
 
 
 def _service_from_environment(broker: QueueBroker) -> Any:
-    # Imported here: a sender has no use for what a worker needs.
+    # Imported here: only a worker needs it, and a sender does not.
     from dagster_taskiq.execution.allowed_code import allowed_entries  # noqa: PLC0415
     from dagster_taskiq.worker.options import (  # noqa: PLC0415
         PoolOptions,

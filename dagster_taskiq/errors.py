@@ -78,6 +78,26 @@ class NotAllowedError(DagsterTaskiqError):
     """
 
 
+class NoInstanceError(DagsterTaskiqError):
+    """A message names no Dagster instance. Send it by the executor or run launcher."""
+
+
+class RunNotFoundError(DagsterTaskiqError):
+    """The run is not in the worker's Dagster instance. Let run and worker use one storage."""
+
+
+class RunUnfinishedError(DagsterTaskiqError):
+    """A run was not executed to its end. Its event log has the reason."""
+
+
+class StartsOverError(DagsterTaskiqError):
+    """A run cannot be resumed, since its executor begins from the start. Re-execute it."""
+
+
+class PreviousProcessError(DagsterTaskiqError):
+    """A run cannot be resumed, since the process that had it before does not end. End that."""
+
+
 class TaskFailedError(DagsterTaskiqError):
     """The task raised; the text is what its process reported."""
 

@@ -1,7 +1,6 @@
-"""Tags that steer where and when a step or a run is executed, and how each is read.
+"""Tags that set the queue and priority of a step or a run, and how each is read.
 
-The names under ``dagster-celery/`` are read wherever the new ones are; the new one wins where
-both stand.
+The names under ``dagster-celery/`` are read as well; if both are set, the new one wins.
 """
 
 from collections.abc import Mapping
@@ -9,7 +8,7 @@ from contextlib import suppress
 
 from dagster_taskiq.errors import ConfigError
 
-#: Dagster's own tag for the priority of a step, or of a run in its queue: an integer, 0 where it is
+#: Dagster's own tag for the priority of a step, or of a run in its queue: an integer, 0 if it is
 #: not set.
 DAGSTER_PRIORITY_TAG = "dagster/priority"
 
@@ -32,7 +31,7 @@ OLDER_NAMES: Mapping[str, str] = {
 
 
 def read_tag(tags: Mapping[str, str], tag: str) -> str | None:
-    """Return the value of ``tag`` or of its older name in ``tags``; ``None`` where neither is."""
+    """Return the value of ``tag`` or of its older name in ``tags``; ``None`` if neither is set."""
     value = tags.get(tag)
     return value if value is not None else tags.get(OLDER_NAMES[tag])
 
@@ -40,25 +39,25 @@ def read_tag(tags: Mapping[str, str], tag: str) -> str | None:
 def read_priority(tags: Mapping[str, str], tag: str, default: int = 0) -> int:
     """Return the priority in ``tag`` (or its older name); else Dagster's own, above ``default``.
 
-    Without Dagster's own tag, its priority is 0. So it counts from what is configured for those
-    that have no tag: a positive one comes before them, a negative one after.
+    Dagster's own priority counts from ``default``, since Dagster takes 0 for what has no tag: what
+    has a positive one runs before what has no tag, and what has a negative one after it.
 
     Args:
         tags: all tags of a step or run.
-        tag: the one that says it outright.
+        tag: the tag of this package, which is not added to anything.
         default: the priority of what has no tag.
 
     Raises:
         ConfigError: the value of ``tag`` is not an integer. Dagster's own may be anything.
     """
-    # As Dagster reads it: what is no integer counts for nothing.
+    # As Dagster reads it: what is no integer counts as 0.
     with suppress(ValueError):
         default += int(tags.get(DAGSTER_PRIORITY_TAG, 0))
     return read_int_tag(tags, tag, default)
 
 
 def read_int_tag(tags: Mapping[str, str], tag: str, default: int = 0) -> int:
-    """Return the integer in ``tag`` (or its older name), or ``default`` where neither is set.
+    """Return the integer in ``tag`` (or its older name), or ``default`` if neither is set.
 
     Raises:
         ConfigError: the value is not an integer; the text names the tag and the value.

@@ -23,9 +23,9 @@ from compat_tests.servers import free_port, own_redis
 from compat_tests.waiting import eventually
 from compat_tests.workers import ROOT
 from dagster_taskiq.client import client_for
-from dagster_taskiq.execution.tasks import EXECUTE_PLAN
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.wire.records import TaskState
+from dagster_taskiq.wire.task_names import EXECUTE_PLAN
 from dagster_taskiq.wire.task_request import TaskRequest
 
 SUCCESS, FAILURE = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE

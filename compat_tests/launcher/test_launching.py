@@ -25,12 +25,12 @@ from compat_tests.servers import free_port, own_redis
 from compat_tests.waiting import eventually
 from compat_tests.workers import running_worker
 from dagster_taskiq.errors import ConfigError, ServerUnavailableError
-from dagster_taskiq.execution.tasks import EXECUTE_JOB
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.tags import TASK_ID_TAG
 from dagster_taskiq.transport.rabbitmq.connection import RabbitConnection
 from dagster_taskiq.transport.rabbitmq.records import records_of, task_shard
 from dagster_taskiq.wire.queues import run_queue
+from dagster_taskiq.wire.task_names import EXECUTE_JOB
 from dagster_taskiq.wire.task_request import TaskRequest
 
 

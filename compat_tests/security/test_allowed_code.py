@@ -76,7 +76,7 @@ def origin_of(pointer: CodePointer, job: str = "allowed") -> JobPythonOrigin:
 
 def is_allowed(entries: list[str], pointer: CodePointer, *include: str) -> bool:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dagster_taskiq.execution.allowed_code._bound", None)
+        patch.setattr("dagster_taskiq.execution.allowed_code._policy", None)
         set_policy(AllowedCode.of(entries, ["included"]))
         try:
             check_allowed(origin_of(pointer), include)

@@ -1,9 +1,10 @@
-"""What code a worker may load on behalf of a message: all that it finds, or what its operator says.
+"""What code a worker may load for a message: any, or only what its operator has allowed.
 
-Who can write to a broker names the module or file that a worker loads a job from. Where an operator
-has said what is allowed (``--allow``, ``$DAGSTER_TASKIQ_ALLOW``), a worker's children load nothing
-else for a message, and use the Dagster instance of their own ``$DAGSTER_HOME``, whichever a message
-names: an instance is code too, since its parts are classes of any module.
+A message names the module or file from which a worker loads a job, so everything that can write to
+a broker chooses that code. If an operator has set what is allowed (``--allow``,
+``$DAGSTER_TASKIQ_ALLOW``), a worker's children load nothing else for a message, and use the Dagster
+instance of their own ``$DAGSTER_HOME``, also if a message names another one: an instance is code
+too, since its parts are classes of any module.
 """
 
 import logging
@@ -20,7 +21,7 @@ from dagster_taskiq.settings.env import read_home
 
 logger = logging.getLogger("dagster_taskiq.worker")
 
-#: What is allowed where no ``--allow`` says it, with commas between.
+#: What is allowed if ``--allow`` is not given, with commas between.
 ALLOW_ENV = "DAGSTER_TASKIQ_ALLOW"
 
 #: What the name of a module looks like.
@@ -29,7 +30,7 @@ _MODULE_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 @dataclass(frozen=True)
 class AllowedCode:
-    """The modules and places that an operator has allowed, and how he wrote them."""
+    """The modules and places that an operator has allowed."""
 
     #: Modules, with what is below them.
     modules: tuple[str, ...]
@@ -40,7 +41,7 @@ class AllowedCode:
 
     @classmethod
     def of(cls, entries: Iterable[str], included: Sequence[str] = ()) -> "AllowedCode":
-        """Read what an operator wrote: each entry is a module, a file or a directory.
+        """Read the entries of ``--allow``: each is a module, a file or a directory.
 
         Args:
             entries: a path is known by a slash, a leading ``~`` or ``.``, or ``.py`` at its end.
@@ -64,44 +65,44 @@ class AllowedCode:
 
     @property
     def entries(self) -> list[str]:
-        """What :meth:`of` makes the same of, wherever it is called."""
+        """Entries from which :meth:`of` makes the same in any working directory."""
         return [*self.modules, *map(str, self.places)]
 
     def check_file(self, name: str, directory: str) -> None:
-        """Let through a file of code that is allowed.
+        """Check that a file of code is allowed.
 
         Args:
             name: the file.
-            directory: from where it imports; empty for nowhere but the process's own path.
+            directory: from which it imports; empty for the process's own path alone.
 
         Raises:
-            NotAllowedError: it is not; the text names it, and what to start the worker with.
+            NotAllowedError: it is not; the text names it, and the option that allows it.
         """
         file = Path(name).resolve()
         if not self._is_in_a_place(file):
             raise self.refusal(f"the file {file}", str(file))
-        # A file that is allowed may import what lies beside it.
+        # A file that is allowed may import from its own directory.
         if Path(directory).resolve() != file.parent:
             self._check_directory(directory)
 
     def check_module(self, name: str, directory: str) -> None:
-        """Let through a module that is allowed by its name, or by the place where it is found.
+        """Check that a module is allowed, by its name or by the place in which it is found.
 
         Args:
             name: the module.
             directory: as in :meth:`check_file`.
 
         Raises:
-            NotAllowedError: it is not; the text names it, and what to start the worker with.
+            NotAllowedError: it is not; the text names it, and the option that allows it.
         """
         named = any(name == each or name.startswith(f"{each}.") for each in self.modules)
         if not named and not self._lies_in_a_place(name.partition(".")[0], directory):
             raise self.refusal(f"the module {name}", name)
-        # What the module imports is looked for there first.
+        # What the module imports is searched there first.
         self._check_directory(directory)
 
     def refusal(self, what: str, entry: str = "") -> NotAllowedError:
-        """Return the error that says what was refused, and with which entry it would not be."""
+        """Return the error about something that is refused, with the entry that allows it."""
         hint = f" If that is meant, start it with --allow {entry} too." if entry else ""
         return NotAllowedError(
             f"The worker may not load {what}. Its operator has allowed: "
@@ -137,8 +138,8 @@ def allowed_entries(given: Sequence[str]) -> tuple[str, ...]:
             directory.
 
     Raises:
-        ConfigError: an entry cannot be read; nothing is named, which is not to mean all; or there
-            is no instance that allowed code could use.
+        ConfigError: an entry cannot be read; there is none, which must not mean all; or there is no
+            instance that allowed code could use.
     """
     values = given or [os.environ[each] for each in (ALLOW_ENV,) if each in os.environ]
     if not values:
@@ -159,22 +160,22 @@ def allowed_entries(given: Sequence[str]) -> tuple[str, ...]:
     return tuple(entries)
 
 
-_bound: AllowedCode | None = None
+_policy: AllowedCode | None = None
 
 
 def set_policy(allowed: AllowedCode) -> None:
     """Let this process load nothing else for a message from now on."""
-    global _bound  # noqa: PLW0603 - it is what current_policy() reads in this process
-    _bound = allowed
+    global _policy  # noqa: PLW0603 - it is what current_policy() reads in this process
+    _policy = allowed
 
 
 def current_policy() -> AllowedCode | None:
-    """Return what this process may load for a message; ``None`` where that is not bounded."""
-    return _bound
+    """Return what this process may load for a message; ``None`` if any code is allowed."""
+    return _policy
 
 
 def _files_of(spec: ModuleSpec | None) -> list[Path]:
-    """Return where a module is: its file, or the directories of a package without one."""
+    """Return the place of a module: its file, or the directories of a package without one."""
     if spec is None:
         return []
     if spec.has_location and spec.origin:

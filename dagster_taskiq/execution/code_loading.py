@@ -2,20 +2,27 @@
 
 import importlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-from dagster._core.code_pointer import (
-    FileCodePointer,
-)
+from dagster import DagsterInstance, JobDefinition
+from dagster._core.code_pointer import FileCodePointer
+from dagster._core.definitions.repository_definition import RepositoryLoadData
 from dagster._core.origin import JobPythonOrigin
+from dagster._core.storage.dagster_run import DagsterRun
+from dagster._utils.hosted_user_process import recon_job_from_origin
 
-from dagster_taskiq.errors import TaskFailedError
+from dagster_taskiq.errors import CodeLoadError
 from dagster_taskiq.execution.allowed_code import current_policy
 from dagster_taskiq.execution.code_location import MODULE_POINTERS, working_directory_of
+from dagster_taskiq.execution.instances import inject_env_vars
+from dagster_taskiq.execution.perform import describe_failure
+from dagster_taskiq.execution.python_environments import check_environment
+from dagster_taskiq.execution.task_context import current_context
 
 
 def check_allowed(origin: JobPythonOrigin, include: Iterable[str] = ()) -> None:
-    """Let through a job, and modules to import before it, that this process may load.
+    """Check that this process may load a job, and modules that are imported before it.
 
     Nothing is imported to find out.
 
@@ -27,7 +34,7 @@ def check_allowed(origin: JobPythonOrigin, include: Iterable[str] = ()) -> None:
         return
     pointer = origin.repository_origin.code_pointer
     directory = working_directory_of(origin)
-    # By their exact kinds: others may load what they like.
+    # By their exact kinds: others may load any code.
     if type(pointer) is FileCodePointer:
         allowed.check_file(pointer.python_file, directory)
     elif type(pointer) in MODULE_POINTERS:
@@ -41,28 +48,80 @@ def check_allowed(origin: JobPythonOrigin, include: Iterable[str] = ()) -> None:
             allowed.check_module(name, directory)
 
 
-def make_importable(origin: JobPythonOrigin) -> None:
-    """Let this process import what lies in the code location's working directory.
+def load_job(
+    instance: DagsterInstance, run: DagsterRun, origin: JobPythonOrigin, include: Sequence[str]
+) -> JobDefinition:
+    """Load the job of a run, which may take long, before Dagster executes the run.
 
-    Dagster does so only while it loads the job; in the process that launches a run by default, it
-    is there for what an op imports as it runs as well.
+    A run that is terminated while its job is loaded ends as CANCELED then. Dagster's own order is
+    another: it looks at the run after it has loaded the job, and takes a run that is CANCELING for
+    one that another process executes.
+
+    Args:
+        instance: the instance of the run.
+        run: the run.
+        origin: where its job is.
+        include: modules to import before.
+
+    Raises:
+        NotAllowedError: this worker may not load it, or a module of ``include``.
+        CodeLoadError: it belongs into another Python environment, or cannot be loaded; the text
+            says why, and where that was tried.
+    """
+    check_allowed(origin, include)
+    # This is what Dagster executes; the message may name another job.
+    if run.job_code_origin is not None:
+        check_allowed(run.job_code_origin)
+    check_environment(origin)
+    make_importable(origin)
+    with current_context().loading(repr(include)):
+        _import_included(include)
+    inject_env_vars(instance, run)
+    job = recon_job_from_origin(origin).with_repository_load_data(load_data_of(instance, run))
+    try:
+        with current_context().loading(repr(origin)):
+            return job.get_definition()
+    except Exception as error:
+        raise CodeLoadError(
+            f"its job cannot be loaded.\n{describe_failure(error)}\n{describe_search_path()}"
+        ) from None
+
+
+def make_importable(origin: JobPythonOrigin) -> None:
+    """Let this process import from the code location's working directory, also later.
+
+    Dagster does so only while it loads the job. By default the process that launches a run has the
+    directory on its path, also for what an op imports as it runs.
     """
     directory = working_directory_of(origin)
     if directory and directory not in sys.path:
         sys.path.append(directory)
 
 
-def import_included(modules: Iterable[str]) -> None:
+def load_data_of(instance: DagsterInstance, run: DagsterRun) -> RepositoryLoadData | None:
+    """Return what a run's repository was loaded with, if that was recorded."""
+    if not run.has_repository_load_data or not run.execution_plan_snapshot_id:
+        return None
+    snapshot = instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id)
+    return snapshot.repository_load_data
+
+
+def describe_search_path() -> str:
+    """Return a sentence on where this process looks for code."""
+    return f"The worker's working directory is {Path.cwd()} and its path is {sys.path}."
+
+
+def _import_included(modules: Iterable[str]) -> None:
     """Import the modules that the launcher's ``include`` names.
 
     Raises:
-        TaskFailedError: one of them cannot be imported.
+        CodeLoadError: one of them cannot be imported.
     """
     for name in modules:
         try:
             importlib.import_module(name)
         except Exception as error:
-            raise TaskFailedError(
+            raise CodeLoadError(
                 f"Cannot import {name}, which the launcher's include names: "
                 f"{type(error).__name__}: {error}"
             ) from error

@@ -1,4 +1,4 @@
-"""Where the code of a run is: what a worker must have at hand before it loads a job."""
+"""Where the code of a run is, which a worker must know before it loads the job."""
 
 import sys
 from functools import lru_cache
@@ -16,14 +16,14 @@ MODULE_POINTERS = (ModuleCodePointer, PackageCodePointer, AutoloadDefsModuleCode
 
 
 def working_directory_of(origin: JobPythonOrigin) -> str:
-    """Return the directory from which a job's code location imports; empty where it names none."""
+    """Return the directory from which a job's code location imports; empty if it names none."""
     pointer = origin.repository_origin.code_pointer
-    # Each kind of Dagster's pointers has one, but for those of a project's own making.
+    # Each kind of Dagster's pointers has one; a project's own kind may have none.
     return str(getattr(pointer, "working_directory", None) or "")
 
 
 def source_of(origin: JobPythonOrigin) -> str:
-    """Return the file in which a job's code location is; its module where it is not loaded here."""
+    """Return the file of a job's code location; its module if that is not loaded here."""
     pointer = origin.repository_origin.code_pointer
     module = getattr(pointer, "module", None) or ""
     file = getattr(sys.modules.get(module), "__file__", None)
@@ -33,8 +33,8 @@ def source_of(origin: JobPythonOrigin) -> str:
 def lines_of(origin: JobPythonOrigin, text: str) -> tuple[tuple[str, int], ...]:
     """Return each line of a code location's own source that holds a text: its file, its number.
 
-    What is looked through is the file of the code location, or the package that its module is in.
-    Nothing is imported: the process that launches a run need not be able to.
+    The file of the code location is searched, or the package of its module. Nothing is imported:
+    the process that launches a run need not be able to.
     """
     pointer = origin.repository_origin.code_pointer
     file = getattr(pointer, "python_file", None)

@@ -9,26 +9,22 @@ from dagster._core.storage.dagster_run import DagsterRun
 
 from dagster_taskiq.dagster_internals.event_rows import EventRows, Row, rows_of
 
-#: How long an id that is missing in the table of all events is looked at again, in seconds. A
+#: How long an id that is missing in the table of all events is looked up again, in seconds. A
 #: transaction that was rolled back, or a run that was deleted, leaves ids that never come.
 GAP_SECONDS = 60.0
 
-
-#: How many missing ids are looked at again; of more, the highest.
+#: How many missing ids are looked up again; of more, the highest.
 MOST_GAPS = 1000
 
-
-#: How far back ids that are missing are looked for, in rows. What is missing further back was
-#: numbered so much earlier that it has been committed, or never will be.
+#: How far back missing ids are searched, in rows. What is missing further back was numbered so much
+#: earlier that it has been committed, or never will be.
 ROWS_LOOKED_AT = 10_000
 
-
-#: How long before an end is written on behalf of a step or run the log is looked at again, in
-#: seconds: what did happen may be on its way into the log.
+#: How long the log is read again before an end is written on behalf of a step or run, in seconds:
+#: its own end may not be visible yet.
 LATE_SECONDS = 5.0
 
-
-#: The time between two of these looks, in seconds.
+#: The time between two of these reads, in seconds.
 LATE_LOOK_SECONDS = 0.2
 
 
@@ -38,9 +34,9 @@ class Gaps:
     def __init__(self, rows: EventRows, run_id: str) -> None:
         self.rows = rows
         self._run_id = run_id
-        #: What is up to here has been looked at.
+        #: The rows up to this id have been read.
         self._position = 0
-        #: When each missing id was missed first, in ``time.monotonic()``.
+        #: When each missing id was found missing first, in ``time.monotonic()``.
         self._missing: dict[int, float] = {}
 
     @property
@@ -49,10 +45,10 @@ class Gaps:
         return frozenset(self._missing)
 
     def look(self, up_to: int | None = None) -> list[Row]:
-        """Look at what has not been looked at yet, and once more for what was missing.
+        """Read the rows that have not been read yet, and look up those that were missing.
 
         Args:
-            up_to: the id of a visible row, where to stop; the highest, where none is given.
+            up_to: the id of a visible row before which to stop; ``None`` for the highest.
 
         Returns:
             The rows that have been found, by id, without that one.
@@ -61,8 +57,8 @@ class Gaps:
         found = self._rows_between(before, up_to)
         visible = {row.id for row in found}
         new = [row.id for row in found if row.id > before]
-        # What is below the lowest was committed long ago where not all have been returned, or where
-        # this is the first look.
+        # What is below the lowest was committed long ago if not all have been returned, or if this
+        # is the first time.
         all_new = bool(before) and len(new) < ROWS_LOOKED_AT
         if up_to is not None and up_to > before:
             new.append(up_to)
@@ -99,15 +95,15 @@ def _missing_above(low: int, ids: Sequence[int]) -> list[int]:
 def wait_for_late_rows(instance: DagsterInstance, run: DagsterRun, why: str) -> None:
     """Wait until what a run's process was writing to the log can be read.
 
-    The process is not there any more, but the database goes on with its last statement. Where rows
-    may become visible late, an event is written first: what the process has written has a lower id,
-    and is either visible or missing. Waits ``LATE_SECONDS`` at most, and not at all where rows
-    become visible in the order of their ids.
+    The process has ended, but the database goes on with its last statement. If rows may become
+    visible late, an event is written first: what the process has written has a lower id, and is
+    either visible or missing. Waits ``LATE_SECONDS`` at most, and not at all if rows become visible
+    in the order of their ids.
 
     Args:
-        instance: where the run is.
-        run: whose process has ended.
-        why: what happened, which that event says.
+        instance: the instance of the run.
+        run: the run, whose process has ended.
+        why: what happened, as the text of that event.
     """
     rows = rows_of(instance.event_log_storage)
     if rows is None:

@@ -1,4 +1,4 @@
-"""How a process performs the task that a message asks for, and what the task knows of that."""
+"""Executing the task of a message in this process."""
 
 import asyncio
 import inspect
@@ -18,15 +18,22 @@ from dagster_taskiq.errors import DagsterTaskiqError, OtherReleaseError, Unknown
 from dagster_taskiq.execution.task_context import current_context, executing
 from dagster_taskiq.version import __version__
 
-#: The module of the tasks that this package sends itself.
-_OUR_TASKS = "dagster_taskiq.execution.tasks"
+#: The package of the tasks that executor, launcher and workers send.
+_OUR_PACKAGE = "dagster_taskiq"
 
 
 def perform(broker: AsyncBroker, message: TaskiqMessage) -> TaskiqResult[Any]:
-    """Run the task that ``message`` asks for, in this thread, and return how it ended.
+    """Execute the task of a message in this thread.
 
     A plain function without dependencies is called directly, with no event loop running, so that
     it may start one; all others run as taskiq runs them.
+
+    Args:
+        broker: has the tasks, by their names.
+        message: names the task and has its arguments.
+
+    Returns:
+        The task's value or error. It raises nothing.
     """
     with executing(message):
         return _perform(broker, message)
@@ -64,12 +71,12 @@ def _perform(broker: AsyncBroker, message: TaskiqMessage) -> TaskiqResult[Any]:
 
 
 def _check_arguments(function: Callable[..., Any], message: TaskiqMessage) -> None:
-    """Refuse a message of a task of ours that another release has sent, with other arguments.
+    """Check that a task of this package can be called with the arguments of a message.
 
     Raises:
-        OtherReleaseError: it cannot be called so.
+        OtherReleaseError: it cannot; another release has sent the message.
     """
-    if function.__module__ != _OUR_TASKS:
+    if function.__module__.partition(".")[0] != _OUR_PACKAGE:
         return
     try:
         inspect.signature(function).bind(*message.args, **message.kwargs)
@@ -82,7 +89,10 @@ def _check_arguments(function: Callable[..., Any], message: TaskiqMessage) -> No
 
 
 def describe_failure(error: BaseException) -> str:
-    """Return the text that tells the run's event log why a task failed."""
+    """Return the text about a failed task for the run's event log.
+
+    That of an error of this package is its message; of others, it has the traceback.
+    """
     if isinstance(error, DagsterTaskiqError):
         return str(error)
     info = serializable_error_info_from_exc_info(
@@ -95,7 +105,7 @@ def describe_failure(error: BaseException) -> str:
 def _loop_for(broker: AsyncBroker) -> asyncio.AbstractEventLoop:
     """Return this process's loop for async tasks, with the broker open on it to send more."""
     loop = asyncio.new_event_loop()
-    # Its threads stay as long as it does, and are known by their names.
+    # Its threads stay as long as it does; process state is compared by their names.
     loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix="dagster-taskiq-tasks"))
     with current_context().loading("the startup of the broker"):
         loop.run_until_complete(broker.startup())

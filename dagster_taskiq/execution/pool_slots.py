@@ -1,8 +1,8 @@
-"""What the steps of a run hold in Dagster's concurrency pools: slots, and places to wait for one.
+"""Freeing what the steps of a run hold in Dagster's concurrency pools: slots, and pending claims.
 
-The loop of a run claims a slot before it sends a step, and frees it when the step has ended by
-itself. A step that is killed, or never starts, cannot say so: whoever sees that nothing of it can
-run any more frees what it held, or the next run would wait for ever.
+The loop of a run claims a slot before it sends a step, and frees it when the step has ended. A step
+that is killed, or never starts, cannot free it. The process that finds out that nothing of the step
+can run any more does so instead, or the next run would wait for ever.
 """
 
 from collections.abc import Collection
@@ -19,19 +19,25 @@ def pool_of(step: ExecutionStep) -> str | None:
 
 
 def free_step(instance: DagsterInstance, run_id: str, step_key: str) -> None:
-    """Free what a step holds, of which nothing can run any more."""
+    """Free what a step holds that cannot run any more.
+
+    Args:
+        instance: the instance of the run.
+        run_id: the step's run.
+        step_key: the step.
+    """
     storage = instance.event_log_storage
     if storage.supports_global_concurrency_limits:
         storage.free_concurrency_slot_for_step(run_id, step_key)
 
 
 def free_run(instance: DagsterInstance, run_id: str, running: Collection[str]) -> None:
-    """Free what the steps of a run hold that nobody executes any more.
+    """Free what the steps of a run hold that are not executed any more.
 
     Args:
-        instance: where the run is.
-        run_id: which one.
-        running: the steps of it that still run somewhere, and keep theirs.
+        instance: the instance of the run.
+        run_id: the run.
+        running: the steps of it that still run, and keep their slots.
     """
     storage = instance.event_log_storage
     if not storage.supports_global_concurrency_limits:

@@ -1,15 +1,15 @@
-"""Whether the code of a job wants another Python environment than that of this process.
+"""Whether the code of a job requires another Python environment than that of this process.
 
-Every code location says which interpreter it runs in, and most often that is no wish: a code
-server in one container has ``/usr/local/bin/python`` and its workers, in another,
-``/opt/venv/bin/python``. It is one where somebody has set ``executable_path`` in
-``workspace.yaml``, or has started the code server with ``--use-python-environment-entry-point``.
-Dagster then starts a run by that interpreter (``[executable_path, "-m", "dagster"]`` is the entry
-point) and not by whatever ``dagster`` is found.
+Every code location names the interpreter that it runs in, and most often that is no requirement: a
+code server in one container has ``/usr/local/bin/python`` and its workers, in another,
+``/opt/venv/bin/python``. It is one if ``executable_path`` is set in ``workspace.yaml``, or if the
+code server was started with ``--use-python-environment-entry-point``. Dagster then starts a run by
+that interpreter (``[executable_path, "-m", "dagster"]`` is the entry point) and not by the first
+``dagster`` on the path.
 
-A path says little on another machine. Where no such file is, the worker is taken to be what its
-operator wants it to be. Where there is one, in an environment that this process is neither in nor
-built on, the job would run with the wrong packages, and is refused.
+A path means little on another machine. If there is no such file, the environment is taken to be the
+one that the worker's operator has chosen. If there is one, in an environment that this process is
+neither in nor built on, the job would run with the wrong packages, and is refused.
 """
 
 import sys
@@ -24,11 +24,11 @@ _VENV_FILE = "pyvenv.cfg"
 
 
 def check_environment(origin: JobPythonOrigin) -> None:
-    """Let through a job that may be executed in the Python environment of this process.
+    """Check that a job may be executed in the Python environment of this process.
 
     Raises:
-        CodeLoadError: its code location has been given another one, which is on this machine; the
-            text says what to start.
+        CodeLoadError: its code location requires another one, which is on this machine; the text
+            says which worker to start.
     """
     path = origin.executable_path
     entry_point = origin.repository_origin.entry_point
@@ -49,19 +49,19 @@ def check_environment(origin: JobPythonOrigin) -> None:
 
 
 def environment_of(executable: str) -> Path | None:
-    """Return the directory that an interpreter finds its packages in, as its ``sys.prefix`` has it.
+    """Return the directory of an interpreter's packages, which is its ``sys.prefix``.
 
     Args:
         executable: its path; nothing is started.
 
     Returns:
         The directory of its virtual environment, else of its installation, without symbolic links;
-        ``None`` where there is no such file.
+        ``None`` if there is no such file.
     """
     path = Path(executable)
     if not path.is_file():
         return None
-    # Python looks beside the path that it was started by, whatever that is a link to.
+    # Python looks next to the path by which it was started, and does not follow links.
     for directory in (path.parent, path.parent.parent):
         if (directory / _VENV_FILE).is_file():
             return directory.resolve()

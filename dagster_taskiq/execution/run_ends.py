@@ -1,6 +1,4 @@
-"""What is left of a run whose process has gone: its end, which nobody wrote, its steps, and what
-they hold.
-"""
+"""Ending a run whose process has died: its end in the log, its steps, and what they hold."""
 
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -12,6 +10,9 @@ from dagster_taskiq.execution.late_rows import wait_for_late_rows
 from dagster_taskiq.execution.pool_slots import free_run
 from dagster_taskiq.wire.records import TaskState
 
+#: The reason for which the steps of such a run are stopped.
+PROCESS_ENDED = "the process of its run has ended"
+
 _ENDS = {
     DagsterEventType.RUN_SUCCESS,
     DagsterEventType.RUN_FAILURE,
@@ -20,12 +21,12 @@ _ENDS = {
 
 
 def end_run(instance: DagsterInstance, run_id: str, why: str) -> bool:
-    """Write the end of a run that nobody executes any more, unless Dagster will resume it.
+    """Write the end of a run that is not executed any more, unless Dagster will resume it.
 
     Args:
-        instance: where the run is.
-        run_id: which one.
-        why: sentences for the people on call.
+        instance: the instance of the run.
+        run_id: the run.
+        why: sentences for the run's event log.
 
     Returns:
         Whether the run has ended, now or before.
@@ -52,8 +53,8 @@ def end_run(instance: DagsterInstance, run_id: str, why: str) -> bool:
 def follow_log(instance: DagsterInstance, run_id: str) -> bool:
     """Give a run the status of the end that is in its log; return whether there is one.
 
-    Dagster writes the event first, and the status into another storage after it: a process that is
-    killed in between has ended its run, and a second event would say so again.
+    Dagster writes the event first, and then the status, into another storage. A process that is
+    killed in between has ended its run, and must not be given a second end.
     """
     for entry in instance.all_logs(run_id, of_type=_ENDS):
         if entry.dagster_event is not None:
@@ -64,11 +65,20 @@ def follow_log(instance: DagsterInstance, run_id: str) -> bool:
 
 
 def stop_steps(instance: DagsterInstance, client: Client, run_id: str, reason: str) -> None:
-    """Stop the steps of a run whose loop is not there to stop them.
+    """Stop the steps of a run whose loop has ended.
 
-    Each step that was sent has the id of its task in the run's event log. What waits is cancelled,
-    what runs is stopped; what all others hold in Dagster's pools is freed. What a step holds that
-    still runs, its worker frees when that has ended.
+    Each step that was sent has the id of its task in the run's event log. Those that wait are
+    cancelled, those that run are stopped, and what all others hold in Dagster's pools is freed.
+    What a running step holds is freed by its worker when the step has ended.
+
+    Args:
+        instance: the instance of the run.
+        client: knows the tasks.
+        run_id: the run.
+        reason: why they are stopped, to be read by their workers.
+
+    Raises:
+        ServerUnavailableError: the backend does not answer.
     """
     sent = instance.all_logs(run_id, of_type=DagsterEventType.STEP_WORKER_STARTING)
     events = [entry.dagster_event for entry in sent]
@@ -96,7 +106,7 @@ def _steps_that_run(client: Client, task_ids: Sequence[str]) -> set[str]:
     running = set()
     for task in started:
         worker = workers.get(task.worker)
-        # Its processes have ended with its lease.
+        # The processes of a lost worker have ended with its lease.
         if worker is None or not worker.is_lost or not client.mark_lost(task, worker.silence):
             running.add(task.step_key)
     return running

@@ -1,9 +1,9 @@
-"""The plan of a job, kept from one step to the next, also when that is of another run.
+"""The plan of a job, kept from one step to the next, also to a step of another run.
 
-To execute one step, Dagster plans the whole job and then leaves out all other steps, so that a step
-costs the more the more of them there are. In a child the whole plan is made once, for as long as
-nothing that it is made of has changed, with dynamic outputs of which no mapping key is known. What
-a step has of its own, mapping keys among it, is then put in, in the same way.
+To execute one step, Dagster plans the whole job and then leaves out all other steps, so a step
+costs more, the more steps there are. A child makes the whole plan once, for as long as nothing that
+it is made of has changed, without the mapping keys of dynamic outputs. The state of a step, with
+the mapping keys, is then added as Dagster adds it.
 """
 
 from dagster._core.definitions.reconstruct import ReconstructableJob
@@ -34,11 +34,11 @@ def plan_of_step(
     Args:
         job: the run's job, as it is loaded in this process.
         run: the run.
-        args: which step, and what is known of the run.
-        load_data: what the run's repository was loaded with, if that is on record.
+        args: the step, and the known state of the run.
+        load_data: what the run's repository was loaded with, if that was recorded.
 
     Raises:
-        whatever Dagster raises where the job cannot be loaded or planned, or has no such step.
+        any error of Dagster's about a job that cannot be loaded or planned, or has no such step.
     """
     state = args.known_state or KnownExecutionState()
     definition = job.get_definition()

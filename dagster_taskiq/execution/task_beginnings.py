@@ -15,7 +15,7 @@ _BEGINNINGS = {DagsterEventType.STEP_WORKER_STARTED, DagsterEventType.ENGINE_EVE
 
 
 def beginning(worker: str) -> dict[str, str]:
-    """Return what the event with which a task begins in this process says of it, as metadata.
+    """Return the metadata of the event with which a task begins in this process.
 
     Args:
         worker: the name of the worker to which this process belongs.
@@ -30,17 +30,17 @@ def beginning(worker: str) -> dict[str, str]:
 
 
 def begun_task(event: DagsterEvent) -> str:
-    """Return the id of the task of which an event says that it has begun; empty for others."""
+    """Return the id of the task that begins with an event; empty for other events."""
     data = event.event_specific_data
     if event.event_type not in _BEGINNINGS or not isinstance(data, EngineEventData):
         return ""
-    # An event of the launcher names the task that it has sent, and no process.
+    # An event of the launcher has the id of the task that it has sent, and no process.
     task_id = data.metadata.get("task_id") if "pid" in data.metadata else None
     return str(task_id.value) if task_id is not None else ""
 
 
 def begun_tasks(instance: DagsterInstance, run_id: str) -> Iterator[str]:
-    """Yield the ids of the tasks of which the log of a run says that they have begun."""
+    """Yield the ids of the tasks that have begun, according to the log of a run."""
     for entry in instance.all_logs(run_id, of_type=_BEGINNINGS):
         if entry.dagster_event is not None:
             yield begun_task(entry.dagster_event)

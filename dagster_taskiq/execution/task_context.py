@@ -9,36 +9,36 @@ from taskiq import TaskiqMessage
 
 
 def _leave_as_it_is(what: str) -> AbstractContextManager[None]:
-    """Load something, whatever it does to the process."""
+    """Load something; its effects on the process are not recorded."""
     del what
     return nullcontext()
 
 
 @dataclass(frozen=True)
 class StopRequest:
-    """What the worker has said of why it stops the task that is performed now."""
+    """Why the worker stops the task that is executed now."""
 
     #: The reason, in words that make a sentence.
     reason: str
-    #: Somebody wants the task not to be done, and so not again either. Otherwise it is the worker
-    #: that cannot go on with it, or may not: it is shut down, or a time limit is over.
+    #: The task was cancelled, so it is not tried again. Otherwise the worker cannot go on with it:
+    #: the worker is shut down, or a time limit is over.
     is_cancellation: bool
 
 
 @dataclass(frozen=True)
 class TaskContext:
-    """On whose behalf a task runs, and whom it tells what."""
+    """The worker for which a task is executed, and what the task reports to it."""
 
     #: The worker's name.
     worker: str
     #: To be called when the loop of the task's run should look at the event log.
     wake: Callable[[], None] = lambda: None
-    #: To be called when the task does nothing any more but wait for its own steps.
+    #: To be called when the task only waits for its own steps from now on.
     orchestrating: Callable[[], None] = lambda: None
     #: Returns why the task is being stopped, once the worker has asked it to stop.
     stop_request: Callable[[], StopRequest | None] = lambda: None
-    #: To be entered while something is loaded that stays in the process, with all that it sets
-    #: there; takes a text that tells it from others.
+    #: To be entered while something is loaded that stays in the process with its effects; takes a
+    #: text by which it is known.
     loading: Callable[[str], AbstractContextManager[None]] = _leave_as_it_is
 
 
