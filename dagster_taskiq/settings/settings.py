@@ -66,7 +66,7 @@ class Settings(BaseModel):
             f"`${BROKER_ENV}`, else `embedded://`"
         ),
     ] = Field(
-        EMBEDDED_URL,
+        default=EMBEDDED_URL,
         description=(
             "URL of the broker, in which tasks wait: `embedded://` (a SQLite file under "
             "$DAGSTER_HOME), `sqlite:///PATH`, `redis://`, `rediss://`, `unix://`, "
@@ -76,31 +76,34 @@ class Settings(BaseModel):
     )
     backend: Annotated[OptionalUrl, FleetWide(f"`${BACKEND_ENV}`, else the broker's server")] = (
         Field(
-            None,
+            default=None,
             description=(
                 "URL of the backend, which keeps the state of tasks and workers. `rpc://` is the "
                 "broker's own server."
             ),
         )
     )
-    queue: Text = Field("dagster", description="The queue of a step or run without a queue tag.")
+    queue: Text = Field(
+        default="dagster", description="The queue of a step or run without a queue tag."
+    )
     priority: Annotated[Integer, Surface.EXECUTOR] = Field(
-        0, description="The priority of a step without a priority tag; higher runs first."
+        default=0, description="The priority of a step without a priority tag; higher runs first."
     )
     include: Modules = Field(
-        (), description="Modules that every child of a worker imports before its first task."
+        default=(),
+        description="Modules that every child of a worker imports before its first task.",
     )
     prefix: Annotated[Text, FleetWide("that of the broker, else `dagster-taskiq`")] = Field(
-        "dagster-taskiq",
+        default="dagster-taskiq",
         description=(
             "Prefix of every key and queue on the server. Runs and workers must have the same one."
         ),
     )
     heartbeat_interval: Seconds = Field(
-        5.0, description="Seconds between two heartbeats of a worker."
+        default=5.0, description="Seconds between two heartbeats of a worker."
     )
     lease: Seconds = Field(
-        30.0,
+        default=30.0,
         description=(
             "Seconds without a heartbeat after which a worker is lost, and so is what it runs. At "
             "least twice `heartbeat_interval`."
@@ -108,7 +111,7 @@ class Settings(BaseModel):
     )
     worker_lost: Annotated[OnWorkerLost, Field(strict=False), Kind.CHOICE, Surface.EXECUTOR] = (
         Field(
-            OnWorkerLost.FAIL,
+            default=OnWorkerLost.FAIL,
             description=(
                 "What happens to a step whose worker or process died. `fail`: it fails, and its "
                 "`RetryPolicy` decides. `retry`: it is tried again even without a policy, at most "
@@ -118,13 +121,14 @@ class Settings(BaseModel):
         )
     )
     result_ttl: Seconds = Field(
-        86400.0, description="Seconds that the state and result of a finished task are kept."
+        default=86400.0,
+        description="Seconds that the state and result of a finished task are kept.",
     )
     connect_timeout: Seconds = Field(
-        10.0, description="Seconds within which broker and backend must first answer."
+        default=10.0, description="Seconds within which broker and backend must first answer."
     )
     broker_options: Annotated[Mapping[str, Any], Kind.OPTIONS, FleetWide("none")] = Field(
-        {},
+        default={},
         description=(
             "Passed to the broker's connection: TLS files, timeouts. For Redis these are the "
             "arguments of redis-py's connection, for RabbitMQ the options of RabbitMQ in the "
@@ -133,7 +137,7 @@ class Settings(BaseModel):
     )
     backend_options: Annotated[
         Mapping[str, Any], Kind.OPTIONS, FleetWide("those of the broker, on the same server")
-    ] = Field({}, description="The same for the backend.")
+    ] = Field(default={}, description="The same for the backend.")
 
     @model_validator(mode="wrap")
     @classmethod
