@@ -44,12 +44,17 @@ class Together(LoadScopeScheduling):
         super().__init__(config, log)
 
     def _split_scope(self, nodeid: str) -> str:
-        path, _, name = nodeid.partition("::")
-        parameters = name.partition("[")[2].rstrip("]").split("-")
-        kind = next((each for each in KINDS if each in parameters), "")
-        directory = Path(path).parent
-        shared = directory if directory.name in WARM and kind else path
-        return f"{shared} {kind}"
+        return scope_of(nodeid)
+
+
+def scope_of(nodeid: str) -> str:
+    """Return what a test stays together with: its broker's tests in its directory, or its file."""
+    path, _, name = nodeid.partition("::")
+    parameters = name.partition("[")[2].rstrip("]").split("-")
+    kind = next((each for each in KINDS if each in parameters), "")
+    directory = Path(path).parent
+    shared = directory if directory.name in WARM and kind else path
+    return f"{shared} {kind}"
 
 
 @pytest.hookimpl(optionalhook=True)
