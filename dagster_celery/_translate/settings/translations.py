@@ -35,6 +35,11 @@ SIGNING = (
     "messages are not signed here. Use a broker with TLS and a user of its own instead "
     "(amqps://USER:PASSWORD@HOST, rediss://:PASSWORD@HOST), and leave the security settings out."
 )
+#: Added for a RabbitMQ whose certificate is checked.
+_NAMES_HOST = (
+    " The server's certificate has to name the host of the URL, which Celery does not ask for: "
+    'if it has another name, write "broker_options: {server_name_indication: NAME}".'
+)
 
 
 def url_of(kind: str) -> Translate:
@@ -96,12 +101,6 @@ def tls_of(kind: str) -> Translate:
         return f'is "{kind}: {scheme}://..." of taskiq_executor.{"" if named else _NAMES_HOST}'
 
     return translate
-
-
-_NAMES_HOST = (
-    " The server's certificate has to name the host of the URL, which Celery does not ask for: "
-    'if it has another name, write "broker_options: {server_name_indication: NAME}".'
-)
 
 
 def _retried(draft: Draft) -> bool:
