@@ -1,0 +1,133 @@
+"""Which tasks a resumed run goes on with, and under which ids it sends others."""
+
+from collections.abc import Collection, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from dagster import DagsterInstance, DagsterRun, reconstructable
+from dagster._core.execution.api import create_execution_plan
+from dagster._core.execution.plan.active import ActiveExecution
+from dagster._core.execution.plan.step import ExecutionStep
+from dagster._core.execution.retries import RetryMode
+
+from compat_tests.unit.doubles import LEASE, FakeClient, make_worker, three
+from dagster_taskiq.executor import TaskiqExecutor
+from dagster_taskiq.runs.event_tail import Tailed
+from dagster_taskiq.runs.outcomes import Outcomes
+from dagster_taskiq.runs.replay import Pools
+from dagster_taskiq.runs.resumption import Resumption
+from dagster_taskiq.runs.run_log import RunLog
+from dagster_taskiq.runs.sending import StepSender
+from dagster_taskiq.runs.servers import Servers
+from dagster_taskiq.runs.step_requests import StepRequests
+from dagster_taskiq.runs.steps_in_flight import StepInFlight, StepsInFlight
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.wire.records import TaskState
+from dagster_taskiq.wire.task_request import TaskRequest
+
+
+class EmptyLog(RunLog):
+    """The log of a run of which nothing has been written but its beginning."""
+
+    def __init__(self) -> None:
+        self.reports: list[str] = []
+
+    def read_past(self) -> list[Tailed]:
+        return []
+
+    def report(self, text: str, step: ExecutionStep | None = None) -> None:
+        self.reports.append(text)
+
+    def report_sent(self, step: StepInFlight, request: TaskRequest, broker: str) -> None:
+        self.reports.append(f"sent {step.task_id}")
+
+
+class Run:
+    """A run that is resumed, and the parts of its loop that do it."""
+
+    def __init__(self, instance: DagsterInstance) -> None:
+        plan = create_execution_plan(three)
+        run = DagsterRun(job_name="three", run_id="run")
+        context: Any = SimpleNamespace(
+            reconstructable_job=reconstructable(three),
+            run_id="run",
+            dagster_run=run,
+            instance=SimpleNamespace(get_ref=lambda: None),
+        )
+        settings = Settings(broker="memory://")
+        options = TaskiqExecutor(settings).run_options
+        self.client = FakeClient()
+        self.log = EmptyLog()
+        self.steps = StepsInFlight()
+        self.active = ActiveExecution(plan, RetryMode.ENABLED)
+        requests = StepRequests(options, context, plan, settings)
+        servers = Servers(self.client, self.steps, self.log.report)
+        self.sender = StepSender(servers, requests, self.active, self.steps, self.log, "")
+        self.resumption = Resumption(
+            context,
+            self.active,
+            Pools(instance, run),
+            self.client,
+            requests,
+            self.steps,
+            self.log,
+            self.sender,
+            Outcomes(options, context, self.active),
+        )
+
+    @property
+    def sent(self) -> Collection[str]:
+        return {request.id for request in self.client.sent}
+
+
+@pytest.fixture(scope="module")
+def instance() -> Iterator[DagsterInstance]:
+    with DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+@pytest.fixture
+def run(instance: DagsterInstance) -> Run:
+    run = Run(instance)
+    run.active.__enter__()  # and no exit, which would check that the run has ended
+    return run
+
+
+def test_a_task_that_goes_on_is_taken_over_and_steps_without_one_are_sent(run: Run) -> None:
+    run.client.add("run:a:0", TaskState.STARTED, "w")
+    run.client.add("run:b:0", TaskState.WAITING)
+    run.client.known_workers = [make_worker(runs=["run:a:0"])]
+    run.resumption.resume()
+    assert {step.task_id: step.begun for step in run.steps} == {"run:a:0": True, "run:b:0": False}
+    assert run.sent == set()
+    run.resumption.send_claimed()
+    assert run.sent == {"run:c:0"}
+    assert run.steps.take_ended() == []
+
+
+def test_a_task_that_has_died_is_followed_by_one_with_an_id_of_its_own(run: Run) -> None:
+    run.client.add("run:a:0", TaskState.LOST)
+    run.client.add("run:a:0.1", TaskState.STARTED, "w")
+    run.client.known_workers = [make_worker(age=LEASE + 1)]
+    run.resumption.resume()
+    assert run.client.lost.keys() == {"run:a:0.1"}
+    (ended,) = run.steps.take_ended()
+    assert (ended.task_id, ended.rerun_reason) == ("run:a:0.1", "its worker was lost")
+    run.steps.remove(ended)
+    run.resumption.run_again(ended.execution_step, ended.rerun_reason)
+    run.resumption.send_claimed()
+    assert "run:a:0.2" in run.sent
+
+
+def test_the_next_attempt_at_a_step_that_was_taken_over_begins_with_its_first_id(run: Run) -> None:
+    """The next loop, if this one dies too, looks for that id first."""
+    run.client.add("run:a:0", TaskState.STARTED, "w")
+    run.client.known_workers = [make_worker(runs=["run:a:0"])]
+    run.resumption.resume()
+    step = run.steps.get("a")
+    assert step is not None
+    run.steps.end_step(step)
+    run.active.mark_up_for_retry("a")
+    run.sender.launch(run.active.get_steps_to_execute())
+    assert run.sent == {"run:a:1"}
