@@ -98,6 +98,17 @@ class PreviousProcessError(DagsterTaskiqError):
     """A run cannot be resumed, since the process that had it before does not end. End that."""
 
 
+class StepEndMissingError(DagsterTaskiqError):
+    """The task of a step has returned, and the step's end is not in the event log.
+
+    Find out whether the log is complete, and whether the worker has the storage of the run.
+    """
+
+
+class ResourceSetUpError(DagsterTaskiqError):
+    """A resource of a step could not be set up, and Dagster has written no reason."""
+
+
 class TaskFailedError(DagsterTaskiqError):
     """The task raised; the text is what its process reported."""
 

@@ -5,8 +5,11 @@ from dataclasses import dataclass, field
 
 from dagster import job, op
 from dagster._core.execution.api import create_execution_plan
+from dagster._core.execution.plan.step import ExecutionStep
 
 from dagster_taskiq.errors import ServerUnavailableError
+from dagster_taskiq.runs.event_tail import Tailed
+from dagster_taskiq.runs.run_log import RunLog
 from dagster_taskiq.runs.step_client import InProcessTasks
 from dagster_taskiq.runs.steps_in_flight import StepInFlight
 from dagster_taskiq.transport.eviction import Eviction
@@ -123,3 +126,22 @@ class FakeClient:
 
     def close_channel(self, channel: str) -> None:
         self._call("close_channel")
+
+
+class EmptyLog(RunLog):
+    """The log of a run of which nothing has been written but its beginning."""
+
+    may_miss_rows = False
+    missing_rows: frozenset[int] = frozenset()
+
+    def __init__(self) -> None:
+        self.reports: list[str] = []
+
+    def read_past(self) -> list[Tailed]:
+        return []
+
+    def report(self, text: str, step: ExecutionStep | None = None) -> None:
+        self.reports.append(text)
+
+    def report_sent(self, step: StepInFlight, request: TaskRequest, broker: str) -> None:
+        self.reports.append(f"sent {step.task_id}")

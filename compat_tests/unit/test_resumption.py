@@ -8,39 +8,19 @@ import pytest
 from dagster import DagsterInstance, DagsterRun, reconstructable
 from dagster._core.execution.api import create_execution_plan
 from dagster._core.execution.plan.active import ActiveExecution
-from dagster._core.execution.plan.step import ExecutionStep
 from dagster._core.execution.retries import RetryMode
 
-from compat_tests.unit.doubles import LEASE, FakeClient, make_worker, three
+from compat_tests.unit.doubles import LEASE, EmptyLog, FakeClient, make_worker, three
 from dagster_taskiq.executor import TaskiqExecutor
-from dagster_taskiq.runs.event_tail import Tailed
 from dagster_taskiq.runs.outcomes import Outcomes
 from dagster_taskiq.runs.replay import Pools
 from dagster_taskiq.runs.resumption import Resumption
-from dagster_taskiq.runs.run_log import RunLog
 from dagster_taskiq.runs.sending import StepSender
 from dagster_taskiq.runs.servers import Servers
 from dagster_taskiq.runs.step_requests import StepRequests
-from dagster_taskiq.runs.steps_in_flight import StepInFlight, StepsInFlight
+from dagster_taskiq.runs.steps_in_flight import StepsInFlight
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.wire.records import TaskState
-from dagster_taskiq.wire.task_request import TaskRequest
-
-
-class EmptyLog(RunLog):
-    """The log of a run of which nothing has been written but its beginning."""
-
-    def __init__(self) -> None:
-        self.reports: list[str] = []
-
-    def read_past(self) -> list[Tailed]:
-        return []
-
-    def report(self, text: str, step: ExecutionStep | None = None) -> None:
-        self.reports.append(text)
-
-    def report_sent(self, step: StepInFlight, request: TaskRequest, broker: str) -> None:
-        self.reports.append(f"sent {step.task_id}")
 
 
 class Run:

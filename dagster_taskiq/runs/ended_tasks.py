@@ -5,7 +5,13 @@ from collections.abc import Mapping
 
 from dagster._core.instance import DagsterInstance
 
-from dagster_taskiq.errors import WorkerLostError
+from dagster_taskiq.errors import (
+    DagsterTaskiqError,
+    StepEndMissingError,
+    TaskFailedError,
+    TaskRevokedError,
+    WorkerLostError,
+)
 from dagster_taskiq.execution.late_rows import LATE_SECONDS
 from dagster_taskiq.runs.outcomes import Outcomes, make_error
 from dagster_taskiq.runs.progress import Progress
@@ -15,6 +21,14 @@ from dagster_taskiq.runs.servers import Servers
 from dagster_taskiq.runs.steps_in_flight import StepInFlight, StepsInFlight
 from dagster_taskiq.runs.stopping import is_cancelled_or_ended
 from dagster_taskiq.wire.records import Task, TaskState
+
+#: The error of a step without an end, by the state in which its task has ended.
+_ERRORS: Mapping[TaskState, type[DagsterTaskiqError]] = {
+    TaskState.SUCCESS: StepEndMissingError,
+    TaskState.FAILURE: TaskFailedError,
+    TaskState.REVOKED: TaskRevokedError,
+    TaskState.LOST: WorkerLostError,
+}
 
 
 class EndedTasks:
@@ -103,7 +117,7 @@ class EndedTasks:
             self._steps.remove(step)
             self._resumption.run_again(step.execution_step, step.rerun_reason)
         else:
-            kind = WorkerLostError if self._has_died(task) else None
+            kind = WorkerLostError if self._has_died(task) else _ERRORS[task.state]
             self._outcomes.record(step, make_error(_describe_end(step, task), kind))
 
     def _end_may_come(self, step: StepInFlight, task: Task) -> bool:

@@ -66,14 +66,14 @@ class Outcomes:
         return on_worker_lost is OnWorkerLost.RETRY and self._options.retries.enabled
 
 
-def make_error(text: str, kind: type[DagsterTaskiqError] | None = None) -> SerializableErrorInfo:
+def make_error(text: str, kind: type[DagsterTaskiqError]) -> SerializableErrorInfo:
     """Return an error for the event log.
 
     Args:
         text: sentences for the people on call.
-        kind: the class of the error, if it is one of this package.
+        kind: the class of the error.
     """
-    return SerializableErrorInfo(message=text, stack=[], cls_name=kind.__name__ if kind else None)
+    return SerializableErrorInfo(message=text, stack=[], cls_name=kind.__name__)
 
 
 def _is_lost(error: SerializableErrorInfo | None) -> bool:

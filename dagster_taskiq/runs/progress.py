@@ -7,6 +7,7 @@ from dagster._core.events import DagsterEventType
 from dagster._core.execution.plan.active import ActiveExecution
 from dagster_shared.error import SerializableErrorInfo
 
+from dagster_taskiq.errors import ResourceSetUpError
 from dagster_taskiq.runs.event_tail import ends_step
 from dagster_taskiq.runs.outcomes import Outcomes, make_error
 from dagster_taskiq.runs.run_log import RunLog
@@ -55,7 +56,8 @@ class Progress:
         if event.is_resource_init_failure:
             error = event.engine_event_data.error
             self._active.handle_event(event)
-            self._outcomes.record(step, error or make_error("A resource could not be set up."))
+            text = "A resource could not be set up."
+            self._outcomes.record(step, error or make_error(text, ResourceSetUpError))
             return
         if ends_step(event):
             self._steps.end_step(step)
