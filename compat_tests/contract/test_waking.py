@@ -18,7 +18,7 @@ from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.rabbitmq.broker import RabbitBroker
 from dagster_taskiq.transport.rabbitmq.connection import Channel
 from dagster_taskiq.transport.registry import make_broker
-from dagster_taskiq.transport.sql import connection, tables
+from dagster_taskiq.transport.sql import changes, tables
 from dagster_taskiq.transport.sql.connection import SqlConnection
 from dagster_taskiq.transport.sql.sqlite_file_watch import FileNotices
 from dagster_taskiq.wire.task_request import TaskRequest
@@ -171,7 +171,7 @@ async def change(connection: SqlConnection) -> None:
 
 async def wakes(listener: SqlConnection, writer: SqlConnection) -> None:
     """See that one who waits on a connection learns of what is written by another."""
-    wait = asyncio.ensure_future(listener.wait_beyond(listener.mark(), FOR_EVER))
+    wait = asyncio.ensure_future(listener.changes.wait_beyond(listener.changes.mark(), FOR_EVER))
     for _ in range(2):  # until it waits, and until somebody looks for it
         await asyncio.sleep(0)
     assert not wait.done()
@@ -183,12 +183,12 @@ async def wakes(listener: SqlConnection, writer: SqlConnection) -> None:
 async def test_a_write_to_the_file_is_told_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "UNTOLD_SECONDS", FOR_EVER)
+    monkeypatch.setattr(changes, "WITHOUT_NOTICE_SECONDS", FOR_EVER)
     async with two_connections(tmp_path / "queue.db") as (listener, writer):
         await change(writer)
-        listener.mark()
+        listener.changes.mark()
         # Until it looks by itself no more.
-        await asyncio.sleep(2 * connection.TOLD_SECONDS)
+        await asyncio.sleep(2 * changes.NOTICED_SECONDS)
         for _ in range(20):
             await wakes(listener, writer)
 
@@ -245,10 +245,12 @@ def impossible(path: str | Path, notify: Callable[[], None]) -> "Untold":
 async def test_where_nothing_is_told_the_file_is_looked_at(
     notices: Callable[..., Untold], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "FileNotices", notices)
+    monkeypatch.setattr(changes, "FileNotices", notices)
     async with two_connections(tmp_path / "queue.db") as (listener, writer):
-        listener.mark()
-        await asyncio.sleep(2 * connection.TOLD_SECONDS)
+        listener.changes.mark()
+        await asyncio.sleep(2 * changes.NOTICED_SECONDS)
         await wakes(listener, writer)
-        assert listener._notices is None, "a system that has failed to tell once is not relied on"
+        assert not listener.changes.has_notices, (
+            "a system that has failed to tell once is not relied on"
+        )
         await wakes(listener, writer)

@@ -1,4 +1,4 @@
-"""Which class serves which URL, as broker and as backend. A new server is one row in each table."""
+"""The broker and backend classes by URL scheme. A new server is one row in each table."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from dagster_taskiq.errors import ConfigError, MissingExtraError
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.settings.urls import redact, scheme_of
 
-# Reading the tables alone, as the facade does, must not import taskiq, which takes its time.
+# The facade only reads the tables, and must not import taskiq for that, which is slow.
 if TYPE_CHECKING:
     from dagster_taskiq.transport.backend import StateBackend
     from dagster_taskiq.transport.broker import QueueBroker
@@ -27,7 +27,7 @@ class Entry:
 
 
 class Registry(Generic[T]):
-    """A table from URL scheme to the class that serves it, imported when it is first wanted."""
+    """A table from URL scheme to the class that serves it, which is imported on first use."""
 
     def __init__(self, kind: str, entries: Mapping[str, Entry]) -> None:
         """Make the table.
@@ -109,7 +109,7 @@ BACKENDS: "Registry[StateBackend]" = Registry(
         "amqp": _RABBIT_BACKEND,
         "amqps": _RABBIT_BACKEND,
         "pyamqp": _RABBIT_BACKEND,
-        # The broker's own server, as Celery names it: see Settings.backend_url.
+        # The broker's own server, by Celery's name: see Settings.backend_url.
         "rpc": _RABBIT_BACKEND,
         "memory": _MEMORY_BACKEND,
     },

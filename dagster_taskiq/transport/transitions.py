@@ -9,10 +9,10 @@
 A task that is unknown may also be started, or revoked, at once: its message can overtake its
 record. ``adopt`` leads back to STARTED if a worker runs a task whose record was lost.
 
-Each backend loads a record, calls one of these functions and stores what it returns, while nobody
-else changes that record: in one transaction, or in one step of an event loop. The backend on Redis
-has the same rules in Lua; ``compat_tests/contract/test_transitions.py`` compares all backends with
-this module, for every state and every event.
+Each backend loads a record, calls one of these functions and stores what it returns, while no
+other process changes that record: in one transaction, or in one step of an event loop. The backend
+on Redis has the same rules in Lua; ``compat_tests/contract/test_transitions.py`` compares all
+backends with this module, for every state and every event.
 
 ``known`` is the record as it is, ``None`` if there is none. ``now`` is the time in seconds since
 the epoch.

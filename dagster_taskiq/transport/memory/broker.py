@@ -10,7 +10,7 @@ from dagster_taskiq.wire.queues import QueueDepth
 
 
 class MemoryBroker(QueueBroker):
-    """Messages are objects; nothing survives the process."""
+    """Messages are objects, which end with the process."""
 
     def __init__(self, settings: Settings, connection: MemoryServer | None = None) -> None:
         super().__init__(settings)
@@ -31,7 +31,7 @@ class MemoryBroker(QueueBroker):
         self.connection.changed()
 
     async def claim(self) -> Delivery | None:
-        """Take the first free message."""
+        """Claim the first free message."""
         self._mark = self.connection.mark()
         now = time.time()
         mine = [each for each in self._free() if each.queue in self.open_queues]
@@ -48,7 +48,7 @@ class MemoryBroker(QueueBroker):
         await self.connection.wait_beyond(self._mark, timeout)
 
     async def acknowledge(self, delivery: Delivery) -> None:
-        """Drop the message."""
+        """Delete the message."""
         self.connection.messages.pop(int(delivery.handle), None)
 
     async def release(self, delivery: Delivery) -> None:
@@ -59,11 +59,11 @@ class MemoryBroker(QueueBroker):
             self.connection.changed()
 
     async def reject(self, delivery: Delivery, reason: str) -> None:
-        """Keep the message with the reason."""
+        """Record the reason in the message."""
         self.connection.messages[int(delivery.handle)].rejected = reason
 
     async def discard(self, task_ids: Sequence[str]) -> int:
-        """Drop the free messages of these tasks."""
+        """Delete the free messages of these tasks."""
         gone = [each.number for each in self._free() if each.task_id in set(task_ids)]
         for number in gone:
             del self.connection.messages[number]
@@ -84,7 +84,7 @@ class MemoryBroker(QueueBroker):
         return rows
 
     async def rejected(self) -> int:
-        """Count those with a reason."""
+        """Count the messages with a reason."""
         return sum(bool(each.rejected) for each in self.connection.messages.values())
 
     def _free(self) -> list[Message]:

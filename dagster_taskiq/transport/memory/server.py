@@ -13,14 +13,14 @@ from dagster_taskiq.wire.records import Task, Worker
 
 @dataclass
 class Message:
-    """A message as it waits in memory."""
+    """A message in memory."""
 
     number: int
     queue: str
     priority: int
     task_id: str
     body: bytes
-    #: When it may be claimed, and has begun to wait, in seconds since the epoch.
+    #: When it may be claimed, and begins to wait, in seconds since the epoch.
     due_at: float
     claimed_by: str = ""
     claimed_at: float = 0.0
@@ -30,7 +30,7 @@ class Message:
 
 @dataclass
 class MemoryServer:
-    """What a broker and a backend with the same URL share. Used from one event loop."""
+    """The data of brokers and backends with the same URL. Used from one event loop."""
 
     messages: dict[int, Message] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
@@ -47,17 +47,17 @@ class MemoryServer:
     _waiters: list["asyncio.Future[None]"] = field(default_factory=list)
 
     async def open(self) -> None:
-        """Return; it is always there."""
+        """Return; memory is always available."""
 
     async def close(self) -> None:
-        """Return; its data stay for whoever comes next."""
+        """Return; the data stay until the process ends."""
 
     def mark(self) -> int:
-        """Return the present state, to wait for what comes after it."""
+        """Return a number for the present state, to wait for a later one."""
         return self._changes
 
     def changed(self) -> None:
-        """Wake everyone who waits for a change."""
+        """Wake all that wait for a change."""
         self._changes += 1
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:

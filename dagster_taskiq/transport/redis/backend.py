@@ -14,7 +14,7 @@ import json
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from dagster_taskiq.errors import NoRecordError
 from dagster_taskiq.settings.settings import Settings
@@ -200,7 +200,7 @@ class RedisBackend(StateBackend):
         """Get the result."""
         with self.connection.boundary:
             result = await self.connection.client.get(self._keys.result(task_id))
-        return cast("bytes | None", result)
+        return result if isinstance(result, bytes) else None
 
     async def forget(self, task_ids: Sequence[str]) -> None:
         """Run the forget script."""

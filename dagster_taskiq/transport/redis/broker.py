@@ -1,10 +1,11 @@
 """The broker on Redis or Valkey: a stream for each queue and priority level.
 
-taskiq-redis's own stream broker reads one queue without priorities, takes a hundred messages at a
-time, and hands out again whatever is unacknowledged for ten minutes, running or not. So claiming
-is done here, by a script that takes exactly one message: of the highest level that has any, the
-oldest. A message is deleted when its task has started; memory does not grow with history. What is
-delayed waits in a sorted set of its queue, and whoever claims next moves what is due to its stream.
+taskiq-redis's own stream broker reads one queue without priorities, claims a hundred messages at a
+time, and delivers again what is not acknowledged within ten minutes, running or not. Here a script
+claims exactly one message: of the highest priority level that has any, the oldest. A message is
+deleted when its task has started, so memory does not grow with the number of tasks. Delayed
+messages wait in a sorted set of their queue; each claim first moves those that are due to their
+streams.
 """
 
 import json
@@ -13,7 +14,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.broker import Delivery, Outgoing, QueueBroker
@@ -35,7 +36,7 @@ SCRIPTS = {
 
 
 class RedisBroker(QueueBroker):
-    """Streams, claimed one message at a time; a listener blocks on the bells of its queues."""
+    """Streams, claimed one message at a time; a listener blocks on the wake-ups of its queues."""
 
     def __init__(self, settings: Settings, connection: RedisConnection | None = None) -> None:
         super().__init__(settings)
@@ -43,7 +44,8 @@ class RedisBroker(QueueBroker):
             settings.broker, settings.broker_options, settings.connect_timeout
         )
         self._keys = Keys(settings.prefix)
-        # The number of the claim that the server has not answered yet: the answer may get lost.
+        # The number of the claim that is not answered yet. If its answer is lost, the next call has
+        # the same number, and gets the same message.
         self._claims = 1
         self._claim_key = self._keys.claim(uuid.uuid4().hex)
 
@@ -56,7 +58,7 @@ class RedisBroker(QueueBroker):
         return await self.connection.eviction()
 
     async def put_all(self, messages: Sequence[Outgoing]) -> None:
-        """Add to the streams, at once; as durable as the server's own settings make it."""
+        """Add to the streams in one step; as durable as the server's own settings make it."""
         args: list[Any] = []
         for each in messages:
             milliseconds = math.ceil(each.delay * 1000)
@@ -64,7 +66,7 @@ class RedisBroker(QueueBroker):
         await self._script("put", args)
 
     async def claim(self) -> Delivery | None:
-        """Run the claim script; again, where its answer was lost, for the same message."""
+        """Run the claim script; after a lost answer, once more for the same message."""
         args = [self.consumer, self._stale, str(self._claims), *self.open_queues]
         found = await self._script("claim", args, self._claim_key)
         self._claims += 1
@@ -75,8 +77,9 @@ class RedisBroker(QueueBroker):
         return Delivery(handle, task_id.decode(), queue.decode(), bytes(body), int(attempt))
 
     async def wait_for_work(self, timeout: float) -> None:
-        """Block until a bell rings here; each ring is for one listener, or a fleet of them would
-        all look for each message. One that rang since the last claim is heard at once.
+        """Block until a wake-up comes; returns at once if one has come since the last claim.
+
+        Each wake-up is for one listener: otherwise every listener would try to claim each message.
         """
         await self.connection.pop(
             [self._keys.wakeups(queue) for queue in self.open_queues], timeout
@@ -87,7 +90,7 @@ class RedisBroker(QueueBroker):
         await self._delete([delivery])
 
     async def release(self, delivery: Delivery) -> None:
-        """Make the claim look stale, so that the next one to look takes the message first."""
+        """Make the claim look older than the lease, so that the next claim takes the message."""
         args = [self.consumer, *json.loads(delivery.handle)]
         await self._script("release", args)
 
@@ -96,12 +99,12 @@ class RedisBroker(QueueBroker):
         await self._delete([delivery], reason=reason)
 
     async def discard(self, task_ids: Sequence[str]) -> int:
-        """Look up where the messages are, and delete those that nobody has claimed."""
+        """Look up where the messages are, and delete those that are not claimed."""
         if not task_ids:
             return 0
         with self.connection.boundary:
-            read = self.connection.client.hmget(self._keys.places, list(task_ids))
-            places = await cast(Any, read)
+            read: Any = self.connection.client.hmget(self._keys.places, list(task_ids))
+            places = await read
         found = []
         for task_id, place in zip(task_ids, places, strict=True):
             if place is not None:
@@ -111,7 +114,7 @@ class RedisBroker(QueueBroker):
         return await self._delete(found, spare=str(self._stale)) if found else 0
 
     async def depths(self) -> list[QueueDepth]:
-        """Count by script."""
+        """Count in a script."""
         found = await self._script("depths", [self._stale])
         now = time.time()
         rows = []
@@ -121,13 +124,13 @@ class RedisBroker(QueueBroker):
         return sorted(rows, key=lambda row: row.queue)
 
     async def rejected(self) -> int:
-        """Measure the stream of rejected ones."""
+        """Return the length of their stream."""
         with self.connection.boundary:
             return int(await self.connection.client.xlen(self._keys.rejected))
 
     @property
     def _stale(self) -> int:
-        """Milliseconds after which a claim counts for nothing."""
+        """Milliseconds after which a claim does not count any more."""
         return int(self.settings.lease * 1000)
 
     async def _delete(

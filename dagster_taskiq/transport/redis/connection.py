@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 from redis.asyncio import Redis, Sentinel
@@ -24,7 +24,7 @@ from dagster_taskiq.transport.redis.sentinel_urls import read_sentinel_url
 SOCKET_TIMEOUT_SECONDS = 8.0
 #: The longest that a blocking read asks the server to wait.
 BLOCK_SECONDS = 5.0
-#: Idle connections are tried before use when they are older than this, in seconds.
+#: A connection that was idle for so many seconds is checked before it is used.
 HEALTH_CHECK_SECONDS = 30
 
 _UNREADABLE = (
@@ -34,7 +34,7 @@ _UNREADABLE = (
 
 
 class RedisConnection:
-    """One server (or a sentinel's master), connected once however many share it."""
+    """The connection to one server, or to a sentinel's master; broker and backend may share it."""
 
     def __init__(self, url: str, options: Mapping[str, Any], timeout: float) -> None:
         self.url = url
@@ -43,7 +43,7 @@ class RedisConnection:
             "socket_timeout": SOCKET_TIMEOUT_SECONDS,
             "socket_connect_timeout": min(timeout, SOCKET_TIMEOUT_SECONDS),
             "health_check_interval": HEALTH_CHECK_SECONDS,
-            # Without it, a peer that vanished behind a firewall is noticed only by a timeout.
+            # Otherwise a connection that a firewall has dropped is noticed only by a timeout.
             **({} if scheme_of(url) == "unix" else {"socket_keepalive": True}),
             **options,
         }
@@ -53,7 +53,10 @@ class RedisConnection:
 
     @property
     def client(self) -> "Redis":
-        """The client; its commands may be called from any coroutine of the loop it was opened on.
+        """The client; its commands may be called by any coroutine of the loop that opened it.
+
+        redis-py declares that a command returns its reply or an awaitable, since its two clients
+        share these declarations; here it is always an awaitable.
 
         Raises:
             RuntimeError: the connection is not open.
@@ -63,10 +66,10 @@ class RedisConnection:
         return self._client
 
     async def open(self) -> None:
-        """Make the client; nothing is sent yet. May be called by each who shares it.
+        """Make the client, without connecting. Each of those that share the connection calls it.
 
         Raises:
-            ConfigError: the URL or an option is one that the client library does not know.
+            ConfigError: the client library does not know the URL or an option.
         """
         self._users += 1
         if self._users > 1:
@@ -79,7 +82,7 @@ class RedisConnection:
             ) from None
 
     async def close(self) -> None:
-        """Close when the last of those who share it closes."""
+        """Disconnect, at the call of the last of those that share the connection."""
         if self._users == 0:
             return
         self._users -= 1
@@ -89,16 +92,17 @@ class RedisConnection:
             self._scripts.clear()
 
     async def ping(self) -> None:
-        """Return when the server answered, and may serve.
+        """Return when the server has answered, and can be used.
 
         Raises:
-            ConfigError: it answered that it does not let us in, or does not know an option; or it
-                is a node of a cluster.
+            ConfigError: it refuses user or password, an option is wrong, or it is a node of a
+                cluster.
             ServerUnavailableError: it did not answer, or cannot serve now.
         """
         with self.boundary:
             try:
-                await cast(Any, self.client.ping())
+                ping: Any = self.client.ping()
+                await ping
             except (ConnectionError, ResponseError) as error:
                 raise self.boundary.refusal(error) or error from None
             except (TypeError, FileNotFoundError) as error:
@@ -112,9 +116,9 @@ class RedisConnection:
             raise self.boundary.is_cluster()
 
     async def eviction(self) -> Eviction | None:
-        """Return how the server deletes keys of ours when it is full; ``None`` if it does not.
+        """Return how the server deletes our keys when it is full; ``None`` if it does not.
 
-        A policy ``volatile-...`` deletes keys that have an expiry, and none does that matters.
+        A policy ``volatile-...`` deletes only keys that may expire, and losing those does no harm.
         """
         memory = await self._info("memory")
         policy, max_memory = str(memory.get("maxmemory_policy", "")), memory.get("maxmemory", 0)
@@ -124,10 +128,11 @@ class RedisConnection:
         return Eviction(self.boundary.shown, policy, int(max_memory), int(evicted))
 
     async def _info(self, section: str) -> dict[str, Any]:
-        """Return what the server says of itself; nothing where it does not let us ask."""
+        """Return a section of the server's ``INFO``; empty if the server does not permit that."""
         try:
             with self.boundary:
-                return dict(await cast(Any, self.client.info(section)))
+                info: Any = self.client.info(section)
+                return dict(await info)
         except (ResponseError, ConfigError):  # a managed server, a proxy, a user who may not
             return {}
 
@@ -162,31 +167,32 @@ class RedisConnection:
         """Return name and entries of each stream that has any after an id; wait for the first.
 
         Args:
-            after: that id for each stream, by name.
-            seconds: how long to wait; not at all for 0, and never longer than ``BLOCK_SECONDS``.
+            after: the id for each stream, by name.
+            seconds: how long to wait at most; longer than ``BLOCK_SECONDS`` counts as that.
         """
         block = int(min(seconds, BLOCK_SECONDS) * 1000)
         with self.boundary:
-            read = self.client.xread(cast(Any, after), block=block if block > 0 else None)
-            reply = await _in_own_task(cast(Any, read))
+            streams: Any = dict(after)
+            read = self.client.xread(streams, block=block if block > 0 else None)
+            reply = await _in_own_task(read)
         return stream_pairs(reply)
 
     async def pop(self, lists: Sequence[str], seconds: float) -> None:
-        """Take the first entry of the first of some lists that has any; wait for one.
+        """Remove the first entry of the first list that has any; wait for one.
 
         Args:
-            lists: their names.
-            seconds: how long to wait, but never longer than ``BLOCK_SECONDS``.
+            lists: the names of the lists.
+            seconds: how long to wait at most; longer than ``BLOCK_SECONDS`` counts as that.
         """
         with self.boundary:
-            popped = self.client.blpop(list(lists), timeout=min(seconds, BLOCK_SECONDS))
-            await _in_own_task(cast(Any, popped))
+            popped: Any = self.client.blpop(list(lists), timeout=min(seconds, BLOCK_SECONDS))
+            await _in_own_task(popped)
 
     def _make_client(self) -> "Redis":
-        # One quick second try inside the client where a connection has gone; longer outages are for
-        # those who know whether to wait (a worker does) or to say so (a submit does). What has
-        # timed out is not tried again: connecting and commanding each would, and a server that is
-        # frozen was told of after four times the timeout, which is longer than a lease.
+        # The client itself retries once if a connection is lost. Longer outages are left to
+        # callers, of which some wait (a worker) and some report an error (a submit). A timeout is
+        # not retried: connecting and each command would be, and a frozen server would be noticed
+        # only after four times the timeout, which is longer than a lease.
         retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), 1, (ConnectionError,))
         if "+sentinel" not in scheme_of(self.url):
             self._check_url()
@@ -194,7 +200,7 @@ class RedisConnection:
         return self._sentinel_master(retry)
 
     def _check_url(self) -> None:
-        """Refuse what cannot be read without quoting it: it may be a part of a password."""
+        """Refuse a URL that cannot be read, without quoting it: it may hold a password."""
         try:
             parts = urlsplit(self.url)
             _ = parts.port
@@ -210,20 +216,21 @@ class RedisConnection:
             url.sentinels,
             sentinel_kwargs={
                 "socket_timeout": self._options["socket_connect_timeout"],
-                # The client library's own would take seconds to say that one is not there.
+                # With the client library's own retries, a sentinel that is down costs seconds.
                 "retry": retry,
                 **url.sentinel_options,
             },
             **{**self._options, "retry": retry, **url.options},
         )
-        return cast("Redis", sentinel.master_for(url.master))
+        master: Redis = sentinel.master_for(url.master)
+        return master
 
 
 class _Sentinels(Sentinel):
-    """The client library's sentinels, with errors that name them and say what is wrong."""
+    """The client library's sentinels, with errors that name addresses, not Python objects."""
 
     async def discover_master(self, service_name: str) -> tuple[str, int]:
-        """Ask one after the other where the master is (the client library's own hook).
+        """Ask each sentinel in turn for the master's address (the client library's own method).
 
         Raises:
             MasterNotFoundError: none of them answers and knows the master.
@@ -232,7 +239,7 @@ class _Sentinels(Sentinel):
         try:
             host, port = await super().discover_master(service_name)
         except MasterNotFoundError as error:
-            # The library shows each client with all its connection's options.
+            # The library's text has the repr of each client, with all options of its connection.
             text = str(error)
             for each in self.sentinels:
                 text = text.replace(str(each), _address_of(each))
@@ -271,10 +278,10 @@ def stream_pairs(reply: Any) -> list[tuple[bytes, list[Any]]]:
 
 
 async def _in_own_task(command: Awaitable[Any]) -> Any:
-    """Await a command so that a cancellation is felt by whoever waits for it.
+    """Await a command in a task of its own, so that a cancellation reaches the caller.
 
-    redis-py now and then swallows one that arrives while it reads a reply. Then a listener that
-    was told to stop would go on for ever, and with it the worker that waits for its end.
+    redis-py sometimes swallows a cancellation that arrives while it reads a reply. A listener that
+    was cancelled would go on for ever then, and so would the worker that waits for it to end.
     """
     task = asyncio.ensure_future(command)
     try:

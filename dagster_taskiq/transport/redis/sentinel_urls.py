@@ -1,4 +1,4 @@
-"""What a sentinel URL says: ``redis+sentinel://USER:PASSWORD@HOST:PORT,HOST:PORT/MASTER/DB?...``.
+"""Sentinel URLs: ``redis+sentinel://USER:PASSWORD@HOST:PORT,HOST:PORT/MASTER/DB?...``.
 
 User, password and database are those of the master. Behind the ``?`` are options of the connection
 to the master, as in a plain Redis URL, and those to the sentinels, which begin with ``sentinel_``.
@@ -17,11 +17,11 @@ from redis.asyncio.connection import parse_url
 #: The port of a sentinel whose URL names none.
 SENTINEL_PORT = 26379
 
-#: One ``HOST`` or ``HOST:PORT``, where an IPv6 address is in brackets.
+#: One ``HOST`` or ``HOST:PORT``, with an IPv6 address in brackets.
 _ADDRESS = re.compile(r"(?:\[([^\s\[\]]+)\]|([^\s:\[\]]+))(?::(\d{1,5}))?")
 _SENTINEL_PREFIX = "sentinel_"
 
-#: Nothing of the URL is quoted: what cannot be read may be a part of a password.
+#: Nothing of the URL is quoted: the unreadable part may belong to a password.
 _UNREADABLE = (
     "its hosts cannot be read. Each is HOST:PORT, or [ADDRESS]:PORT for IPv6. In a user name or "
     "password, special characters have to be percent-encoded, such as %2F for a slash"
@@ -44,7 +44,7 @@ class SentinelUrl:
 
 
 def read_sentinel_url(url: str) -> SentinelUrl:
-    """Return what a sentinel URL says.
+    """Return the parts of a sentinel URL.
 
     Raises:
         ValueError: a host, the database or an option cannot be read, or no master is named. The

@@ -12,7 +12,8 @@ from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport import transitions
 from dagster_taskiq.transport.backend import KEEP_SECONDS, UNFINISHED_SECONDS, StateBackend
 from dagster_taskiq.transport.sql import tables
-from dagster_taskiq.transport.sql.connection import LookUp, SqlConnection
+from dagster_taskiq.transport.sql.changes import LookUp
+from dagster_taskiq.transport.sql.connection import SqlConnection
 from dagster_taskiq.transport.sql.tables import notifications
 from dagster_taskiq.wire.notifications import CHANNEL_LENGTH, FROM_START, Notification
 from dagster_taskiq.wire.records import Task, TaskState, Worker, end_notification
@@ -158,14 +159,14 @@ class SqlBackend(StateBackend):
         )
         deadline = time.monotonic() + timeout
         while True:
-            mark = self.connection.mark()
-            if self.connection.exists(_HAS_NEW, {"channel": channel, "cursor": cursor}):
+            mark = self.connection.changes.mark()
+            if self.connection.changes.exists(_HAS_NEW, {"channel": channel, "cursor": cursor}):
                 rows = await self.connection.read(lambda each: each.execute(query).all())
                 return [Notification(str(row.id), json.loads(row.body)) for row in rows]
             left = deadline - time.monotonic()
             if left <= 0:
                 return []
-            await self.connection.wait_beyond(mark, left)
+            await self.connection.changes.wait_beyond(mark, left)
 
     async def close_channel(self, channel: str) -> None:
         """Delete the rows."""

@@ -1,4 +1,4 @@
-"""The broker that keeps its messages in a SQL table: the embedded one, on a SQLite file."""
+"""The broker that keeps its messages in an SQL table: the embedded one, in a SQLite file."""
 
 import time
 from collections.abc import Sequence
@@ -11,16 +11,17 @@ from sqlalchemy.engine import Connection
 
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.broker import Delivery, Outgoing, QueueBroker
-from dagster_taskiq.transport.sql.connection import LookUp, SqlConnection
+from dagster_taskiq.transport.sql.changes import LookUp
+from dagster_taskiq.transport.sql.connection import SqlConnection
 from dagster_taskiq.transport.sql.tables import messages as table
 from dagster_taskiq.wire.queues import QueueDepth
 
-#: How many messages that were set aside are kept.
+#: How many rejected messages are kept.
 REJECTED_LIMIT = 1000
 
 
 def _is_free(stale: "sa.ColumnElement[float]") -> "sa.ColumnElement[bool]":
-    """Return the condition that a row was not set aside, and that no claim on it counts.
+    """Return the condition that a row is not rejected, and that no claim on it counts.
 
     Args:
         stale: a claim that was made before this time does not count.
@@ -66,7 +67,7 @@ class _Claims:
         return {**named, "mine": settings.prefix, "now": now, "stale": now - settings.lease}
 
 
-#: Mark a row as a consumer's.
+#: Records the claim of a consumer on a row.
 _CLAIM = (
     table.update()
     .where(table.c.id == sa.bindparam("this"))
@@ -79,7 +80,7 @@ _CLAIM = (
 
 
 class SqlBroker(QueueBroker):
-    """Messages are rows; claiming one is an update of the first that is free."""
+    """Messages are rows; a claim is an update of the first row that is free."""
 
     def __init__(self, settings: Settings, connection: SqlConnection | None = None) -> None:
         super().__init__(settings)
@@ -93,7 +94,7 @@ class SqlBroker(QueueBroker):
         await self.connection.read(lambda connection: connection.execute(sa.select(1)))
 
     async def put_all(self, messages: Sequence[Outgoing]) -> None:
-        """Insert rows, all or none; when this returns they are on disk, or in SQLite's log."""
+        """Insert rows, all or none; on return they are in the database, or in SQLite's log."""
         now = time.time()
         rows = [
             {
@@ -110,19 +111,19 @@ class SqlBroker(QueueBroker):
         await self.connection.write(lambda connection: connection.execute(table.insert(), rows))
 
     async def claim(self) -> Delivery | None:
-        """Mark the first free row as this consumer's."""
-        self._mark = self.connection.mark()
-        # Most looks find nothing; they must not take the write lock from processes with work.
+        """Record the claim of this consumer on the first free row."""
+        self._mark = self.connection.changes.mark()
+        # Mostly there is none; looking must not take the write lock from processes with work.
         queues = self.open_queues
         claims = _Claims.of(len(queues))
         wanted = claims.wanted(queues, self.settings, time.time())
-        if not self.connection.exists(claims.any_row, wanted):
+        if not self.connection.changes.exists(claims.any_row, wanted):
             return None
         return await self.connection.write(self._claim)
 
     async def wait_for_work(self, timeout: float) -> None:
         """Return when the database has changed since the last claim."""
-        await self.connection.wait_beyond(self._mark, timeout)
+        await self.connection.changes.wait_beyond(self._mark, timeout)
 
     async def acknowledge(self, delivery: Delivery) -> None:
         """Delete the row."""
@@ -132,7 +133,7 @@ class SqlBroker(QueueBroker):
         )
 
     async def release(self, delivery: Delivery) -> None:
-        """Clear the claim; the row never left its place."""
+        """Clear the claim; the row keeps its place."""
         mine = (table.c.id == int(delivery.handle)) & (table.c.claimed_by == self.consumer)
         free = (
             table.update()
@@ -165,7 +166,7 @@ class SqlBroker(QueueBroker):
         await self.connection.write(work)
 
     async def discard(self, task_ids: Sequence[str]) -> int:
-        """Delete the rows of these tasks that nobody has claimed."""
+        """Delete the rows of these tasks that are not claimed."""
         free = sa.and_(
             table.c.task_id.in_(task_ids),
             table.c.prefix == self.settings.prefix,

@@ -1,9 +1,9 @@
-"""Waiting for SQLite's write lock, for less long than SQLite itself would.
+"""Waiting for SQLite's write lock with shorter pauses than SQLite's own.
 
-A file has one writer at a time, who has it for half a millisecond. SQLite looks again after 1 ms,
-then after 2, 5, 10 and so on up to 100 ms (``sqliteDefaultBusyCallback`` in its ``main.c``). Where
-a few processes write all the time, that is much of their time, and whoever has waited long waits
-longest. Here the pauses stay short; how long is waited in all is unchanged.
+A file has one writer at a time, which holds the lock for about half a millisecond. SQLite tries
+again after 1 ms, then after 2, 5, 10 and so on, up to 100 ms (``sqliteDefaultBusyCallback`` in its
+``main.c``). If a few processes write all the time, these pauses take much of it, and a process that
+has waited long waits longest. Here the pauses stay short; the timeout is the same.
 """
 
 import sqlite3
@@ -14,17 +14,17 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-#: Between two looks at the lock, in seconds: at first, and at last.
+#: Seconds between two attempts: the first pause, and the longest.
 PAUSE_SECONDS = (0.0002, 0.002)
-#: How much longer each pause is than the one before.
+#: The factor by which each pause is longer than the one before.
 GROWTH = 1.3
 #: SQLite's codes for "locked by another process" (https://www.sqlite.org/rescode.html), and for
-#: "what this transaction has read is out of date", which no waiting mends.
+#: "this transaction has read old data", in which case waiting does not help.
 _BUSY, _BUSY_SNAPSHOT = 5, 517
 
 
 class PatientConnection(sqlite3.Connection):
-    """What ``sqlite3.connect(..., factory=PatientConnection)`` makes: it waits in short pauses."""
+    """A connection that waits in short pauses: ``sqlite3.connect(..., factory=...)`` makes it."""
 
     def __init__(self, database: str | Path, timeout: float = 5.0, **options: Any) -> None:
         """Connect.
@@ -41,7 +41,7 @@ class PatientConnection(sqlite3.Connection):
         """Return a cursor that waits as well."""
         return super().cursor(*args, **options) if args or options else super().cursor(_Cursor)
 
-    # The driver's own shortcuts make a cursor that does not wait.
+    # These methods of the driver use a cursor that does not wait.
 
     def execute(self, *args: Any) -> Any:
         """Execute a statement with a new cursor."""
@@ -60,10 +60,10 @@ class PatientConnection(sqlite3.Connection):
         self.patiently(super().commit)
 
     def patiently(self, call: Callable[..., T], *args: Any) -> T:
-        """Make a call again and again until no other process's lock is in its way.
+        """Repeat a call until no lock of another process prevents it.
 
         Raises:
-            sqlite3.OperationalError: one has been for ``timeout`` seconds; or what the call said.
+            sqlite3.OperationalError: there was a lock for ``timeout`` seconds; or the call's own.
         """
         begins = not self.in_transaction
         pause, longest = PAUSE_SECONDS
@@ -92,7 +92,7 @@ class _Cursor(sqlite3.Cursor):
 
 
 def _is_busy(error: sqlite3.OperationalError, begins: bool) -> bool:
-    """Whether waiting may help; ``begins`` says that nothing had been read before."""
+    """Return whether waiting may help; with ``begins``, nothing had been read before."""
     code = getattr(error, "sqlite_errorcode", None)
     if code is None:  # before Python 3.11
         return str(error) == "database is locked"

@@ -1,4 +1,15 @@
-"""The tables of the SQL broker and backend."""
+"""The tables of the SQL broker and backend.
+
+===========================  ===================================================================
+``dagster_taskiq_messages``  messages that wait, are claimed or were rejected, in order of arrival
+``dagster_taskiq_tasks``     the record of each task (``wire.records.Task``), and its result
+``dagster_taskiq_workers``   the record of each worker, with the time of its last heartbeat
+``dagster_taskiq_mail``      the notifications of all channels
+===========================  ===================================================================
+
+All times are in seconds since the epoch, by the clock of the machine that writes them. ``prefix``
+is that of the settings: brokers with different prefixes may share one database.
+"""
 
 import sqlalchemy as sa
 
@@ -14,15 +25,15 @@ messages = sa.Table(
     sa.Column("priority", sa.Integer, nullable=False),
     sa.Column("task_id", sa.String(500), nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
-    # Nobody claims the message before; 0 for one that was not delayed.
+    # The message is not claimed before this time; 0 for one that is not delayed.
     sa.Column("due_at", sa.Float, nullable=False, server_default="0"),
-    # Set while a worker holds the message; a claim older than the lease counts for nothing.
+    # The worker that has claimed the message, and when; a claim does not count after the lease.
     sa.Column("claimed_by", sa.String(200)),
     sa.Column("claimed_at", sa.Float),
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
-    # Why the message was set aside; one with a reason is never claimed.
+    # Why the message was rejected; one with a reason is never claimed.
     sa.Column("rejected", sa.Text),
-    # The last one: what stands behind a large value is slow to read.
+    # The last column: columns after a large value are slow to read.
     sa.Column("body", sa.LargeBinary, nullable=False),
 )
 
@@ -64,6 +75,11 @@ notifications = sa.Table(
     sa.Column("channel", sa.String(500), nullable=False),
     sa.Column("body", sa.Text, nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
-    # Ids are the cursors of readers, so one that was deleted must never come again.
+    # Ids are the cursors of readers, so the id of a deleted row must not be used again.
     sqlite_autoincrement=True,
 )
+
+sa.Index("dagster_taskiq_messages_next", messages.c.queue, messages.c.priority, messages.c.id)
+sa.Index("dagster_taskiq_messages_task", messages.c.task_id)
+sa.Index("dagster_taskiq_tasks_finished", tasks.c.finished_at)
+sa.Index("dagster_taskiq_mail_channel", notifications.c.channel, notifications.c.id)

@@ -23,8 +23,8 @@ local function note_place(queue, level, task, id)
   redis.call('HSET', places, task, cjson.encode({queue, level, id}))
 end
 
--- Wake one listener of a queue: the first that waits, or the next that comes. Wake-ups that nobody
--- waits for are removed by the next claim.
+-- Wake one listener of a queue: the first that waits, or the next that comes. Wake-ups that no
+-- listener waits for are removed by the next claim.
 local function wake(queue)
   local wakeups = wakeups_of .. queue
   redis.call('RPUSH', wakeups, '')

@@ -1,0 +1,176 @@
+"""Noticing that a SQLite file has changed, and short queries that follow each change.
+
+All of this runs on the event loop, on a connection of its own. It reads one number from shared
+memory to see whether any process has committed, and needs neither a lock nor the disk.
+"""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
+
+from dagster_taskiq.errors import ServerUnavailableError
+from dagster_taskiq.transport.error_boundary import ErrorBoundary
+from dagster_taskiq.transport.sql.sqlite_file_watch import FileNotices
+
+#: How long this connection waits for a process that has locked the whole file, in seconds. The
+#: event loop is blocked meanwhile.
+BUSY_SECONDS = 0.25
+#: Seconds between two looks for a change without notices: soon after a change, and later.
+POLL_SECONDS = (0.002, 0.05)
+#: How long after a change the shorter of these counts, in seconds.
+FAST_SECONDS = 0.25
+#: How long after a notice of a write changes are looked for, in seconds: the notice may come before
+#: the write is complete.
+NOTICED_SECONDS = 0.03
+#: Seconds between two looks for a change while there are no notices.
+WITHOUT_NOTICE_SECONDS = 1.0
+
+
+class LookUp:
+    """A query as text, for :meth:`SqliteChanges.exists`: SQLAlchemy takes longer than SQLite."""
+
+    def __init__(self, query: "sa.Select[Any]") -> None:
+        """Make the text.
+
+        Args:
+            query: one whose parameters are all named, by ``sqlalchemy.bindparam``.
+        """
+        self.text = str(query.compile(dialect=sqlite.dialect(paramstyle="named")))
+
+
+class SqliteChanges:
+    """Sees the commits of all processes to one SQLite file. Used from one event loop."""
+
+    def __init__(self, path: Path, boundary: ErrorBoundary) -> None:
+        """Begin to watch.
+
+        Args:
+            path: the file, in WAL mode, with its tables.
+            boundary: translates the errors of SQLite.
+        """
+        self._boundary = boundary
+        self._connection = sqlite3.connect(path, timeout=BUSY_SECONDS, check_same_thread=False)
+        self._version = 0
+        self._generation = 0
+        self._changed_at = 0.0
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._looking: asyncio.Task[None] | None = None
+        self._written = asyncio.Event()
+        # Notices of writes by the operating system; without them, the file is polled.
+        self._notices: FileNotices | None = None
+        with suppress(OSError):
+            self._notices = FileNotices(f"{path}-wal", self._on_written)
+
+    @property
+    def has_notices(self) -> bool:
+        """Whether the operating system gives notices of writes; else the file is polled."""
+        return self._notices is not None
+
+    def close(self) -> None:
+        """Stop watching."""
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+        self._end_notices()
+        self._connection.close()
+
+    def mark(self) -> int:
+        """Return a number for the present state of the file, to wait for a later one.
+
+        Raises:
+            ServerUnavailableError: another process has locked the whole file.
+        """
+        with self._boundary:
+            (version,) = self._connection.execute("PRAGMA data_version").fetchone()
+        if version != self._version:
+            self._version = version
+            self._generation += 1
+            self._changed_at = time.monotonic()
+        return self._generation
+
+    def exists(self, query: LookUp, parameters: Mapping[str, Any]) -> bool:
+        """Return whether ``query`` finds a row, given values for its parameters.
+
+        Each change is followed by many of these queries, of which most find nothing, so they have
+        to be cheap. In WAL mode, reading waits for no lock.
+
+        Raises:
+            ServerUnavailableError: the file cannot be read.
+        """
+        with self._boundary:
+            return self._connection.execute(query.text, parameters).fetchone() is not None
+
+    async def wait_beyond(self, mark: int, timeout: float) -> None:
+        """Return after a commit of any process since ``mark`` was taken, or after ``timeout`` s.
+
+        Raises:
+            ServerUnavailableError: another process has locked the whole file.
+        """
+        if self.mark() != mark:
+            return
+        changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.add(changed)
+        # One task looks for all that wait.
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.ensure_future(self._look(self._generation))
+        try:
+            await asyncio.wait([changed], timeout=timeout)
+        finally:
+            self._waiters.discard(changed)
+
+    async def _look(self, generation: int) -> None:
+        if self._notices is not None:
+            self._notices.listen()
+        try:
+            await self._look_for_waiters(generation)
+        finally:
+            if self._notices is not None:
+                self._notices.rest()
+
+    async def _look_for_waiters(self, generation: int) -> None:
+        expected = True
+        while True:
+            with suppress(ServerUnavailableError):  # the waiters query soon, and get the error
+                self.mark()
+            if self._generation != generation:
+                generation = self._generation
+                if not expected and self._notices is not None and not self._notices.take():
+                    # This file system gives no notices.
+                    self._end_notices()
+                waiters, self._waiters = self._waiters, set()
+                for waiter in waiters:
+                    if not waiter.done():
+                        waiter.set_result(None)
+            if not self._waiters:
+                return
+            expected = await self._pause()
+
+    async def _pause(self) -> bool:
+        """Wait until it is time to look again; return whether a change is expected then."""
+        quiet = time.monotonic() - self._changed_at
+        if self._notices is None:
+            await asyncio.sleep(POLL_SECONDS[0] if quiet < FAST_SECONDS else POLL_SECONDS[1])
+            return True
+        soon = quiet < NOTICED_SECONDS
+        # Twice as long each time: mostly the change is there at the first look.
+        pause = max(POLL_SECONDS[0], quiet) if soon else WITHOUT_NOTICE_SECONDS
+        self._written.clear()
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._written.wait(), pause)
+        return soon or self._written.is_set()
+
+    def _on_written(self) -> None:
+        self._changed_at = time.monotonic()
+        self._written.set()
+
+    def _end_notices(self) -> None:
+        if self._notices is not None:
+            self._notices.close()
+            self._notices = None
