@@ -25,7 +25,7 @@ START, AGAIN = DagsterEventType.STEP_START, DagsterEventType.STEP_RESTARTED
 
 
 class Log:
-    """One table for all runs, to which the test commits rows in the order it likes."""
+    """One table for all runs, to which the test commits rows in any order."""
 
     def __init__(self, instance: DagsterInstance) -> None:
         self.instance = instance
@@ -51,7 +51,7 @@ class Log:
 
 
 class ObservedRows(EventRows):
-    """Notes what is asked for; commits meanwhile what a test says."""
+    """Notes which rows are asked for; a test can commit others meanwhile."""
 
     asked: list[str]
     meanwhile: Callable[[], None] | None

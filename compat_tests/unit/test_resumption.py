@@ -100,7 +100,7 @@ def test_a_task_that_has_died_is_followed_by_one_with_an_id_of_its_own(run: Run)
     assert "run:a:0.2" in run.sent
 
 
-def test_the_next_attempt_at_a_step_that_was_taken_over_begins_with_its_first_id(run: Run) -> None:
+def test_the_next_attempt_at_a_step_taken_over_begins_with_its_first_id(run: Run) -> None:
     """The next loop, if this one dies too, looks for that id first."""
     run.client.add("run:a:0", TaskState.STARTED, "w")
     run.client.known_workers = [make_worker(runs=["run:a:0"])]
