@@ -54,7 +54,7 @@ class Client:
     def revoke(self, task_ids: Sequence[str], reason: str) -> None:
         self.revoked += task_ids
 
-    def tell(self, worker_id: str, body: dict[str, Any]) -> None:
+    def send_command(self, worker_id: str, body: dict[str, Any]) -> None:
         self.commands.append((worker_id, body))
 
 
