@@ -6,7 +6,7 @@ that it runs gets the marker ``push`` as it is collected, and ``make test`` sele
 that is not selected is not reported as skipped.
 
 1. A test that takes no broker as a parameter runs on every push.
-2. A test in one of ``EACH_BROKER`` (the contract), or with the marker ``each_broker``, because its
+2. A test in one of the directories ``EACH_BROKER``, or with the marker ``each_broker``, because its
    promise depends on the broker, runs on every push on all its brokers.
 3. Every other test that takes a broker runs on every push on one of them. It is chosen by a hash of
    the name of the test's file: the same one each time, all brokers have their share, and the tests
@@ -14,8 +14,8 @@ that is not selected is not reported as skipped.
    other.
 4. A test with the marker ``test_all`` runs on no push. The marker says why: another test, or the
    same one with other parameters, holds its promise on every push.
-5. On the oldest supported Dagster, a push runs the tests marked ``oldest``, on the embedded
-   broker if they take one. They get the marker ``push_oldest``.
+5. On the oldest supported Dagster, a push runs the tests marked ``oldest``, on the embedded broker
+   if they take one. They get the marker ``push_oldest``.
 """
 
 from binascii import crc32
@@ -33,7 +33,7 @@ COLLECTED = pytest.StashKey[list[pytest.Item]]()
 NO_BROKERS = ("celerys", "scheme")
 
 #: Directories of tests, below ``compat_tests``, that each broker runs on every push.
-EACH_BROKER = ("contract",)
+EACH_BROKER = ("contract", "security")
 
 
 def broker_of(item: pytest.Item) -> str | None:

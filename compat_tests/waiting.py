@@ -12,7 +12,8 @@ T = TypeVar("T")
 #: Generous: it is only used up where the fact never comes, which is a failure.
 PATIENCE_SECONDS = 60.0
 #: The shortest and the longest pause between two looks; in between, a tenth of what was waited.
-PAUSE_SECONDS = (0.01, 0.05)
+#: Many looks read a whole event log: with shorter pauses, a test that waits computes.
+PAUSE_SECONDS = (0.01, 0.2)
 
 
 def eventually(holds: Callable[[], T], what: str = "", timeout: float = PATIENCE_SECONDS) -> T:
