@@ -62,7 +62,7 @@ class ChildProcess:
 
         Args:
             server: forks it.
-            setup: what it needs to know, see :mod:`dagster_taskiq.worker.child.main`.
+            setup: what it needs to know, see :mod:`dagster_taskiq.worker.child.setup`.
             mirror: copies the output that the child captures.
             on_foreign_signal: called with the child and the number of each SIGTERM or SIGINT that
                 it got from another process than its parent.

@@ -23,7 +23,7 @@ class ChildStarter:
         """Start nothing yet.
 
         Args:
-            setup: what each child needs to know, see :mod:`dagster_taskiq.worker.child.main`.
+            setup: what each child needs to know, see :mod:`dagster_taskiq.worker.child.setup`.
             lease: until when children may run.
             on_foreign_signal: see :meth:`ChildProcess.start`.
         """

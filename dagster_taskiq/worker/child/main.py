@@ -7,7 +7,6 @@ any code here. When its parent closes the channel, it ends after its exit hooks
 (:mod:`dagster_taskiq.worker.fork_server.process_exit`).
 """
 
-import importlib
 import os
 import resource
 import signal
@@ -28,20 +27,16 @@ from dagster_taskiq.dagster_internals import (
 from dagster_taskiq.dagster_internals.sqlite_engines import open_engines_kept
 from dagster_taskiq.errors import (
     CodeLoadError,
-    ConfigError,
     DagsterTaskiqError,
     TaskFailedError,
 )
-from dagster_taskiq.execution import tasks
-from dagster_taskiq.execution.allowed_code import AllowedCode, set_policy
 from dagster_taskiq.execution.perform import describe_failure, perform
 from dagster_taskiq.execution.task_context import TaskContext, current_context, task_context
-from dagster_taskiq.settings.settings import Settings
-from dagster_taskiq.settings.worker_fleet import set_worker_settings
-from dagster_taskiq.transport import current
 from dagster_taskiq.transport.backend import as_json
-from dagster_taskiq.worker import frames, process_trees
+from dagster_taskiq.worker import process_trees
+from dagster_taskiq.worker.child.parent import Parent
 from dagster_taskiq.worker.child.process_state import ProcessState, streams
+from dagster_taskiq.worker.child.setup import set_up
 from dagster_taskiq.worker.child.stop_reasons import StopReasons
 from dagster_taskiq.worker.stop_requests import StopRequests
 
@@ -75,58 +70,34 @@ def main(channel: socket.socket, stop_requests: socket.socket) -> None:
 
 
 def _serve(channel: socket.socket) -> None:
-    setup = frames.receive(channel)
+    parent = Parent(channel)
+    setup = parent.receive()
     if setup is None:
         return
-    # The fork server has its own ones.
-    sys.path[:], sys.argv[:] = setup["path"], setup["argv"]
-    worker_name = setup["worker_name"]
-    broker = current.use(Settings.from_dict(setup["settings"]))
-    set_worker_settings(broker.settings)
-    if setup["allow"]:
-        set_policy(AllowedCode.of(setup["allow"], setup["include"]))
-    problem = ""
-    try:
-        if setup["app"]:
-            broker = current.load(setup["app"])
-    except ConfigError as wrong_app:
-        problem = str(wrong_app)
-    tasks.register_tasks(broker)
-    problem = problem or _import_modules(setup["include"])
-    ready = {"ready": True, "problem": problem, "dagster_parts": dict(registry.find_problems())}
-    channel.sendall(frames.pack(ready))
-
-    def wake() -> None:
-        channel.sendall(frames.pack({"wake": True}))
-
-    def mirror(path: str, stream: int) -> None:
-        channel.sendall(frames.pack({"mirror": path, "stream": stream}))
-
-    def orchestrating() -> None:
-        channel.sendall(frames.pack({"orchestrating": True}))
-
-    compute_logs.install(mirror)
+    broker, problem = set_up(setup)
+    parent.report_ready(problem, registry.find_problems())
+    compute_logs.install(parent.report_output)
     run_config_cache.install()
     op_retries.install(_why_not_retried)
     process = ProcessState()
-    here = TaskContext(worker_name, wake, orchestrating, StopReasons(channel).read, process.loading)
-
-    while (frame := frames.receive(channel)) is not None:
+    context = TaskContext(
+        setup["worker_name"],
+        wake=parent.report_wake,
+        orchestrating=parent.report_orchestrating,
+        stop_request=StopReasons(channel).read,
+        loading=process.loading,
+    )
+    while (frame := parent.receive()) is not None:
         if "run" not in frame:  # a request to stop the last task, which had ended before
             continue
         message = TaskiqMessage.model_validate(frame["run"])
-        result = process.run(_perform_in, here, broker, message)
+        result = process.run(_perform_in, context, broker, message)
         # A library that keeps processes for the next task would not find those that were ended, so
         # this child is not used again either.
         left = [*_end_what_was_started(), *process.restore()]
-        error = result.error
-        if error is not None and not isinstance(error, DagsterTaskiqError) and not frame["typed"]:
-            # The loop of a run shows the text of the error, and does not catch it by its type.
-            result.error = TaskFailedError(describe_failure(error))
-        last = bool(left) or isinstance(error, ENDS_CHILD)
-        done = {"done": _text(result), "rss": _resident_bytes(), "last": last, "left": left}
-        channel.sendall(frames.pack(done))
-        if last:
+        is_last = bool(left) or isinstance(result.error, ENDS_CHILD)
+        parent.report_done(_as_text(result, frame["typed"]), _resident_bytes(), is_last, left)
+        if is_last:
             return
 
 
@@ -138,24 +109,24 @@ def _why_not_retried(in_this_process: bool) -> str:
 
 
 def _perform_in(
-    here: TaskContext, broker: AsyncBroker, message: TaskiqMessage
+    context: TaskContext, broker: AsyncBroker, message: TaskiqMessage
 ) -> TaskiqResult[Any]:
-    with task_context(here):
+    with task_context(context):
         return perform(broker, message)
 
 
-def _text(result: TaskiqResult[Any]) -> str:
+def _as_text(result: TaskiqResult[Any], is_typed: bool) -> str:
+    """Return a result as JSON.
+
+    Args:
+        result: the result; a task's own error in it is replaced by its description, unless typed.
+        is_typed: whether such an error keeps its type. The loop of a run shows the text of an
+            error, and does not catch it by its type.
+    """
+    error = result.error
+    if error is not None and not isinstance(error, DagsterTaskiqError) and not is_typed:
+        result.error = TaskFailedError(describe_failure(error))
     return as_json(result)[1].decode()
-
-
-def _import_modules(names: list[str]) -> str:
-    """Import the modules that the operator listed; return what went wrong, else nothing."""
-    for name in names:
-        try:
-            importlib.import_module(name)
-        except Exception as error:
-            return f"Cannot import {name}, which --include names: {describe_failure(error)}"
-    return ""
 
 
 def _end_what_was_started() -> list[str]:

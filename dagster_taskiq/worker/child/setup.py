@@ -1,0 +1,52 @@
+"""What a child does before its first task, by what its parent has sent."""
+
+import importlib
+import sys
+from typing import Any
+
+from taskiq import AsyncBroker
+
+from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.execution import tasks
+from dagster_taskiq.execution.allowed_code import AllowedCode, set_policy
+from dagster_taskiq.execution.perform import describe_failure
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.settings.worker_fleet import set_worker_settings
+from dagster_taskiq.transport import current
+
+
+def set_up(setup: dict[str, Any]) -> tuple[AsyncBroker, str]:
+    """Give this process its worker's settings, and import what every task may need.
+
+    Args:
+        setup: ``path`` and ``argv`` of ``sys`` in the parent; the ``settings``; ``include``, the
+            modules to import; ``allow``, the only code that may be loaded, unless empty; ``app``,
+            the project's own app or ``None``.
+
+    Returns:
+        The broker that has the tasks; and what went wrong, for the user, else nothing.
+    """
+    # The fork server has its own ones.
+    sys.path[:], sys.argv[:] = setup["path"], setup["argv"]
+    broker = current.use(Settings.from_dict(setup["settings"]))
+    set_worker_settings(broker.settings)
+    if setup["allow"]:
+        set_policy(AllowedCode.of(setup["allow"], setup["include"]))
+    problem = ""
+    try:
+        if setup["app"]:
+            broker = current.load(setup["app"])
+    except ConfigError as wrong_app:
+        problem = str(wrong_app)
+    tasks.register_tasks(broker)
+    return broker, problem or _import_modules(setup["include"])
+
+
+def _import_modules(names: list[str]) -> str:
+    """Import the modules that the operator listed; return what went wrong, else nothing."""
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            return f"Cannot import {name}, which --include names: {describe_failure(error)}"
+    return ""
