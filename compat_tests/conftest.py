@@ -20,7 +20,7 @@ from compat_tests.late_rows import LateRows
 from compat_tests.servers import any_postgres, any_rabbit, any_redis, new_database
 from compat_tests.workers import WorkerProcess, running_worker
 from dagster_taskiq.settings.settings import Settings
-from dagster_taskiq.transport.rabbitmq.records import NAMES
+from dagster_taskiq.transport.rabbitmq.records import RECORD_NAMES
 
 # The same examples in every run, however slow the machine is.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
@@ -140,14 +140,14 @@ async def forget_on_rabbitmq(url: str, prefix: str) -> None:
 
     What has the name of a task or a run is left: it expires.
     """
-    names = [f"register:{each}" for each in NAMES]
+    names = [f"record:{each}" for each in RECORD_NAMES]
     names += [f"queue:{each}{lane}" for each in QUEUES for lane in ("", ":runs")]
     # At the end of all tests our own server goes before, or meanwhile, with all that was on it.
     with contextlib.suppress(aiormq.exceptions.AMQPError, OSError):
         connection = await aiormq.connect(url)
         channel = await connection.channel()
         for each in (prefix, other_prefix(prefix)):
-            for exchange in ("registers", "mail", "bell"):
+            for exchange in ("records", "notifications", "wakeups"):
                 await channel.exchange_delete(f"{each}:{exchange}")
             for name in (*names, "rejected"):
                 await channel.queue_delete(f"{each}:{name}")

@@ -138,7 +138,7 @@ async def fall_silent(broker: QueueBroker) -> None:
     which it was made, so that is cut.
     """
     if on_rabbitmq(broker.settings):
-        await broker.connection.drop()  # type: ignore[attr-defined]
+        await broker.connection.abort()  # type: ignore[attr-defined]
 
 
 def on_rabbitmq(settings: Settings) -> bool:

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.anyio
 AT_ONCE = 16
 #: What a record of a few tasks or workers has room in, in bytes.
 ROOM = 4096
-REGISTERS = [*(f"tasks-{number:02}" for number in range(16)), "workers", "queues", "attempts"]
+RECORDS = [*(f"tasks-{number:02}" for number in range(16)), "workers", "queues", "attempts"]
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,10 @@ def _plain(arguments: Any) -> dict[str, Any]:
     return {row[0]: row[-1] for row in arguments}
 
 
-def registers(server: RabbitServer, prefix: str) -> dict[str, Queue]:
-    head = f"{prefix}:register:"
+def records(server: RabbitServer, prefix: str) -> dict[str, Queue]:
+    head = f"{prefix}:record:"
     found = {each.name: each for each in queues(server, prefix) if each.name.startswith(head)}
-    assert sorted(found) == sorted(f"{head}{name}" for name in REGISTERS)
+    assert sorted(found) == sorted(f"{head}{name}" for name in RECORDS)
     return found
 
 
@@ -124,14 +124,14 @@ async def test_the_server_holds_no_more_after_a_thousand_tasks_than_after_ten(
         await eventually_async(results_are_gone)
         # What has expired is dropped by whoever writes next to the record it is in.
         await pass_through(broker, backend, [f"last-{number}" for number in range(64)])
-        for each in (await asyncio.to_thread(registers, server, settings.prefix)).values():
+        for each in (await asyncio.to_thread(records, server, settings.prefix)).values():
             assert each.messages == 1, each
             assert each.message_bytes < ROOM, each
         ready = [each for each in queues(server, settings.prefix) if ":queue:" in each.name]
         assert [each.messages for each in ready] == [0] * len(ready)
 
 
-async def test_a_register_holds_one_message_however_many_write_to_it_at_once(
+async def test_a_record_holds_one_message_however_many_write_to_it_at_once(
     server: RabbitServer, settings: Settings
 ) -> None:
     async def beat(number: int) -> None:
@@ -141,9 +141,9 @@ async def test_a_register_holds_one_message_however_many_write_to_it_at_once(
             await backend.deregister(f"w{number}")
 
     await asyncio.gather(*(beat(number) for number in range(6)))
-    found = await asyncio.to_thread(registers, server, settings.prefix)
+    found = await asyncio.to_thread(records, server, settings.prefix)
     assert {each.messages for each in found.values()} == {1}
-    assert found[f"{settings.prefix}:register:workers"].message_bytes < ROOM
+    assert found[f"{settings.prefix}:record:workers"].message_bytes < ROOM
 
 
 async def test_a_worker_that_died_and_was_never_seen_again_costs_one_record_only(
@@ -157,7 +157,7 @@ async def test_a_worker_that_died_and_was_never_seen_again_costs_one_record_only
         assert len(await asyncio.to_thread(queues, server, settings.prefix)) == before
 
 
-async def test_every_queue_but_those_of_work_and_registers_goes_by_itself(
+async def test_every_queue_but_those_of_work_and_records_goes_by_itself(
     server: RabbitServer, settings: Settings
 ) -> None:
     async with both(settings) as (broker, backend):
@@ -167,7 +167,7 @@ async def test_every_queue_but_those_of_work_and_registers_goes_by_itself(
         await put(broker, "bad")
         await broker.reject(await claim(broker), "why not")
         await broker.wait_for_work(0.01)
-        kept = (":queue:", ":register:", ":rejected")
+        kept = (":queue:", ":record:", ":rejected")
         for each in await asyncio.to_thread(queues, server, settings.prefix):
             if each.exclusive or any(part in each.name for part in kept):
                 continue
@@ -178,7 +178,7 @@ async def test_every_queue_but_those_of_work_and_registers_goes_by_itself(
             [
                 each
                 for each in queues(server, settings.prefix)
-                if not any(part in each.name for part in (*kept, ":mail:", ":result:"))
+                if not any(part in each.name for part in (*kept, ":retained:", ":result:"))
             ]
             == []
         )

@@ -421,12 +421,12 @@ def test_a_queue_that_is_there_already_and_otherwise_is_named_at_submit(
 
 
 def test_an_exchange_that_is_there_already_and_otherwise_is_named(place: Place) -> None:
-    declare(place.server.url, exchange="fan:bell", exchange_type="fanout", durable=True)
+    declare(place.server.url, exchange="fan:wakeups", exchange_type="fanout", durable=True)
     client = client_for(settings_for(place.server.url, prefix="fan"))
     with pytest.raises(ConfigError) as caught:
         client.submit(TaskRequest(id="one", name="some_task", kwargs={}, queue="queue"))
     text = str(caught.value)
-    assert 'The exchange "fan:bell"' in text
+    assert 'The exchange "fan:wakeups"' in text
     assert "type is fanout, and should be direct" in text
     assert "Delete it, or set another `prefix`" in text
 

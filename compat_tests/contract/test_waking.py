@@ -16,7 +16,7 @@ from dagster_taskiq.client import client_for
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.rabbitmq.broker import RabbitBroker
-from dagster_taskiq.transport.rabbitmq.connection import Channel
+from dagster_taskiq.transport.rabbitmq.channel import Channel
 from dagster_taskiq.transport.registry import make_broker
 from dagster_taskiq.transport.sql import changes, tables
 from dagster_taskiq.transport.sql.connection import SqlConnection

@@ -151,7 +151,7 @@ def tasks_out_of_reach(settings: Settings) -> Iterator[None]:
         connection = await aiormq.connect(settings.broker)
         channel = await connection.channel()
         for number in range(TASK_SHARDS):
-            queue = f"{settings.prefix}:register:tasks-{number:02}"
+            queue = f"{settings.prefix}:record:tasks-{number:02}"
             while isinstance((await channel.basic_get(queue)).delivery, Basic.GetEmpty):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)  # somebody has it at this moment
         return connection

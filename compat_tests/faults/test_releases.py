@@ -32,11 +32,9 @@ from compat_tests.workers import ROOT, WorkerProcess, running_worker
 from dagster_taskiq.client import client_for
 from dagster_taskiq.runs.step_requests import StepRequests
 from dagster_taskiq.settings.settings import Settings
-from dagster_taskiq.transport.rabbitmq.backend import FIELDS, _Table
 from dagster_taskiq.transport.registry import make_backend
 from dagster_taskiq.transport.sql.tables import metadata
 from dagster_taskiq.wire.notifications import run_channel, worker_channel
-from dagster_taskiq.wire.records import Task, TaskState
 from dagster_taskiq.wire.task_request import TaskRequest
 
 SUCCESS = DagsterRunStatus.SUCCESS
@@ -275,19 +273,6 @@ def test_what_a_newer_release_sends_beside_is_left_aside(
 
     fleet.execute(outcome, releases_jobs.mixed, meanwhile=post_then_let_go)
     assert_each_once(outcome, [f"step_{number}" for number in range(MIXED)])
-
-
-def test_what_a_newer_release_adds_to_a_record_on_rabbitmq_is_kept() -> None:
-    record: dict[str, Any] = {}
-    task = Task("t", name="n", queue="q", run_id="r", step_key="s", submitted_at=1.0)
-    _Table(record)["t"] = task
-    assert len(record["t"]) == FIELDS
-    record["t"].append("newer")
-    assert _Table(record)["t"] == task
-    started = replace(task, state=TaskState.STARTED, worker="w", started_at=2.0)
-    _Table(record)["t"] = started
-    assert _Table(record)["t"] == started
-    assert record["t"][FIELDS:] == ["newer"]
 
 
 def test_columns_that_the_previous_release_does_not_know_may_be_left_out_by_it(

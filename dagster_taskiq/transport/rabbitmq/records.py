@@ -1,17 +1,17 @@
-"""Records on RabbitMQ that many processes change, one at a time.
+"""Records on a RabbitMQ that many processes change, one at a time.
 
-AMQP has queues and nothing else. So a record is a message, alone in a queue of its own: whoever
-takes it has it alone, since nobody else can take it meanwhile; he puts the changed one into the
-queue and acknowledges the old one in one transaction. When he dies, or is cut off, the server puts
-the old one back, and his transaction can no longer come: a change is made as a whole or not at all,
-and never by two at once.
+AMQP has nothing but queues. So a record is one message in a queue of its own. A process that takes
+the message has the record alone, since nothing else can take it meanwhile. To change it, the
+process publishes the new version and acknowledges the old one, in one transaction. If the process
+dies or loses its connection before that, the server requeues the old version, and the transaction
+can no longer arrive. So a change is made as a whole or not at all, and never two at once.
 """
 
 import asyncio
 import json
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -19,26 +19,29 @@ from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import ChannelLockedResource, ChannelNotFoundEntity
 
 from dagster_taskiq.transport.background import look_at
-from dagster_taskiq.transport.rabbitmq.connection import Channel, RabbitConnection
+from dagster_taskiq.transport.rabbitmq.channel import Channel
+from dagster_taskiq.transport.rabbitmq.connection import RabbitConnection
+from dagster_taskiq.transport.rabbitmq.names import Names
 
 T = TypeVar("T")
 
-#: A record: plain JSON.
+#: The content of a record: plain JSON.
 Record = dict[str, Any]
 
-#: Among how many records the tasks are spread: what one of them holds is written at each change.
+#: Over how many records the tasks are spread: a change of one task writes the whole record it is
+#: in.
 TASK_SHARDS = 16
-#: Which records there are, besides those of the tasks: the workers, the names of the queues, and
-#: how often messages were handed out that nobody started.
+#: The other records: the workers, the names of the queues in use, and how often messages that were
+#: not started have been delivered.
 WORKERS, QUEUES, ATTEMPTS = "workers", "queues", "attempts"
 
-#: How long to wait for a record that somebody else has, in seconds: the first pause, the longest,
-#: and all in all. One who is frozen has it until the server misses his heartbeat.
+#: How long to wait for a record that another process has taken, in seconds: the first pause, the
+#: longest pause, and in total. A frozen process keeps it until the server misses its heartbeats.
 BUSY_SECONDS = (0.001, 0.02, 8.0)
-#: How long to wait for somebody else who makes the records of a new prefix, in seconds.
-MAKE_SECONDS = 30.0
+#: How long to wait for another process that creates the records of a new prefix, in seconds.
+CREATE_SECONDS = 30.0
 
-#: The header in which a record says how often it has been changed.
+#: The header with the number of changes that a record has seen.
 _VERSION = "version"
 
 
@@ -47,49 +50,59 @@ def task_shard(task_id: str) -> str:
     return f"tasks-{zlib.crc32(task_id.encode()) % TASK_SHARDS:02}"
 
 
-NAMES = (*(f"tasks-{number:02}" for number in range(TASK_SHARDS)), WORKERS, QUEUES, ATTEMPTS)
+#: The names of all records.
+RECORD_NAMES = (
+    *(f"tasks-{number:02}" for number in range(TASK_SHARDS)),
+    *(WORKERS, QUEUES, ATTEMPTS),
+)
 
 
-class Registers:
-    """The records of one prefix on one server."""
+class Records:
+    """The records of one prefix on one server.
+
+    Use :func:`records_of`: all users of a connection have to share one object.
+    """
 
     def __init__(self, connection: RabbitConnection, prefix: str) -> None:
         self._connection = connection
-        self._prefix = prefix
-        self._making = asyncio.Lock()
-        # The latest version of each that was seen here, on the connection of now.
+        self._names = Names(prefix)
+        self._creating = asyncio.Lock()
+        # The latest version of each record seen on the present connection, by queue.
         self._seen: dict[str, int] = {}
-        # Those of one process take turns here, rather than look again and again.
-        self._turns = {name: asyncio.Lock() for name in NAMES}
+        # Tasks of one process wait for each other here, rather than ask the server repeatedly.
+        self._turns = {name: asyncio.Lock() for name in RECORD_NAMES}
 
     async def read(self, name: str) -> Record:
-        """Return a record as it is now.
+        """Return the present content of a record.
+
+        Args:
+            name: one of ``RECORD_NAMES``.
 
         Raises:
-            ServerUnavailableError: the server is away, or somebody has held it for long.
+            ServerUnavailableError: the server does not answer, or another process keeps the record.
         """
 
         async def work() -> Record:
             async with self._connection.channel() as channel:
-                held = await self._take(channel, name)
-                await channel.give_back(held)
-                return _loads(held)
+                message = await self._take(channel, name)
+                await channel.requeue(message)
+                return _loads(message)
 
         async with self._turns[name]:
-            return await self._connection.again(work)
+            return await self._connection.retry_if_lost(work)
 
     async def change(self, name: str, by: Callable[[Record], T]) -> T:
         """Change a record, and return what ``by`` returned.
 
-        Once it is begun it is brought to its end, whatever becomes of the caller meanwhile.
+        A change that has begun is completed even if the caller is cancelled meanwhile.
 
         Args:
-            name: which one.
-            by: changes it in place; called once more where the connection was lost before the
+            name: one of ``RECORD_NAMES``.
+            by: changes the content in place; is called again if the connection was lost before the
                 change was sent.
 
         Raises:
-            ServerUnavailableError: it is not known whether the change was made.
+            ServerUnavailableError: as :meth:`read`; the change may have been made.
         """
         task = asyncio.ensure_future(self._change(name, by))
         task.add_done_callback(look_at)
@@ -101,33 +114,35 @@ class Registers:
         async def work() -> T:
             nonlocal sent
             async with self._connection.channel(transactional=True) as channel:
-                held = await self._take(channel, name)
-                record = _loads(held)
+                message = await self._take(channel, name)
+                record = _loads(message)
                 outcome = by(record)
                 body = _dumps(record)
-                if body == held.body:
-                    await channel.give_back(held)
+                if body == message.body:
+                    await channel.requeue(message)
                 else:
-                    version = {_VERSION: _version(held) + 1}
-                    await channel.publish(self._queue(name), body, headers=version)
-                    await channel.ack(held)
+                    headers = {_VERSION: _version(message) + 1}
+                    await channel.publish(self._names.record(name), body, headers=headers)
+                    await channel.ack(message)
                     sent = True
                 await channel.commit()
                 return outcome
 
         async with self._turns[name]:
-            return await self._connection.again(work, lambda: not sent)
+            return await self._connection.retry_if_lost(work, lambda: not sent)
 
     async def _take(self, channel: Channel, name: str) -> DeliveredMessage:
-        await self._make_all()
-        queue = self._queue(name)
+        """Take a record on a channel; create all records first if this prefix has none."""
+        await self._create_all_once()
+        queue = self._names.record(name)
         try:
             return await self._wait_for(channel, queue)
         except ChannelNotFoundEntity as error:
-            # Not made anew here: a server of a cluster says the same while another one is down.
+            # It is not created anew: a cluster answers the same while one of its nodes is down.
             raise self._connection.boundary.unavailable(
                 f"the record {queue} is not on the server ({error}); if it has been deleted, "
-                f"delete the exchange {self._exchange} too, and all are made anew"
+                f"delete the exchange {self._names.records_exchange} too, and all records are "
+                "created anew"
             ) from None
 
     async def _wait_for(self, channel: Channel, queue: str) -> DeliveredMessage:
@@ -139,9 +154,9 @@ class Registers:
                 return await self._newest(channel, queue, message, deadline)
             if time.monotonic() > deadline:
                 raise self._connection.boundary.unavailable(
-                    f"somebody has held the record {queue} for {limit:g} s; if nobody does, and "
-                    "its message is gone, delete the queue and the exchange "
-                    f"{self._exchange}, and it is made anew"
+                    f"another process has held the record {queue} for {limit:g} s; if none does, "
+                    "and its message is gone, delete the queue and the exchange "
+                    f"{self._names.records_exchange}, and it is created anew"
                 )
             await asyncio.sleep(pause)
             pause = min(pause * 2, longest)
@@ -149,11 +164,11 @@ class Registers:
     async def _newest(
         self, channel: Channel, queue: str, message: DeliveredMessage, deadline: float
     ) -> DeliveredMessage:
-        """Drop an older copy of the record, should there be one.
+        """Delete an older version of the record, if there is one.
 
-        A server that crashes in the middle of a commit may come back with both. The older one is
-        first in the queue, and whoever takes it sees that there is another; he keeps it until he
-        has that as well.
+        A server that crashes in the middle of a commit may come back with both versions. The older
+        one is first in the queue. A process that takes it learns from the server's answer that
+        there is another one, and keeps it until it has that one too.
         """
         more = getattr(message.delivery, "message_count", 0)
         while more or _version(message) < self._seen.get(queue, 0):
@@ -164,66 +179,63 @@ class Registers:
                 more = getattr(other.delivery, "message_count", 0)
             elif time.monotonic() > deadline:
                 raise self._connection.boundary.unavailable(
-                    f"somebody holds the newer one of two records {queue}"
+                    f"another process holds the newer one of two records {queue}"
                 )
             else:
                 await asyncio.sleep(BUSY_SECONDS[1])
         self._seen[queue] = _version(message)
         return message
 
-    async def _make_all(self) -> None:
-        """See to it that all records are there; they are made together, by one process."""
-        known = await self._connection.known()
-        async with self._making:
-            if self._exchange not in known:
+    async def _create_all_once(self) -> None:
+        """Make sure that all records exist; asks the server once for each connection."""
+        declared = await self._connection.declared()
+        exchange = self._names.records_exchange
+        async with self._creating:
+            if exchange not in declared:
                 self._seen.clear()  # it may be another server, or one that has lost its data
-                await self._make_or_wait()
-                known.add(self._exchange)
+                await self._create_or_wait()
+                declared.add(exchange)
 
-    async def _make_or_wait(self) -> None:
-        deadline = time.monotonic() + MAKE_SECONDS
-        while not await self._are_made():
+    async def _create_or_wait(self) -> None:
+        deadline = time.monotonic() + CREATE_SECONDS
+        while not await self._exist():
             try:
-                await self._make()
+                await self._create()
             except ChannelLockedResource:
                 if time.monotonic() > deadline:
                     raise self._connection.boundary.unavailable(
-                        f"somebody has been making the records of {self._prefix} for "
-                        f"{MAKE_SECONDS:g} s"
+                        f"another process has been creating the records of {self._names.prefix} "
+                        f"for {CREATE_SECONDS:g} s"
                     ) from None
                 await asyncio.sleep(BUSY_SECONDS[1])
 
-    async def _are_made(self) -> bool:
+    async def _exist(self) -> bool:
         try:
             async with self._connection.channel() as channel:
-                await channel.declare_exchange(self._exchange, passive=True)
+                await channel.declare_exchange(self._names.records_exchange, passive=True)
         except ChannelNotFoundEntity:
             return False
         return True
 
-    async def _make(self) -> None:
-        """Make every record, and then the exchange that says so.
+    async def _create(self) -> None:
+        """Create every record, and then the exchange that says so, under a lock.
 
-        Whoever dies in between leaves no exchange, and the next one begins anew: nobody has used
-        what he left.
+        A process that dies before the last step leaves no exchange, and the next one begins again:
+        no process has used the records that are there.
+
+        Raises:
+            ChannelLockedResource: another process is creating them.
         """
+        lock = self._names.records_lock
         async with self._connection.channel() as channel:
-            lock, _ = await channel.declare_queue(f"{self._prefix}:making", exclusive=True)
-            if not await self._are_made():
-                for queue in map(self._queue, NAMES):
-                    _, left = await channel.declare_queue(queue)
-                    if left:
+            await channel.declare_queue(lock, exclusive=True)
+            if not await self._exist():
+                for queue in map(self._names.record, RECORD_NAMES):
+                    if await channel.declare_queue(queue):
                         await channel.purge_queue(queue)
                     await channel.publish(queue, _dumps({}), headers={_VERSION: 0})
-                await channel.declare_exchange(self._exchange)
+                await channel.declare_exchange(self._names.records_exchange)
             await channel.delete_queue(lock)
-
-    @property
-    def _exchange(self) -> str:
-        return f"{self._prefix}:registers"
-
-    def _queue(self, name: str) -> str:
-        return f"{self._prefix}:register:{name}"
 
 
 def _loads(message: DeliveredMessage) -> Record:
@@ -236,15 +248,19 @@ def _dumps(record: Record) -> bytes:
 
 
 def _version(message: DeliveredMessage) -> int:
-    headers: Mapping[str, Any] = message.header.properties.headers or {}
-    return int(headers.get(_VERSION, 0))
+    headers = message.header.properties.headers or {}
+    version = headers.get(_VERSION)
+    return version if isinstance(version, int) else 0
 
 
-#: The records that are in use, by connection and prefix: the tasks of one process take turns at a
-#: record only if they share this. Each holds its connection, whose ``id`` is therefore its own.
-_in_use: WeakValueDictionary[tuple[int, str], Registers] = WeakValueDictionary()
+#: The records in use, by connection and prefix. Each ``Records`` holds its connection, so no other
+#: connection gets the same ``id`` while it is here.
+_in_use: WeakValueDictionary[tuple[int, str], Records] = WeakValueDictionary()
 
 
-def records_of(connection: RabbitConnection, prefix: str) -> Registers:
-    """Return the records of a prefix, the same for all who share a connection."""
-    return _in_use.setdefault((id(connection), prefix), Registers(connection, prefix))
+def records_of(connection: RabbitConnection, prefix: str) -> Records:
+    """Return the records of a prefix, the same object for all users of a connection.
+
+    Only users of one object take turns without asking the server.
+    """
+    return _in_use.setdefault((id(connection), prefix), Records(connection, prefix))

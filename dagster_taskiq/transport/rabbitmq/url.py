@@ -1,4 +1,4 @@
-"""What a URL of RabbitMQ and its options say: where to connect to, with which TLS, and how long."""
+"""Reads the URL of a RabbitMQ and its options: where to connect, with which TLS and timeouts."""
 
 import math
 import ssl
@@ -11,17 +11,17 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from yarl import URL
 
-#: How long one command may take; the server is taken to be away when it takes longer.
+#: How long one command may take, in seconds; after that the server counts as unavailable.
 COMMAND_SECONDS = 8.0
-#: The ports of a URL that names none, without and with TLS.
+#: The ports for a URL that names none, without and with TLS.
 PORTS = {False: 5672, True: 5671}
-#: The longest heartbeat that the protocol can say, in seconds.
+#: The longest heartbeat that the protocol can express, in seconds.
 HIGHEST_HEARTBEAT = 65534
 
-#: What may stand behind the ``?`` of a URL, or in the options, and what it means. The names are
-#: those of aio-pika, and of RabbitMQ's own URI specification where the two differ.
+#: What may follow the ``?`` of a URL, or be given as an option, and its meaning. The names are
+#: those of aio-pika, and of RabbitMQ's own URI specification if the two differ.
 OPTIONS = {
-    "heartbeat": "seconds between two signs of life of the connection; a sixth of the lease",
+    "heartbeat": "seconds between two heartbeats of the connection; a sixth of the lease",
     "timeout": f"seconds that one command may take; {COMMAND_SECONDS:g}",
     "connection_timeout": "milliseconds that connecting may take; `connect_timeout`",
     "name": "what the server lists the connection as",
@@ -57,12 +57,12 @@ def read_target(url: str, given: Mapping[str, Any], lease: float, connect_second
 
     Args:
         url: as in RabbitMQ's URI specification (https://www.rabbitmq.com/docs/uri-spec).
-        given: options beside those of the URL, before which they go.
+        given: more options; they override those of the URL.
         lease: the workers' lease, in seconds; the heartbeat follows it.
-        connect_seconds: how long connecting may take, where no option says it.
+        connect_seconds: how long connecting may take, unless an option sets it.
 
     Raises:
-        ValueError: one of them cannot be used; the text says which, and quotes no secret.
+        ValueError: one of them cannot be used; the text names it, and quotes no secret.
         OSError: a file of the TLS options cannot be read.
     """
     try:
@@ -75,8 +75,8 @@ def read_target(url: str, given: Mapping[str, Any], lease: float, connect_second
         raise ValueError(_UNREADABLE)
     secure = parts.scheme.endswith("s")
     options = _options({**dict(parse_qsl(parts.query)), **given})
-    # The server lets go of what a frozen process holds after two that it missed. Others may wait
-    # for that, and must not lose their own lease over it.
+    # The server requeues what a frozen process holds after two heartbeats that it missed. Other
+    # processes may wait for that, and must not lose their own lease meanwhile.
     heartbeat = _number(options, "heartbeat", max(2, int(lease / 6)))
     if heartbeat > HIGHEST_HEARTBEAT:
         raise ValueError(
@@ -108,7 +108,7 @@ def _options(given: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in given.items():
         wanted = _ALIASES.get(name, name)
         if wanted not in OPTIONS:
-            raise ValueError(f"nothing is known of the option {name!r}. Known are {_listed()}")
+            raise ValueError(f"the option {name!r} is unknown. Known are {_listed()}")
         if name == "no_verify_ssl":
             value = "verify_none" if str(value) not in ("0", "False", "false") else "verify_peer"  # noqa: PLW2901
         options[wanted] = value
@@ -154,7 +154,7 @@ def _tls(options: Mapping[str, Any]) -> ssl.SSLContext:
 
 @contextmanager
 def _naming(options: Mapping[str, Any], *names: str) -> Iterator[None]:
-    """Say which options it was whose files cannot be used."""
+    """Raise an error that names the options whose files cannot be used."""
     try:
         yield
     except OSError as error:
