@@ -1,4 +1,4 @@
-"""What becomes of work, state and those who wait when a RabbitMQ goes away, hangs, and comes back.
+"""Messages, state and waiting processes when a RabbitMQ stops, freezes and comes back.
 
 One server for all tests: its start takes ten seconds or more.
 """
@@ -55,7 +55,7 @@ STOP = pytest.param("stop", marks=pytest.mark.test_all("the same test with a kil
 #: Longer than any outage here: what a worker runs is stopped after a lease without a heartbeat.
 LEASE = 120.0
 
-#: What a client says first.
+#: The first bytes that a client sends.
 AMQP = b"AMQP\0\0\x09\x01"
 
 
@@ -116,16 +116,16 @@ async def go_away_and_come_back(
     await asyncio.to_thread(server.start)
 
 
-async def heard(listener: Listening, task_id: str) -> bool:
+async def received(listener: Listening, task_id: str) -> bool:
     """Whether a message has come, for the first time or again.
 
-    AMQP answers no acknowledgement: one that was under way as the connection went is lost, and the
-    message comes once more. A worker then sees that it has started the task, and drops it.
+    The server does not answer an acknowledgement: one that is on its way when the connection is cut
+    is lost, and the message comes once more. A worker then finds the task started, and drops it.
     """
     return task_id in listener.ids
 
 
-async def says(text: str, caplog: pytest.LogCaptureFixture) -> bool:
+async def logged(text: str, caplog: pytest.LogCaptureFixture) -> bool:
     return text in caplog.text
 
 
@@ -192,14 +192,14 @@ async def test_a_listener_outlives_restarts_of_the_server(
         for number, leave in enumerate((server.stop, server.kill)):
             async with opened(settings, "sender") as sender:
                 await put(sender, f"t{number}")
-            await eventually_async(lambda number=number: heard(listener, f"t{number}"))
+            await eventually_async(lambda number=number: received(listener, f"t{number}"))
             await listener.messages[-1].ack()
-            away = lambda: says("does not answer", caplog)  # noqa: E731
+            away = lambda: logged("does not answer", caplog)  # noqa: E731
             await go_away_and_come_back(leave, server, away)
             caplog.clear()
         async with opened(settings, "sender") as sender:
             await put(sender, "last")
-        await eventually_async(lambda: heard(listener, "last"))
+        await eventually_async(lambda: received(listener, "last"))
         assert list(dict.fromkeys(listener.ids)) == ["t0", "t1", "last"]
 
 
@@ -213,15 +213,15 @@ async def test_a_listener_outlives_dropped_and_refused_connections(
     ):
         for number in range(4):
             await put(sender, f"t{number}")
-            await eventually_async(lambda number=number: heard(listener, f"t{number}"))
+            await eventually_async(lambda number=number: received(listener, f"t{number}"))
             with contextlib.suppress(ServerUnavailableError):
                 await listener.messages[-1].ack()
             proxy.cut()
         proxy.refuse()
-        await eventually_async(lambda: says("does not answer", caplog))
+        await eventually_async(lambda: logged("does not answer", caplog))
         await put(sender, "t4")
         proxy.accept()
-        await eventually_async(lambda: heard(listener, "t4"))
+        await eventually_async(lambda: received(listener, "t4"))
         assert list(dict.fromkeys(listener.ids)) == [f"t{number}" for number in range(5)]
 
 
@@ -238,7 +238,7 @@ async def test_what_was_handed_out_through_a_dropped_connection_is_handed_out_ag
         proxy.cut()
         await eventually_async(lambda: listener.has(2))
         assert listener.ids == ["t", "t"]
-        # The first is no longer anybody's to acknowledge.
+        # The first one can no longer be acknowledged.
         with pytest.raises(ServerUnavailableError):
             await listener.messages[0].ack()
         await listener.messages[1].ack()
@@ -332,7 +332,7 @@ async def test_the_end_of_a_task_is_recorded_however_long_the_server_is_away(
         await backend.start(Task("t", worker="w1"))
         await asyncio.to_thread(server.stop)
         storing = asyncio.ensure_future(backend.set_result("t", states.result_of("value")))
-        await eventually_async(lambda: says("Cannot store the end of task t", caplog))
+        await eventually_async(lambda: logged("Cannot store the end of task t", caplog))
         await asyncio.to_thread(server.start)
         await storing
         assert (await backend.get_result("t")).return_value == "value"
@@ -354,7 +354,7 @@ async def test_a_task_whose_start_is_cut_off_again_and_again_starts_once(
             try:
                 outcome = await starting
             except ServerUnavailableError:
-                # It may have started, or not; whoever looks next sees which.
+                # It may have started, or not; the state tells which.
                 known = await states.the(witness, task.id)
                 assert known.state in (TaskState.WAITING, TaskState.STARTED)
             else:
@@ -362,7 +362,7 @@ async def test_a_task_whose_start_is_cut_off_again_and_again_starts_once(
                 assert (await states.the(witness, task.id)).state is TaskState.STARTED
 
 
-async def test_a_reader_of_mail_sees_a_restart_as_a_lost_connection_and_reads_on(
+async def test_a_reader_of_notifications_sees_a_restart_and_reads_on(
     server: RabbitServer, settings: Settings
 ) -> None:
     async with states.opened(settings) as backend:
@@ -373,10 +373,10 @@ async def test_a_reader_of_mail_sees_a_restart_as_a_lost_connection_and_reads_on
             await reading
         await asyncio.to_thread(server.start)
         await backend.post("c", {"n": 1})
-        (mail,) = await backend.collect("c", FROM_START, 60.0)
-        assert mail.body == {"n": 1}
-        # And it is pushed to again.
-        reading = asyncio.ensure_future(states._next_mail(backend, "c", mail.cursor))
+        (first,) = await backend.collect("c", FROM_START, 60.0)
+        assert first.body == {"n": 1}
+        # New ones are pushed again.
+        reading = asyncio.ensure_future(states._next_mail(backend, "c", first.cursor))
         await asyncio.sleep(0)
         await backend.post("c", {"n": 2})
         assert [each.body for each in await reading] == [{"n": 2}]
@@ -385,14 +385,14 @@ async def test_a_reader_of_mail_sees_a_restart_as_a_lost_connection_and_reads_on
 # -- workers ---------------------------------------------------------------------------------
 
 
-def test_a_worker_that_comes_before_its_server_waits_for_it_and_says_so(
+def test_a_worker_that_starts_before_its_server_waits_for_it_and_logs_it(
     server: RabbitServer, settings: Settings, tmp_path: Path
 ) -> None:
     server.stop()
     worker = WorkerProcess(settings, tmp_path, "w1", *INCLUDE, "-c", "1")
     try:
-        said = f"Cannot reach the broker {redact(server.url)}"
-        eventually(lambda: said in worker.output())
+        line = f"Cannot reach the broker {redact(server.url)}"
+        eventually(lambda: line in worker.output())
         server.start()
         with open_sender(settings) as sender:
             assert sender.value(sender.send("add", 1, 2)) == 3
@@ -493,7 +493,7 @@ def test_a_step_that_runs_beyond_the_servers_consumer_timeout_runs_once(
             place.write("go")
             assert sender.value(held) == "held"
             sender.value(behind)
-            # An idle worker, and one who waits for mail, are none the worse for it either.
+            # It does not affect an idle worker, which waits for notifications, either.
             asyncio.run(until_an_unacknowledged_message_is_taken_back(server.url))
             assert sender.value(sender.send("add", 1, 2)) == 3
             (known,) = client_for(settings).workers()

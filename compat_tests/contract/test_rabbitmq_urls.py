@@ -1,4 +1,4 @@
-"""Every form of URL that reaches a RabbitMQ, on a real server, and what is said of the others."""
+"""Every form of URL that reaches a RabbitMQ, on a real server, and the errors of the others."""
 
 import json
 import logging
@@ -41,24 +41,24 @@ from dagster_taskiq.wire.task_request import TaskRequest
 PASSWORD = "p@ss:w/rd?#% é"
 MARK = "hush"
 
-#: How often workers beat here.
+#: A short heartbeat interval and lease for the workers here.
 PULSE = {"heartbeat_interval": 0.5, "lease": 4.0}
 
-#: A virtual host, and the one user who may enter that and no other.
+#: Virtual hosts, each with the one user that has access to it and to no other.
 HOSTS = {"/": "root", "name": "namely", "a/b": "slashed", "with space": "spaced"}
-#: A virtual host in which others are at home.
+#: A virtual host that Celery uses too.
 SHARED = "shared"
 EVERYTHING = {"configure": ".*", "write": ".*", "read": ".*"}
 
-#: Somebody with a name that has to be encoded, who may do everything at ``/``.
+#: A user whose name has to be encoded, with all permissions at ``/``.
 ODD_USER = "o/dd@user:x"
-#: Somebody who may enter ``/``, and do nothing there.
+#: A user with access to ``/``, and no permission there.
 POWERLESS = "powerless"
 
 
 @dataclass
 class Place:
-    """A server with users and virtual hosts, which wants a certificate at its second port."""
+    """A server with users and virtual hosts, whose second port requires a client certificate."""
 
     server: RabbitServer
     tls_port: int
@@ -74,7 +74,7 @@ class Place:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     directory = tmp_path_factory.mktemp("rabbitmq")
     authority = trustme.CA()
-    # Not for its address: who comes by that has to say which name he expects.
+    # Not for its address: a client that connects by address has to give the name to expect.
     server = authority.issue_cert("localhost", "rabbit.example.org")
     client = authority.issue_cert("client.example.org")
     names = ("ca", "certificate", "key", "server-certificate", "server-key")
@@ -97,7 +97,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 
 def definitions(directory: Path) -> Path:
-    """Write who may enter where."""
+    """Write a file with the users and their permissions."""
     users = {"guest": "guest", ODD_USER: PASSWORD, POWERLESS: MARK}
     users |= dict.fromkeys(HOSTS.values(), MARK)
     rights = [{"user": user, "vhost": host, **EVERYTHING} for host, user in HOSTS.items()]
@@ -121,7 +121,7 @@ def settings_for(url: str, options: dict[str, Any] | None = None, **changes: Any
 
 
 def round_trip(client: Client) -> None:
-    """Send a task, see it wait, and take it back."""
+    """Send a task, see that it waits, and revoke it."""
     task_id = uuid.uuid4().hex
     client.submit(TaskRequest(id=task_id, name="some_task", kwargs={}, queue="queue"))
     assert [(each.queue, each.waiting) for each in client.depths()] == [("queue", 1)]
@@ -149,7 +149,7 @@ def round_trip(client: Client) -> None:
     ],
 )
 def test_a_path_leads_to_its_virtual_host(place: Place, path: str, host: str) -> None:
-    # Each user is let into one host alone: who is in, is there.
+    # Each user has access to one virtual host only, so a user that gets in is in that one.
     for scheme in ("amqp", "pyamqp"):
         url = f"{scheme}://{HOSTS[host]}:{MARK}@127.0.0.1:{place.port}{path}"
         round_trip(client_for(settings_for(url)))
@@ -158,7 +158,7 @@ def test_a_path_leads_to_its_virtual_host(place: Place, path: str, host: str) ->
 def test_what_a_url_leaves_out_is_the_servers_own_default(place: Place) -> None:
     round_trip(client_for(settings_for(f"amqp://:{place.port}")))
     round_trip(client_for(settings_for(f"amqp://guest@localhost:{place.port}//")))
-    # Nobody can say here who listens on the default ports of this machine.
+    # It is unknown what listens on the default ports of this machine: nothing is sent there.
     for url, port in (("amqp://host", 5672), ("pyamqp://host//", 5672), ("amqps://host", 5671)):
         assert read_target(url, {}, lease=30.0, connect_seconds=5.0).url.port == port
 
@@ -168,14 +168,14 @@ def test_a_user_and_a_password_of_odd_characters_are_encoded(place: Place) -> No
     round_trip(client_for(settings_for(f"amqp://{user}:{password}@127.0.0.1:{place.port}//")))
 
 
-def test_heartbeat_and_name_are_what_the_url_or_the_options_say(place: Place) -> None:
+def test_heartbeat_and_name_are_those_of_the_url_or_the_options(place: Place) -> None:
     plain = f"amqp://127.0.0.1:{place.port}/"
     for settings in (
         settings_for(f"{plain}?heartbeat=77&name=by-url"),
         settings_for(plain, {"heartbeat": 78, "name": "by-options"}),
-        # What the options say wins.
+        # The options win.
         settings_for(f"{plain}?heartbeat=1&name=both", {"heartbeat": "79"}),
-        # A sixth of the lease: who is frozen loses what he holds before others lose their lease.
+        # A sixth of the lease: what a frozen process holds is requeued before others lose theirs.
         settings_for(f"{plain}?name=by-lease", lease=480.0),
     ):
         client_for(settings).depths()
@@ -301,7 +301,7 @@ def test_a_run_and_its_worker_meet_over_tls_with_a_password_of_odd_characters(
 def test_what_cannot_be_read_is_named_before_anything_is_sent(
     url: str, options: dict[str, Any], words: list[str]
 ) -> None:
-    # Nobody answers there: whoever tried would say that, and not what is wrong.
+    # No server answers there: an attempt to connect would be reported instead of the fault.
     with pytest.raises(ConfigError) as caught:
         client_for(settings_for(url, options))
     assert [word for word in words if word not in str(caught.value)] == []
@@ -328,7 +328,7 @@ def test_a_file_that_is_no_certificate_is_named(tmp_path: Path) -> None:
         (f"amqp://{POWERLESS}:{MARK}@127.0.0.1:PORT//", ["set_permissions", "prefix"]),
     ],
 )
-def test_who_is_not_let_in_is_told_what_to_do(place: Place, url: str, words: list[str]) -> None:
+def test_a_refused_user_learns_what_to_do(place: Place, url: str, words: list[str]) -> None:
     with pytest.raises(ConfigError) as caught:
         round_trip(client_for(settings_for(url.replace("PORT", str(place.port)))))
     assert [word for word in words if word not in str(caught.value)] == []
@@ -371,11 +371,11 @@ def test_a_wrong_password_fails_the_run_and_is_in_none_of_its_events(
     assert outcome.of(DagsterEventType.STEP_WORKER_STARTING) == []
 
 
-# -- what somebody else has declared -----------------------------------------------------------
+# -- what other programs have declared ----------------------------------------------------------
 
 
 def declare(url: str, *, queue: str = "", exchange: str = "", **how: Any) -> None:
-    """Make a queue or exchange as somebody else would."""
+    """Declare a queue or exchange as another program would."""
 
     async def work() -> None:
         connection = await aiormq.connect(url)
@@ -403,24 +403,24 @@ def declare(url: str, *, queue: str = "", exchange: str = "", **how: Any) -> Non
         ),
     ],
 )
-def test_a_queue_that_is_there_already_and_otherwise_is_named_at_submit(
+def test_a_queue_that_is_declared_differently_is_named_at_submit(
     place: Place, how: dict[str, Any], words: list[str]
 ) -> None:
     prefix = f"taken-{len(str(how))}"
     queue = f"{prefix}:queue:queue"
     declare(place.server.url, queue=queue, **how)
     client = client_for(settings_for(place.server.url, prefix=prefix))
-    order = TaskRequest(id="one", name="some_task", kwargs={}, queue="queue")
+    request = TaskRequest(id="one", name="some_task", kwargs={}, queue="queue")
     with pytest.raises(ConfigError) as caught:
-        client.submit(order)
+        client.submit(request)
     wanted = [*words, f'The queue "{queue}"', f'delete_queue "{queue}"', "another `prefix`"]
     assert [word for word in wanted if word not in str(caught.value)] == []
     # The others go on.
-    client.submit(replace(order, id="two", queue="other"))
+    client.submit(replace(request, id="two", queue="other"))
     assert [(each.queue, each.waiting) for each in client.depths()] == [("other", 1)]
 
 
-def test_an_exchange_that_is_there_already_and_otherwise_is_named(place: Place) -> None:
+def test_an_exchange_that_is_declared_differently_is_named(place: Place) -> None:
     declare(place.server.url, exchange="fan:wakeups", exchange_type="fanout", durable=True)
     client = client_for(settings_for(place.server.url, prefix="fan"))
     with pytest.raises(ConfigError) as caught:
@@ -431,7 +431,7 @@ def test_an_exchange_that_is_there_already_and_otherwise_is_named(place: Place) 
     assert "Delete it, or set another `prefix`" in text
 
 
-def test_a_worker_whose_queue_is_declared_otherwise_ends_with_one_sentence(
+def test_a_worker_whose_queue_is_declared_differently_ends_with_one_line(
     place: Place, dagster_home: Path, tmp_path: Path
 ) -> None:
     queue = "taken:queue:dagster"
@@ -463,7 +463,7 @@ def test_a_prefix_that_is_too_long_for_the_protocol_is_refused(place: Place) -> 
 
 
 @pytest.mark.parametrize("name", ["größe", "a*b", "line\nbreak"])
-def test_a_name_of_characters_that_the_protocol_does_not_know_is_refused(
+def test_a_name_of_characters_that_the_protocol_does_not_allow_is_refused(
     place: Place, name: str
 ) -> None:
     for changes, queue in (({"prefix": "plain"}, name), ({"prefix": name}, "plain")):
@@ -505,16 +505,16 @@ def test_a_task_may_have_any_id(place: Place, task_id: str) -> None:
 
 
 @pytest.mark.parametrize("other", ["redis", "embedded"])
-def test_rpc_beside_another_broker_is_that_brokers_own_server(
+def test_rpc_with_another_broker_is_that_brokers_own_server(
     other: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     url = f"sqlite:///{tmp_path / 'queue.db'}"
     if other == "redis":
         url = request.getfixturevalue("redis_url")
-    settings = Settings(broker=url, backend="rpc://", prefix=f"beside-{tmp_path.name}")
+    settings = Settings(broker=url, backend="rpc://", prefix=f"rpc-{tmp_path.name}")
     assert settings.backend_url == url
     client_for(settings).submit(TaskRequest(id="one", name="some_task", kwargs={}, queue="queue"))
-    # Who names the server itself sees the same.
+    # A backend that names the server itself has the same state.
     known = client_for(settings.replace(backend=url)).tasks(["one"])
     assert known["one"].state is TaskState.WAITING
     client_for(settings).revoke(["one"], "the test is over")
@@ -627,24 +627,24 @@ def test_a_run_leaves_alone_what_celery_has_on_the_same_virtual_host(
 
 @contextmanager
 def silent_port() -> Iterator[int]:
-    """Accept whoever comes, and never answer."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as door:
-        yield int(door.getsockname()[1])
+    """Accept connections, and never answer."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        yield int(listener.getsockname()[1])
 
 
 @contextmanager
-def chattering_port(says: bytes) -> Iterator[int]:
-    """Be something else: say that to whoever comes, and hang up."""
-    door = socket.create_server(("127.0.0.1", 0))
-    port = int(door.getsockname()[1])
+def answering_port(answer: bytes) -> Iterator[int]:
+    """Be no RabbitMQ: send something to each client, and close the connection."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = int(listener.getsockname()[1])
 
     def serve() -> None:
         while True:
-            guest, _ = door.accept()
-            with guest:
-                if not guest.recv(100):
+            client, _ = listener.accept()
+            with client:
+                if not client.recv(100):
                     return
-                guest.sendall(says)
+                client.sendall(answer)
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
@@ -653,7 +653,7 @@ def chattering_port(says: bytes) -> Iterator[int]:
     finally:
         socket.create_connection(("127.0.0.1", port), 5).close()
         thread.join(30)
-        door.close()
+        listener.close()
 
 
 def assert_unreachable(url: str, **changes: Any) -> None:
@@ -663,11 +663,11 @@ def assert_unreachable(url: str, **changes: Any) -> None:
     assert MARK not in str(caught.value)
 
 
-def test_a_port_where_nobody_listens_is_said_once() -> None:
+def test_a_port_without_a_listener_is_reported_once() -> None:
     assert_unreachable(f"amqp://u:{MARK}@127.0.0.1:{free_port()}//", connect_timeout=1.0)
 
 
-def test_a_port_that_accepts_and_never_answers_is_said_once() -> None:
+def test_a_port_that_accepts_and_never_answers_is_reported_once() -> None:
     with silent_port() as port:
         url = f"amqp://u:{MARK}@127.0.0.1:{port}//"
         assert_unreachable(url, connect_timeout=0.5)
@@ -677,14 +677,14 @@ def test_a_port_that_accepts_and_never_answers_is_said_once() -> None:
         assert_unreachable(url, broker_options={"connection_timeout": 500}, **slow)
 
 
-@pytest.mark.parametrize("says", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"AMQP\x01\x01\x00\x09"])
-def test_a_port_where_something_else_answers_is_said_once(says: bytes) -> None:
-    with chattering_port(says) as port:
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"AMQP\x01\x01\x00\x09"])
+def test_a_port_where_something_else_answers_is_reported_once(answer: bytes) -> None:
+    with answering_port(answer) as port:
         assert_unreachable(f"amqp://u:{MARK}@127.0.0.1:{port}//", connect_timeout=5.0)
 
 
 @pytest.mark.parametrize(("query", "options"), [("?timeout=0.5", {}), ("", {"timeout": "0.5"})])
-def test_a_command_to_a_frozen_server_ends_when_the_url_or_the_options_say(
+def test_a_command_to_a_frozen_server_ends_after_the_timeout_that_is_set(
     place: Place, query: str, options: dict[str, Any]
 ) -> None:
     async def work() -> None:

@@ -1,8 +1,8 @@
-"""A RabbitMQ that restarts, freezes or hangs up in the middle of a run, and workers that die on it.
+"""A RabbitMQ that restarts, freezes or closes connections during a run, and workers that die.
 
-The server is these tests' own, and all connections to it go through a door that they may slam. Most
-runs share a worker whose lease is longer than a restart of the server takes: with a shorter one it
-ends what it runs, and rightly so.
+The server is these tests' own, and all connections to it go through a proxy that can cut and refuse
+them. Most runs share a worker whose lease is longer than a restart of the server takes: with a
+shorter one it stops what it runs, as it has to.
 """
 
 import asyncio
@@ -53,19 +53,19 @@ def server() -> Iterator[RabbitServer]:
 
 
 @pytest.fixture(scope="module")
-def door(server: RabbitServer) -> Iterator[Proxy]:
+def proxy(server: RabbitServer) -> Iterator[Proxy]:
     with proxy_to(server.port) as proxy:
         yield proxy
 
 
 @pytest.fixture(scope="module")
 def patient(
-    door: Proxy, tmp_path_factory: pytest.TempPathFactory
+    proxy: Proxy, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[House, WorkerProcess]]:
-    """A house behind the door, and its worker, for all tests that do harm to the server alone."""
+    """A house behind the proxy, and its worker, for all tests that disturb the server alone."""
     directory = tmp_path_factory.mktemp("patient")
-    # A command that takes longer than two seconds is given up: less waiting for a frozen server.
-    url = f"amqp://guest:guest@127.0.0.1:{door.port}//?timeout=2"
+    # Commands time out after two seconds, so that tests wait less for a frozen server.
+    url = f"amqp://guest:guest@127.0.0.1:{proxy.port}//?timeout=2"
     settings = Settings(broker=url, backend="rpc://", heartbeat_interval=0.5, lease=60.0)
     with (
         make_instance(directory) as instance,
@@ -93,22 +93,22 @@ def test_a_rabbitmq_frozen_for_longer_than_a_command_may_take_delays_a_run(
 
 @pytest.mark.test_all("faults/test_servers.py cuts the connections to a Redis")
 def test_connections_that_are_cut_again_and_again_repeat_and_lose_nothing(
-    patient: tuple[House, WorkerProcess], door: Proxy, scratch: Scratch
+    patient: tuple[House, WorkerProcess], proxy: Proxy, scratch: Scratch
 ) -> None:
     house, _ = patient
-    run_while_cut(house, door, scratch)
+    run_while_cut(house, proxy, scratch)
 
 
 @pytest.mark.test_all("faults/test_servers.py keeps a Redis out of reach")
-def test_a_door_that_stays_closed_for_a_while_delays_a_run(
-    patient: tuple[House, WorkerProcess], door: Proxy, scratch: Scratch
+def test_a_rabbitmq_that_refuses_connections_for_a_while_delays_a_run(
+    patient: tuple[House, WorkerProcess], proxy: Proxy, scratch: Scratch
 ) -> None:
     house, _ = patient
-    outcome = run_through(house, scratch, lambda run: shut(door, run))
+    outcome = run_through(house, scratch, lambda run: shut(proxy, run))
     assert outcome.says("answer again")
 
 
-def test_a_rabbitmq_that_takes_nothing_more_for_want_of_memory_delays_a_run(
+def test_a_rabbitmq_that_is_out_of_memory_delays_a_run(
     patient: tuple[House, WorkerProcess], server: RabbitServer, scratch: Scratch
 ) -> None:
     house, worker = patient
@@ -118,7 +118,7 @@ def test_a_rabbitmq_that_takes_nothing_more_for_want_of_memory_delays_a_run(
         limit = server.ctl("eval", "vm_memory_monitor:get_vm_memory_high_watermark().").strip()
         server.ctl("set_vm_memory_high_watermark", "0")
         try:
-            end_steps(scratch)  # which cannot say so
+            end_steps(scratch)  # which cannot be recorded
             eventually(lambda: worker.output().count("Cannot send a heartbeat") > before)
         finally:
             server.ctl("set_vm_memory_high_watermark", limit)
@@ -153,7 +153,7 @@ def tasks_out_of_reach(settings: Settings) -> Iterator[None]:
         for number in range(TASK_SHARDS):
             queue = f"{settings.prefix}:record:tasks-{number:02}"
             while isinstance((await channel.basic_get(queue)).delivery, Basic.GetEmpty):  # noqa: ASYNC110
-                await asyncio.sleep(0.01)  # somebody has it at this moment
+                await asyncio.sleep(0.01)  # another process has taken it
         return connection
 
     with start_blocking_portal() as portal:
@@ -175,7 +175,7 @@ def test_what_a_killed_worker_had_claimed_and_not_started_goes_to_another(
                 eventually(lambda: "Cannot record the start" in doomed.output())
                 doomed.process.kill()
                 doomed.wait()
-            # The server has them back, and nobody has begun any.
+            # The server has requeued them, and none has begun.
             lively.wait_until_queued(8)
             assert (scratch.count("held-began"), scratch.count("quick")) == (0, 0)
         scratch.note("go")
@@ -220,7 +220,7 @@ def test_a_worker_frozen_beyond_its_lease_ends_what_was_begun_elsewhere(
             deeds.append("frozen")
             signal_all(sleeper, signal.SIGSTOP)
             start("other")
-            # The other one has begun anew what the first still holds.
+            # The other worker has begun again what the first one still holds.
             scratch.wait_for("policy-began", 2)
             signal_all(sleeper, signal.SIGCONT)
             eventually(lambda: is_free("sleeper"), "it beats again, and holds nothing")
@@ -231,7 +231,7 @@ def test_a_worker_frozen_beyond_its_lease_ends_what_was_begun_elsewhere(
         eventually(lambda: is_free("sleeper") and is_free("other"))
     assert (outcome.status, outcome.failed) == (FAILURE, {"held"})
     assert "sleeper" in outcome.failure("held")
-    # What the sleeper held did not come to its end there.
+    # What the frozen worker held was stopped there.
     assert (scratch.count("held-began"), scratch.count("held-ended")) == (1, 0)
     assert (scratch.count("policy-began"), scratch.count("policy-ended")) == (2, 1)
     assert sorted(scratch.lines("quick")) == QUICK

@@ -57,7 +57,7 @@ def found_by_engine_on_rabbitmq(url: str, settings: dict[str, Any]) -> bool:
     async def look() -> bool:
         await connection.open()
         try:
-            return await connection.waiting_in(MARK) is not None
+            return await connection.count_ready(MARK) is not None
         finally:
             await connection.close()
 

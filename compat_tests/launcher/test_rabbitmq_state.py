@@ -1,7 +1,7 @@
-"""What RabbitMQ itself, as ``rpc://``, tells of a launched run to whoever asks, and whenever.
+"""The state of launched runs on RabbitMQ itself, ``rpc://``, as any process reads it at any time.
 
-Celery's backend of that name answers the process that has sent a task, and nobody else. Here each
-deed and each question is a process of its own, which ends before the next one begins.
+Celery's backend of that name answers only the process that has sent a task. Here each action and
+each question is a process of its own, which ends before the next one begins.
 """
 
 import json
@@ -39,44 +39,44 @@ pytest_plugins = ["compat_tests.launcher.monitored_fleets"]
 SUCCESS, FAILURE = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE
 STARTED, STARTING = DagsterRunStatus.STARTED, DagsterRunStatus.STARTING
 
-#: A webserver, or a daemon, that does one thing to some runs, and ends.
+#: A webserver or daemon process that takes one action on some runs, and ends.
 PROCESS = f"""
 import json, sys
 from dagster import DagsterInstance
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import GrpcServerTarget
 
-home, port, deed, *run_ids = sys.argv[1:]
+home, port, action, *run_ids = sys.argv[1:]
 server = GrpcServerTarget(host="localhost", port=int(port), socket=None, location_name="{LOCATION}")
 found = {{}}
 with DagsterInstance.from_config(home) as instance:
     launcher = instance.run_launcher
-    if deed == "ask":
+    if action == "ask":
         for run_id in run_ids:
             run = instance.get_run_by_id(run_id)
             health = launcher.check_run_worker_health(run)
-            told = launcher.get_run_worker_debug_info(run)
-            found[run_id] = [health.status.value, health.msg or "", told or ""]
-    elif deed == "terminate":
+            info = launcher.get_run_worker_debug_info(run)
+            found[run_id] = [health.status.value, health.msg or "", info or ""]
+    elif action == "terminate":
         found = {{run_id: launcher.terminate(run_id) for run_id in run_ids}}
     else:
         with WorkspaceProcessContext(instance, server) as workspace:
             for run_id in run_ids:
                 context = workspace.create_request_context()
-                if deed == "launch":
+                if action == "launch":
                     instance.launch_run(run_id, context)
                 else:
-                    instance.resume_run(run_id, context, int(deed.removeprefix("resume-")))
+                    instance.resume_run(run_id, context, int(action.removeprefix("resume-")))
 print(json.dumps(found))
 """
 
 
 def in_a_process(
-    fleet: Fleet, code_server: GrpcServerTarget, deed: str, *outcomes: Outcome
+    fleet: Fleet, code_server: GrpcServerTarget, action: str, *outcomes: Outcome
 ) -> dict[str, Any]:
-    """Have a process of its own do something, and return what it has found, by run."""
+    """Take an action in a process of its own, and return what it has found, by run."""
     home = fleet.instance.root_directory
-    command = [sys.executable, "-c", PROCESS, home, str(code_server.port), deed]
+    command = [sys.executable, "-c", PROCESS, home, str(code_server.port), action]
     done = subprocess.run(
         [*command, *(each.run_id for each in outcomes)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -115,31 +115,31 @@ def test_another_process_knows_the_health_of_runs_whose_launcher_is_gone(
         workers = [each for each in resuming.client.workers() if each.id == worker_id]
         return any(each.id == runs.run_id and each.pid for each in workers[0].running)
 
-    # The worker's next heartbeat tells what runs there.
+    # The worker's next heartbeat reports what it runs.
     eventually(is_listed)
 
     found = in_a_process(resuming, code_server, "ask", *all_four)
-    status, message, told = found[waits.run_id]
+    status, message, info = found[waits.run_id]
     assert WorkerStatus(status) is WorkerStatus.RUNNING
     assert "WAITING" in message
-    assert 'WAITING, in queue "nobody"' in told
-    status, message, told = found[runs.run_id]
+    assert 'WAITING, in queue "nobody"' in info
+    status, message, info = found[runs.run_id]
     assert WorkerStatus(status) is WorkerStatus.RUNNING
     assert "STARTED" in message
     for words in ("STARTED", "Worker shared-rabbitmq", "is alive", f"runs in process {pid}"):
-        assert words in told
-    status, _, told = found[succeeds.run_id]
+        assert words in info
+    status, _, info = found[succeeds.run_id]
     assert WorkerStatus(status) is WorkerStatus.SUCCESS
-    assert "SUCCESS" in told
-    assert "Ended 20" in told
-    status, message, told = found[dies.run_id]
+    assert "SUCCESS" in info
+    assert "Ended 20" in info
+    status, message, info = found[dies.run_id]
     assert WorkerStatus(status) is WorkerStatus.FAILED
     assert "exit code 7" in message
-    assert "exit code 7" in told
-    # Dagster has not been told yet, and decides what becomes of it.
+    assert "exit code 7" in info
+    # Dagster does not know it yet, and decides what to do.
     assert dies.status is STARTED
 
-    # Another one stops what still is.
+    # Another process terminates those that have not ended.
     stopped = in_a_process(resuming, code_server, "terminate", waits, runs)
     assert stopped == {waits.run_id: True, runs.run_id: True}
     resuming.wait(runs)
@@ -148,7 +148,7 @@ def test_another_process_knows_the_health_of_runs_whose_launcher_is_gone(
 
 
 @pytest.mark.parametrize("resuming", ["rabbitmq"], indirect=True)
-def test_a_process_that_launched_nothing_resumes_a_run_and_no_step_is_repeated(
+def test_any_process_can_resume_a_run_and_no_step_is_repeated(
     resuming: Fleet, code_server: GrpcServerTarget, scratch: Scratch
 ) -> None:
     outcome = resuming.create("relay", scratch)
@@ -174,7 +174,7 @@ def test_a_run_that_waits_for_longer_than_any_expiry_is_well_and_is_executed(
     scratch: Scratch,
     request: pytest.FixtureRequest,
 ) -> None:
-    # A lease, and what is kept of tasks that have ended, are over before anybody asks.
+    # Leases and records of ended tasks expire before the first question.
     settings = make_settings("rabbitmq", tmp_path, request)
     hasty = settings.replace(heartbeat_interval=0.1, lease=0.3, result_ttl=0.5)
     monitoring = {"enabled": True, "max_resume_run_attempts": ATTEMPTS}

@@ -200,7 +200,7 @@ class RabbitBackend(StateBackend):
         return sorted(found, key=lambda worker: (worker.name, worker.id))
 
     async def post(self, channel: str, body: dict[str, Any]) -> None:
-        """Send it to all who read the channel, and retain a copy for those who come later."""
+        """Send it to all readers of the channel, and retain a copy for later ones."""
         await self.connection.retry_if_lost(lambda: self._inbox.post(channel, body))
 
     async def collect(self, channel: str, after: str, timeout: float) -> list[Notification]:

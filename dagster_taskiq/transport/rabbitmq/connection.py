@@ -2,8 +2,8 @@
 
 aiormq speaks the protocol. The reconnecting layer on top of it, aio-pika, is not used: after an
 outage it declares and consumes again what it remembers, while each of our callers has to decide
-whether to wait, to try again or to report the outage. A connection that is lost raises an error to
-all who use it, and the next call makes a new one.
+whether to wait, to try again or to report the outage. Calls on a lost connection raise an error,
+and the next call makes a new connection.
 """
 
 import asyncio

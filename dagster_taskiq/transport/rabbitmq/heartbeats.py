@@ -49,8 +49,9 @@ class _Heartbeat:
 def _next(before: _Heartbeat | None, at: float, now: float, clock: float) -> _Heartbeat:
     """Return a worker's last heartbeat, given the one that this process saw before.
 
-    How old the first one is can only be told from both clocks. A later one was written after this
-    process last looked, whatever the clocks show: no wrong clock makes a live worker look lost.
+    The age of the first one can only be computed from both clocks. A later one was written after
+    this process last looked, whatever the clocks show: no wrong clock makes a live worker look
+    lost.
     """
     if before is not None and before.written_at == at:
         return _Heartbeat(at, before.age_when_seen, before.seen_at, clock)

@@ -111,7 +111,7 @@ class Inbox:
         self._subscribing = asyncio.Lock()
 
     async def post(self, channel_name: str, body: dict[str, Any]) -> None:
-        """Send a notification to all who read a channel, and retain a copy."""
+        """Send a notification to all readers of a channel, and retain a copy."""
         key = name_part(channel_name)
         async with self._connection.channel() as channel:
             await self._retain(channel, key)

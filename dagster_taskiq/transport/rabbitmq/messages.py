@@ -8,7 +8,7 @@ from dagster_taskiq.transport.broker import Outgoing
 from dagster_taskiq.transport.rabbitmq.channel import Channel
 from dagster_taskiq.transport.rabbitmq.names import name_part
 
-#: Priorities between these are told apart; one beyond counts as the nearer one. RabbitMQ keeps a
+#: Priorities between these are distinct; one beyond counts as the nearer one. RabbitMQ keeps a
 #: list for each level of a queue, and has no levels below zero: priorities are sent shifted.
 LOWEST_PRIORITY, HIGHEST_PRIORITY = -10, 10
 #: The highest level of a queue.

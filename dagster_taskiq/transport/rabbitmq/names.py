@@ -32,7 +32,7 @@ Exchanges:
                                the queue.
 ``delay:<level>``              Topic; looks at one bit of a delay, which is the routing key.
 ``delay:due``                  Topic; leads what is due to its queue.
-``records``                    Nothing is published to it: that it exists says that all records do.
+``records``                    Nothing is published to it. If it exists, so do all records.
 =============================  =====================================================================
 """
 

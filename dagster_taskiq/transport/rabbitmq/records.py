@@ -218,7 +218,7 @@ class Records:
         return True
 
     async def _create(self) -> None:
-        """Create every record, and then the exchange that says so, under a lock.
+        """Create every record, and then the exchange that marks them as complete, under a lock.
 
         A process that dies before the last step leaves no exchange, and the next one begins again:
         no process has used the records that are there.

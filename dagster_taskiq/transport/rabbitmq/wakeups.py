@@ -1,7 +1,7 @@
 """Wake-ups: how listeners learn that a message has been published, without asking all the time.
 
 A wake-up is an empty message through an exchange, with the queue as its routing key. A listener has
-a queue of its own for them. They are hints: what no wake-up tells of is found within
+a queue of its own for them. They are hints: a message without one is found within
 ``IDLE_LOOK_SECONDS``.
 """
 
