@@ -1,4 +1,4 @@
-"""Every error this package raises, each named for what the reader can do about it."""
+"""Every error that this package raises; each names a situation with a remedy of its own."""
 
 from dagster_shared.error import DagsterError
 
@@ -28,15 +28,15 @@ class ServerUnavailableError(DagsterTaskiqError):
 
 
 class TaskRevokedError(DagsterTaskiqError):
-    """The task was cancelled, before it started or while it ran. Someone asked for that."""
+    """The task was cancelled, before it started or while it ran."""
 
 
 class TaskCutShortError(TaskRevokedError):
-    """The task was cancelled, and had no chance to say so itself: killed, or never begun."""
+    """The task was cancelled and could not report that itself: it was killed, or never began."""
 
 
 class ChildDiedError(DagsterTaskiqError):
-    """The process that ran the task ended under it: a signal, ``os._exit``, out of memory."""
+    """The process that ran the task died: a signal, ``os._exit``, out of memory."""
 
 
 class ChildStartError(DagsterTaskiqError):
@@ -48,7 +48,7 @@ class TimeLimitError(DagsterTaskiqError):
 
 
 class WorkerLostError(DagsterTaskiqError):
-    """The worker that ran the task stopped beating; or the process of a step died under it."""
+    """The worker that ran the task sends no heartbeats any more; or the process of a step died."""
 
 
 class NoRecordError(DagsterTaskiqError):
@@ -69,7 +69,7 @@ class OtherReleaseError(DagsterTaskiqError):
 
 
 class CodeLoadError(DagsterTaskiqError):
-    """A worker cannot load the code of a task. Deploy it there, or mend it."""
+    """A worker cannot load the code of a task. Deploy it there, or correct it."""
 
 
 class NotAllowedError(DagsterTaskiqError):

@@ -1,8 +1,8 @@
 """What the definition of a setting is made of.
 
 A setting is defined once, as a field of ``Settings``: its type, default, bounds and description.
-The field's metadata (``typing.Annotated``) adds what is said here. From that come the checks, the
-error messages, Dagster's config fields (``settings.schema``) and the table in the documentation
+The field's metadata (``typing.Annotated``) adds what is defined here. From that come the checks,
+the error messages, Dagster's config fields (``settings.schema``) and the table in the documentation
 (``settings.reference``).
 """
 
@@ -48,7 +48,7 @@ class FleetWide:
     In a worker's process it is the worker's own, if the configuration names no broker.
     """
 
-    #: The default in words, for the documentation: it is known only where the setting is used.
+    #: The default in words, for the documentation: it depends on the process that uses the setting.
     default: str
 
 

@@ -14,7 +14,7 @@ _TYPES: Mapping[Kind, str] = {
     Kind.MODULES: "list of strings",
     Kind.OPTIONS: "mapping",
 }
-#: Phrases of descriptions that are links, to pages beside the table.
+#: Phrases of descriptions that are links, to pages in the same directory.
 _LINKS: Mapping[str, str] = {
     "URL of the broker": "brokers.md",
     "options of RabbitMQ": "brokers.md#rabbitmq",

@@ -50,7 +50,7 @@ class RunField:
 
 _MAX_CONCURRENT = "How many steps of one run may be waiting or running at workers at once."
 
-#: The fields of ``taskiq_executor`` beside the settings. All but ``max_concurrent`` are Dagster's.
+#: The fields of ``taskiq_executor`` that are no settings. All but ``max_concurrent`` are Dagster's.
 RUN_FIELDS: Mapping[str, RunField] = {
     "retries": RunField(
         get_retries_config(),
