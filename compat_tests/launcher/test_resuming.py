@@ -172,7 +172,7 @@ def test_a_run_on_a_worker_that_is_shut_down_goes_on_on_another(
     worker.signal(signal.SIGTERM)
     assert worker.wait() == 1
     assert outcome.status is STARTED
-    assert outcome.says("run is stopped: worker " + worker.name, "by a second signal")
+    assert outcome.says("run is stopped: worker " + worker.name, "a second signal")
     wait_until_unhealthy(resuming, outcome)
     # The shared worker serves this queue.
     resuming.instance.add_run_tags(outcome.run_id, {QUEUE_TAG: resuming.settings.queue})

@@ -1,6 +1,7 @@
 """The pieces that tasks are made of, without a worker."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from dagster import (
@@ -94,7 +95,8 @@ def test_a_message_without_an_instance_is_refused_and_has_begun_nothing() -> Non
     args = ExecuteRunArgs(origin, "run", instance_ref=None)
     with pytest.raises(NoInstanceError):
         instances.instance_of(args)
-    assert not internal_tasks.has_begun(dict(pack_value(args)), "task")
+    packed: Any = pack_value(args)
+    assert not internal_tasks.has_begun(packed, "task")
     assert not internal_tasks.has_begun({"no": "arguments"}, "task")
 
 
