@@ -75,6 +75,7 @@ def times(scratch: Scratch, what: str) -> dict[int, int]:
     return {number: scratch.count(f"{what}-{held_name(number)}") for number in range(HELD)}
 
 
+@pytest.mark.test_all("launcher/test_resuming.py kills the process of a run once")
 def test_a_run_whose_process_is_killed_twice_goes_on_and_repeats_no_step(
     monitored: Fleet, scratch: Scratch, figure: Figure
 ) -> None:

@@ -79,7 +79,13 @@ def the_run_ending(scratch: Scratch) -> Iterator[None]:
         scratch.note(GO)
 
 
-@pytest.mark.parametrize("mode", ["fail", "retry"])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        pytest.param("fail", marks=pytest.mark.test_all("executor/test_faults.py has such steps")),
+        "retry",
+    ],
+)
 def test_a_worker_that_is_killed_among_twenty_steps_loses_those_it_ran_alone(
     fleet: House, scratch: Scratch, figure: Figure, mode: str
 ) -> None:
@@ -133,7 +139,17 @@ def freeze_all(tree: list[psutil.Process]) -> None:
         process.send_signal(signal.SIGSTOP)
 
 
-@pytest.mark.parametrize("freeze", [freeze_the_parent, freeze_all], ids=["parent", "all"])
+@pytest.mark.parametrize(
+    "freeze",
+    [
+        pytest.param(
+            freeze_the_parent,
+            marks=pytest.mark.test_all("that all of it is frozen is the harder case"),
+            id="parent",
+        ),
+        pytest.param(freeze_all, id="all"),
+    ],
+)
 def test_what_a_worker_frozen_beyond_its_lease_reports_later_does_not_count(
     fleet: House,
     scratch: Scratch,
