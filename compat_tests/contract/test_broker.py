@@ -619,6 +619,31 @@ async def test_a_message_nobody_can_read_is_set_aside_with_the_reason_logged(
         assert "\n" not in text
 
 
+async def test_a_listener_that_cannot_wait_logs_why_once_and_takes_what_comes(
+    broker: QueueBroker,
+    other: QueueBroker,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tries = 0
+
+    async def refused(timeout: float) -> None:
+        nonlocal tries
+        tries += 1
+        raise ConfigError("No permission to wait.")
+
+    async def tried_again() -> bool:
+        return tries >= 3
+
+    monkeypatch.setattr(broker, "wait_for_work", refused)
+    async with listening(broker) as listener:
+        await eventually_async(tried_again)
+        logged = [record.getMessage() for record in caplog.records]
+        assert sum("No permission to wait" in text for text in logged) == 1
+        await put(other, "late")
+        await eventually_async(lambda: listener.has(1))
+
+
 async def test_a_message_that_kills_its_workers_is_set_aside_in_the_end(
     broker: QueueBroker, impatient: QueueBroker, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -115,6 +115,20 @@ async def test_a_message_that_never_starts_frees_its_slots_when_its_time_is_over
     assert "Task run was received and did not start" in caplog.text
 
 
+async def test_a_second_delivery_that_expires_leaves_the_run_slot_of_the_run_that_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slots = Slots(2, max_runs=1)
+    await started(slots, "run", RUN)
+    monkeypatch.setattr(slots_module, "RESERVATION_SECONDS", 0.0)
+    await received(slots, "run", RUN)
+    await asyncio.sleep(0.01)  # the loop runs the timer, which was due at once
+    assert await number_free(slots) == 1
+    assert not slots.takes_runs
+    slots.end("run")
+    assert slots.takes_runs
+
+
 async def test_a_run_that_only_waits_frees_its_slot_once_and_keeps_its_run_slot() -> None:
     slots = Slots(1, max_runs=1)
     await started(slots, "run", RUN)

@@ -73,7 +73,7 @@ def execute_plan(
     step_key = ", ".join(args.step_keys_to_execute or ())
     instance = instance_of(args)
     run = find_run(instance, args.run_id)
-    mark_initialized(instance, run.run_id)
+    mark_initialized(instance, run.run_id)  # spares setting up the file of the run's events
     _refuse_if_ended(instance, run, step_key)
     check_allowed(args.job_origin)
     inject_env_vars(instance, run)
@@ -89,7 +89,8 @@ def execute_plan(
                 wake()
                 stop_note.write_if_stopped()
     if any(pool_of(step) for step in plan.get_steps_to_execute_in_topo_order()):
-        # If the run has ended meanwhile, its loop does not see the end of this step.
+        # The loop of the run frees the slots of a step in Dagster's pools when it reads the step's
+        # end. If the run has ended while the step was running, that loop is gone.
         free_step_of_ended_run(execute_step_args_packed)
 
 

@@ -1,4 +1,9 @@
-"""Which workers that have started steps of a run are lost."""
+"""Which workers that have started steps of a run are lost.
+
+What becomes of their steps: ``health`` marks their tasks LOST, and ``ended_tasks`` and ``outcomes``
+write the failure or the retry of each step. ``Worker.is_lost`` compares its last heartbeat with its
+lease.
+"""
 
 import time
 from collections.abc import Callable

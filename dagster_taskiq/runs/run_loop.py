@@ -52,7 +52,8 @@ from dagster_taskiq.transport.eviction import Eviction
 #: The longest time between two looks at the event log, in seconds.
 TICK_SECONDS = 1.0
 #: How long the loop waits, once every step has ended, for tasks that still run hooks and close
-#: logs, in seconds.
+#: logs, in seconds. The run then ends without them: a hook that does not return must not keep it
+#: from ending, and their steps have their ends in the log.
 FINALIZING_SECONDS = 300.0
 
 
@@ -230,7 +231,7 @@ class _OpenRun:
         while True:
             if active.check_for_interrupts():
                 yield from self._interrupt()
-                return  # the run will be resumed
+                return  # it has not raised: the run will be resumed
             self._progress.update()
             self._ended_tasks.settle()
             self._check_health()

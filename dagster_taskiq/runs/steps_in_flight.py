@@ -1,4 +1,4 @@
-"""Which steps of a run are in flight, and how the tasks that execute them stand."""
+"""Which steps of a run are in flight, and in what state the tasks are that execute them."""
 
 import time
 from collections.abc import Iterator
@@ -27,7 +27,8 @@ class StepInFlight:
     outcome_recorded: bool = False
     #: Since when its task has ended without an end of the step in the event log.
     end_missing_since: float | None = None
-    #: The ids of rows that were not visible in the event log at that time, and still are not.
+    #: The ids of rows that were missing in the event log at that time, and still are: a transaction
+    #: that is not committed yet may hold the end of the step (see ``execution.late_rows``).
     awaited_rows: frozenset[int] = frozenset()
     #: Why the step is run again if its worker or process has died; if empty, it fails.
     rerun_reason: str = ""
@@ -58,7 +59,7 @@ class StepsInFlight:
         self._finalizing: dict[str, StepInFlight] = {}
         #: By the key of the step: in flight, and not taken by the broker yet.
         self._unsent: dict[str, StepInFlight] = {}
-        #: The ids of tasks that are reported to have ended, until someone deals with them.
+        #: The ids of tasks that are reported to have ended, until the loop has handled them.
         self._ended_tasks: set[str] = set()
 
     def __iter__(self) -> Iterator[StepInFlight]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from dagster_taskiq.settings.definitions import Definition, Kind
+from dagster_taskiq.settings.field_kinds import Definition, Kind
 from dagster_taskiq.settings.schema import LAUNCHER_FIELDS, RUN_FIELDS
 from dagster_taskiq.settings.settings import DEFINITIONS
 

@@ -20,7 +20,7 @@ from dagster._core.execution.step_dependency_config import get_step_dependency_c
 from dagster._core.execution.tags import get_tag_concurrency_limits_config
 
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.settings.definitions import Definition, Kind, Surface
+from dagster_taskiq.settings.field_kinds import Definition, Kind, Surface
 from dagster_taskiq.settings.settings import DEFINITIONS
 
 #: A text, or ``{env: NAME}``, which is left as it is: ``Settings.from_dict`` resolves it. Dagster's

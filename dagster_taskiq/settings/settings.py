@@ -2,7 +2,8 @@
 
 They come from Dagster config (an executor's or a launcher's), from a YAML file, or from the
 environment, always through the same schema (see ``settings.schema``), so a key means the same
-everywhere. Each is defined here and nowhere else (see ``settings.definitions``).
+everywhere. Each is defined here and nowhere else, with its default, bounds and
+description; ``settings.field_kinds`` has the types and marks that a definition is made of.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,7 +21,9 @@ from pydantic import (
 from typing_extensions import Self
 
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.settings.definitions import (
+from dagster_taskiq.settings.embedded import EMBEDDED_URL, file_url
+from dagster_taskiq.settings.env import BACKEND_ENV, BROKER_ENV, read_variable, resolve_env
+from dagster_taskiq.settings.field_kinds import (
     FleetWide,
     Integer,
     Kind,
@@ -33,8 +36,6 @@ from dagster_taskiq.settings.definitions import (
     describe_problem,
     read_definitions,
 )
-from dagster_taskiq.settings.embedded import EMBEDDED_URL, file_url
-from dagster_taskiq.settings.env import BACKEND_ENV, BROKER_ENV, read_variable, resolve_env
 from dagster_taskiq.settings.urls import redact, scheme_of
 
 #: The scheme of a backend that is on the broker's own server, as Celery names it.

@@ -286,6 +286,8 @@ class QueueBroker(AsyncBroker):
         while True:
             try:
                 found = await self._look()
+                if found is None:
+                    await self._wait_for_work()
             except Exception as error:
                 # Whatever it is: the tasks that run in this worker must not end with its listener.
                 self._log_trouble(error, trouble)
@@ -298,10 +300,6 @@ class QueueBroker(AsyncBroker):
                 trouble, delay = "", RECONNECT_SECONDS[0]
             if found is not None:
                 return found
-            try:
-                await self._wait_for_work()
-            except Exception:  # if it persists, the next attempt to claim logs it
-                await asyncio.sleep(delay)
 
     def _log_trouble(self, error: Exception, before: str) -> None:
         """Log why no message can be claimed: once for each outage, and for each other fault.

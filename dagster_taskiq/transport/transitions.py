@@ -12,7 +12,8 @@ record. ``adopt`` leads back to STARTED if a worker runs a task whose record was
 Each backend loads a record, calls one of these functions and stores what it returns, while no
 other process changes that record: in one transaction, or in one step of an event loop. The backend
 on Redis has the same rules in Lua; ``compat_tests/contract/test_transitions.py`` compares all
-backends with this module, for every state and every event.
+backends with this module, for every state and every event. (In addition, Redis tells a caller that
+asks again, since the answer to its own start was lost, that it has started the task.)
 
 ``known`` is the record as it is, ``None`` if there is none. ``now`` is the time in seconds since
 the epoch.
@@ -32,7 +33,11 @@ def submit(known: Task | None, task: Task, now: float) -> Task:
 def start(
     known: Task | None, task: Task, now: float, *, recorded: bool = False
 ) -> tuple[Task, TaskState | None]:
-    """Start a task on behalf of ``task.worker``.
+    """Start a task on behalf of ``task.worker``, unless it was started before.
+
+    A task that was started is never started again, whatever became of it: what it does may have
+    taken effect. This is what makes a task run at most once, however often its message is
+    delivered.
 
     Args:
         known: the record.
@@ -41,8 +46,8 @@ def start(
         recorded: start it only if it is known.
 
     Returns:
-        The record, which is STARTED by that worker, and ``None``; or ``known`` itself and its
-        state, which forbids the start.
+        The record, and the state that forbids the start: ``None`` if nothing forbids it, and the
+        record is STARTED by that worker.
 
     Raises:
         NoRecordError: it is unknown, with ``recorded``.
@@ -93,19 +98,20 @@ def adopt(known: Task | None, running: Running, worker_id: str, now: float) -> T
     """Return the record of a task that a worker reports it runs.
 
     Returns:
-        One that is STARTED by the worker, if the record was lost (see :func:`is_lost`); else
-        ``known`` itself.
+        One that is STARTED by the worker, if the record was lost (see :func:`record_was_lost`);
+        else ``known`` itself.
     """
     fresh = Task(running.id, running.name, "", running.run_id, running.step_key, submitted_at=now)
     task = known or fresh
-    if not is_lost(known):
+    if not record_was_lost(known):
         return task
     return replace(task, state=TaskState.STARTED, worker=worker_id, started_at=now)
 
 
-def is_lost(known: Task | None) -> bool:
-    """Return whether the record of a task that a worker runs was lost.
+def record_was_lost(known: Task | None) -> bool:
+    """Return whether the record of a task that a worker runs was lost: it should be STARTED.
 
+    This is about the record, not about the task, whose state LOST means that its worker is lost.
     The server may have lost its data, and the task may have been sent again since.
     """
     return known is None or known.state is TaskState.WAITING

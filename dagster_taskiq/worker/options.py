@@ -17,7 +17,8 @@ CONCURRENCY_ENV = "DAGSTER_TASKIQ_CONCURRENCY"
 def default_concurrency() -> tuple[int, str]:
     """Return how many slots a worker has if no number is given, and the source of the number.
 
-    That is ``$DAGSTER_TASKIQ_CONCURRENCY``, or the cores that this process may use.
+    That is ``$DAGSTER_TASKIQ_CONCURRENCY``, or the cores that this process may use: a step that
+    computes needs a core, and more of them at once would only take turns.
 
     Raises:
         ConfigError: the variable is not a positive integer.

@@ -2,7 +2,11 @@
 
 A slot is for one task that works. A run slot is for one launched run, and bounds how many runs the
 worker holds at once. A run that executes its steps in its own process needs both; a run that only
-waits for steps it has sent keeps its run slot and gives its slot to another task.
+waits for steps it has sent keeps its run slot and frees its slot for another task.
+
+How many slots there are is an option of the worker; its default is in
+:func:`dagster_taskiq.worker.options.default_concurrency`. The slots of Dagster's concurrency pools
+are something else: :mod:`dagster_taskiq.execution.pool_slots`.
 
 The broker reserves a slot before it claims a message (:meth:`Slots.reserve`), and keeps it for the
 task that the message names (:meth:`Slots.expect`). taskiq then calls the middlewares and the worker
@@ -122,15 +126,15 @@ class Slots:
         await self.runs.until_open()
 
     async def reserve(self) -> None:
-        """Wait for a free slot, and hold it for the message that comes next."""
+        """Wait for a free slot, and reserve it for the message that comes next."""
         await self._free.acquire()
 
     def unreserve(self) -> None:
-        """Give back a held slot for which no message came."""
+        """Free a reserved slot for which no message came."""
         self._free.release()
 
     def expect(self, task_id: str, is_run: bool) -> None:
-        """Keep the held slot for a task, and a run slot if it is a launched run.
+        """Keep the reserved slot for a task, and a run slot if it is a launched run.
 
         Both are freed when the task has not started within ``RESERVATION_SECONDS``.
         """
@@ -183,7 +187,10 @@ class Slots:
             self._free.release()
 
     def release_reservation(self, task_id: str) -> None:
-        """Free what is reserved for a task that will not run here; nothing if nothing is."""
+        """Free what is reserved for a task that will not run here; nothing if nothing is.
+
+        If another delivery of its message has started here, its run slot is in use and stays.
+        """
         if self._end_reservation(task_id) and task_id not in self._has_slot:
             self.runs.free(task_id)
 
@@ -211,8 +218,7 @@ class Slots:
             task_id,
             RESERVATION_SECONDS,
         )
-        self._end_reservation(task_id)
-        self.runs.free(task_id)
+        self.release_reservation(task_id)
 
 
 def _do_nothing() -> None:

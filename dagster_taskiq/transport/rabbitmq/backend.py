@@ -168,7 +168,7 @@ class RabbitBackend(StateBackend):
     ) -> list[str]:
         """Record again what a worker runs and whose record was lost; return what it must stop."""
         table = TaskTable(await self._records.read(shard))
-        lost = [task_id for task_id in task_ids if transitions.is_lost(table.get(task_id))]
+        lost = [task_id for task_id in task_ids if transitions.record_was_lost(table.get(task_id))]
 
         def adopt(record: Record) -> None:
             found = TaskTable(record)

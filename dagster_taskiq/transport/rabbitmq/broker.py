@@ -1,9 +1,10 @@
 """The broker on RabbitMQ: a durable priority queue for each queue, and one for its runs.
 
-taskiq-aio-pika's broker has messages pushed to it, at least two for each of its queues. So one slot
-can hold six messages while other workers are idle; and what it executes stays unacknowledged, so
-that the server delivers it again after half an hour. Here a worker takes one message when a slot is
-free (``basic.get``), and acknowledges it when the task is recorded as started.
+taskiq-aio-pika's broker has messages pushed to it, several for each slot, which then wait while
+other workers are idle; and a message stays unacknowledged while its task runs, so that the server
+delivers it again after its ``consumer_timeout``, half an hour by default. Here a worker takes one
+message when a slot is free (``basic.get``), and acknowledges it when the task is recorded as
+started.
 
 Delayed messages wait in queues of their own (see ``delays``), from which the server passes them on
 when they are due.
@@ -53,7 +54,7 @@ class RabbitBroker(QueueBroker):
         self._waiting = WaitingMessages(self.connection, names, queues, wakeups, sender.sent)
 
     async def ping(self) -> None:
-        """Ask the server; in a worker, declare its queues too."""
+        """Ask the server; in a worker, declare its queues too, so that a refusal ends its start."""
         await self.connection.ping()
         if self.is_worker_process:
             async with self.connection.channel() as channel:
@@ -86,7 +87,7 @@ class RabbitBroker(QueueBroker):
         await self._claims.release(delivery)
 
     async def reject(self, delivery: Delivery, reason: str) -> None:
-        """Move the message to the queue of those set aside, which keeps the last thousand."""
+        """Move the message to the queue of rejected messages, which keeps the last thousand."""
         claim = self._claims.pop(delivery)
         if claim is not None:
             await self._rejected.add(delivery, reason)
@@ -105,5 +106,5 @@ class RabbitBroker(QueueBroker):
         return await self._waiting.is_empty(queue)
 
     async def rejected(self) -> int:
-        """Ask for the length of the queue of those set aside."""
+        """Ask for the length of the queue of rejected messages."""
         return await self._rejected.count()

@@ -40,7 +40,8 @@ class Keys:
         self.worker_bodies = self._key("worker-bodies")
         self.places = self._key("places")
         self.rejected = self._key("rejected")
-        #: What every script of the broker gets as its first ``KEYS`` (see ``lua/broker/keys.lua``).
+        #: What every script of the broker gets as its first ``KEYS`` (see ``lua/broker/keys.lua``,
+        #: which reads them by their places in this list: append, and change both).
         #: Those that end with a colon are the beginnings of the names of one key for each queue.
         self.of_broker = [
             self._key("queues"),
