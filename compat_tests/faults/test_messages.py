@@ -153,7 +153,7 @@ SAID = {
     "fewer_arguments": ("executable_dict", "another release of dagster-taskiq"),
     "other_task": ("no task named 'execute_plan_anew'",),
     "other_class": ("ArgsFromTheFuture",),
-    "cut_off": ("was sent 4 times", "sets it aside"),
+    "cut_off": ("was sent 4 times", "rejects it"),
 }
 
 

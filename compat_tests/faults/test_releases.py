@@ -42,7 +42,7 @@ STARTING = DagsterEventType.STEP_WORKER_STARTING
 
 #: The release before this one, as a commit of this repository: what a fleet that is being upgraded
 #: still runs. At each release it is moved to the one that has been released before.
-PREVIOUS = "4ab711b6bd5ab95d4e72775b5bf0a495ebc7f1e3"
+PREVIOUS = "cfc1edbbf2fb1c5550e7de56c83f9b2f7fb01dac"
 
 #: How many workers are replaced, and how many runs there are at any time meanwhile.
 WORKERS, AT_ONCE = 2, 3
@@ -173,7 +173,7 @@ def _git(*arguments: str) -> bytes:
 
 #: Runs ``dagster`` of the previous release, and prints the file of the loop that it uses.
 LOOP = (
-    "import dagster_taskiq.orchestration as loop; print('loop of', loop.__file__, flush=True); "
+    "import dagster_taskiq.runs.run_loop as loop; print('loop of', loop.__file__, flush=True); "
     "from dagster._cli import main; main()"
 )
 
@@ -278,7 +278,7 @@ def test_what_a_newer_release_sends_beside_is_left_aside(
 def test_columns_that_the_previous_release_does_not_know_may_be_left_out_by_it(
     previous: Path,
 ) -> None:
-    shown = "from dagster_taskiq.transport.sql.connection import metadata as m; import json; "
+    shown = "from dagster_taskiq.transport.sql.tables import metadata as m; import json; "
     shown += "print(json.dumps({t.name: [c.name for c in t.columns] for t in m.sorted_tables}))"
     answer = subprocess.run(
         [sys.executable, "-c", shown], cwd=previous, check=True, stdout=subprocess.PIPE
