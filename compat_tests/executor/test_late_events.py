@@ -49,7 +49,7 @@ def test_a_step_is_not_failed_where_its_end_has_been_passed_over(
     fleet: House, scratch: Scratch, late_rows: LateRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As where a transaction takes longer than a missing row is waited for.
-    monkeypatch.setattr(late_rows, "GAP_SECONDS", 0.0)
+    monkeypatch.setattr("dagster_taskiq.execution.late_rows.GAP_SECONDS", 0.0)
     with late_rows.delayed(is_late("STEP_SUCCESS"), "pg_sleep(2)"):
         outcome = fleet.run(storage_jobs.late_among_six, scratch)
     assert_each_step_succeeded_once(outcome, 8)
