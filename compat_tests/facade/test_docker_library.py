@@ -235,4 +235,7 @@ def wait_until_cancelled(fleet: OldFleet, task_id: str) -> None:
 
     eventually(cancelled, "the task is cancelled")
     log = fleet.home / "docker.log"
-    eventually(lambda: f"Task {task_id} has" in log.read_text(), "the worker has the command")
+    eventually(
+        lambda: f"Task {task_id} was cancelled and has" in log.read_text(),
+        "the worker has the command",
+    )

@@ -110,7 +110,7 @@ def test_a_delay_that_is_too_long_is_refused() -> None:
 
 
 @pytest.mark.parametrize("units", [1, 2, 5, 52, 2**delays.LEVELS - 1])
-def test_a_delayed_message_waits_in_the_queues_of_its_levels_and_comes_to_its_queue(
+def test_a_delayed_message_waits_in_queues_of_its_levels_before_its_queue(
     units: int,
 ) -> None:
     """Follow a message through the exchanges, as ``queues`` binds them."""

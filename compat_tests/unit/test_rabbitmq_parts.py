@@ -200,7 +200,7 @@ def test_a_retaining_queue_is_declared_again_before_it_expires() -> None:
     assert retained.is_due("c", session, now=inbox.RETAINED_SECONDS / 2)
 
 
-def test_a_retaining_queue_is_declared_again_on_a_new_connection_and_if_it_was_deleted() -> None:
+def test_a_retaining_queue_is_declared_again_if_it_or_its_connection_is_lost() -> None:
     retained, session = RetainedChannels(), set[str]()
     assert retained.is_due("c", session, now=0.0)
     retained.note("c", now=0.0)

@@ -115,7 +115,7 @@ async def test_a_message_that_never_starts_frees_its_slots_when_its_time_is_over
     assert "Task run was received and did not start" in caplog.text
 
 
-async def test_a_second_delivery_that_expires_leaves_the_run_slot_of_the_run_that_runs(
+async def test_a_second_delivery_that_expires_leaves_the_run_its_run_slot(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     slots = Slots(2, max_runs=1)
