@@ -1,6 +1,6 @@
 """What is written for a step whose task has ended."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 import pytest
 from dagster import DagsterInstance
@@ -77,12 +77,6 @@ class Run:
         self.client.add(key, state)
         self.steps.report_task_end(key)
         return step
-
-
-@pytest.fixture(scope="module")
-def instance() -> Iterator[DagsterInstance]:
-    with DagsterInstance.ephemeral() as instance:
-        yield instance
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The pieces that tasks are made of, without a worker."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -43,12 +42,6 @@ def by_dagster() -> None:
 @job(executor_def=taskiq_executor)
 def by_workers() -> None:
     nothing()
-
-
-@pytest.fixture
-def instance() -> Iterator[DagsterInstance]:
-    with DagsterInstance.ephemeral() as instance:
-        yield instance
 
 
 def messages_of(instance: DagsterInstance, run: DagsterRun) -> list[str]:

@@ -1,6 +1,6 @@
 """Which tasks a resumed run goes on with, and under which ids it sends others."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from types import SimpleNamespace
 from typing import Any
 
@@ -59,12 +59,6 @@ class Run:
     @property
     def sent(self) -> Collection[str]:
         return {request.id for request in self.client.sent}
-
-
-@pytest.fixture(scope="module")
-def instance() -> Iterator[DagsterInstance]:
-    with DagsterInstance.ephemeral() as instance:
-        yield instance
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from dagster_celery._celery_app.absent import absent
 from dagster_celery._celery_app.conf import Conf, as_mapping
@@ -244,8 +244,11 @@ class CeleryApp:
         for task in self.tasks.values():
             _register(broker, task)
 
-    def __getattr__(self, name: str) -> Any:
-        raise absent("Celery's app", name)
+    # Hidden from type checkers: they are to report an attribute that is not here.
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise absent("Celery's app", name)
 
 
 def _register(broker: QueueBroker, task: Task) -> None:

@@ -3,7 +3,7 @@
 import socket
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dagster_celery._celery_app.absent import absent
 from dagster_celery._celery_app.conf import Conf
@@ -169,9 +169,12 @@ class Task:
         """Return the result of a task that was sent before."""
         return self.app.AsyncResult(task_id)
 
-    def __getattr__(self, name: str) -> Any:
-        # Celery's tasks have their options as attributes.
-        options = self.__dict__.get("options", {})
-        if name in options:
-            return options[name]
-        raise absent(f"task {self.__dict__.get('name', '')}", name)
+    # Hidden from type checkers: they are to report an attribute that is not here.
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            # Celery's tasks have their options as attributes.
+            options = self.__dict__.get("options", {})
+            if name in options:
+                return options[name]
+            raise absent(f"task {self.__dict__.get('name', '')}", name)
