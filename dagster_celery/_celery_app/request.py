@@ -1,12 +1,12 @@
 """What a running task reads about itself: ``self.request``."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from dagster_taskiq.execution.task_context import current_context, current_message
+from dagster_taskiq.execution.task_context import current_context, current_message, holding
 from dagster_taskiq.wire.labels import PRIORITY_LABEL, QUEUE_LABEL, RUN_LABEL
 
 
@@ -37,14 +37,9 @@ class Request:
 _EAGER: ContextVar[Request | None] = ContextVar("dagster_celery_eager_request", default=None)
 
 
-@contextmanager
-def eagerly(request: Request) -> Iterator[None]:
+def eagerly(request: Request) -> AbstractContextManager[None]:
     """Make a request the current one for the time of a call in this process."""
-    token = _EAGER.set(request)
-    try:
-        yield
-    finally:
-        _EAGER.reset(token)
+    return holding(_EAGER, request)
 
 
 def current_request() -> Request:

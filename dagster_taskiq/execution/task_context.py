@@ -4,8 +4,11 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TypeVar
 
 from taskiq import TaskiqMessage
+
+T = TypeVar("T")
 
 
 def _leave_as_it_is(what: str) -> AbstractContextManager[None]:
@@ -50,13 +53,18 @@ _NO_CONTEXT = TaskContext("")
 
 
 @contextmanager
-def task_context(context: TaskContext) -> Iterator[None]:
-    """Execute the tasks inside in this context."""
-    token = _context.set(context)
+def holding(variable: ContextVar[T], value: T) -> Iterator[None]:
+    """Let a context variable have a value inside the block."""
+    token = variable.set(value)
     try:
         yield
     finally:
-        _context.reset(token)
+        variable.reset(token)
+
+
+def task_context(context: TaskContext) -> AbstractContextManager[None]:
+    """Execute the tasks inside in this context."""
+    return holding(_context, context)
 
 
 def current_context() -> TaskContext:
@@ -64,14 +72,9 @@ def current_context() -> TaskContext:
     return _context.get(_NO_CONTEXT)
 
 
-@contextmanager
-def executing(message: TaskiqMessage) -> Iterator[None]:
+def executing(message: TaskiqMessage) -> AbstractContextManager[None]:
     """Make a message the current one while its task is executed."""
-    token = _message.set(message)
-    try:
-        yield
-    finally:
-        _message.reset(token)
+    return holding(_message, message)
 
 
 def current_message() -> TaskiqMessage | None:

@@ -140,18 +140,19 @@ class EndedTasks:
         A worker that is shut down by force, or finds that it has lost its lease, stops what it
         runs. Nobody has asked for that, so the run goes on.
         """
-        stopped = task.state is TaskState.REVOKED and task.started_at > 0
-        if not stopped or task.revoke_requested:
+        if not _was_stopped(task) or task.revoke_requested:
             return task.state is TaskState.LOST
         return not is_cancelled_or_ended(self._instance, self._run_id)
 
 
 def _is_cut_off(task: Task | None) -> bool:
     """Return whether a task's process was ended from outside, in the middle of what it did."""
-    if task is None:
-        return False
-    stopped = task.state is TaskState.REVOKED and task.started_at > 0
-    return stopped or task.state is TaskState.LOST
+    return task is not None and (_was_stopped(task) or task.state is TaskState.LOST)
+
+
+def _was_stopped(task: Task) -> bool:
+    """Return whether a task was ended by its worker; one that never started was only revoked."""
+    return task.state is TaskState.REVOKED and task.started_at > 0
 
 
 def _describe_end(step: StepInFlight, task: Task) -> str:
