@@ -1,17 +1,20 @@
 """Workers as their users start them: subprocesses of the command line."""
 
+import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
+import psutil
 import yaml
+from sqlalchemy.engine import make_url
 
 from dagster_taskiq.cli import cli
 from dagster_taskiq.cli.worker import start
@@ -83,6 +86,30 @@ class WorkerProcess:
                 self.process.wait(30)
 
 
+def freeze(processes: Sequence[psutil.Process], settings: Settings) -> None:
+    """Stop processes by SIGSTOP, when none of them has locked the embedded broker's file.
+
+    Raises:
+        psutil.NoSuchProcess: one of them has ended.
+    """
+    while True:
+        for process in processes:
+            process.suspend()
+        if not settings.broker.startswith("sqlite:") or _can_be_written(settings.broker):
+            return
+        for process in processes:
+            process.resume()
+
+
+def _can_be_written(url: str) -> bool:
+    with contextlib.closing(sqlite3.connect(str(make_url(url).database), timeout=1)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+    return True
+
+
 def executor_config(settings: Settings) -> dict[str, object]:
     """Return settings as the executor's config, for a run config or a worker's YAML."""
     return {
@@ -104,7 +131,7 @@ def options_of_start(arguments: Sequence[str]) -> dict[str, Any]:
     return start.make_context("start", list(arguments), program).params
 
 
-@contextmanager
+@contextlib.contextmanager
 def running_worker(
     settings: Settings, directory: Path, *arguments: str, name: str = "w1", code: Path = ROOT
 ) -> Iterator[WorkerProcess]:

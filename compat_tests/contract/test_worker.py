@@ -23,7 +23,7 @@ from compat_tests.conftest import StartWorker, forget_on_rabbitmq, make_settings
 from compat_tests.sending import USER_TASKS, Sender, open_sender
 from compat_tests.servers import RedisServer, own_redis, redis_binary
 from compat_tests.waiting import eventually
-from compat_tests.workers import ROOT, WorkerProcess, running_worker
+from compat_tests.workers import ROOT, WorkerProcess, freeze, running_worker
 from dagster_taskiq.client import Client, client_for
 from dagster_taskiq.errors import (
     ChildDiedError,
@@ -601,8 +601,7 @@ def test_a_worker_that_was_frozen_for_longer_than_its_lease_does_not_run_on(
     pid = place.pid("started")
     # The fork server and its guard as well: nobody but the kernel is there to end the child.
     frozen = [psutil.Process(worker.pid), *psutil.Process(pid).parents()[:2]]
-    for process in frozen:
-        process.suspend()
+    freeze(frozen, settings)
     eventually(lambda: client.workers()[0].is_lost)
     # From here on another worker may run it.
     eventually(lambda: is_gone(pid))

@@ -7,7 +7,7 @@ to its end, is counted in the notes of the steps themselves.
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psutil
@@ -21,7 +21,7 @@ from compat_tests.faults import workers_jobs
 from compat_tests.faults.conftest import Figure
 from compat_tests.faults.workers_jobs import GO, go_of
 from compat_tests.waiting import eventually
-from compat_tests.workers import WorkerProcess, running_worker
+from compat_tests.workers import WorkerProcess, freeze, running_worker
 from dagster_taskiq.client import client_for
 
 SUCCESS, FAILURE = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE
@@ -128,33 +128,22 @@ def test_a_worker_that_is_killed_among_twenty_steps_loses_those_it_ran_alone(
     figure("from SIGKILL to the first that waited begun elsewhere", f"{taken - killed[0]:.2f} s")
 
 
-def freeze_the_parent(tree: list[psutil.Process]) -> None:
-    """Freeze a worker's own process; those of its steps go on."""
-    tree[0].send_signal(signal.SIGSTOP)
-
-
-def freeze_all(tree: list[psutil.Process]) -> None:
-    """Freeze a worker with all its steps, as a machine that is paused does."""
-    for process in tree:
-        process.send_signal(signal.SIGSTOP)
-
-
 @pytest.mark.parametrize(
-    "freeze",
+    "first",
     [
         pytest.param(
-            freeze_the_parent,
+            1,  # a worker's own process; those of its steps go on
             marks=pytest.mark.test_all("that all of it is frozen is the harder case"),
             id="parent",
         ),
-        pytest.param(freeze_all, id="all"),
+        pytest.param(None, id="all"),  # as a machine that is paused does
     ],
 )
 def test_what_a_worker_frozen_beyond_its_lease_reports_later_does_not_count(
     fleet: House,
     scratch: Scratch,
     figure: Figure,
-    freeze: Callable[[list[psutil.Process]], None],
+    first: int | None,
 ) -> None:
     outcome = fleet.create(workers_jobs.six, scratch, executor={"worker_lost": "retry"})
     client = client_for(fleet.settings)
@@ -178,7 +167,7 @@ def test_what_a_worker_frozen_beyond_its_lease_reports_later_does_not_count(
             pids = {each.pid for each in tree}
             lost.update(begun_by(scratch, pids))
             frozen_at = time.time()
-            freeze(tree)
+            freeze(tree[:first], fleet.settings)
             for step in times(scratch, "began").keys() - lost:
                 scratch.note(go_of(step, 0))
             eventually(lambda: lost <= set(outcome.steps(RETRY)), "they are given up")

@@ -2,6 +2,7 @@
 
 import signal
 
+import psutil
 import pytest
 from dagster import DagsterEventType, DagsterRunStatus
 from dagster._core.code_pointer import ModuleCodePointer
@@ -27,6 +28,7 @@ from compat_tests.launcher.deaths import (
 )
 from compat_tests.launcher.fleet import Fleet
 from compat_tests.waiting import eventually
+from compat_tests.workers import freeze
 from dagster_taskiq.wire.records import TaskState
 
 pytest_plugins = ["compat_tests.launcher.monitored_fleets"]
@@ -136,7 +138,7 @@ def test_a_frozen_worker_is_given_up_and_does_nothing_more_when_it_thaws(
     scratch.wait_for("tick")
     watched.wait_for(outcome, STARTED)
     pid = wait_until_taken(outcome)
-    worker.signal(signal.SIGSTOP)
+    freeze([psutil.Process(worker.pid)], watched.settings)
     try:
         health = wait_until_unhealthy(watched, outcome)
         # Whoever is told that it is lost may start it elsewhere: it must not run any more.

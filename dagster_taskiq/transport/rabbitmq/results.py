@@ -2,8 +2,10 @@
 
 import asyncio
 import time
+from contextlib import suppress
 
 from dagster_taskiq.transport.rabbitmq.connection import RabbitConnection
+from dagster_taskiq.transport.rabbitmq.errors import UnroutableError
 from dagster_taskiq.transport.rabbitmq.names import Names
 from dagster_taskiq.wire.records import Task, TaskState
 
@@ -34,8 +36,13 @@ class Results:
 
         async def work() -> None:
             async with self._connection.channel() as channel:
-                await channel.declare_queue(queue, arguments=arguments)
-                await channel.publish(queue, result)
+                is_stored = False
+                while not is_stored:
+                    await channel.declare_queue(queue, arguments=arguments)
+                    # A short-lived queue may expire before the result is in it.
+                    with suppress(UnroutableError):
+                        await channel.publish(queue, result)
+                        is_stored = True
 
         await self._connection.retry_if_lost(work)
 

@@ -62,7 +62,8 @@ class SqliteChanges:
         self._changed_at = 0.0
         self._waiters: set[asyncio.Future[None]] = set()
         self._looking: asyncio.Task[None] | None = None
-        self._written = asyncio.Event()
+        # Done when there is a notice of a write, while the looking task waits for one.
+        self._written: asyncio.Future[None] | None = None
         # Notices of writes by the operating system; without them, the file is polled.
         self._notices: FileNotices | None = None
         with suppress(OSError):
@@ -161,14 +162,16 @@ class SqliteChanges:
         soon = quiet < NOTICED_SECONDS
         # Twice as long each time: mostly the change is there at the first look.
         pause = max(POLL_SECONDS[0], quiet) if soon else WITHOUT_NOTICE_SECONDS
-        self._written.clear()
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._written.wait(), pause)
-        return soon or self._written.is_set()
+        self._written = asyncio.get_running_loop().create_future()
+        # asyncio.wait_for of Python 3.10 and 3.11 ignores a cancellation that comes at the moment
+        # of the notice; this task would then go on, on a closed connection.
+        await asyncio.wait([self._written], timeout=pause)
+        return soon or self._written.done()
 
     def _on_written(self) -> None:
         self._changed_at = time.monotonic()
-        self._written.set()
+        if self._written is not None and not self._written.done():
+            self._written.set_result(None)
 
     def _end_notices(self) -> None:
         if self._notices is not None:
