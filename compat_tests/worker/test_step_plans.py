@@ -27,9 +27,8 @@ from dagster._core.snap import snapshot_from_execution_plan
 from dagster._core.system_config.objects import ResolvedRunConfig
 from dagster._grpc.types import ExecuteStepArgs
 
-from dagster_taskiq.dagster_internals import run_config_cache
-from dagster_taskiq.execution import step_plans
-from dagster_taskiq.execution.step_plans import MOST_PLANS, plan_of_step
+from dagster_taskiq.dagster_internals import run_config_cache, step_plans
+from dagster_taskiq.dagster_internals.step_plans import MOST_PLANS, plan_of_step
 
 #: An environment variable that the config of the job refers to.
 VARIABLE = "STEP_PLANS_TEST"
@@ -226,3 +225,12 @@ def test_a_wrong_config_is_refused_each_time(build: Build) -> None:
     for _ in range(2):
         with pytest.raises(DagsterInvalidConfigError):
             build(spreading, {"ops": {"unknown": {}}})
+
+
+def test_a_plan_of_another_shape_than_expected_is_made_by_dagster(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(step_plans, "_problem", lambda: "it has another field")
+    plan = kept_plan("link[m1]", SPREAD_OUT)
+    assert plan.step_keys_to_execute == ["link[m1]"]
+    assert len(step_plans._kept) == 0

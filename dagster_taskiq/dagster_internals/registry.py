@@ -12,6 +12,7 @@ from dagster_taskiq.dagster_internals import (
     op_retries,
     run_config_cache,
     sqlite_engines,
+    step_plans,
     temporary_instance,
 )
 
@@ -24,6 +25,7 @@ PARTS = (
     op_retries.PART,
     run_config_cache.PART,
     sqlite_engines.PART,
+    step_plans.PART,
     temporary_instance.PART,
 )
 

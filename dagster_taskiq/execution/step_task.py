@@ -14,6 +14,7 @@ from dagster._grpc.types import ExecuteStepArgs
 from dagster._serdes import unpack_value
 
 from dagster_taskiq.dagster_internals.event_log_setup import mark_initialized
+from dagster_taskiq.dagster_internals.step_plans import plan_of_step
 from dagster_taskiq.errors import CodeLoadError, NotAllowedError, TaskRevokedError
 from dagster_taskiq.execution.code_loading import (
     check_allowed,
@@ -26,7 +27,6 @@ from dagster_taskiq.execution.internal_tasks import free_step_of_ended_run
 from dagster_taskiq.execution.perform import describe_failure
 from dagster_taskiq.execution.pool_slots import pool_of
 from dagster_taskiq.execution.python_environments import check_environment
-from dagster_taskiq.execution.step_plans import plan_of_step
 from dagster_taskiq.execution.stop_note import StopNote
 from dagster_taskiq.execution.task_beginnings import beginning
 from dagster_taskiq.execution.task_context import current_context

@@ -1,10 +1,7 @@
-"""The plan of a job, kept from one step to the next, also to a step of another run.
+"""The plan of a job, kept from one step to the next, also to a step of another run."""
 
-To execute one step, Dagster plans the whole job and then leaves out all other steps, so a step
-costs more, the more steps there are. A child makes the whole plan once, for as long as nothing that
-it is made of has changed, without the mapping keys of dynamic outputs. The state of a step, with
-the mapping keys, is then added as Dagster adds it.
-"""
+import inspect
+from functools import cache
 
 from dagster._core.definitions.reconstruct import ReconstructableJob
 from dagster._core.definitions.repository_definition import RepositoryLoadData
@@ -16,9 +13,41 @@ from dagster._core.system_config.objects import ResolvedRunConfig
 from dagster._grpc.types import ExecuteStepArgs
 
 from dagster_taskiq.dagster_internals.job_cache import JobCache
+from dagster_taskiq.dagster_internals.part import DagsterPart
 
 #: How many plans are kept: a worker has the steps of few jobs at a time.
 MOST_PLANS = 4
+
+#: The fields of a plan: one that is not known here might be shared between the copies.
+_FIELDS = {
+    *("step_dict", "executable_map", "resolvable_map", "step_handles_to_execute", "known_state"),
+    *("artifacts_persisted", "step_dict_by_key", "executor_name", "repository_load_data"),
+}
+
+
+def _check() -> str:
+    fields = set(ExecutionPlan._fields)
+    if fields != _FIELDS:
+        return f"the fields {sorted(fields ^ _FIELDS)} are new, or missing"
+    parameters = list(inspect.signature(ExecutionPlan.build_subset_plan).parameters)
+    expected = ["self", "step_keys_to_execute", "job_def", "resolved_run_config"]
+    if parameters[: len(expected)] != expected:
+        return f"build_subset_plan has the parameters {parameters}"
+    return "" if hasattr(ExecutionPlan, "resolve") else "there is no resolve"
+
+
+PART = DagsterPart(
+    name="cached step plans",
+    touches="ExecutionPlan, with its fields, resolve and build_subset_plan (read)",
+    why=(
+        "To execute one step, Dagster plans the whole job and then leaves out all other steps, so "
+        "a step costs more, the more steps there are. A child makes the whole plan once, for as "
+        "long as nothing that it is made of has changed, without the mapping keys of dynamic "
+        "outputs. The state of a step, with the mapping keys, is then added as Dagster adds it."
+    ),
+    otherwise="The whole job is planned for each step.",
+    check=_check,
+)
 
 _kept: JobCache[tuple[ExecutionPlan, ResolvedRunConfig]] = JobCache(MOST_PLANS)
 
@@ -41,6 +70,11 @@ def plan_of_step(
         any error of Dagster's about a job that cannot be loaded or planned, or has no such step.
     """
     state = args.known_state or KnownExecutionState()
+    keys = list(args.step_keys_to_execute or ())
+    if _problem():
+        return create_execution_plan(
+            job, run.run_config, keys, known_state=state, repository_load_data=load_data
+        )
     definition = job.get_definition()
 
     def make() -> tuple[ExecutionPlan, ResolvedRunConfig]:
@@ -58,4 +92,9 @@ def plan_of_step(
     )
     if state.dynamic_mappings:
         own.resolve(state.dynamic_mappings)
-    return own.build_subset_plan(list(args.step_keys_to_execute or ()), definition, config)
+    return own.build_subset_plan(keys, definition, config)
+
+
+@cache
+def _problem() -> str:
+    return PART.find_problem()
