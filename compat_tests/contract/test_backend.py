@@ -123,8 +123,8 @@ async def started(backend: StateBackend, task: Task = TASK) -> Task:
 
 
 async def ends_posted(backend: StateBackend, run_id: str = "run") -> list[dict[str, Any]]:
-    mails = await backend.collect(run_channel(run_id), FROM_START, 0)
-    return [mail.body for mail in mails]
+    found = await backend.collect(run_channel(run_id), FROM_START, 0)
+    return [each.body for each in found]
 
 
 # -- the life of a task ----------------------------------------------------------------------
@@ -414,7 +414,7 @@ async def test_other_prefixes_on_the_same_server_have_other_workers_and_tasks(
         assert await stranger.workers() == []
 
 
-# -- mail ------------------------------------------------------------------------------------
+# -- notifications --------------------------------------------------------------------------------
 
 
 async def test_mail_is_read_in_order_from_a_cursor_on(
@@ -423,11 +423,11 @@ async def test_mail_is_read_in_order_from_a_cursor_on(
     for number in range(5):
         await backend.post("c", {"n": number, "text": "ü\n"})
     await backend.post("another", {"n": 99})
-    mails = await other.collect("c", FROM_START, 0)
-    assert [mail.body for mail in mails] == [{"n": number, "text": "ü\n"} for number in range(5)]
-    later = await other.collect("c", mails[2].cursor, 0)
-    assert [mail.body["n"] for mail in later] == [3, 4]
-    assert await other.collect("c", mails[-1].cursor, 0) == []
+    found = await other.collect("c", FROM_START, 0)
+    assert [each.body for each in found] == [{"n": number, "text": "ü\n"} for number in range(5)]
+    later = await other.collect("c", found[2].cursor, 0)
+    assert [each.body["n"] for each in later] == [3, 4]
+    assert await other.collect("c", found[-1].cursor, 0) == []
 
 
 async def test_mail_may_be_read_by_several_and_again(
@@ -446,15 +446,15 @@ async def test_a_reader_that_waits_is_woken_by_the_mail(
         await asyncio.sleep(0)
         await backend.post("elsewhere", {"n": -1})
         await backend.post(worker_channel("w1"), {"n": number})
-        (mail,) = await asyncio.wait_for(reading, 60)
-        assert mail.body == {"n": number}
-        cursor = mail.cursor
+        (each,) = await asyncio.wait_for(reading, 60)
+        assert each.body == {"n": number}
+        cursor = each.cursor
 
 
 async def _next_mail(backend: StateBackend, channel: str, cursor: str) -> list[Any]:
-    while not (mails := await backend.collect(channel, cursor, 60.0)):
+    while not (found := await backend.collect(channel, cursor, 60.0)):
         pass
-    return mails
+    return found
 
 
 async def test_a_wait_for_mail_that_does_not_come_ends(backend: StateBackend) -> None:
@@ -474,15 +474,15 @@ async def test_a_reader_that_is_cancelled_leaves_the_mail_for_the_next(
         with contextlib.suppress(asyncio.CancelledError):
             await reading
         await backend.post(channel, {"n": number})
-        mails = await other.collect(channel, FROM_START, 10.0)
-        assert [mail.body for mail in mails] == [{"n": number}]
+        found = await other.collect(channel, FROM_START, 10.0)
+        assert [each.body for each in found] == [{"n": number}]
 
 
 async def test_a_channel_keeps_the_last_thousand_or_so(backend: StateBackend) -> None:
     await backend.post("quiet", {"n": 0})
     for number in range(2500):
         await backend.post("busy", {"n": number})
-    kept = [mail.body["n"] for mail in await backend.collect("busy", FROM_START, 0)]
+    kept = [each.body["n"] for each in await backend.collect("busy", FROM_START, 0)]
     assert kept == list(range(2500 - len(kept), 2500))
     assert 1000 <= len(kept) < 1500
     assert len(await backend.collect("quiet", FROM_START, 0)) == 1
@@ -496,7 +496,7 @@ async def test_the_end_of_what_is_no_step_is_told_in_no_channel(backend: StateBa
     # Had the others been told, theirs would be before this one.
     await backend.submitted([replace(TASK, id="waiting-step")])
     await backend.revoke(["waiting-step"], "enough")
-    assert [mail["task"] for mail in await ends_posted(backend)] == ["waiting-step"]
+    assert [each["task"] for each in await ends_posted(backend)] == ["waiting-step"]
 
 
 async def test_a_channel_that_is_closed_is_empty_and_may_be_used_again(
@@ -510,11 +510,11 @@ async def test_a_channel_that_is_closed_is_empty_and_may_be_used_again(
     await backend.close_channel("never used")
     for each in (backend, other):
         assert await each.collect("closed", FROM_START, 0) == []
-        assert [mail.body for mail in await each.collect("open", FROM_START, 0)] == [{"n": 2}]
+        assert [each.body for each in await each.collect("open", FROM_START, 0)] == [{"n": 2}]
     reading = asyncio.ensure_future(_next_mail(other, "closed", FROM_START))
     await asyncio.sleep(0)
     await backend.post("closed", {"n": 3})
-    assert [mail.body for mail in await asyncio.wait_for(reading, 60)] == [{"n": 3}]
+    assert [each.body for each in await asyncio.wait_for(reading, 60)] == [{"n": 3}]
 
 
 # -- results of a user's own tasks -----------------------------------------------------------
@@ -777,7 +777,7 @@ async def test_on_redis_nothing_expires_that_says_whether_a_task_may_start(
         await backend.post("c", {"n": 1})
         await backend.beat(worker("w1", "running", "unheard-of"))
         left = {key.decode(): client.ttl(key) for key in client.keys("*")}
-        assert {name.split(":")[1] for name, ttl in left.items() if ttl >= 0} == {"mail"}
+        assert {name.split(":")[1] for name, ttl in left.items() if ttl >= 0} == {"notifications"}
         now = client.time()[0]
         times = client.zrange("dagster-taskiq:forget-tasks-at", 0, -1, withscores=True)
         keeps = {name.decode(): at - now for name, at in times}
@@ -842,7 +842,7 @@ async def test_a_reader_of_mail_sees_a_restart_of_redis_as_a_lost_connection(
             await reading
         redis_server.start()
         await backend.post("c", {"n": 1})
-        assert [mail.body for mail in await backend.collect("c", FROM_START, 0)] == [{"n": 1}]
+        assert [each.body for each in await backend.collect("c", FROM_START, 0)] == [{"n": 1}]
 
 
 async def test_the_embedded_state_outlives_those_who_opened_it(tmp_path: Path) -> None:

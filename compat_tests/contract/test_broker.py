@@ -161,7 +161,7 @@ async def left_on_server(settings: Settings) -> object:
     if settings.broker.startswith("redis"):
         client = redis.Redis.from_url(settings.broker)
         names = [key.decode() for key in client.keys(f"{settings.prefix}:*")]
-        kept = (":queues", ":rings:", ":clock")
+        kept = (":queues", ":wakeups:", ":clock")
         return [name for name in names if not any(each in name for each in kept)]
     path = settings.broker.removeprefix("sqlite:///")
     with contextlib.closing(sqlite3.connect(path)) as connection:

@@ -72,16 +72,16 @@ async def test_one_message_wakes_one_listener(settings: Settings) -> None:
 @on_redis
 async def test_what_rang_for_nobody_wakes_nobody_later(settings: Settings) -> None:
     client = redis.Redis.from_url(settings.broker)
-    rings = f"{settings.prefix}:rings:q"
+    wakeups = f"{settings.prefix}:wakeups:q"
     async with listeners(settings, 2) as (sender, listener):
         await put(sender, "one", "two", "three")
-        assert client.llen(rings) == 3
+        assert client.llen(wakeups) == 3
         # There is something to take, so it does not wait, whoever rang.
         await listener.wait_for_work(FOR_EVER)
         for _ in range(3):
             assert await listener.claim() is not None
         assert await listener.claim() is None
-        assert not client.exists(rings)
+        assert not client.exists(wakeups)
 
 
 @on_redis
@@ -129,7 +129,7 @@ async def test_a_listener_asks_only_the_queues_that_rang(
 
 
 @on_rabbitmq
-async def test_what_nobody_rings_for_is_found_all_the_same(settings: Settings) -> None:
+async def test_what_no_wake_up_announces_is_found_all_the_same(settings: Settings) -> None:
     async with listeners(settings, 1) as (listener,):
         await listener.wait_for_work(FOR_EVER)
         assert await listener.claim() is None

@@ -463,8 +463,8 @@ def test_a_task_that_has_expired_is_not_started_and_ends_as_revoked(
     assert place.lines("notes") == []
     assert waiting(client) == (0, 0)
     # The loop of a run is told.
-    (mail,) = client.wait(run_channel("run"), FROM_START, 60, interrupted=lambda: False)
-    assert mail.body == {"task": id_, "state": "REVOKED"}
+    (notification,) = client.wait(run_channel("run"), FROM_START, 60, interrupted=lambda: False)
+    assert notification.body == {"task": id_, "state": "REVOKED"}
 
 
 def test_a_task_that_has_expired_is_not_started_in_the_process_that_sends_it() -> None:
@@ -823,7 +823,9 @@ def test_heartbeat_and_control_outlive_whatever_the_server_answers(
         with running_worker(settings, tmp_path, *INCLUDE, "-c", "1") as worker:
             client = client_for(settings)
             (me,) = client.workers()
-            names = [f"dagster-taskiq:{name}" for name in ("workers", f"mail:worker:{me.id}")]
+            names = [
+                f"dagster-taskiq:{name}" for name in ("workers", f"notifications:worker:{me.id}")
+            ]
             for name in names:  # someone's mistake: these are not lists
                 # In one transaction: a heartbeat in between would make the key anew.
                 admin.pipeline().delete(name).rpush(name, "not what it should be").execute()

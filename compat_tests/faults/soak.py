@@ -337,21 +337,22 @@ class Soak:
     def _audit_server(self, before: dict[str, int]) -> None:
         """Wait until nothing is left on the server that was not there in the beginning.
 
-        Of a worker that was killed, and of a run whose process was, some mail and a name stay for
-        a day: as many as there were deeds, however many runs there were. The task of a run that it
-        held stays STARTED, for a month, where the run was given up, or where the next worker that
-        had it died before it could see to the task of the first. On RabbitMQ each process has a
-        box for its mail, as long as it lives.
+        Of a worker that was killed, and of a run whose process was, some notifications and a name
+        stay for a day: as many as there were deeds, however many runs there were. The task of a run
+        that it held stays STARTED, for a month, if the run was given up, or if the next worker that
+        had it died before it could see to the task of the first. On RabbitMQ each process has an
+        inbox for its notifications, as long as it lives.
         """
         harm = sum(self.books.deeds.values())
         deaths = self.books.deeds["kill a worker"] + self.books.deeds["freeze a worker"]
         given_up = sum(each.status is not DagsterRunStatus.SUCCESS for each in self._outcomes)
         processes = 1 + len(self._workers) * (1 + 2 * SLOTS)
         spared = {
-            "mail": harm,
+            "notifications": harm,
+            "retained": harm,
             "worker": harm,
             "task": deaths and deaths + given_up,
-            "mail-of": processes,
+            "inbox": processes,
         }
 
         def is_flat() -> bool:
@@ -406,7 +407,7 @@ def rows_in(path: Path) -> dict[str, int]:
         "message": "SELECT count(*) FROM dagster_taskiq_messages",
         "task": "SELECT count(*) FROM dagster_taskiq_tasks",
         "worker": "SELECT count(*) FROM dagster_taskiq_workers",
-        "mail": "SELECT count(DISTINCT channel) FROM dagster_taskiq_mail",
+        "notifications": "SELECT count(DISTINCT channel) FROM dagster_taskiq_mail",
     }
     with contextlib.closing(sqlite3.connect(path)) as connection:
         return {kind: connection.execute(each).fetchone()[0] for kind, each in counts.items()}

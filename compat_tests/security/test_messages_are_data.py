@@ -186,7 +186,7 @@ async def test_an_error_of_a_module_that_is_not_there_is_not_imported(broker: Qu
     assert "compat_tests.security.hostile" not in sys.modules
 
 
-# -- mail ----------------------------------------------------------------------------------------
+# -- notifications -------------------------------------------------------------------------------
 
 #: What is no command, in JSON.
 NO_COMMANDS: tuple[Any, ...] = (

@@ -9,12 +9,12 @@ after ``<prefix>:``           type        what it holds
 ``forget-tasks-at``           sorted set  each task, by the time at which its record may be deleted
 ``workers``                   sorted set  each worker, by the time of its last heartbeat
 ``worker-bodies``             hash        the record of each worker, as JSON
-``mail:<channel>``            stream      the notifications of a channel
+``notifications:<channel>``   stream      the notifications of a channel
 ``queues``                    set         each queue that was ever used
 ``queue:<queue>:<level>``     stream      the messages of a queue with a priority; its group
                                           ``workers`` has the claims
 ``levels:<queue>``            sorted set  the priorities for which a queue may have a stream
-``rings:<queue>``             list        an empty entry for each wake-up of a listener of a queue
+``wakeups:<queue>``           list        an empty entry for each wake-up of a listener of a queue
 ``delayed:<queue>``           sorted set  the ids of delayed messages, by the time they are due
 ``delayed``                   hash        priority, task and body of each delayed message, by id
 ``places``                    hash        queue, priority and message id of each task's message
@@ -23,9 +23,9 @@ after ``<prefix>:``           type        what it holds
 ``rejected``                  stream      the messages that were set aside, and why
 ============================  ==========  ==========================================================
 
-Only ``mail:...`` and ``claim:...`` expire: a server that makes room deletes keys that may expire,
-and losing these delays a run but breaks nothing. All times are those of the server's clock, in
-seconds since the epoch; in ``delayed:...``, in milliseconds.
+Only ``notifications:...`` and ``claim:...`` expire: a server that makes room deletes keys that may
+expire, and losing these delays a run but breaks nothing. All times are those of the server's clock,
+in seconds since the epoch; in ``delayed:...``, in milliseconds.
 """
 
 
@@ -51,7 +51,7 @@ class Keys:
             self.rejected,
             self._key("queue", ""),
             self._key("levels", ""),
-            self._key("rings", ""),
+            self._key("wakeups", ""),
             self._key("delayed", ""),
         ]
 
@@ -65,11 +65,11 @@ class Keys:
 
     def notifications(self, channel: str) -> str:
         """Return the key of a channel's notifications."""
-        return self._key("mail", channel)
+        return self._key("notifications", channel)
 
     def wakeups(self, queue: str) -> str:
         """Return the key of the wake-ups of a queue's listeners."""
-        return self._key("rings", queue)
+        return self._key("wakeups", queue)
 
     def claim(self, claimant: str) -> str:
         """Return the key of the answer to a listener's last claim."""
