@@ -42,7 +42,7 @@ STARTING = DagsterEventType.STEP_WORKER_STARTING
 
 #: The release before this one, as a commit of this repository: what a fleet that is being upgraded
 #: still runs. At each release it is moved to the one that has been released before.
-PREVIOUS = "cfc1edbbf2fb1c5550e7de56c83f9b2f7fb01dac"
+PREVIOUS = "6644971dc6c9d9b117210d2f388b2127cfe4da6c"
 
 #: How many workers are replaced, and how many runs there are at any time meanwhile.
 WORKERS, AT_ONCE = 2, 3
