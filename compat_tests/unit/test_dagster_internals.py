@@ -13,7 +13,7 @@ from dagster_taskiq.settings.env import copy_environment
 from dagster_taskiq.worker.dagster_parts import log_parts, unexpected_parts
 
 #: Modules that touch nothing of Dagster's.
-OTHERS = {"part", "registry", "job_cache"}
+OTHERS = {"part", "registry", "job_cache", "kept_engines", "storage_connections"}
 
 
 # It goes on in Dagster's own way if it is not, so nothing else would tell.

@@ -22,9 +22,10 @@ from compat_tests.conftest import StartWorker
 from compat_tests.waiting import eventually
 from compat_tests.worker import printing
 from compat_tests.workers import executor_config
-from dagster_taskiq.dagster_internals import sqlite_engines as module
+from dagster_taskiq.dagster_internals import sqlite_engines
 from dagster_taskiq.dagster_internals.event_log_setup import mark_initialized
-from dagster_taskiq.dagster_internals.sqlite_engines import MOST_FILES, open_engines_kept
+from dagster_taskiq.dagster_internals.kept_engines import KEPT, MOST_ENGINES
+from dagster_taskiq.dagster_internals.storage_connections import open_connections_kept
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.sql.sqlite_busy_wait import PatientConnection
 
@@ -48,7 +49,7 @@ def home(tmp_path: Path) -> Iterator[DagsterInstance]:
 @pytest.fixture
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is closed because it is not used for a moment."""
-    monkeypatch.setattr(module, "IDLE_SECONDS", 3600.0)
+    monkeypatch.setattr(sqlite_engines, "IDLE_SECONDS", 3600.0)
 
 
 def begin(instance: DagsterInstance) -> tuple[DagsterRun, Path]:
@@ -87,7 +88,7 @@ def test_engines_are_kept_inside_of_a_block_alone(storage: Any, tmp_path: Path) 
         )
         return engine
 
-    with open_engines_kept(), open_engines_kept():
+    with open_connections_kept(), open_connections_kept():
         kept = make()
         assert make() is kept
         kept.dispose()
@@ -100,8 +101,8 @@ def test_engines_are_kept_inside_of_a_block_alone(storage: Any, tmp_path: Path) 
 @pytest.mark.usefixtures("unhurried")
 def test_a_file_stays_open_until_the_last_block_ends(home: DagsterInstance) -> None:
     run, path = begin(home)
-    with open_engines_kept():
-        with open_engines_kept():
+    with open_connections_kept():
+        with open_connections_kept():
             home.report_engine_event("the second", run)
             assert opened(path) == 1
         home.report_engine_event("the third", run)
@@ -114,19 +115,19 @@ def test_a_file_stays_open_until_the_last_block_ends(home: DagsterInstance) -> N
 @pytest.mark.usefixtures("unhurried")
 def test_only_so_many_files_stay_open(home: DagsterInstance) -> None:
     paths = []
-    with open_engines_kept():
-        for _ in range(MOST_FILES + 2):
+    with open_connections_kept():
+        for _ in range(MOST_ENGINES + 2):
             paths.append(begin(home)[1])
         still = [path for path in paths if opened(path)]
         # That of the runs is one of them.
-        assert len(still) == MOST_FILES - 1
+        assert len(still) == MOST_ENGINES - 1
         assert still[-1] == paths[-1]
 
 
 @needs_proc
 def test_a_file_that_is_not_used_for_a_moment_is_closed_each_time(home: DagsterInstance) -> None:
     run, path = begin(home)
-    with open_engines_kept():
+    with open_connections_kept():
         for _ in range(2):
             home.report_engine_event("another", run)
             eventually(lambda: opened(path) == 0)
@@ -136,7 +137,7 @@ def test_a_file_that_is_not_used_for_a_moment_is_closed_each_time(home: DagsterI
 @needs_proc
 def test_a_file_that_is_opened_again_after_a_fork_is_closed_as_well(home: DagsterInstance) -> None:
     run, path = begin(home)
-    with open_engines_kept():
+    with open_connections_kept():
         home.report_engine_event("before", run)
         process = multiprocessing.get_context("fork").Process(target=os._exit, args=(0,))
         process.start()
@@ -153,7 +154,7 @@ def test_who_watches_a_run_sees_each_event_while_the_file_stays_open(
     run, path = begin(home)
     seen: list[str] = []
     home.watch_event_logs(run.run_id, None, lambda event, _: seen.append(event.message))
-    with open_engines_kept():
+    with open_connections_kept():
         for number in range(3):
             home.report_engine_event(f"event {number}", run)
             eventually(lambda number=number: f"event {number}" in seen)
@@ -194,7 +195,7 @@ def test_a_run_that_has_an_event_is_not_set_up_again(home: DagsterInstance) -> N
 
 def test_what_is_written_goes_to_the_file_that_is_there(home: DagsterInstance) -> None:
     run, path = begin(home)
-    with open_engines_kept():
+    with open_connections_kept():
         home.report_engine_event("the second", run)
         home.event_log_storage.get_logs_for_run(run.run_id)
         with closing(sqlite3.connect(path)) as old:
@@ -213,9 +214,9 @@ def test_who_waits_for_a_lock_does_so_for_as_long_as_dagster_says(home: DagsterI
     with sqlite3.connect(path) as plain:
         (seconds,) = plain.execute("PRAGMA busy_timeout").fetchone()
     wanted = getattr(dagster_sqlite, "SQLITE_BUSY_TIMEOUT_SECONDS", seconds / 1000)
-    with open_engines_kept() as kept:
+    with open_connections_kept():
         home.report_engine_event("the second", run)
-        engines = [each.engine for each in kept._engines.values() if run.run_id in str(each.engine)]
+        engines = [each.engine for each in KEPT._engines.values() if run.run_id in str(each.engine)]
         (connection,) = [each.raw_connection().driver_connection for each in engines]
         assert isinstance(connection, PatientConnection)
         assert connection.seconds == wanted
@@ -233,7 +234,7 @@ def test_nothing_is_taken_along_into_a_forked_process(home: DagsterInstance) -> 
         reports.put(opened(path))
         os._exit(0)
 
-    with open_engines_kept():
+    with open_connections_kept():
         home.report_engine_event("the second", run)
         assert opened(path) == 1
         process = multiprocessing.get_context("fork").Process(target=forked)

@@ -18,7 +18,7 @@ from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster_shared.error import SerializableErrorInfo
 
 from dagster_taskiq.client import client_for
-from dagster_taskiq.dagster_internals.sqlite_engines import open_engines_kept
+from dagster_taskiq.dagster_internals.storage_connections import open_connections_kept
 from dagster_taskiq.dagster_internals.temporary_instance import note_on_temporary_home
 from dagster_taskiq.errors import WorkerLostError
 from dagster_taskiq.execution.late_rows import LATE_LOOK_SECONDS
@@ -104,7 +104,7 @@ class RunLoop:
         elif temporary := note_on_temporary_home(instance):
             log.report(temporary)
         with ExitStack() as stack:
-            stack.enter_context(open_engines_kept())
+            stack.enter_context(open_connections_kept())
             pools = stack.enter_context(Pools(instance, run))
             active = stack.enter_context(self._open_plan(pools))
             open_run = _OpenRun(

@@ -24,7 +24,7 @@ from dagster_taskiq.dagster_internals import (
     registry,
     run_config_cache,
 )
-from dagster_taskiq.dagster_internals.sqlite_engines import open_engines_kept
+from dagster_taskiq.dagster_internals.storage_connections import open_connections_kept
 from dagster_taskiq.errors import (
     CodeLoadError,
     DagsterTaskiqError,
@@ -61,7 +61,7 @@ def main(channel: socket.socket, stop_requests: socket.socket) -> None:
     os.register_at_fork(after_in_child=channel.close)
     os.register_at_fork(after_in_child=stop_requests.close)
     try:
-        with open_engines_kept():
+        with open_connections_kept():
             _serve(channel)
     except KeyboardInterrupt:
         pass  # a request to stop that arrived between two tasks: the parent replaces this child

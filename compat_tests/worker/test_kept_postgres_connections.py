@@ -1,0 +1,187 @@
+"""Connections to Dagster's storage on PostgreSQL that stay open while steps or a run execute."""
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg2
+import pytest
+import sqlalchemy as sa
+import yaml
+from dagster import DagsterInstance, DagsterRun, job
+from dagster._core.storage.event_log import SqlEventLogStorage
+
+from compat_tests.executor.conftest import make_instance
+from compat_tests.servers import new_database
+from compat_tests.waiting import eventually
+from dagster_taskiq.dagster_internals import postgres_engines
+from dagster_taskiq.dagster_internals.storage_connections import open_connections_kept
+
+_OTHERS = (
+    "SELECT pid FROM pg_stat_activity "
+    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+
+
+@job
+def nothing() -> None:
+    """Do nothing: it is not executed here."""
+
+
+@dataclass
+class Database:
+    """An instance on PostgreSQL, a run in it, and what its administrator sees."""
+
+    instance: DagsterInstance
+    run: DagsterRun
+    administrator: Any
+
+    @property
+    def storage(self) -> SqlEventLogStorage:
+        storage = self.instance.event_log_storage
+        assert isinstance(storage, SqlEventLogStorage)
+        return storage
+
+    def report(self, text: str) -> None:
+        self.instance.report_engine_event(text, self.run)
+
+    @property
+    def texts(self) -> list[str]:
+        """What was reported of the run, as another process reads it, in the order of the log."""
+        rows = self._select(f"SELECT event FROM event_logs WHERE run_id = '{self.run.run_id}'")
+        return [each for row in rows for each in ("first", "second", "third") if each in row]
+
+    @property
+    def sessions(self) -> list[int]:
+        """The processes of the server that serve others than the administrator."""
+        return self._select(_OTHERS)
+
+    def end_sessions(self) -> None:
+        self._select(f"SELECT pg_terminate_backend(pid) FROM ({_OTHERS}) AS others")
+        eventually(lambda: self.sessions == [])
+
+    def _select(self, query: str) -> list[Any]:
+        with self.administrator.cursor() as cursor:
+            cursor.execute(query)
+            return [row[0] for row in cursor.fetchall()]
+
+
+@pytest.fixture(scope="module")
+def everything(
+    postgres_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[DagsterInstance, Any]]:
+    with new_database(postgres_url) as url:
+        named = url.replace("://", "+psycopg2://", 1)
+        storage = yaml.safe_dump({"storage": {"postgres": {"postgres_url": named}}})
+        administrator = psycopg2.connect(url)
+        administrator.autocommit = True
+        with make_instance(tmp_path_factory.mktemp("postgres"), storage) as instance:
+            yield instance, administrator
+        administrator.close()
+
+
+@pytest.fixture
+def database(everything: tuple[DagsterInstance, Any], monkeypatch: pytest.MonkeyPatch) -> Database:
+    """A database whose sessions stay, unless a test says otherwise."""
+    monkeypatch.setattr(postgres_engines, "IDLE_SECONDS", 3600.0)
+    instance, administrator = everything
+    run = instance.create_run_for_job(nothing)
+    return Database(instance, run, administrator)
+
+
+@pytest.mark.oldest
+def test_all_that_is_written_and_read_goes_through_one_session(database: Database) -> None:
+    with open_connections_kept():
+        database.report("first")
+        kept = database.sessions
+        assert len(kept) == 1
+        database.report("second")
+        database.instance.get_run_by_id(database.run.run_id)
+        database.instance.get_ticks("origin", "selector")
+        database.instance.all_logs(database.run.run_id)
+        assert database.sessions == kept
+        assert database.texts == ["first", "second"]
+    eventually(lambda: database.sessions == [])
+    database.report("third")
+    eventually(lambda: database.sessions == [])
+
+
+def test_transactions_of_a_storage_are_what_they_were(database: Database) -> None:
+    with open_connections_kept():
+        database.report("first")
+        kept = database.sessions
+        with pytest.raises(ZeroDivisionError), database.storage.index_transaction() as connection:
+            connection.execute(sa.text("DELETE FROM event_logs"))
+            raise ZeroDivisionError
+        assert database.texts == ["first"]
+        with database.storage.index_transaction() as connection:
+            connection.execute(sa.text("UPDATE event_logs SET event = replace(event, 'first', '')"))
+            assert database.texts == ["first"]
+        assert database.texts == []
+        database.report("second")  # it is committed, without a word of that
+        assert database.texts == ["second"]
+        assert database.sessions == kept
+
+
+@pytest.mark.oldest
+def test_a_session_that_was_left_inside_of_a_transaction_is_not_used_again(
+    database: Database,
+) -> None:
+    with open_connections_kept():
+        with pytest.raises(KeyboardInterrupt), database.storage.index_connection() as connection:
+            connection.execute(sa.text("BEGIN"))
+            connection.execute(sa.text("DELETE FROM event_logs"))
+            left = database.sessions
+            signal.raise_signal(signal.SIGINT)
+        database.report("first")
+        assert database.texts == ["first"]
+        eventually(lambda: not set(database.sessions) & set(left))
+
+
+@pytest.mark.oldest
+def test_a_session_that_the_server_has_ended_is_not_used_again(database: Database) -> None:
+    with open_connections_kept():
+        for text in ("first", "second", "third"):
+            database.report(text)
+            database.end_sessions()
+        assert database.texts == ["first", "second", "third"]
+
+
+def test_a_session_that_is_not_used_for_a_while_ends(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_engines, "IDLE_SECONDS", 0.0)
+    with open_connections_kept():
+        for text in ("first", "second"):
+            database.report(text)
+            eventually(lambda: database.sessions == [])
+        assert database.texts == ["first", "second"]
+
+
+def test_a_forked_process_leaves_the_sessions_of_the_other_alone(database: Database) -> None:
+    with open_connections_kept(), database.storage.index_connection() as used:
+        database.report("first")
+        pid = os.fork()
+        if pid == 0:
+            database.report("second")
+            del used
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert used.execute(sa.text("SELECT count(*) FROM runs")).scalar() > 0
+        database.report("third")
+        assert database.texts == ["first", "second", "third"]
+
+
+def test_an_engine_that_has_a_pool_of_its_own_is_left_alone(database: Database) -> None:
+    """As that of the web server has."""
+    with DagsterInstance.from_ref(database.instance.get_ref()) as another:
+        storage = another.event_log_storage
+        assert isinstance(storage, SqlEventLogStorage)
+        storage.optimize_for_webserver(statement_timeout=12345, pool_recycle=-1, max_overflow=1)
+        with open_connections_kept():
+            database.report("first")  # by a session that is kept, without that limit
+            with storage.index_connection() as connection:
+                shown = connection.execute(sa.text("SHOW statement_timeout")).scalar()
+    assert shown == "12345ms"

@@ -1,0 +1,165 @@
+"""Keeping the connection to PostgreSQL that dagster-postgres opens anew for each event.
+
+One connection serves the storages of runs, events and schedules, if they are in one database. It is
+opened by the storage's own engine, so with the options, the hooks and the access tokens that this
+has. It is used again only as it was opened: the server has not closed it, and no transaction was
+left open on it. Neither check asks the server.
+
+The connections of web server and daemon, which make an engine with a pool of its own
+(``optimize_for_webserver``), are left alone.
+"""
+
+import inspect
+import logging
+import selectors
+import sys
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import sqlalchemy as sa
+import wrapt
+from sqlalchemy.exc import DisconnectionError
+
+from dagster_taskiq.dagster_internals.kept_engines import KEPT, KeptEngine
+from dagster_taskiq.dagster_internals.part import DagsterPart
+
+logger = logging.getLogger("dagster_taskiq.storage")
+
+#: The modules of dagster-postgres that open a connection for each statement, and the function that
+#: they call.
+_MODULES = (
+    "dagster_postgres.event_log.event_log",
+    "dagster_postgres.run_storage.run_storage",
+    "dagster_postgres.schedule_storage.schedule_storage",
+)
+_FUNCTION = "create_pg_connection"
+#: The drivers whose connections can be checked here.
+_DRIVERS = frozenset({"psycopg2", "psycopg"})
+#: How long a connection stays open that is not used, in seconds. To open one takes some 5 ms, and
+#: the server a process: a child that waits, or runs an op for long, shall not hold one; and one
+#: that is opened every two seconds at most costs nothing that counts.
+IDLE_SECONDS = 2.0
+
+#: The state of a connection on which no statement and no transaction is under way, as libpq has it
+#: (``PQTRANS_IDLE``).
+_IDLE = 0
+#: What is noted of a connection: whether it was opened in autocommit mode, and whether it has been
+#: used.
+_AUTOCOMMIT, _WAS_USED = "dagster-taskiq-autocommit", "dagster-taskiq-was-used"
+
+
+def _check() -> str:
+    loaded = [sys.modules[name] for name in _MODULES if name in sys.modules]
+    return next(filter(None, map(_find_problem, loaded)), "")
+
+
+def _find_problem(module: ModuleType) -> str:
+    parameters = list(inspect.signature(getattr(module, _FUNCTION)).parameters)
+    if parameters != ["engine"]:
+        return f"{_FUNCTION} in {module.__name__} has the parameters {parameters}"
+    return ""
+
+
+PART = DagsterPart(
+    name="kept PostgreSQL engines",
+    touches=f"{_FUNCTION} in {', '.join(_MODULES)} (wrapped)",
+    why=(
+        "dagster-postgres opens a connection for each event that is written or read, which takes "
+        "longer than the statement, and costs the server a process. A process that executes steps "
+        "or a run keeps one for as long as it does. What is executed, and when it is committed, is "
+        "unchanged. It is checked when dagster-postgres is imported, which takes a while and is "
+        "not needed with other storages."
+    ),
+    otherwise="Each event opens and closes a connection.",
+    check=_check,
+)
+
+
+@cache
+def install() -> None:
+    """Have dagster-postgres use connections that are kept, while any are kept.
+
+    Where it has not been imported yet, that is done when it is.
+    """
+    for name in _MODULES:
+        wrapt.register_post_import_hook(_wrap, name)
+
+
+def _wrap(module: ModuleType) -> None:
+    problem = PART.find_problem()
+    if problem:
+        said = (PART.name, problem, PART.otherwise)
+        logger.warning("Dagster is not as expected (%s). %s. %s", *said)
+    else:
+        wrapt.wrap_function_wrapper(module, _FUNCTION, _create_pg_connection)
+
+
+def _create_pg_connection(
+    wrapped: Any, _instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    return wrapped(_kept_or_own(*args, **kwargs))
+
+
+def _kept_or_own(engine: sa.Engine) -> sa.Engine:
+    """Return the kept engine for that of a storage, or that itself."""
+    # One with a pool keeps its connections by itself.
+    if not isinstance(engine.pool, sa.pool.NullPool) or engine.dialect.driver not in _DRIVERS:
+        return engine
+    kept = KEPT.find(engine.url, lambda: _PostgresEngine(engine))
+    return engine if kept is None else kept.engine
+
+
+class _PostgresEngine(KeptEngine):
+    """The engine of one database."""
+
+    def __init__(self, opener: sa.Engine) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            opener: the engine of a storage, which opens the connections.
+        """
+        super().__init__(opener.url, IDLE_SECONDS, creator=self._open)
+        self._opener = opener
+        sa.event.listen(self.engine, "connect", _note_opened)
+        sa.event.listen(self.engine, "checkin", _note_used)
+        sa.event.listen(self.engine, "checkout", _check_usable)
+
+    def _open(self) -> Any:
+        """Open a connection as the storage does, and return that of the driver."""
+        opened = self._opener.raw_connection()
+        connection = opened.driver_connection
+        opened.detach()  # what it is wrapped in would close it
+        return connection
+
+
+def _note_opened(connection: Any, record: Any) -> None:
+    record.info[_AUTOCOMMIT] = connection.autocommit
+
+
+def _note_used(_connection: Any, record: Any) -> None:
+    record.info[_WAS_USED] = True
+
+
+def _check_usable(connection: Any, record: Any, _proxy: Any) -> None:
+    """Refuse a connection that is not as it was opened; the pool then opens another."""
+    if not record.info.get(_WAS_USED):
+        return
+    if connection.closed or connection.info.transaction_status != _IDLE:
+        raise DisconnectionError("The connection was interrupted.")
+    if _has_received(connection):
+        raise DisconnectionError("The server has closed the connection.")
+    # A storage sets another isolation level for a transaction, which ends autocommit mode; and
+    # SQLAlchemy then returns to the level that the server has by default.
+    connection.autocommit = record.info[_AUTOCOMMIT]
+
+
+def _has_received(connection: Any) -> bool:
+    """Return whether there is something to read, which is so if the server closes a connection.
+
+    It sends nothing else to a connection that executes nothing and listens to no channel, except
+    for rare notes, such as that its configuration was loaded again. Another connection is as good.
+    """
+    with selectors.DefaultSelector() as selector:
+        selector.register(connection, selectors.EVENT_READ)
+        return bool(selector.select(0))
