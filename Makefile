@@ -19,7 +19,7 @@ SPREAD := -n 4
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help demo demo-ui test test-all lint tests tests-all legacy tests-oldest \
-	tests-oldest-all servers promises soak bench clean
+	tests-started tests-oldest-all servers promises soak bench clean
 
 help:
 	@echo "make demo     two example projects, run on workers on this machine: one of our own, and"
@@ -48,7 +48,7 @@ demo-ui: $(VENV)/.installed-ui
 # compat_tests/tiers.py decides what is run on every push.
 test: servers lint tests tests-oldest
 
-test-all: servers lint tests-all legacy tests-oldest-all
+test-all: servers lint tests-all tests-started legacy tests-oldest-all
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
@@ -61,6 +61,11 @@ tests: servers $(VENV)/.installed-dev
 # One test, or some, on every broker: make tests-all ARGS='-k redis -x'
 tests-all: servers $(VENV)/.installed-dev
 	$(VENV)/bin/python -m pytest $(SPREAD) $(ARGS)
+
+# What workers promise, on workers that are started by their command line and not forked.
+tests-started: servers $(VENV)/.installed-dev
+	DAGSTER_TASKIQ_TEST_START=exec $(VENV)/bin/python -m pytest $(SPREAD) \
+	    compat_tests/contract/test_worker.py $(ARGS)
 
 # One suite after the other, with nothing else at the same time: they have deadlines of their own,
 # which three of them together on a small machine have missed. All use the RabbitMQ on this machine's

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from compat_tests.brokers import KINDS
+from compat_tests.checkout import ROOT
 from compat_tests.tiers import broker_of
-from compat_tests.workers import ROOT
 
 HERE = Path(__file__).parent
 LIST = HERE / "promises.yaml"

@@ -15,11 +15,12 @@ from typing import Any
 import psutil
 import pytest
 
+from compat_tests.checkout import ROOT
 from compat_tests.conftest import StartWorker, make_settings
 from compat_tests.sending import USER_TASKS, Sender, open_sender
 from compat_tests.servers import RedisServer, free_port, own_redis
 from compat_tests.waiting import eventually
-from compat_tests.workers import ROOT, WorkerProcess, executor_config, running_worker
+from compat_tests.workers import WorkerProcess, executor_config, running_worker
 from dagster_taskiq.cli import main
 from dagster_taskiq.client import client_for
 from dagster_taskiq.errors import ConfigError

@@ -20,9 +20,9 @@ import pytest
 from click.testing import CliRunner
 from dagster import DagsterInstance, DagsterRunStatus
 
+from compat_tests.checkout import ROOT
 from compat_tests.servers import own_redis
 from compat_tests.waiting import eventually
-from compat_tests.workers import ROOT
 from dagster_taskiq.cli import cli
 from dagster_taskiq.demo.home import WORKER_NAME
 from dagster_taskiq.settings.env import BROKER_ENV

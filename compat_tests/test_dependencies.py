@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tomli
 
-from compat_tests.workers import ROOT
+from compat_tests.checkout import ROOT
 
 OWN = ("dagster_taskiq", "dagster_celery")
 PAGE = ROOT / "docs" / "reference" / "dependencies.md"

@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 import pytest
 
-from compat_tests.workers import ROOT, options_of_start
+from compat_tests.checkout import ROOT
+from compat_tests.workers import options_of_start
 from dagster_taskiq.app import QUEUES_ENV
 from dagster_taskiq.cli import cli
 from dagster_taskiq.cli.worker import start

@@ -2,7 +2,7 @@
 
 import ast
 
-from compat_tests.workers import ROOT
+from compat_tests.checkout import ROOT
 
 #: The most characters of a name, ``test_`` not counted.
 LENGTH = 70

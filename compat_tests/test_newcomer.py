@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 from dagster import DagsterInstance, DagsterRunStatus
 
-from compat_tests.workers import ROOT
+from compat_tests.checkout import ROOT
 from dagster_taskiq.cli import cli
 from dagster_taskiq.demo.story import Outcome, RunStory
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from compat_tests import promises, tiers
-from compat_tests.workers import ROOT
+from compat_tests.checkout import ROOT
 
 
 @pytest.fixture(scope="module")

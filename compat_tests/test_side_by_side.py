@@ -1,7 +1,7 @@
 """Which tests run in one process, and in which order."""
 
+from compat_tests.checkout import ROOT
 from compat_tests.side_by_side import LONGEST_FIRST, WARM, scope_of
-from compat_tests.workers import ROOT
 
 IN_EXECUTOR = "compat_tests/executor/test_faults.py::test_it"
 

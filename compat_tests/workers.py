@@ -16,6 +16,8 @@ import psutil
 import yaml
 from sqlalchemy.engine import make_url
 
+from compat_tests.checkout import ROOT
+from compat_tests.preloaded import Program, start_program
 from dagster_taskiq.cli import cli
 from dagster_taskiq.cli.worker import start
 from dagster_taskiq.client import client_for
@@ -23,8 +25,6 @@ from dagster_taskiq.settings.settings import Settings
 
 #: What a task that does not listen costs a test, in seconds; less than a worker's default.
 KILL_GRACE = "10"
-#: The root of the checkout, from which workers import ``compat_tests``.
-ROOT = Path(__file__).parent.parent
 
 
 class WorkerProcess:
@@ -45,12 +45,20 @@ class WorkerProcess:
         self.log = directory / f"{name}.log"
         config = directory / f"{name}.yaml"
         config.write_text(yaml.safe_dump(executor_config(settings)))
-        command = [*prefix, sys.executable, "-m", "dagster_taskiq", "worker", "start"]
-        command += ["-y", str(config), "-n", name, "--kill-grace", KILL_GRACE, *arguments]
+        command = ["worker", "start", "-y", str(config), "-n", name, "--kill-grace", KILL_GRACE]
+        command += arguments
         environment = {**os.environ, "PYTHONPATH": f"{code}{os.pathsep}{ROOT}"}
+        self.process: subprocess.Popen[bytes] | Program
+        if code == ROOT and not prefix:
+            self.process = start_program("dagster_taskiq", command, self.log, environment)
+            return
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                command, stdout=output, stderr=subprocess.STDOUT, cwd=code, env=environment
+                [*prefix, sys.executable, "-m", "dagster_taskiq", *command],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=code,
+                env=environment,
             )
 
     @property

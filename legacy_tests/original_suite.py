@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from compat_tests.workers import ROOT
+from compat_tests.checkout import ROOT
 from legacy_tests.sdists import Sdist, unpack
 
 HERE = Path(__file__).parent

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from compat_tests.workers import ROOT
+from compat_tests.checkout import ROOT
 from dagster_taskiq.client import client_for
 from dagster_taskiq.settings.settings import OnWorkerLost, Settings
 from dagster_taskiq.wire.task_request import TaskRequest

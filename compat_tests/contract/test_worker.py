@@ -19,11 +19,12 @@ import redis
 from taskiq import TaskiqMessage
 
 from compat_tests.brokers import BROKERS
+from compat_tests.checkout import ROOT
 from compat_tests.conftest import StartWorker, forget_on_rabbitmq, make_settings
 from compat_tests.sending import USER_TASKS, Sender, open_sender
 from compat_tests.servers import RedisServer, own_redis, redis_binary
 from compat_tests.waiting import eventually
-from compat_tests.workers import ROOT, WorkerProcess, freeze, running_worker
+from compat_tests.workers import WorkerProcess, freeze, running_worker
 from dagster_taskiq.client import Client, client_for
 from dagster_taskiq.errors import (
     ChildDiedError,

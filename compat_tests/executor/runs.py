@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -28,9 +27,11 @@ from dagster._core.execution.api import execute_run
 from dagster._grpc.types import ExecuteRunArgs, ResumeRunArgs
 from dagster._serdes import serialize_value
 
+from compat_tests.checkout import ROOT
 from compat_tests.executor.scratch import SCRATCH_TAG, Scratch
+from compat_tests.preloaded import Program, start_program
 from compat_tests.waiting import PATIENCE_SECONDS, eventually
-from compat_tests.workers import ROOT, executor_config
+from compat_tests.workers import executor_config
 from dagster_taskiq.client import client_for
 from dagster_taskiq.settings.settings import Settings
 
@@ -146,7 +147,7 @@ class RunProcess:
     """A run executed by ``dagster api``, as Dagster's own run launchers do it."""
 
     outcome: Outcome
-    process: "subprocess.Popen[bytes]"
+    process: "subprocess.Popen[bytes] | Program"
     log: Path
 
     def terminate_run(self) -> None:
@@ -301,14 +302,8 @@ class House:
     @contextmanager
     def _process(self, outcome: Outcome, command: str, args: str) -> Iterator[RunProcess]:
         log = outcome.scratch.directory / f"{command}-{outcome.run_id[:8]}.log"
-        with log.open("ab") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "dagster", "api", command, args],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
-            )
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        process = start_program("dagster", ["api", command, args], log, environment)
         try:
             yield RunProcess(outcome, process, log)
         finally:

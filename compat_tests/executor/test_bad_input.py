@@ -15,13 +15,13 @@ from dagster._grpc.types import ExecuteStepArgs
 from dagster._serdes import pack_value
 from dagster._utils.hosted_user_process import recon_job_from_origin
 
+from compat_tests.checkout import ROOT
 from compat_tests.executor import bad_jobs, jobs
 from compat_tests.executor.runs import House
 from compat_tests.executor.scratch import Scratch
 from compat_tests.other_environments import given, venv
 from compat_tests.servers import free_port, own_redis
 from compat_tests.waiting import eventually
-from compat_tests.workers import ROOT
 from dagster_taskiq.client import client_for
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.wire.records import TaskState

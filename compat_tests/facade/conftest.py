@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from compat_tests.brokers import BROKERS
+from compat_tests.checkout import ROOT
 from compat_tests.conftest import make_settings
 from compat_tests.waiting import eventually
-from compat_tests.workers import ROOT
 from dagster_celery._celery_app.app import CeleryApp
 from dagster_celery.make_app import make_app
 from dagster_taskiq.settings.settings import Settings

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from compat_tests.workers import ROOT
+from compat_tests.checkout import ROOT
 
 #: The two lines that repair it, in this order.
 MENDED_BY = (

@@ -16,9 +16,9 @@ import pytest
 import yaml
 from dagster import DagsterInstance, DagsterRunStatus
 
+from compat_tests.checkout import ROOT
 from compat_tests.facade.conftest import OldFleet, end
 from compat_tests.waiting import eventually
-from compat_tests.workers import ROOT
 from legacy_tests.sdists import DOCKER, unpack
 
 CLIENT = """

@@ -14,8 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from compat_tests.checkout import ROOT
 from compat_tests.waiting import eventually
-from compat_tests.workers import ROOT, options_of_start
+from compat_tests.workers import options_of_start
 from dagster_celery._cli.newer_commands import COMMAND_LINE
 from dagster_celery._translate.names import NAMES
 from dagster_taskiq.demo.story import RunStory

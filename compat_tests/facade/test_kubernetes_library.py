@@ -15,10 +15,10 @@ import pytest
 import yaml
 from dagster import DagsterInstance, DagsterRunStatus
 
+from compat_tests.checkout import ROOT
 from compat_tests.facade.conftest import OldFleet, end
 from compat_tests.facade.kubernetes_api import Cluster, running_cluster
 from compat_tests.waiting import eventually
-from compat_tests.workers import ROOT
 from legacy_tests.sdists import KUBERNETES, unpack
 
 #: Each step is a process that imports Dagster, which takes long on a busy machine.

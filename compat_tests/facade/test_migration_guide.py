@@ -17,7 +17,7 @@ import yaml
 from dagster import Shape
 from dagster._config import process_config
 
-from compat_tests.workers import ROOT
+from compat_tests.checkout import ROOT
 from dagster_celery.cli import main as celery_cli
 from dagster_celery.executor import CELERY_CONFIG
 from dagster_celery.launcher import CeleryRunLauncher

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
+from compat_tests.checkout import ROOT
 from compat_tests.facade.describing import ABSENT
-from compat_tests.workers import ROOT
 from legacy_tests.sdists import NEWEST, OLDEST, unpack
 
 SCRIPT = Path(__file__).with_name("describing.py")

@@ -12,6 +12,7 @@ from dagster import DagsterInstance, DagsterRunStatus
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import GrpcServerTarget
 
+from compat_tests.checkout import ROOT
 from compat_tests.executor.scratch import Scratch
 from compat_tests.facade.conftest import OldFleet
 from compat_tests.launcher.fleet import (
@@ -20,7 +21,7 @@ from compat_tests.launcher.fleet import (
     running_code_server,
 )
 from compat_tests.waiting import eventually
-from compat_tests.workers import ROOT, executor_config, running_worker
+from compat_tests.workers import executor_config, running_worker
 
 #: The queue that only the worker of the new command serves.
 NEW_QUEUE = "new-side"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from compat_tests.workers import ROOT
+from compat_tests.checkout import ROOT
 from dagster_celery._translate.names import NAMES
 
 #: The category, for a filter that is set once Python has started.

@@ -28,6 +28,7 @@ import psutil
 import redis
 from dagster import DagsterEventType, DagsterRunStatus
 
+from compat_tests.checkout import ROOT
 from compat_tests.executor.runs import Outcome
 from compat_tests.executor.scratch import Scratch
 from compat_tests.faults.soak_jobs import SOAK_JOBS
@@ -35,7 +36,7 @@ from compat_tests.launcher.fleet import Fleet, open_fleet, running_code_server
 from compat_tests.proxy import Proxy, proxy_to
 from compat_tests.servers import own_rabbit, own_redis
 from compat_tests.waiting import eventually
-from compat_tests.workers import ROOT, WorkerProcess
+from compat_tests.workers import WorkerProcess
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.registry import make_backend
 

@@ -26,13 +26,14 @@ from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus
 from dagster._core.instance import InstanceRef
 from dagster._serdes import serialize_value
 
+from compat_tests.checkout import ROOT
 from compat_tests.executor.outages import QUICK
 from compat_tests.executor.runs import House
 from compat_tests.executor.scratch import SCRATCH_TAG, Scratch
 from compat_tests.faults import message_jobs, server_jobs
 from compat_tests.faults.conftest import Figure
 from compat_tests.waiting import eventually
-from compat_tests.workers import ROOT, WorkerProcess, executor_config, running_worker
+from compat_tests.workers import WorkerProcess, executor_config, running_worker
 from dagster_taskiq.client import client_for
 from dagster_taskiq.execution import instances
 from dagster_taskiq.runs import servers

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from compat_tests.workers import ROOT
+from compat_tests.checkout import ROOT
 
 PAGE = ROOT / "docs" / "reliability.md"
 #: A test as the page names it: its file below ``compat_tests/``, and its function.

@@ -21,6 +21,7 @@ from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import serialize_value
 
+from compat_tests.checkout import ROOT
 from compat_tests.executor.runs import House, Outcome
 from compat_tests.executor.scratch import Scratch
 from compat_tests.faults import releases_jobs
@@ -28,7 +29,7 @@ from compat_tests.faults.conftest import Figure
 from compat_tests.faults.releases_jobs import MIXED, ROW
 from compat_tests.launcher.fleet import write_dagster_yaml
 from compat_tests.waiting import PATIENCE_SECONDS, eventually
-from compat_tests.workers import ROOT, WorkerProcess, running_worker
+from compat_tests.workers import WorkerProcess, running_worker
 from dagster_taskiq.client import client_for
 from dagster_taskiq.runs.step_requests import StepRequests
 from dagster_taskiq.settings.settings import Settings

@@ -21,10 +21,11 @@ from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_ite
 from dagster._grpc.client import DagsterGrpcClient
 from dagster._utils import find_free_port
 
+from compat_tests.checkout import ROOT
 from compat_tests.executor.runs import Outcome
 from compat_tests.executor.scratch import SCRATCH_TAG, Scratch
 from compat_tests.waiting import eventually
-from compat_tests.workers import ROOT, executor_config
+from compat_tests.workers import executor_config
 from dagster_taskiq.client import Client, client_for
 from dagster_taskiq.settings.settings import Settings
 

@@ -22,12 +22,13 @@ from dagster_graphql.client.query import LAUNCH_PARTITION_BACKFILL_MUTATION
 from dagster_graphql.test.utils import execute_dagster_graphql
 
 from compat_tests.brokers import BROKERS
+from compat_tests.checkout import ROOT
 from compat_tests.executor.runs import Outcome
 from compat_tests.executor.scratch import SCRATCH_TAG, Scratch
 from compat_tests.launcher.fleet import LOCATION, Fleet, open_fleet
 from compat_tests.servers import free_port
 from compat_tests.waiting import eventually
-from compat_tests.workers import ROOT, running_worker
+from compat_tests.workers import running_worker
 from dagster_taskiq.tags import TASK_ID_TAG
 
 #: The repository of the code location.

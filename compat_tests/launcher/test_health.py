@@ -14,6 +14,7 @@ from dagster import DagsterEvent, DagsterEventType, DagsterRunStatus
 from dagster._core.launcher import WorkerStatus
 from dagster._core.workspace.load_target import GrpcServerTarget
 
+from compat_tests.checkout import ROOT
 from compat_tests.executor.runs import Outcome
 from compat_tests.executor.scratch import Scratch
 from compat_tests.launcher.deaths import (
@@ -29,7 +30,7 @@ from compat_tests.launcher.deaths import (
 from compat_tests.launcher.fleet import Fleet, open_fleet
 from compat_tests.servers import own_redis
 from compat_tests.waiting import eventually
-from compat_tests.workers import ROOT, running_worker
+from compat_tests.workers import running_worker
 from dagster_taskiq import app
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.tags import OLDER_NAMES, TASK_ID_TAG

@@ -13,7 +13,7 @@ from dagster._core.instance.ref import InstanceRef
 
 import dagster_taskiq
 import dagster_taskiq.launcher
-from compat_tests.workers import ROOT
+from compat_tests.checkout import ROOT
 from dagster_taskiq import TaskiqRunLauncher
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.embedded import EMBEDDED_FILE, EMBEDDED_URL

@@ -17,6 +17,7 @@ from dagster import DagsterRunStatus
 from dagster._core.launcher import WorkerStatus
 from dagster._core.workspace.load_target import GrpcServerTarget
 
+from compat_tests.checkout import ROOT
 from compat_tests.conftest import make_settings
 from compat_tests.executor.runs import Outcome
 from compat_tests.executor.scratch import Scratch
@@ -30,7 +31,7 @@ from compat_tests.launcher.deaths import (
 )
 from compat_tests.launcher.fleet import LOCATION, Fleet, open_fleet
 from compat_tests.waiting import eventually
-from compat_tests.workers import ROOT, running_worker
+from compat_tests.workers import running_worker
 from dagster_taskiq.tags import QUEUE_TAG
 from dagster_taskiq.wire.records import TaskState
 

@@ -17,13 +17,14 @@ from dagster import DagsterEventType, DagsterRunStatus
 from dagster._core.workspace.load_target import GrpcServerTarget
 
 from compat_tests.brokers import BROKERS, POSTGRES_STORAGE
+from compat_tests.checkout import ROOT
 from compat_tests.executor.runs import Outcome
 from compat_tests.executor.scratch import Scratch
 from compat_tests.launcher.deaths import wait_until_task_ended
 from compat_tests.launcher.fleet import Fleet, open_fleet
 from compat_tests.servers import own_redis
 from compat_tests.waiting import eventually
-from compat_tests.workers import ROOT, running_worker
+from compat_tests.workers import running_worker
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.wire.queues import run_queue
 

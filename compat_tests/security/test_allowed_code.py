@@ -25,6 +25,7 @@ from dagster._grpc.types import ExecuteRunArgs, ExecuteStepArgs, ResumeRunArgs
 from dagster._serdes import pack_value
 from dagster._serdes.config_class import ConfigurableClassData
 
+from compat_tests.checkout import ROOT
 from compat_tests.conftest import make_settings
 from compat_tests.executor import jobs
 from compat_tests.executor.conftest import make_instance
@@ -32,7 +33,7 @@ from compat_tests.executor.runs import House, Outcome
 from compat_tests.executor.scratch import SCRATCH_TAG, Scratch
 from compat_tests.security import own_jobs
 from compat_tests.waiting import eventually
-from compat_tests.workers import ROOT, WorkerProcess, running_worker
+from compat_tests.workers import WorkerProcess, running_worker
 from dagster_taskiq import app
 from dagster_taskiq.client import client_for
 from dagster_taskiq.errors import ConfigError, NotAllowedError

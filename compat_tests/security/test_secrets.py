@@ -26,13 +26,13 @@ from dagster._core.launcher import LaunchRunContext
 from dagster._grpc.types import ExecuteRunArgs
 from dagster._serdes import serialize_value
 
+from compat_tests.checkout import ROOT
 from compat_tests.executor.runs import Outcome
 from compat_tests.executor.scratch import SCRATCH_TAG, Scratch
 from compat_tests.proxy import Proxy, proxy_to
 from compat_tests.security import secret_jobs
 from compat_tests.servers import own_rabbit, own_redis
 from compat_tests.waiting import eventually
-from compat_tests.workers import ROOT
 
 #: What is in no other text on this machine, and its place in a password that has to be encoded.
 MARK = f"Zq7hushX{os.getpid()}w"
