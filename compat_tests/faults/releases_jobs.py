@@ -10,7 +10,7 @@ from compat_tests.executor.scratch import Scratch
 from dagster_taskiq import taskiq_executor
 
 #: How many steps a run of ``shift`` has in each of its two rows.
-ROW = 4
+ROW = 3
 #: How many steps ``mixed`` has.
 MIXED = 8
 
@@ -24,14 +24,14 @@ def note(context: OpExecutionContext) -> None:
 @op(ins={"above": In(Nothing)})
 def works_below(context: OpExecutionContext) -> None:
     note(context)
-    time.sleep(0.1)
+    time.sleep(0.5)
     Scratch.of(context).note(f"ended-{context.run_id}", context.op_handle.name)
 
 
 @op
 def works(context: OpExecutionContext) -> None:
     note(context)
-    time.sleep(0.1)
+    time.sleep(0.5)
     Scratch.of(context).note(f"ended-{context.run_id}", context.op_handle.name)
 
 

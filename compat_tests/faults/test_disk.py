@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import resource
 import sqlite3
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -32,6 +31,7 @@ from compat_tests.executor.runs import House
 from compat_tests.executor.scratch import SCRATCH_TAG, Scratch
 from compat_tests.faults import message_jobs, server_jobs
 from compat_tests.faults.conftest import Figure
+from compat_tests.preloaded import start_program
 from compat_tests.waiting import eventually
 from compat_tests.workers import WorkerProcess, executor_config, running_worker
 from dagster_taskiq.client import client_for
@@ -227,8 +227,9 @@ def _open_together(homes: list[str], start: Barrier, failures: "Queue[str]") -> 
 
 def test_processes_that_open_a_new_instance_at_the_same_moment_all_come_in(tmp_path: Path) -> None:
     """As the children of several workers may, with their first steps."""
-    context = multiprocessing.get_context("spawn")
-    homes = [str(tmp_path / f"home{number}") for number in range(4)]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    homes = [str(tmp_path / f"home{number}") for number in range(2)]
     for home in homes:
         Path(home).mkdir()
     start, failures = context.Barrier(3), context.Queue()
@@ -257,23 +258,18 @@ def test_workers_and_a_run_that_start_together_on_a_new_home_meet_in_peace(
     settings = Settings(heartbeat_interval=0.5, lease=30.0)
     config = tmp_path / "run.yaml"
     config.write_text(yaml.safe_dump({"execution": {"config": executor_config(settings)}}))
-    command = [sys.executable, "-m", "dagster", "job", "execute", "-a", "six", "-c", str(config)]
+    command = ["job", "execute", "-a", "six", "-c", str(config)]
     command += ["-m", "compat_tests.faults.message_jobs"]
     command += ["--tags", json.dumps({SCRATCH_TAG: str(scratch.directory)})]
     with ExitStack() as stack:
         for name in ("one", "two"):
             worker = WorkerProcess(settings, tmp_path, name, "-c", "2")
             stack.callback(worker.end)
-        run = subprocess.run(
-            command,
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=150,
-            check=False,
-        )
-    assert run.returncode == 0, run.stderr
+        log = tmp_path / "run.log"
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        run = start_program("dagster", command, log, environment)
+        stack.callback(run.kill)
+        assert run.wait(150) == 0, log.read_text()
     assert sorted(scratch.lines("quick")) == QUICK
 
 

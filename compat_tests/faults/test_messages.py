@@ -223,7 +223,7 @@ FOREIGN: dict[str, Callable[[int], bytes]] = {
 
 #: How many are put before a run's steps. Ten thousand take minutes where each costs several writes
 #: to a disk: ``DAGSTER_TASKIQ_TEST_FOREIGN=10000`` puts as many.
-HOW_MANY = 1_500
+HOW_MANY = 1_150
 #: By how much the parent may be larger at the end, in MiB: had it kept what it saw, it would be by
 #: more. Its children are replaced where they grow, and hold the code that they have loaded.
 GROWTH = 16

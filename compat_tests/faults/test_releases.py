@@ -46,7 +46,7 @@ STARTING = DagsterEventType.STEP_WORKER_STARTING
 PREVIOUS = "6644971dc6c9d9b117210d2f388b2127cfe4da6c"
 
 #: How many workers are replaced, and how many runs there are at any time meanwhile.
-WORKERS, AT_ONCE = 2, 3
+WORKERS, AT_ONCE = 2, 2
 SHIFT = sorted([f"above_{each}" for each in range(ROW)] + [f"below_{each}" for each in range(ROW)])
 
 

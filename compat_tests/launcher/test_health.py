@@ -1,9 +1,5 @@
 """How a run is, asked from any process: no false alarm, no silence, and words for a person."""
 
-import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +10,9 @@ from dagster import DagsterEvent, DagsterEventType, DagsterRunStatus
 from dagster._core.launcher import WorkerStatus
 from dagster._core.workspace.load_target import GrpcServerTarget
 
-from compat_tests.checkout import ROOT
 from compat_tests.executor.runs import Outcome
 from compat_tests.executor.scratch import Scratch
+from compat_tests.launcher.another_process import in_another_process
 from compat_tests.launcher.deaths import (
     ATTEMPTS,
     ON_NOBODY,
@@ -41,23 +37,9 @@ pytest_plugins = ["compat_tests.launcher.monitored_fleets"]
 
 STARTED, SUCCESS = DagsterRunStatus.STARTED, DagsterRunStatus.SUCCESS
 
-#: Prints the health of a run, as a daemon of its own would see it.
-ASK = """
-import json, sys
-from dagster import DagsterInstance
-with DagsterInstance.from_config(sys.argv[1]) as instance:
-    found = instance.run_launcher.check_run_worker_health(instance.get_run_by_id(sys.argv[2]))
-    print(json.dumps([found.status.value, found.msg or ""]))
-"""
-
 
 def ask_in_another_process(home: Path, run_id: str) -> tuple[WorkerStatus, str]:
-    command = [sys.executable, "-c", ASK, str(home), run_id]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    answer = subprocess.run(
-        command, env=environment, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
-    )
-    status, message = json.loads(answer.stdout.splitlines()[-1])
+    status, message, _ = in_another_process(home, "ask", [run_id], home)[run_id]
     return WorkerStatus(status), message
 
 

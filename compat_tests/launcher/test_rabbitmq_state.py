@@ -4,10 +4,6 @@ Celery's backend of that name answers only the process that has sent a task. Her
 each question is a process of its own, which ends before the next one begins.
 """
 
-import json
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,10 +13,10 @@ from dagster import DagsterRunStatus
 from dagster._core.launcher import WorkerStatus
 from dagster._core.workspace.load_target import GrpcServerTarget
 
-from compat_tests.checkout import ROOT
 from compat_tests.conftest import make_settings
 from compat_tests.executor.runs import Outcome
 from compat_tests.executor.scratch import Scratch
+from compat_tests.launcher.another_process import in_another_process
 from compat_tests.launcher.deaths import (
     ATTEMPTS,
     ON_NOBODY,
@@ -29,7 +25,7 @@ from compat_tests.launcher.deaths import (
     wait_until_taken,
     wait_until_task_ended,
 )
-from compat_tests.launcher.fleet import LOCATION, Fleet, open_fleet
+from compat_tests.launcher.fleet import Fleet, open_fleet
 from compat_tests.waiting import eventually
 from compat_tests.workers import running_worker
 from dagster_taskiq.tags import QUEUE_TAG
@@ -40,54 +36,15 @@ pytest_plugins = ["compat_tests.launcher.monitored_fleets"]
 SUCCESS, FAILURE = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE
 STARTED, STARTING = DagsterRunStatus.STARTED, DagsterRunStatus.STARTING
 
-#: A webserver or daemon process that takes one action on some runs, and ends.
-PROCESS = f"""
-import json, sys
-from dagster import DagsterInstance
-from dagster._core.workspace.context import WorkspaceProcessContext
-from dagster._core.workspace.load_target import GrpcServerTarget
-
-home, port, action, *run_ids = sys.argv[1:]
-server = GrpcServerTarget(host="localhost", port=int(port), socket=None, location_name="{LOCATION}")
-found = {{}}
-with DagsterInstance.from_config(home) as instance:
-    launcher = instance.run_launcher
-    if action == "ask":
-        for run_id in run_ids:
-            run = instance.get_run_by_id(run_id)
-            health = launcher.check_run_worker_health(run)
-            info = launcher.get_run_worker_debug_info(run)
-            found[run_id] = [health.status.value, health.msg or "", info or ""]
-    elif action == "terminate":
-        found = {{run_id: launcher.terminate(run_id) for run_id in run_ids}}
-    else:
-        with WorkspaceProcessContext(instance, server) as workspace:
-            for run_id in run_ids:
-                context = workspace.create_request_context()
-                if action == "launch":
-                    instance.launch_run(run_id, context)
-                else:
-                    instance.resume_run(run_id, context, int(action.removeprefix("resume-")))
-print(json.dumps(found))
-"""
-
 
 def in_a_process(
     fleet: Fleet, code_server: GrpcServerTarget, action: str, *outcomes: Outcome
 ) -> dict[str, Any]:
     """Take an action in a process of its own, and return what it has found, by run."""
-    home = fleet.instance.root_directory
-    command = [sys.executable, "-c", PROCESS, home, str(code_server.port), action]
-    done = subprocess.run(
-        [*command, *(each.run_id for each in outcomes)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        cwd=ROOT,
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    assert code_server.port is not None
+    run_ids = [each.run_id for each in outcomes]
+    home, scratch = fleet.instance.root_directory, outcomes[0].scratch.directory.parent
+    return in_another_process(home, action, run_ids, scratch, code_server.port)
 
 
 @pytest.mark.parametrize("resuming", ["rabbitmq"], indirect=True)

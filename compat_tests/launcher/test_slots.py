@@ -42,7 +42,7 @@ def test_many_runs_on_two_slots_finish_within_the_bounds_of_slots(
 ) -> None:
     fleet = own_fleet()
     # Each costs a second of work, and what bounds them is the worker, not the broker.
-    number = 50 if broker_kind == "redis" else 15
+    number = 20 if broker_kind == "redis" else 15
     runs = [fleet.launch("spread_that_meets", scratch) for _ in range(number)]
     start_worker("-c", "2", "--max-runs", "4")
     held, busy = set(), set()

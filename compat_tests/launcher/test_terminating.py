@@ -4,8 +4,6 @@ import contextlib
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 import uuid
 from itertools import product
@@ -17,9 +15,9 @@ from dagster import DagsterEventType, DagsterRunStatus
 from dagster._core.workspace.load_target import GrpcServerTarget
 
 from compat_tests.brokers import BROKERS, POSTGRES_STORAGE
-from compat_tests.checkout import ROOT
 from compat_tests.executor.runs import Outcome
 from compat_tests.executor.scratch import Scratch
+from compat_tests.launcher.another_process import in_another_process
 from compat_tests.launcher.deaths import wait_until_task_ended
 from compat_tests.launcher.fleet import Fleet, open_fleet
 from compat_tests.servers import own_redis
@@ -260,22 +258,11 @@ def test_another_process_than_the_one_that_launched_it_may_terminate_a_run(
 ) -> None:
     outcome = fleet.launch("whole_that_waits", scratch)
     scratch.wait_for("waiting")
-    program = (
-        "import sys\n"
-        "from dagster import DagsterInstance\n"
-        "with DagsterInstance.from_config(sys.argv[1]) as instance:\n"
-        "    print(instance.run_launcher.terminate(sys.argv[2]))\n"
-    )
 
-    done = subprocess.run(
-        [sys.executable, "-c", program, fleet.instance.root_directory, outcome.run_id],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
+    home = fleet.instance.root_directory
+    done = in_another_process(home, "terminate", [outcome.run_id], scratch.directory)
 
-    assert done.stdout.splitlines()[-1:] == ["True"], done.stderr
+    assert done == {outcome.run_id: True}
     fleet.wait(outcome)
     assert_canceled(outcome)
     assert_gone(scratch)
