@@ -511,15 +511,16 @@ class PostgresServer:
     Args:
         binaries: the directory of ``initdb`` and ``postgres``.
         directory: a new one, for everything the server writes.
+        max_connections: how many connections the server accepts at a time.
     """
 
-    #: Nothing has to outlive a crash of the machine, and connections are many: Dagster opens one
-    #: for each statement.
-    OPTIONS = ("fsync=off", "full_page_writes=off", "max_connections=300", "shared_buffers=32MB")
+    #: Nothing has to outlive a crash of the machine.
+    OPTIONS = ("fsync=off", "full_page_writes=off", "shared_buffers=32MB")
 
-    def __init__(self, binaries: Path, directory: Path) -> None:
+    def __init__(self, binaries: Path, directory: Path, max_connections: int = 300) -> None:
         self.binaries = binaries
         self.directory = directory
+        self.max_connections = max_connections
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
         self.guard = Guard(directory)
@@ -532,20 +533,26 @@ class PostgresServer:
         return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
 
     def start(self) -> None:
-        """Make the cluster, start its server and wait until it answers."""
+        """Make the cluster, unless it is there; start its server and wait until it answers."""
         output = self.directory / "output.log"
         data = self.directory / "data"
-        create = [self.binaries / "initdb", "-D", data, "-U", "postgres", "--auth=trust"]
         with output.open("ab") as log:
-            made = self._run([*create, "--no-sync", "--no-locale", "-E", "UTF8"], log).wait(120)
-            if made != 0:
-                raise RuntimeError(f"initdb failed:\n{output.read_text(errors='replace')}")
-            options = [*self.OPTIONS, f"port={self.port}", "listen_addresses=127.0.0.1"]
+            if not data.exists():
+                create = [self.binaries / "initdb", "-D", data, "-U", "postgres", "--auth=trust"]
+                create += ["--no-sync", "--no-locale", "-E", "UTF8"]
+                if self._run(create, log).wait(120) != 0:
+                    raise RuntimeError(f"initdb failed:\n{output.read_text(errors='replace')}")
+            options = [*self.OPTIONS, f"max_connections={self.max_connections}"]
+            options += [f"port={self.port}", "listen_addresses=127.0.0.1"]
             options += ["unix_socket_directories="]
             arguments = [word for option in options for word in ("-c", option)]
             self.process = self._run([self.binaries / "postgres", "-D", data, *arguments], log)
         self.guard.watch([self.process.pid])
         self.wait_until_ready()
+
+    def stop(self) -> None:
+        """Stop the server as ``pg_ctl stop -m fast`` does: whoever is connected is cut off."""
+        self._end(signal.SIGINT)
 
     def _run(self, command: list[str | Path], log: IO[bytes]) -> "subprocess.Popen[bytes]":
         user = self._user
@@ -578,13 +585,16 @@ class PostgresServer:
 
     def end(self) -> None:
         """End the server, whoever is connected, and leave no files."""
-        if self.process is not None:
-            self.process.send_signal(signal.SIGQUIT)  # "immediate shutdown"
-            self.process.wait(30)
-            self.process = None
+        self._end(signal.SIGQUIT)  # "immediate shutdown"
         self.guard.watch([])
         self.guard.let_go()
         self.guard.process.wait(30)
+
+    def _end(self, number: signal.Signals) -> None:
+        if self.process is not None:
+            self.process.send_signal(number)
+            self.process.wait(30)
+            self.process = None
 
 
 def postgres_binaries() -> Path | None:
@@ -613,13 +623,13 @@ def _user_for_postgres() -> pwd.struct_passwd | None:
 
 
 @contextmanager
-def own_postgres() -> Iterator[PostgresServer]:
-    """Start a server that nobody else uses."""
+def own_postgres(max_connections: int = 300) -> Iterator[PostgresServer]:
+    """Start a server that nobody else uses, which accepts so many connections at a time."""
     binaries = postgres_binaries()
     if binaries is None:
         raise RuntimeError(f"This test needs a PostgreSQL of its own. {_HOW_POSTGRES}")
     directory = Path(tempfile.mkdtemp(prefix="dagster-taskiq-postgres-"))
-    server = PostgresServer(binaries, directory)
+    server = PostgresServer(binaries, directory, max_connections)
     try:
         server.start()
         yield server

@@ -1,8 +1,11 @@
-"""Connections to Dagster's storage on PostgreSQL that stay open while steps or a run execute."""
+"""Connections to Dagster's storage on PostgreSQL: they stay open while steps or a run execute, and
+what they were executing is repeated if the server ends them."""
 
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,18 +13,21 @@ import psycopg2
 import pytest
 import sqlalchemy as sa
 import yaml
-from dagster import DagsterInstance, DagsterRun, job
+from dagster import AssetKey, AssetMaterialization, DagsterInstance, DagsterRun, job
 from dagster._core.storage.event_log import SqlEventLogStorage
+from sqlalchemy.exc import OperationalError
 
 from compat_tests.executor.conftest import make_instance
 from compat_tests.servers import new_database
 from compat_tests.waiting import eventually
-from dagster_taskiq.dagster_internals import postgres_engines
+from dagster_taskiq.dagster_internals import postgres_engines, storage_retries
 from dagster_taskiq.dagster_internals.storage_connections import open_connections_kept
 
+#: The name of the tests' own connections.
+_OWN = "tests"
 _OTHERS = (
-    "SELECT pid FROM pg_stat_activity "
-    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
+    f"AND backend_type = 'client backend' AND application_name <> '{_OWN}'"
 )
 
 
@@ -58,9 +64,22 @@ class Database:
         """The processes of the server that serve others than the administrator."""
         return self._select(_OTHERS)
 
+    @contextmanager
+    def locked(self, table: str) -> Iterator[None]:
+        """Let every statement wait that needs a table, and end the session of the first."""
+        with closing(psycopg2.connect(self.administrator.dsn, application_name=_OWN)) as locker:
+            locker.cursor().execute(f"LOCK TABLE {table}")
+            yield
+            (waiting,) = eventually(lambda: self._select(f"{_OTHERS} AND wait_event_type = 'Lock'"))
+            self._select(f"SELECT pg_terminate_backend({waiting})")
+            eventually(lambda: waiting not in self.sessions)
+
     def end_sessions(self) -> None:
         self._select(f"SELECT pg_terminate_backend(pid) FROM ({_OTHERS}) AS others")
         eventually(lambda: self.sessions == [])
+
+    def count(self, table: str, condition: str) -> int:
+        return int(self._select(f"SELECT count(*) FROM {table} WHERE {condition}")[0])
 
     def _select(self, query: str) -> list[Any]:
         with self.administrator.cursor() as cursor:
@@ -75,7 +94,7 @@ def everything(
     with new_database(postgres_url) as url:
         named = url.replace("://", "+psycopg2://", 1)
         storage = yaml.safe_dump({"storage": {"postgres": {"postgres_url": named}}})
-        administrator = psycopg2.connect(url)
+        administrator = psycopg2.connect(url, application_name=_OWN)
         administrator.autocommit = True
         with make_instance(tmp_path_factory.mktemp("postgres"), storage) as instance:
             yield instance, administrator
@@ -86,6 +105,8 @@ def everything(
 def database(everything: tuple[DagsterInstance, Any], monkeypatch: pytest.MonkeyPatch) -> Database:
     """A database whose sessions stay, unless a test says otherwise."""
     monkeypatch.setattr(postgres_engines, "IDLE_SECONDS", 3600.0)
+    # A session that was ended has ended: nothing of it is committed later.
+    monkeypatch.setattr(storage_retries, "LATE_SECONDS", 0.0)
     instance, administrator = everything
     run = instance.create_run_for_job(nothing)
     return Database(instance, run, administrator)
@@ -185,3 +206,40 @@ def test_an_engine_that_has_a_pool_of_its_own_is_left_alone(database: Database) 
             with storage.index_connection() as connection:
                 shown = connection.execute(sa.text("SHOW statement_timeout")).scalar()
     assert shown == "12345ms"
+
+
+@pytest.mark.oldest
+def test_an_event_whose_write_is_cut_off_is_written_once(database: Database) -> None:
+    with open_connections_kept(), ThreadPoolExecutor(1) as threads:
+        with database.locked("event_logs"):
+            written = threads.submit(database.report, "first")
+        written.result()
+    assert database.texts == ["first"]
+
+
+@pytest.mark.oldest
+def test_what_belongs_to_an_event_is_written_if_the_event_itself_was(database: Database) -> None:
+    with open_connections_kept(), ThreadPoolExecutor(1) as threads:
+        with database.locked("asset_keys"):
+            made = AssetMaterialization("made")
+            written = threads.submit(database.instance.report_runless_asset_event, made)
+        written.result()
+    assert database.count("event_logs", "asset_key = '[\"made\"]'") == 1
+    assert database.count("asset_keys", "last_materialization IS NOT NULL") == 1
+    assert database.instance.get_latest_materialization_event(AssetKey("made")) is not None
+
+
+def test_a_read_that_is_cut_off_is_made_again(database: Database) -> None:
+    database.report("first")
+    with open_connections_kept(), ThreadPoolExecutor(1) as threads:
+        with database.locked("event_logs"):
+            read = threads.submit(database.instance.all_logs, database.run.run_id)
+        assert [each.message for each in read.result()] == ["first"]
+
+
+def test_outside_of_a_block_nothing_is_repeated(database: Database) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        with database.locked("event_logs"):
+            written = threads.submit(database.report, "first")
+        assert isinstance(written.exception(), OperationalError)
+    assert database.texts == []

@@ -4,12 +4,14 @@ import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import sqlalchemy as sa
 from dagster._core.storage.event_log import EventLogStorage, SqlEventLogStorage
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 
 from dagster_taskiq.dagster_internals.part import DagsterPart
+from dagster_taskiq.dagster_internals.storage_retries import repeated
 
 logger = logging.getLogger("dagster_taskiq.event_log")
 
@@ -73,14 +75,11 @@ class EventRows:
         newest = query.where(table.id > after).order_by(table.id.desc()).limit(most)
         if before is not None:
             newest = newest.where(table.id < before)
-        found: dict[int, str | None] = {}
-        with self._storage.run_connection(run_id) as connection:
-            if before is None or before - after > 1:
-                found.update((row[0], row[1]) for row in connection.execute(newest))
-            if ids:
-                wanted = query.where(table.id.in_(ids))
-                found.update((row[0], row[1]) for row in connection.execute(wanted))
-        return [Row(row_id, found[row_id]) for row_id in sorted(found)]
+        queries = [newest] if before is None or before - after > 1 else []
+        if ids:
+            queries.append(query.where(table.id.in_(ids)))
+        found = {row.id: row for row in self._read(run_id, *queries)}
+        return [found[row_id] for row_id in sorted(found)]
 
     def of_steps(self, run_id: str, step_keys: Collection[str]) -> list[Row]:
         """Return all rows of some steps of a run that are visible at this moment, by id."""
@@ -90,8 +89,15 @@ class EventRows:
             .where(table.run_id == run_id, table.step_key.in_(step_keys))
             .order_by(table.id)
         )
-        with self._storage.run_connection(run_id) as connection:
-            return [Row(row[0], row[1]) for row in connection.execute(query)]
+        return self._read(run_id, query)
+
+    def _read(self, run_id: str, *queries: sa.Select[Any]) -> list[Row]:
+        def read() -> list[Row]:
+            with self._storage.run_connection(run_id) as connection:
+                rows = [row for query in queries for row in connection.execute(query)]
+            return [Row(row[0], row[1]) for row in rows]
+
+        return repeated(read)
 
 
 def rows_of(storage: EventLogStorage) -> EventRows | None:

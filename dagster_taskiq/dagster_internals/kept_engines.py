@@ -95,6 +95,11 @@ class KeptEngines:
         #: Closes what is not used; ``None`` while nothing is kept.
         self._closer: _IdleCloser | None = None
 
+    @property
+    def is_keeping(self) -> bool:
+        """Whether engines are kept at this moment."""
+        return self._closer is not None
+
     @contextmanager
     def keeping(self) -> Iterator[None]:
         """Keep engines until the end of the block.

@@ -5,6 +5,8 @@ opened by the storage's own engine, so with the options, the hooks and the acces
 has. It is used again only as it was opened: the server has not closed it, and no transaction was
 left open on it. Neither check asks the server.
 
+A server that has been reached before, and does not answer, is waited for, as a broker is.
+
 The connections of web server and daemon, which make an engine with a pool of its own
 (``optimize_for_webserver``), are left alone.
 """
@@ -13,16 +15,19 @@ import inspect
 import logging
 import selectors
 import sys
+import time
 from functools import cache
 from types import ModuleType
 from typing import Any
 
 import sqlalchemy as sa
 import wrapt
+from dagster._utils.interrupts import check_captured_interrupt
 from sqlalchemy.exc import DisconnectionError
 
 from dagster_taskiq.dagster_internals.kept_engines import KEPT, KeptEngine
 from dagster_taskiq.dagster_internals.part import DagsterPart
+from dagster_taskiq.settings.urls import redact
 
 logger = logging.getLogger("dagster_taskiq.storage")
 
@@ -36,11 +41,16 @@ _MODULES = (
 _FUNCTION = "create_pg_connection"
 #: The drivers whose connections can be checked here.
 _DRIVERS = frozenset({"psycopg2", "psycopg"})
-#: How long a connection stays open that is not used, in seconds. To open one takes some 5 ms, and
-#: the server a process: a child that waits, or runs an op for long, shall not hold one; and one
-#: that is opened every two seconds at most costs nothing that counts.
-IDLE_SECONDS = 2.0
+#: How long a connection stays open that is not used, in seconds. A server accepts few connections,
+#: and a child that waits for work, or executes an op for long, needs none. To open one takes some
+#: 5 ms: once in five seconds, that does not count.
+IDLE_SECONDS = 5.0
+#: For how long a process tries to reach a server that it has reached before, in seconds, and the
+#: pause between two attempts. Dagster's own attempts, which follow, end after some 12 seconds.
+OUTAGE_SECONDS = 600.0
+PAUSE_SECONDS = 0.5
 
+_AWAY = "Dagster's storage (%s) does not answer: %s. Trying again for up to %.0f s."
 #: The state of a connection on which no statement and no transaction is under way, as libpq has it
 #: (``PQTRANS_IDLE``).
 _IDLE = 0
@@ -121,11 +131,41 @@ class _PostgresEngine(KeptEngine):
         """
         super().__init__(opener.url, IDLE_SECONDS, creator=self._open)
         self._opener = opener
+        self._name = redact(str(opener.url))
+        #: Whether the server was there when a connection was last opened.
+        self._was_reached = False
         sa.event.listen(self.engine, "connect", _note_opened)
         sa.event.listen(self.engine, "checkin", _note_used)
         sa.event.listen(self.engine, "checkout", _check_usable)
 
     def _open(self) -> Any:
+        """Open a connection; wait for a server that has been reached before, and is away.
+
+        Raises:
+            OperationalError: (the driver's) the server does not answer, and has never done so here,
+                or not for ``OUTAGE_SECONDS``, or this process is to end.
+        """
+        give_up_at = time.monotonic() + (OUTAGE_SECONDS if self._was_reached else 0.0)
+        is_reported = False
+        while True:
+            try:
+                connection = self._open_as_storage()
+            except self._opener.dialect.loaded_dbapi.OperationalError as error:
+                # An interrupt of a run's process is noted, and raises nothing here.
+                if time.monotonic() >= give_up_at or check_captured_interrupt():
+                    self._was_reached = False
+                    raise
+                if not is_reported:
+                    logger.warning(_AWAY, self._name, str(error).strip(), OUTAGE_SECONDS)
+                    is_reported = True
+                time.sleep(PAUSE_SECONDS)
+                continue
+            if is_reported:
+                logger.warning("Dagster's storage (%s) answers again.", self._name)
+            self._was_reached = True
+            return connection
+
+    def _open_as_storage(self) -> Any:
         """Open a connection as the storage does, and return that of the driver."""
         opened = self._opener.raw_connection()
         connection = opened.driver_connection

@@ -14,6 +14,7 @@ from dagster_taskiq.dagster_internals import (
     run_config_cache,
     sqlite_engines,
     step_plans,
+    storage_retries,
     temporary_instance,
 )
 
@@ -28,6 +29,7 @@ PARTS = (
     run_config_cache.PART,
     sqlite_engines.PART,
     step_plans.PART,
+    storage_retries.PART,
     temporary_instance.PART,
 )
 
