@@ -8,7 +8,7 @@ OLDEST := dagster==1.13.0
 # The two sides of the benchmarks. dagster-celery asks for one Dagster alone, which ours gets too.
 BENCH_VENV := .venv-bench
 ORIGINAL_VENV := .venv-original
-ORIGINAL := 'dagster-celery[redis]==0.29.27' 'celery==5.7.0'
+ORIGINAL := 'dagster-celery[redis]==0.29.27' 'celery==5.7.0' dagster-postgres==0.29.27
 SAME_DAGSTER := dagster==1.13.27
 # The work of one of their jobs: as `bench` in pyproject.toml has it.
 PANDAS := 'pandas>=2,<4'

@@ -30,6 +30,9 @@ MONITORED_RUNS = 100
 #: How many runs a crowd is, of how many steps, and how many workers with one slot it is for.
 CROWD_RUNS, CROWD_STEPS, CROWD_WORKERS = 50, 10, 20
 
+#: What the number of connections is called that a run opens, if Dagster's storage is on a server.
+CONNECTIONS = "connections to Dagster's database"
+
 #: A process for each step takes a second or two of CPU: minutes, for these.
 TOO_MANY_PROCESSES = frozenset({"fan_500", "fan_200", "fan_2000"})
 
@@ -71,6 +74,12 @@ def measure_fans(stage: Stage) -> None:
         # Without what a run costs its process whatever its steps.
         more = (many - few) / (widths[1] - widths[0])
         figures.add("CPU of one more step, loop", "ms", contender, more)
+        if stage.storage is not None:
+            few, many = (
+                figures.number(f"fan of {width}: {CONNECTIONS}", contender) for width in widths
+            )
+            more = (many - few) / (widths[1] - widths[0])
+            figures.add("connections to Dagster's database for one more step", "", contender, more)
 
 
 @measure("diamond")
@@ -228,6 +237,7 @@ def race(
 def run_once(stage: Stage, fleet: Fleet, job: str, name: str, steps: int) -> str:
     """Run a job, write down its time and its CPU time, and return the run's id."""
     figures, contender, worker = stage.figures, fleet.contender, fleet.worker
+    sessions = stage.sessions(fleet)
     before = worker.cpu_seconds() if worker else 0.0
     done = fleet.run(job)
     figures.add(name, "s", contender, done["seconds"])
@@ -236,6 +246,9 @@ def run_once(stage: Stage, fleet: Fleet, job: str, name: str, steps: int) -> str
         figures.add(f"{name}: CPU of a step, loop", "ms", contender, loop)
         both = loop + (worker.cpu_seconds() - before) / steps * 1000
         figures.add(f"{name}: CPU of a step, worker and loop", "ms", contender, both)
+    if sessions is not None:
+        opened = (stage.sessions(fleet) or 0) - sessions
+        figures.add(f"{name}: {CONNECTIONS}", "", contender, opened)
     return str(done["run_id"])
 
 

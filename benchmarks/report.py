@@ -46,6 +46,8 @@ class Figures:
 
     #: How often each thing was measured.
     rounds: int
+    #: Where Dagster's storage was.
+    storage: str
     cores: int = field(default_factory=lambda: os.cpu_count() or 1)
     #: By name, who, and place.
     values: dict[tuple[str, str, str], list[float | str]] = field(default_factory=dict)
@@ -94,6 +96,7 @@ class Figures:
         return {
             "machine": {"cores": self.cores, "system": platform.platform(terse=True)},
             "rounds": self.rounds,
+            "storage": self.storage,
             "versions": self.versions,
             "figures": [
                 {"name": name, "unit": self.units[name], "who": who, "place": place, "rounds": each}
@@ -109,8 +112,12 @@ class Figures:
     def from_json(cls, documents: Sequence[dict[str, Any]]) -> "Figures":
         """Return what was measured in several runs on one machine, each of other things."""
         first = documents[0]
-        figures = cls(first["rounds"], first["machine"]["cores"], versions=first["versions"])
+        storage = first["storage"]
+        cores = first["machine"]["cores"]
+        figures = cls(first["rounds"], storage, cores, versions=first["versions"])
         for document in documents:
+            if document["storage"] != storage:
+                raise ValueError("Dagster's storage is another one there: that is not one table.")
             for who, versions in document["versions"].items():
                 if figures.versions.setdefault(who, versions) != versions:
                     raise ValueError(f"{who} has other versions there: that is not one table.")
@@ -176,7 +183,8 @@ def heading(figures: Figures) -> str:
     most = max((len(each) for each in figures.values.values()), default=figures.rounds)
     counts = sorted({figures.rounds, most})
     rounds = " to ".join(map(str, counts))
-    lines = [f"Medians of {rounds} round(s) on {figures.cores} cores, with {SLOTS} slots.", ""]
+    slots = f"with {SLOTS} slots, and Dagster's storage on {figures.storage}"
+    lines = [f"Medians of {rounds} round(s) on {figures.cores} cores, {slots}.", ""]
     for who, versions in figures.versions.items():
         if who in {"original", "ours"}:
             known = ", ".join(f"{name} {each}" for name, each in versions.items())

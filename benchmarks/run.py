@@ -1,10 +1,12 @@
 """Measure dagster-celery with Celery and this project, side by side, and print medians and ratios.
 
-    python -m benchmarks.run [--only NAME] [--rounds N] [--places PLACES] [--large] [--write DIR]
+    python -m benchmarks.run [--only NAME] [--rounds N] [--places PLACES] [--storage STORAGE]
+        [--large] [--write DIR]
 
 Both run the same jobs by the same commands on the same servers, each with the Python of its own
 virtual environment, and take turns round by round. `make bench` makes the environments. Needs
-`redis-server` and `rabbitmq-server` on this machine, or URLs of running ones that nobody else uses.
+`redis-server` and `rabbitmq-server` on this machine, or URLs of running ones that nobody else uses;
+and PostgreSQL's binaries, for Dagster's storage on it.
 """
 
 import argparse
@@ -17,6 +19,7 @@ from benchmarks.measures import LARGE, MEASURES
 from benchmarks.report import Figures, heading, table, write
 from benchmarks.sides import ORIGINAL_VENV, OUR_VENV, PLACES, RABBITMQ, REDIS, BenchmarkError
 from benchmarks.stage import open_stage
+from benchmarks.storage import SQLITE, STORAGES
 
 
 def places(text: str) -> list[str]:
@@ -38,6 +41,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="how often (3)")
     parser.add_argument("--places", type=places, default=list(PLACES), help=f"{','.join(PLACES)}")
     parser.add_argument(
+        "--storage", choices=STORAGES, default=SQLITE, help=f"Dagster's own ({SQLITE})"
+    )
+    parser.add_argument(
         "--large", action="store_true", help="fans of 2000 too, which takes an hour"
     )
     parser.add_argument("--write", type=Path, metavar="DIR", help="write JSON, table and chart")
@@ -58,7 +64,7 @@ def main() -> None:
             sys.exit(f"{venv} is not there: `make bench` makes it.")
     signal.signal(signal.SIGTERM, leave)
     chosen = arguments.only or [name for name in MEASURES if arguments.large or name not in LARGE]
-    figures = Figures(arguments.rounds)
+    figures = Figures(arguments.rounds, arguments.storage)
     given = {REDIS: arguments.redis, RABBITMQ: arguments.rabbitmq}
     failed: str | None = None
     try:

@@ -218,19 +218,23 @@ class Driver(Program):
 class Fleet:
     """A contender at work: a Dagster home, a driver, and workers once they are started."""
 
-    def __init__(self, contender: Contender, directory: Path) -> None:
+    def __init__(self, contender: Contender, directory: Path, database: str | None) -> None:
         """Make an instance, and start the driver.
 
         Args:
             contender: whose it is.
             directory: an empty one, for the instance and the logs.
+            database: the URL of a PostgreSQL database for Dagster's storage; ``None`` for SQLite.
         """
         self.contender = contender
         self.directory = directory
+        self.database = database
         self.workers: list[Program] = []
         home = directory / "home"
         home.mkdir()
         document: dict[str, Any] = {"telemetry": {"enabled": False}}
+        if database is not None:
+            document["storage"] = {"postgres": {"postgres_url": database}}
         if contender.launcher is not None:
             document["run_launcher"] = _plain(contender.launcher)
         (home / "dagster.yaml").write_text(yaml.safe_dump(document))

@@ -23,6 +23,7 @@ from benchmarks.sides import (
     original,
     ours,
 )
+from benchmarks.storage import POSTGRES, PostgresStorage, open_postgres
 from compat_tests.servers import Guard, RedisServer, any_rabbit, any_redis, redis_binary
 
 #: Commands of the question itself: it, and a greeting in which the client says what it is.
@@ -40,6 +41,8 @@ class Stage:
     guard: Guard
     #: URLs of the servers, by place.
     urls: Mapping[str, str]
+    #: Where Dagster's storage is; ``None`` for SQLite.
+    storage: PostgresStorage | None
     _together: dict[Contender, Fleet] = field(default_factory=dict)
     _up: list[Fleet] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=count)
@@ -94,6 +97,12 @@ class Stage:
         assert now is not None
         return now - before - ASKING_COMMANDS
 
+    def sessions(self, fleet: Fleet) -> int | None:
+        """Return how many connections a fleet has opened to Dagster's database, if it has one."""
+        if self.storage is None or fleet.database is None:
+            return None
+        return self.storage.count_sessions(fleet.database)
+
     def end_all(self) -> None:
         self._together.clear()
         while self._up:
@@ -104,7 +113,8 @@ class Stage:
     def _start(self, contender: Contender) -> Fleet:
         directory = self.directory / f"{next(self._numbers)}-{contender.who.replace(' ', '-')}"
         directory.mkdir()
-        fleet = Fleet(contender, directory)
+        database = self.storage.new_database() if self.storage is not None else None
+        fleet = Fleet(contender, directory, database)
         self._up.append(fleet)
         self._tell_guard()
         # Not before it has imported Dagster: what follows may look at the clock.
@@ -140,7 +150,8 @@ def open_stage(
         contenders = [original(place, url) for place, url in urls.items()]
         contenders += [ours(place, urls.get(place, "")) for place in places]
         contenders += [IN_PROCESS, MULTIPROCESS]
-        stage = Stage(contenders, rounds, figures, directory, guard, urls)
+        storage = stack.enter_context(open_postgres()) if figures.storage == POSTGRES else None
+        stage = Stage(contenders, rounds, figures, directory, guard, urls, storage)
         stack.callback(stage.end_all)
         yield stage
 
