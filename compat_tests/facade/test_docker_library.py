@@ -22,17 +22,23 @@ from compat_tests.waiting import eventually
 from legacy_tests.sdists import DOCKER, unpack
 
 CLIENT = """
-import os, subprocess, sys
+import os, tempfile
+from pathlib import Path
+from compat_tests.preloaded import start_program
 from docker.errors import ContainerError
 
 class Containers:
     def run(self, image, command, environment, network=None, **options):
         with open(os.environ["STARTED"], "a") as file:
             file.write(f"{image} {environment.get('GREETING')} {sorted(options)}\\n")
-        done = subprocess.run([sys.executable, "-m", *command], capture_output=True)
-        if done.returncode:
-            raise ContainerError(None, done.returncode, command, image, done.stderr.decode())
-        return done.stdout
+        module, *arguments = command
+        with tempfile.TemporaryDirectory() as directory:
+            log = Path(directory) / "container.log"
+            code = start_program(module, arguments, log, os.environ).wait(300)
+            output = log.read_bytes()
+        if code:
+            raise ContainerError(None, code, command, image, output.decode())
+        return output
 
 class Client:
     containers = Containers()
