@@ -36,8 +36,9 @@ help:
 	@echo "              takes more than an hour"
 	@echo "make clean    remove what the others have made"
 
+# On another broker: make demo ARGS='--broker postgresql://user:password@host/database'
 demo: $(VENV)/.installed
-	$(VENV)/bin/dagster-taskiq demo
+	$(VENV)/bin/dagster-taskiq demo $(ARGS)
 	@echo
 	$(VENV)/bin/python -m examples.demo
 
@@ -102,7 +103,7 @@ clean:
 # The stamps are younger than what they were made from, and are not there after a failure.
 
 $(VENV)/.installed: pyproject.toml scripts/make-venv
-	scripts/make-venv $(VENV) --editable .
+	scripts/make-venv $(VENV) --editable '.[postgres]'
 	@touch $@
 
 $(VENV)/.installed-ui: $(VENV)/.installed

@@ -1,8 +1,13 @@
 """The brokers that tests run on."""
 
+import pytest
+
 #: The brokers that can be shared by processes. A new one is added here, and all contract tests
 #: run on it.
-BROKERS = ("embedded", "redis", "rabbitmq")
+BROKERS = ("embedded", "redis", "rabbitmq", "postgresql")
+
+#: PostgreSQL behind a connection pooler in transaction mode: for the contract.
+PGBOUNCER = "pgbouncer"
 
 #: All brokers, with the one that lives in a single process: for tests that need no second one.
 ALL_BROKERS = (*BROKERS, "memory")
@@ -12,4 +17,13 @@ ALL_BROKERS = (*BROKERS, "memory")
 POSTGRES_STORAGE = "postgres_storage"
 
 #: What a parameter names that is a broker.
-KINDS = (*ALL_BROKERS, POSTGRES_STORAGE)
+KINDS = (*ALL_BROKERS, POSTGRES_STORAGE, PGBOUNCER)
+
+#: What the suites of messages and of states run on.
+CONTRACT = (
+    *ALL_BROKERS,
+    pytest.param(
+        PGBOUNCER,
+        marks=pytest.mark.test_all("PostgreSQL itself, and a few calls through the pooler"),
+    ),
+)

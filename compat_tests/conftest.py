@@ -15,9 +15,9 @@ import hypothesis
 import pytest
 from dagster import DagsterInstance
 
-from compat_tests.brokers import BROKERS, POSTGRES_STORAGE
+from compat_tests.brokers import BROKERS, PGBOUNCER, POSTGRES_STORAGE
 from compat_tests.late_rows import LateRows
-from compat_tests.servers import any_postgres, any_rabbit, any_redis, new_database
+from compat_tests.servers import any_postgres, any_rabbit, any_redis, new_database, own_pgbouncer
 from compat_tests.workers import WorkerProcess, running_worker
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.rabbitmq.records import RECORD_NAMES
@@ -74,6 +74,13 @@ def database_url(postgres_url: str) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def pgbouncer_url(database_url: str) -> Iterator[str]:
+    """The URL of that database behind a pooler in transaction mode."""
+    with own_pgbouncer(database_url) as url:
+        yield url
+
+
 @pytest.fixture
 def late_rows(database_url: str) -> Iterator[LateRows]:
     """The event log of the instances that are on PostgreSQL, whose rows a test may delay."""
@@ -110,6 +117,9 @@ def make_settings(kind: str, directory: Path, request: pytest.FixtureRequest) ->
         url = f"sqlite:///{directory / 'queue.db'}"
     elif kind == "memory":
         url = f"memory://{uuid.uuid4().hex}"
+    elif kind in ("postgresql", PGBOUNCER):
+        fixture = "pgbouncer_url" if kind == PGBOUNCER else "database_url"
+        url = f"{request.getfixturevalue(fixture)}?schema=test_{uuid.uuid4().hex[:12]}"
     else:
         url = request.getfixturevalue(f"{kind}_url")
     prefix = f"test-{uuid.uuid4().hex[:12]}"

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiormq
@@ -524,9 +524,6 @@ class PostgresServer:
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
         self.guard = Guard(directory)
-        self._user = _user_for_postgres()
-        if self._user is not None:
-            shutil.chown(directory, self._user.pw_uid, self._user.pw_gid)
 
     @property
     def url(self) -> str:
@@ -536,52 +533,23 @@ class PostgresServer:
         """Make the cluster, unless it is there; start its server and wait until it answers."""
         output = self.directory / "output.log"
         data = self.directory / "data"
-        with output.open("ab") as log:
-            if not data.exists():
-                create = [self.binaries / "initdb", "-D", data, "-U", "postgres", "--auth=trust"]
-                create += ["--no-sync", "--no-locale", "-E", "UTF8"]
-                if self._run(create, log).wait(120) != 0:
-                    raise RuntimeError(f"initdb failed:\n{output.read_text(errors='replace')}")
-            options = [*self.OPTIONS, f"max_connections={self.max_connections}"]
-            options += [f"port={self.port}", "listen_addresses=127.0.0.1"]
-            options += ["unix_socket_directories="]
-            arguments = [word for option in options for word in ("-c", option)]
-            self.process = self._run([self.binaries / "postgres", "-D", data, *arguments], log)
+        if not data.exists():
+            create = [self.binaries / "initdb", "-D", data, "-U", "postgres", "--auth=trust"]
+            create += ["--no-sync", "--no-locale", "-E", "UTF8"]
+            if _as_no_root(create, self.directory, output).wait(120) != 0:
+                raise RuntimeError(f"initdb failed:\n{output.read_text(errors='replace')}")
+        options = [*self.OPTIONS, f"max_connections={self.max_connections}"]
+        options += [f"port={self.port}", "listen_addresses=127.0.0.1"]
+        options += ["unix_socket_directories="]
+        arguments = [word for option in options for word in ("-c", option)]
+        command = [self.binaries / "postgres", "-D", data, *arguments]
+        self.process = _as_no_root(command, self.directory, output)
         self.guard.watch([self.process.pid])
-        self.wait_until_ready()
+        _wait_for_postgres(self.url, self.process, output)
 
     def stop(self) -> None:
         """Stop the server as ``pg_ctl stop -m fast`` does: whoever is connected is cut off."""
         self._end(signal.SIGINT)
-
-    def _run(self, command: list[str | Path], log: IO[bytes]) -> "subprocess.Popen[bytes]":
-        user = self._user
-        drop: dict[str, Any] = (
-            {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
-        )
-        # In a session of its own: Ctrl-C is for the tests alone, and they end the server.
-        return subprocess.Popen(
-            command,
-            cwd=self.directory,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            **drop,
-        )
-
-    def wait_until_ready(self) -> None:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                psycopg2.connect(self.url).close()
-                return
-            except psycopg2.OperationalError:
-                gone = self.process is None or self.process.poll() is not None
-                if gone or time.monotonic() > deadline:
-                    output = (self.directory / "output.log").read_text(errors="replace")
-                    raise RuntimeError(f"PostgreSQL does not come up:\n{output}") from None
-                time.sleep(0.02)
 
     def end(self) -> None:
         """End the server, whoever is connected, and leave no files."""
@@ -663,6 +631,71 @@ def new_database(server_url: str) -> Iterator[str]:
         yield urlsplit(server_url)._replace(path=f"/{name}").geturl()
     finally:
         _execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextmanager
+def own_pgbouncer(database_url: str) -> Iterator[str]:
+    """Yield the URL of a database behind a PgBouncer of the tests' own, in transaction mode."""
+    binary = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if binary is None:
+        raise RuntimeError("This test needs PgBouncer. Run `apt-get install pgbouncer`.")
+    server = urlsplit(database_url)
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="dagster-taskiq-pgbouncer-") as name:
+        directory = Path(name)
+        config, output = directory / "pgbouncer.ini", directory / "output.log"
+        user = f"user={server.username}"
+        if server.password:
+            user += f" password={server.password}"
+        config.write_text(
+            f"[databases]\n* = host={server.hostname} port={server.port} {user}\n"
+            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\n"
+            "pool_mode = transaction\ndefault_pool_size = 4\nmax_client_conn = 200\n"
+            "unix_socket_dir =\n"
+        )
+        process = _as_no_root([binary, config], directory, output)
+        try:
+            url = server._replace(netloc=f"{server.username}@127.0.0.1:{port}").geturl()
+            _wait_for_postgres(url, process, output)
+            yield url
+        finally:
+            process.kill()
+            process.wait(30)
+
+
+def _as_no_root(
+    command: list[str | Path], directory: Path, output: Path
+) -> "subprocess.Popen[bytes]":
+    """Start a server that refuses to run as root, which gets a directory of its own."""
+    user = _user_for_postgres()
+    drop: dict[str, Any] = {}
+    if user is not None:
+        drop = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+        shutil.chown(directory, user.pw_uid, user.pw_gid)
+    with output.open("ab") as log:
+        # In a session of its own: Ctrl-C is for the tests alone, and they end the server.
+        return subprocess.Popen(
+            command,
+            cwd=directory,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            **drop,
+        )
+
+
+def _wait_for_postgres(url: str, process: "subprocess.Popen[bytes]", output: Path) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            psycopg2.connect(url).close()
+            return
+        except psycopg2.OperationalError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                text = output.read_text(errors="replace")
+                raise RuntimeError(f"The server does not come up:\n{text}") from None
+            time.sleep(0.02)
 
 
 def _execute(url: str, statement: str) -> None:

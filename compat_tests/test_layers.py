@@ -40,6 +40,7 @@ CLIENT_LIBRARIES = {
     "aio_pika": ("transport.rabbitmq",),
     "pamqp": ("transport.rabbitmq",),
     "sqlalchemy": ("transport.sql", "dagster_internals"),
+    "psycopg2": ("transport.sql",),
     "sqlite3": ("transport.sql", "dagster_internals"),
 }
 

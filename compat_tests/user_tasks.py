@@ -20,7 +20,10 @@ from taskiq import Context, TaskiqDepends
 
 from compat_tests.worker.dirt import DIRT
 from dagster_taskiq.app import broker
+from dagster_taskiq.client import client_for
 from dagster_taskiq.execution.task_context import current_context
+from dagster_taskiq.settings.worker_fleet import process_settings
+from dagster_taskiq.wire.notifications import FROM_START
 
 #: What tasks keep between each other, since a child is used again.
 kept: list[bytearray] = []
@@ -101,6 +104,15 @@ def hold(started: str, go: str, ended: str = "", deaf: bool = False) -> str:
         if ended:
             say(ended, "ended")
     return "held"
+
+
+@broker.task
+def wait_for_notification(started: str, channel: str) -> object:
+    """Say the process id, and wait on the worker's backend as the loop of a run does."""
+    client = client_for(process_settings())
+    say(started, os.getpid())
+    (notification,) = client.wait(channel, FROM_START, 100.0, interrupted=lambda: False)
+    return notification.body
 
 
 @broker.task

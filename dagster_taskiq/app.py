@@ -12,7 +12,7 @@ from typing import Any
 
 from dagster_taskiq.settings.env import read_variable
 from dagster_taskiq.settings.settings import Settings
-from dagster_taskiq.transport import current, registry
+from dagster_taskiq.transport import current
 from dagster_taskiq.transport.broker import QueueBroker
 
 #: Queues of a worker that was started by ``taskiq worker``, separated by commas.
@@ -27,7 +27,7 @@ def make(settings: Settings) -> QueueBroker:
     Raises:
         ConfigError: the settings name a broker or backend of a kind that does not exist.
     """
-    return _with_service(registry.make(settings))
+    return _with_service(current.make(settings))
 
 
 def __getattr__(name: str) -> Any:

@@ -24,7 +24,7 @@ from taskiq.exceptions import ResultGetError
 from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.settings.urls import scheme_of
-from dagster_taskiq.transport import registry
+from dagster_taskiq.transport import current
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.connection import reach
@@ -66,7 +66,7 @@ class Client:
         """
         self.settings = settings
         self._portal = portal
-        self.broker: QueueBroker = registry.make(settings)
+        self.broker: QueueBroker = current.make(settings)
         backend = self.broker.result_backend
         if not isinstance(backend, StateBackend):
             raise TypeError(f"{backend!r} keeps no state of tasks and workers.")

@@ -16,7 +16,7 @@ import redis
 from taskiq import AsyncTaskiqTask, TaskiqResult
 from taskiq.exceptions import ResultGetError, TaskiqResultTimeoutError
 
-from compat_tests.brokers import ALL_BROKERS
+from compat_tests.brokers import CONTRACT
 from compat_tests.conftest import other_prefix
 from compat_tests.servers import RedisServer, own_redis
 from compat_tests.waiting import eventually_async
@@ -39,7 +39,7 @@ from dagster_taskiq.wire.task_request import TaskRequest
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(scope="module", params=ALL_BROKERS)
+@pytest.fixture(scope="module", params=CONTRACT)
 def broker_kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -721,7 +721,9 @@ async def test_a_result_that_is_gone_is_no_result_of_none(settings: Settings) ->
         assert not (await backend.get_result(TASK.id)).is_err  # a step never has one
 
 
-@pytest.mark.parametrize("broker_kind", ["embedded", "redis", "memory"], indirect=True)
+@pytest.mark.parametrize(
+    "broker_kind", ["embedded", "redis", "postgresql", "memory"], indirect=True
+)
 async def test_what_has_expired_is_swept_and_what_has_not_ended_stays(
     settings: Settings,
 ) -> None:

@@ -15,12 +15,13 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import aiormq
+import psycopg2
 import pytest
 import redis
 from taskiq import AckableMessage, BrokerMessage, TaskiqMessage
 from taskiq.formatters.json_formatter import JSONFormatter
 
-from compat_tests.brokers import ALL_BROKERS
+from compat_tests.brokers import CONTRACT
 from compat_tests.conftest import QUEUES, other_prefix
 from compat_tests.servers import RedisServer, own_redis
 from compat_tests.waiting import eventually, eventually_async
@@ -41,7 +42,7 @@ LONG_LEASE = 3600.0
 SHORT_LEASE = 0.05
 
 
-@pytest.fixture(scope="module", params=ALL_BROKERS)
+@pytest.fixture(scope="module", params=CONTRACT)
 def broker_kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -163,9 +164,20 @@ async def left_on_server(settings: Settings) -> object:
         names = [key.decode() for key in client.keys(f"{settings.prefix}:*")]
         kept = (":queues", ":wakeups:", ":clock")
         return [name for name in names if not any(each in name for each in kept)]
+    if settings.broker.startswith("postgresql"):
+        return await rows_on_postgresql(settings)
     path = settings.broker.removeprefix("sqlite:///")
     with contextlib.closing(sqlite3.connect(path)) as connection:
         return connection.execute("SELECT * FROM dagster_taskiq_messages").fetchall()
+
+
+async def rows_on_postgresql(settings: Settings) -> object:
+    """Return the messages in our table."""
+    url, _, schema = settings.broker.partition("?schema=")
+    with contextlib.closing(psycopg2.connect(url)) as connection:
+        cursor = connection.cursor()
+        cursor.execute(f"SELECT * FROM {schema}.dagster_taskiq_messages")
+        return cursor.fetchall()
 
 
 async def ready_on_rabbitmq(settings: Settings) -> dict[str, int]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import aiormq
 import pytest
 
-from compat_tests.brokers import ALL_BROKERS, BROKERS
+from compat_tests.brokers import BROKERS, CONTRACT
 from compat_tests.contract.test_broker import (
     claim_again,
     claims,
@@ -32,7 +32,7 @@ from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.rabbitmq import delays
-from dagster_taskiq.transport.sql.connection import SqlConnection
+from dagster_taskiq.transport.sql.sqlite_database import SqliteDatabase
 from dagster_taskiq.wire.records import TaskState
 from dagster_taskiq.wire.task_request import TaskRequest
 
@@ -44,7 +44,7 @@ SHORT = 1.5
 LONG = 3600.0
 
 
-@pytest.fixture(scope="module", params=ALL_BROKERS)
+@pytest.fixture(scope="module", params=CONTRACT)
 def broker_kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -223,7 +223,7 @@ async def test_the_first_process_brings_a_file_of_the_release_before_up_to_date(
 
 
 async def _open(settings: Settings) -> None:
-    connection = SqlConnection(settings.broker, {}, 10.0)
+    connection = SqliteDatabase(settings.broker, {}, 10.0)
     await connection.open()
     await connection.close()
 

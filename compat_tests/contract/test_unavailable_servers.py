@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psycopg2
 import pytest
 import redis.exceptions as redis_errors
 import sqlalchemy as sa
@@ -30,7 +31,8 @@ from dagster_taskiq.transport.error_boundary import ErrorBoundary
 from dagster_taskiq.transport.rabbitmq.errors import RabbitErrors
 from dagster_taskiq.transport.redis.errors import RedisErrors
 from dagster_taskiq.transport.sql import tables
-from dagster_taskiq.transport.sql.errors import SqlErrors
+from dagster_taskiq.transport.sql.postgresql_errors import PostgresqlErrors
+from dagster_taskiq.transport.sql.sqlite_errors import SqliteErrors
 from dagster_taskiq.wire.notifications import FROM_START
 from dagster_taskiq.wire.records import TaskState
 
@@ -123,6 +125,8 @@ FAULTS = {
     "redis": (cut_off, set()),
     # A message belongs to its connection: with that gone, the server has the message back.
     "rabbitmq": (cut_off, {"release", "reject"}),
+    # Waiting returns sooner or later, and what looks then gets the error.
+    "postgresql": (cut_off, {"wait_for_work"}),
     "locked": (locked, READS),
     "emptied": (emptied, {"ping", "wait_for_work"}),
 }
@@ -132,6 +136,7 @@ FAULTS = {
     params=[
         pytest.param(("redis", "redis"), id="redis"),
         pytest.param(("rabbitmq", "rabbitmq"), id="rabbitmq"),
+        pytest.param(("postgresql", "postgresql"), id="postgresql"),
         pytest.param(("embedded", "locked"), id="embedded-locked"),
         pytest.param(("embedded", "emptied"), id="embedded-emptied"),
     ]
@@ -210,6 +215,10 @@ def _sql(kind: type[sa.exc.DBAPIError], text: str) -> sa.exc.DBAPIError:
     return kind("SELECT secret", {}, sqlite3.OperationalError(text))
 
 
+def _postgresql(text: str) -> sa.exc.DBAPIError:
+    return sa.exc.OperationalError("SELECT secret", {}, psycopg2.OperationalError(text))
+
+
 @pytest.mark.parametrize(
     ("boundary", "error"),
     [
@@ -222,10 +231,13 @@ def _sql(kind: type[sa.exc.DBAPIError], text: str) -> sa.exc.DBAPIError:
         (RabbitErrors, rabbit_errors.ConnectionClosed(320, "CONNECTION_FORCED")),
         (RabbitErrors, rabbit_errors.ChannelInvalidStateError("closed")),
         (RabbitErrors, Exception()),
-        (SqlErrors, _sql(sa.exc.OperationalError, "database is locked")),
-        (SqlErrors, _sql(sa.exc.InterfaceError, "closed")),
-        (SqlErrors, _sql(sa.exc.DatabaseError, "file is not a database")),
-        (SqlErrors, sqlite3.OperationalError("disk I/O error")),
+        (PostgresqlErrors, _postgresql("could not connect to server: Connection refused")),
+        (PostgresqlErrors, _postgresql("sorry, too many clients already")),
+        (PostgresqlErrors, _postgresql("the database system is shutting down")),
+        (SqliteErrors, _sql(sa.exc.OperationalError, "database is locked")),
+        (SqliteErrors, _sql(sa.exc.InterfaceError, "closed")),
+        (SqliteErrors, _sql(sa.exc.DatabaseError, "file is not a database")),
+        (SqliteErrors, sqlite3.OperationalError("disk I/O error")),
     ],
     ids=lambda each: each.__name__ if isinstance(each, type) else type(each).__name__,
 )
@@ -248,6 +260,8 @@ def test_an_error_that_may_pass_becomes_one_with_the_server_and_advice(
     [
         (RedisErrors, redis_errors.NoPermissionError("no permission for the command")),
         (RedisErrors, redis_errors.ResponseError("CROSSSLOT keys do not hash to one slot")),
+        (PostgresqlErrors, _postgresql('FATAL:  password authentication failed for user "u"')),
+        (PostgresqlErrors, _postgresql('FATAL:  database "d" does not exist')),
     ],
 )
 def test_an_error_of_configuration_becomes_one(
@@ -265,8 +279,8 @@ def test_an_error_of_configuration_becomes_one(
         (RedisErrors, KeyError("a mistake here")),
         (RabbitErrors, rabbit_errors.ChannelNotFoundEntity("no queue")),
         (RabbitErrors, KeyError("a mistake here")),
-        (SqlErrors, _sql(sa.exc.IntegrityError, "UNIQUE constraint failed")),
-        (SqlErrors, NoRecordError.of("t")),
+        (SqliteErrors, _sql(sa.exc.IntegrityError, "UNIQUE constraint failed")),
+        (SqliteErrors, NoRecordError.of("t")),
     ],
 )
 def test_a_fault_of_this_package_passes_a_boundary_as_it_is(

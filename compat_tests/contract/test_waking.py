@@ -18,8 +18,8 @@ from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.rabbitmq.broker import RabbitBroker
 from dagster_taskiq.transport.rabbitmq.channel import Channel
 from dagster_taskiq.transport.registry import make_broker
-from dagster_taskiq.transport.sql import changes, tables
-from dagster_taskiq.transport.sql.connection import SqlConnection
+from dagster_taskiq.transport.sql import sqlite_changes, tables
+from dagster_taskiq.transport.sql.sqlite_database import SqliteDatabase
 from dagster_taskiq.transport.sql.sqlite_file_watch import FileNotices
 from dagster_taskiq.wire.task_request import TaskRequest
 
@@ -154,24 +154,24 @@ async def test_tasks_that_are_sent_together_keep_their_order(settings: Settings)
 
 
 @asynccontextmanager
-async def two_connections(path: Path) -> AsyncIterator[tuple[SqlConnection, SqlConnection]]:
+async def two_connections(path: Path) -> AsyncIterator[tuple[SqliteDatabase, SqliteDatabase]]:
     """Open a file twice, as two processes do."""
     async with AsyncExitStack() as stack:
         opened = []
         for _ in range(2):
-            connection = SqlConnection(f"sqlite:///{path}", {}, 5.0)
+            connection = SqliteDatabase(f"sqlite:///{path}", {}, 5.0)
             await connection.open()
             stack.push_async_callback(connection.close)
             opened.append(connection)
         yield opened[0], opened[1]
 
 
-async def change(connection: SqlConnection) -> None:
+async def change(connection: SqliteDatabase) -> None:
     row = {"channel": "c", "body": "{}", "created_at": 0.0}
     await connection.write(lambda each: each.execute(tables.notifications.insert(), row))
 
 
-async def wakes(listener: SqlConnection, writer: SqlConnection) -> None:
+async def wakes(listener: SqliteDatabase, writer: SqliteDatabase) -> None:
     """See that one who waits on a connection learns of what is written by another."""
     wait = asyncio.ensure_future(listener.changes.wait_beyond(listener.changes.mark(), FOR_EVER))
     for _ in range(2):  # until it waits, and until somebody looks for it
@@ -185,12 +185,12 @@ async def wakes(listener: SqlConnection, writer: SqlConnection) -> None:
 async def test_a_write_to_the_file_is_told_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(changes, "WITHOUT_NOTICE_SECONDS", FOR_EVER)
+    monkeypatch.setattr(sqlite_changes, "WITHOUT_NOTICE_SECONDS", FOR_EVER)
     async with two_connections(tmp_path / "queue.db") as (listener, writer):
         await change(writer)
         listener.changes.mark()
         # Until it looks by itself no more.
-        await asyncio.sleep(2 * changes.NOTICED_SECONDS)
+        await asyncio.sleep(2 * sqlite_changes.NOTICED_SECONDS)
         for _ in range(20):
             await wakes(listener, writer)
 
@@ -247,10 +247,10 @@ def impossible(path: str | Path, notify: Callable[[], None]) -> "Untold":
 async def test_where_nothing_is_told_the_file_is_looked_at(
     notices: Callable[..., Untold], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(changes, "FileNotices", notices)
+    monkeypatch.setattr(sqlite_changes, "FileNotices", notices)
     async with two_connections(tmp_path / "queue.db") as (listener, writer):
         listener.changes.mark()
-        await asyncio.sleep(2 * changes.NOTICED_SECONDS)
+        await asyncio.sleep(2 * sqlite_changes.NOTICED_SECONDS)
         await wakes(listener, writer)
         assert not listener.changes.has_notices, (
             "a system that has failed to tell once is not relied on"

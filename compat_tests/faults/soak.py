@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+import psycopg2
 import redis
 from dagster import DagsterEventType, DagsterRunStatus
 
@@ -34,7 +35,7 @@ from compat_tests.executor.scratch import Scratch
 from compat_tests.faults.soak_jobs import SOAK_JOBS
 from compat_tests.launcher.fleet import Fleet, open_fleet, running_code_server
 from compat_tests.proxy import Proxy, proxy_to
-from compat_tests.servers import own_rabbit, own_redis
+from compat_tests.servers import own_postgres, own_rabbit, own_redis
 from compat_tests.waiting import eventually
 from compat_tests.workers import WorkerProcess
 from dagster_taskiq.settings.settings import Settings
@@ -47,7 +48,7 @@ SLOTS = 2
 #: end of a soak is then what does not go away.
 RESULT_TTL = 5.0
 #: How long a worker may be silent, in seconds. On RabbitMQ it is the connection's lease as well.
-LEASE = {"embedded": 4.0, "redis": 4.0, "rabbitmq": 8.0}
+LEASE = {"embedded": 4.0, "redis": 4.0, "rabbitmq": 8.0, "postgresql": 4.0}
 #: Seconds between two deeds, at least and at most.
 PAUSE = (0.2, 1.5)
 #: Seconds that all runs together may take to end once nobody harms them any more.
@@ -382,7 +383,7 @@ def server_of(kind: str, directory: Path) -> Iterator[Server]:
     """Start the server of a soak, and the door before it.
 
     Args:
-        kind: ``embedded``, ``redis`` or ``rabbitmq``.
+        kind: ``embedded``, ``redis``, ``rabbitmq`` or ``postgresql``.
         directory: where an embedded broker has its file.
     """
     with ExitStack() as stack:
@@ -395,6 +396,11 @@ def server_of(kind: str, directory: Path) -> Iterator[Server]:
             yield Server(
                 f"redis://127.0.0.1:{door.port}/0", door, lambda: keys_in(redis_server.url)
             )
+        elif kind == "postgresql":
+            postgres = stack.enter_context(own_postgres())
+            door = stack.enter_context(proxy_to(postgres.port))
+            url = f"postgresql://postgres@127.0.0.1:{door.port}/postgres"
+            yield Server(url, door, lambda: rows_in_postgresql(postgres.url))
         else:
             rabbit = stack.enter_context(own_rabbit())
             door = stack.enter_context(proxy_to(rabbit.port))
@@ -402,16 +408,31 @@ def server_of(kind: str, directory: Path) -> Iterator[Server]:
             yield Server(url, door, lambda: queues_in(rabbit.ctl))
 
 
+#: What is counted in an SQL database, by kind.
+COUNTS = {
+    "message": "SELECT count(*) FROM dagster_taskiq_messages",
+    "task": "SELECT count(*) FROM dagster_taskiq_tasks",
+    "worker": "SELECT count(*) FROM dagster_taskiq_workers",
+    "notifications": "SELECT count(DISTINCT channel) FROM dagster_taskiq_mail",
+}
+
+
 def rows_in(path: Path) -> dict[str, int]:
     """Return how much an embedded broker's file has of each kind."""
-    counts = {
-        "message": "SELECT count(*) FROM dagster_taskiq_messages",
-        "task": "SELECT count(*) FROM dagster_taskiq_tasks",
-        "worker": "SELECT count(*) FROM dagster_taskiq_workers",
-        "notifications": "SELECT count(DISTINCT channel) FROM dagster_taskiq_mail",
-    }
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        return {kind: connection.execute(each).fetchone()[0] for kind, each in counts.items()}
+        return {kind: connection.execute(each).fetchone()[0] for kind, each in COUNTS.items()}
+
+
+def rows_in_postgresql(url: str) -> dict[str, int]:
+    """Return how much a PostgreSQL has of each kind."""
+    found = {}
+    with contextlib.closing(psycopg2.connect(url)) as connection:
+        cursor = connection.cursor()
+        cursor.execute("SET search_path TO dagster_taskiq")
+        for kind, count in COUNTS.items():
+            cursor.execute(count)
+            found[kind] = int(cursor.fetchall()[0][0])
+    return found
 
 
 def keys_in(url: str) -> dict[str, int]:
@@ -443,7 +464,7 @@ def soak(kind: str, seconds: float, seed: int, directory: Path) -> Books:
     """Soak a fleet on a kind of broker for so many seconds, and return what came of it.
 
     Args:
-        kind: ``embedded``, ``redis`` or ``rabbitmq``.
+        kind: ``embedded``, ``redis``, ``rabbitmq`` or ``postgresql``.
         seconds: how long harm is done.
         seed: of all that is random.
         directory: an empty one, for everything that is written.

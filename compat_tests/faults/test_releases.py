@@ -213,6 +213,7 @@ def let_go_when_both_work(outcome: Outcome) -> None:
         outcome.scratch.note("go")
 
 
+@pytest.mark.parametrize("broker_kind", ["embedded", "redis", "rabbitmq"], indirect=True)
 def test_a_worker_and_a_run_loop_of_the_previous_release_work_with_these(
     own: House, previous: Path, dagster_home: Path, tmp_path: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""The command line: ``dagster-taskiq worker ...``, ``status``, ``demo``."""
+"""The command line: ``dagster-taskiq worker ...``, ``status``, ``storage``, ``demo``."""
 
 import sys
 from importlib import import_module
@@ -16,7 +16,7 @@ class _Commands(click.Group):
     Dagster takes seconds to import, so what can run at the same time is started before that.
     """
 
-    NAMES = ("demo", "status", "worker")
+    NAMES = ("demo", "status", "storage", "worker")
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names (click's own hook)."""

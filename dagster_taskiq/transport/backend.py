@@ -10,7 +10,7 @@ import json
 import logging
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from taskiq import TaskiqResult
 from taskiq.abc.result_backend import AsyncResultBackend
@@ -54,6 +54,8 @@ class StateBackend(AsyncResultBackend[Any]):
 
     #: The server, which a broker on the same one shares.
     connection: Connection
+    #: Whether the children of a worker use its connection, because each costs the server much.
+    shares_connection: ClassVar[bool] = False
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

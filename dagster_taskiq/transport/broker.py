@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import ValidationError
 from taskiq import AckableMessage, AsyncBroker, BrokerMessage
@@ -83,6 +83,8 @@ class QueueBroker(AsyncBroker):
 
     #: The server; a backend that is on the same one shares it.
     connection: Connection
+    #: Whether the children of a worker use its connection, because each costs the server much.
+    shares_connection: ClassVar[bool] = False
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()

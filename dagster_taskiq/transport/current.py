@@ -6,13 +6,36 @@ from pathlib import Path
 
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport import registry
 from dagster_taskiq.transport.broker import QueueBroker
-from dagster_taskiq.transport.registry import make
+from dagster_taskiq.transport.relay.relay import Relay
 
 #: The attributes of a module that may hold its broker, in the order they are looked for.
 APP_ATTRIBUTES = ("broker", "app")
 
 _current: QueueBroker | None = None
+#: The way to the servers of the worker whose child this process is, if its children share that.
+_relay: Relay | None = None
+
+
+def use_relay(relay: Relay) -> None:
+    """Have :func:`make` use the connection of this process's worker to the worker's servers."""
+    global _relay  # noqa: PLW0603 - it is what make() uses
+    _relay = relay
+
+
+def make(settings: Settings) -> QueueBroker:
+    """Return a new broker with its backend; nothing is connected.
+
+    In the child of a worker, one on the worker's own servers may go through the worker.
+
+    Raises:
+        ConfigError: the settings name a broker or backend that nothing serves.
+        MissingExtraError: as :func:`dagster_taskiq.transport.registry.make_broker`.
+    """
+    if _relay is not None and _relay.leads_to(settings):
+        return _relay.make(settings)
+    return registry.make(settings)
 
 
 def use(settings: Settings) -> QueueBroker:

@@ -72,18 +72,23 @@ class Registry(Generic[T]):
 _HERE = "dagster_taskiq.transport"
 _MEMORY_BROKER = Entry(f"{_HERE}.memory.broker", "MemoryBroker")
 _MEMORY_BACKEND = Entry(f"{_HERE}.memory.backend", "MemoryBackend")
+_POSTGRESQL_BROKER = Entry(f"{_HERE}.sql.postgresql", "PostgresqlBroker", "postgres")
+_POSTGRESQL_BACKEND = Entry(f"{_HERE}.sql.postgresql", "PostgresqlBackend", "postgres")
 _RABBIT_BROKER = Entry(f"{_HERE}.rabbitmq.broker", "RabbitBroker")
 _RABBIT_BACKEND = Entry(f"{_HERE}.rabbitmq.backend", "RabbitBackend")
 _REDIS_BROKER = Entry(f"{_HERE}.redis.broker", "RedisBroker")
 _REDIS_BACKEND = Entry(f"{_HERE}.redis.backend", "RedisBackend")
-_SQL_BROKER = Entry(f"{_HERE}.sql.broker", "SqlBroker")
-_SQL_BACKEND = Entry(f"{_HERE}.sql.backend", "SqlBackend")
+_SQLITE_BROKER = Entry(f"{_HERE}.sql.sqlite", "SqliteBroker")
+_SQLITE_BACKEND = Entry(f"{_HERE}.sql.sqlite", "SqliteBackend")
 
 BROKERS: "Registry[QueueBroker]" = Registry(
     "broker",
     {
-        "embedded": _SQL_BROKER,
-        "sqlite": _SQL_BROKER,
+        "embedded": _SQLITE_BROKER,
+        "sqlite": _SQLITE_BROKER,
+        "postgresql": _POSTGRESQL_BROKER,
+        "postgresql+psycopg2": _POSTGRESQL_BROKER,
+        "postgres": _POSTGRESQL_BROKER,
         "redis": _REDIS_BROKER,
         "rediss": _REDIS_BROKER,
         "unix": _REDIS_BROKER,
@@ -99,8 +104,11 @@ BROKERS: "Registry[QueueBroker]" = Registry(
 BACKENDS: "Registry[StateBackend]" = Registry(
     "backend",
     {
-        "embedded": _SQL_BACKEND,
-        "sqlite": _SQL_BACKEND,
+        "embedded": _SQLITE_BACKEND,
+        "sqlite": _SQLITE_BACKEND,
+        "postgresql": _POSTGRESQL_BACKEND,
+        "postgresql+psycopg2": _POSTGRESQL_BACKEND,
+        "postgres": _POSTGRESQL_BACKEND,
         "redis": _REDIS_BACKEND,
         "rediss": _REDIS_BACKEND,
         "unix": _REDIS_BACKEND,

@@ -38,8 +38,13 @@ class ChildStarter:
         self._mirror = Mirror()
         self._connecting = asyncio.Lock()
 
-    def open(self) -> None:
-        """Begin to copy the output that children capture."""
+    def open(self, relay: str) -> None:
+        """Begin to copy the output that children capture.
+
+        Args:
+            relay: the socket of the worker's relay, for the set-up of each child; or nothing.
+        """
+        self._setup = {**self._setup, "relay": relay}
         self._mirror.start()
 
     async def start_child(self) -> ChildProcess:

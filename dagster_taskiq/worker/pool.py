@@ -74,14 +74,17 @@ class Pool:
         self._running: dict[str, RunningTask] = {}
         self._has_ignored_signal = False
 
-    async def start(self) -> None:
+    async def start(self, relay: str = "") -> None:
         """Start all children, side by side, and return when the first is ready.
+
+        Args:
+            relay: the socket by which they use the worker's connection; nothing if they do not.
 
         Raises:
             ConfigError: a module that ``include`` names cannot be imported.
             ChildStartError: a child does not come up.
         """
-        self._starter.open()
+        self._starter.open(relay)
         # Nothing runs here yet that could be lost; the first heartbeat begins the lease.
         self.renew(time.monotonic() + child_process.START_SECONDS)
         await self._children.open()

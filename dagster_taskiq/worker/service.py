@@ -20,6 +20,7 @@ from taskiq.decor import AsyncTaskiqDecoratedTask
 from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.transport.relay.server import RelayServer
 from dagster_taskiq.version import __version__
 from dagster_taskiq.wire.labels import RUN_LABEL
 from dagster_taskiq.wire.notifications import run_channel, worker_channel
@@ -75,6 +76,10 @@ class WorkerService:
             include=included([*broker.settings.include, *options.pool.include, *user_modules]),
         )
         self.pool = Pool(broker.settings, pool_options, options.name, self._wake_run_of)
+        #: Lets the children use this process's connection; ``None`` if they make their own.
+        self._relay: RelayServer | None = None
+        if broker.shares_connection or backend.shares_connection:
+            self._relay = RelayServer(broker, backend)
         cancellation = Cancellation(self.pool)
         self._heartbeat = Heartbeat(
             backend, self.pool, cancellation, self.describe, broker.settings.heartbeat_interval
@@ -97,8 +102,9 @@ class WorkerService:
         Raises:
             ConfigError: a module to include cannot be imported.
             ChildStartError: no child can be started.
+            OSError: there can be no socket for the children.
         """
-        await self.pool.start()
+        await self.pool.start(await self._relay.start() if self._relay is not None else "")
         for work in (self._heartbeat.run(), self._control.run(), self._warn_of_eviction()):
             self._in_background(work)
         if os.getpid() == 1:
@@ -119,6 +125,8 @@ class WorkerService:
         for task in list(self._background):
             task.cancel()
         await self.pool.close()
+        if self._relay is not None:
+            await self._relay.close()
         try:
             await self.backend.deregister(self.id)
             await self.backend.close_channel(worker_channel(self.id))

@@ -1,18 +1,16 @@
-"""The broker that keeps its messages in an SQL table: the embedded one, in a SQLite file."""
+"""The broker that keeps its messages in an SQL table."""
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from typing import ClassVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.broker import Delivery, Outgoing, QueueBroker
-from dagster_taskiq.transport.sql.changes import LookUp
-from dagster_taskiq.transport.sql.connection import SqlConnection
+from dagster_taskiq.transport.sql.conditions import is_free
+from dagster_taskiq.transport.sql.database import SqlDatabase
+from dagster_taskiq.transport.sql.dialect import queue_topic
 from dagster_taskiq.transport.sql.tables import messages as table
 from dagster_taskiq.wire.queues import QueueDepth
 
@@ -20,82 +18,37 @@ from dagster_taskiq.wire.queues import QueueDepth
 REJECTED_LIMIT = 1000
 
 
-def _is_free(stale: "sa.ColumnElement[float]") -> "sa.ColumnElement[bool]":
-    """Return the condition that a row is not rejected, and that no claim on it counts.
-
-    Args:
-        stale: a claim that was made before this time does not count.
-    """
-    free = sa.or_(table.c.claimed_at.is_(None), table.c.claimed_at < stale)
-    return sa.and_(table.c.rejected.is_(None), free)
-
-
-@dataclass(frozen=True)
-class _Claims:
-    """The statements that find rows to claim in a number of queues."""
-
-    #: The parameters with the names of the queues.
-    queues: tuple[str, ...]
-    #: Whether there is a row.
-    any_row: LookUp
-    #: The first row: highest priority, then oldest.
-    first: "sa.Select[Any]"
-
-    @classmethod
-    @cache
-    def of(cls, count: int) -> "_Claims":
-        """Return those of so many queues; they are built once, which takes longer than to run them.
-
-        The condition is the only one that decides which rows may be claimed. Its parameters are
-        those of :meth:`wanted`.
-        """
-        queues = tuple(f"queue_{number}" for number in range(count))
-        claimable = sa.and_(
-            table.c.queue.in_([sa.bindparam(name) for name in queues]),
-            table.c.prefix == sa.bindparam("mine"),
-            table.c.due_at <= sa.bindparam("now"),
-            _is_free(sa.bindparam("stale")),
-        )
-        ids = sa.select(table.c.id).where(claimable)
-        in_order = ids.order_by(table.c.priority.desc(), table.c.id).limit(1)
-        first = in_order.with_for_update(skip_locked=True).scalar_subquery()
-        return cls(queues, LookUp(ids), sa.select(table).where(table.c.id == first))
-
-    def wanted(self, queues: Sequence[str], settings: Settings, now: float) -> dict[str, Any]:
-        """Return the parameters of the statements."""
-        named = dict(zip(self.queues, queues, strict=True))
-        return {**named, "mine": settings.prefix, "now": now, "stale": now - settings.lease}
-
-
-#: Records the claim of a consumer on a row.
-_CLAIM = (
-    table.update()
-    .where(table.c.id == sa.bindparam("this"))
-    .values(
-        claimed_by=sa.bindparam("consumer"),
-        claimed_at=sa.bindparam("now"),
-        attempts=table.c.attempts + 1,
-    )
-)
-
-
 class SqlBroker(QueueBroker):
-    """Messages are rows; a claim is an update of the first row that is free."""
+    """Messages are rows; a claim is an update of the first row that is free.
 
-    def __init__(self, settings: Settings, connection: SqlConnection | None = None) -> None:
+    What differs between kinds of databases is in ``SqlDatabase`` and its dialect; a subclass names
+    its own.
+    """
+
+    database_class: ClassVar[type[SqlDatabase]]
+
+    def __init__(self, settings: Settings, connection: SqlDatabase | None = None) -> None:
         super().__init__(settings)
-        self.connection: SqlConnection = connection or SqlConnection(
+        self.connection: SqlDatabase = connection or self.database_class(
             settings.broker, settings.broker_options, settings.connect_timeout
         )
+        self._dialect = self.connection.dialect
+        self._claims = self.connection.claims(settings)
         self._mark = 0
+        delay = sa.bindparam("delay", type_=sa.Float)
+        #: Inserts messages, whose times are set by the clock that all processes have in common.
+        self._insert = table.insert().values(
+            created_at=self._dialect.clock,
+            due_at=sa.case((delay > 0, self._dialect.clock + delay), else_=0.0),
+        )
 
     async def ping(self) -> None:
         """Run one statement."""
-        await self.connection.read(lambda connection: connection.execute(sa.select(1)))
+        await self.connection.ping()
 
     async def put_all(self, messages: Sequence[Outgoing]) -> None:
-        """Insert rows, all or none; on return they are in the database, or in SQLite's log."""
-        now = time.time()
+        """Insert rows; on return they are in the database, or in SQLite's log."""
+        clock = self._dialect.clock_values()
         rows = [
             {
                 "prefix": self.settings.prefix,
@@ -103,34 +56,39 @@ class SqlBroker(QueueBroker):
                 "priority": each.priority,
                 "task_id": each.task_id,
                 "body": each.body,
-                "created_at": now,
-                "due_at": now + each.delay if each.delay else 0.0,
+                "delay": each.delay,
+                **clock,
             }
             for each in messages
         ]
-        await self.connection.write(lambda connection: connection.execute(table.insert(), rows))
+        queues = list(dict.fromkeys(each.queue for each in messages))
+
+        def work(connection: Connection) -> None:
+            connection.execute(self._insert, rows)
+            self._announce(connection, queues)
+
+        await self.connection.run(work)
 
     async def claim(self) -> Delivery | None:
         """Record the claim of this consumer on the first free row."""
-        self._mark = self.connection.changes.mark()
-        # Mostly there is none; looking must not take the write lock from processes with work.
+        self._mark = self.connection.mark()
         queues = self.open_queues
-        claims = _Claims.of(len(queues))
-        wanted = claims.wanted(queues, self.settings, time.time())
-        if not self.connection.changes.exists(claims.any_row, wanted):
+        if not self._claims.may_find(queues):
             return None
-        return await self.connection.write(self._claim)
+        delivery = await self.connection.run(self._claim)
+        if delivery is not None:
+            self.connection.note_found()
+        return delivery
 
     async def wait_for_work(self, timeout: float) -> None:
-        """Return when the database has changed since the last claim."""
-        await self.connection.changes.wait_beyond(self._mark, timeout)
+        """Return when something may have come into an open queue since the last claim."""
+        topics = [queue_topic(self.settings.prefix, queue) for queue in self.open_queues]
+        await self.connection.wait_beyond(self._mark, topics, timeout)
 
     async def acknowledge(self, delivery: Delivery) -> None:
         """Delete the row."""
         mine = table.c.id == int(delivery.handle)
-        await self.connection.write(
-            lambda connection: connection.execute(table.delete().where(mine))
-        )
+        await self.connection.run(lambda connection: connection.execute(table.delete().where(mine)))
 
     async def release(self, delivery: Delivery) -> None:
         """Clear the claim; the row keeps its place."""
@@ -140,7 +98,12 @@ class SqlBroker(QueueBroker):
             .where(mine)
             .values(claimed_by=None, claimed_at=None, attempts=table.c.attempts - 1)
         )
-        await self.connection.write(lambda connection: connection.execute(free))
+
+        def work(connection: Connection) -> None:
+            connection.execute(free)
+            self._announce(connection, [delivery.queue])
+
+        await self.connection.run(work)
 
     async def reject(self, delivery: Delivery, reason: str) -> None:
         """Keep the row, with the reason in it, as one of the last thousand."""
@@ -163,36 +126,47 @@ class SqlBroker(QueueBroker):
             connection.execute(aside)
             connection.execute(table.delete().where(all_aside, table.c.id <= last))
 
-        await self.connection.write(work)
+        await self.connection.run(work)
 
     async def discard(self, task_ids: Sequence[str]) -> int:
         """Delete the rows of these tasks that are not claimed."""
         free = sa.and_(
             table.c.task_id.in_(task_ids),
             table.c.prefix == self.settings.prefix,
-            self._is_free(time.time()),
+            self._is_free,
         )
-        return await self.connection.write(
-            lambda connection: connection.execute(table.delete().where(free)).rowcount
+        delete, clock = table.delete().where(free), self._dialect.clock_values()
+        return await self.connection.run(
+            lambda connection: connection.execute(delete, clock).rowcount
         )
 
     async def depths(self) -> list[QueueDepth]:
         """Count the rows of each queue."""
-        now = time.time()
-        free, sent = self._is_free(now), table.c.created_at
+        free, sent, due = self._is_free, table.c.created_at, table.c.due_at
         query = (
             sa.select(
                 table.c.queue,
                 sa.func.count(sa.case((free, 1))),
                 sa.func.count(sa.case((sa.not_(free), 1))),
-                sa.func.min(sa.case((table.c.due_at > 0, table.c.due_at), else_=sent)),
+                self._dialect.clock - sa.func.min(sa.case((due > 0, due), else_=sent)),
             )
             .where(table.c.prefix == self.settings.prefix, table.c.rejected.is_(None))
             .group_by(table.c.queue)
             .order_by(table.c.queue)
         )
-        rows = await self.connection.read(lambda connection: connection.execute(query).all())
-        return [QueueDepth(row[0], row[1], row[2], max(0.0, now - row[3])) for row in rows]
+        clock = self._dialect.clock_values()
+        rows = await self.connection.read(lambda connection: connection.execute(query, clock).all())
+        return [QueueDepth(row[0], row[1], row[2], max(0.0, row[3])) for row in rows]
+
+    async def is_empty(self, queue: str) -> bool:
+        """Look for one row. On PostgreSQL, each of the conditions is that of an index."""
+        row = table.c
+        its = (row.prefix == self.settings.prefix, row.queue == queue, row.rejected.is_(None))
+        waits = row.claimed_at.is_(None) & (row.due_at == 0)
+        conditions = (waits, row.due_at > 0, row.claimed_at.is_not(None))
+        found = [sa.exists().where(*its, each) for each in conditions]
+        query = sa.select(sa.or_(*found))
+        return not await self.connection.read(lambda connection: connection.scalar(query))
 
     async def rejected(self) -> int:
         """Count the rows that carry a reason."""
@@ -203,21 +177,17 @@ class SqlBroker(QueueBroker):
         )
         return await self.connection.read(lambda connection: connection.execute(query).scalar_one())
 
-    def _is_free(self, now: float) -> "sa.ColumnElement[bool]":
-        return _is_free(sa.literal(now - self.settings.lease))
+    @property
+    def _is_free(self) -> "sa.ColumnElement[bool]":
+        """The condition that a row may be claimed now; has the parameters of the clock."""
+        return is_free(self._dialect.clock - self.settings.lease)
+
+    def _announce(self, connection: Connection, queues: Sequence[str]) -> None:
+        topics = [queue_topic(self.settings.prefix, queue) for queue in queues]
+        self._dialect.announce(connection, topics)
 
     def _claim(self, connection: Connection) -> Delivery | None:
-        now, queues = time.time(), self.open_queues
-        claims = _Claims.of(len(queues))
-        wanted = claims.wanted(queues, self.settings, now)
-        row = connection.execute(claims.first, wanted).one_or_none()
+        row = self._claims.take(connection, self.open_queues, self.consumer)
         if row is None:
             return None
-        connection.execute(_CLAIM, {"this": row.id, "consumer": self.consumer, "now": now})
-        return Delivery(
-            handle=str(row.id),
-            task_id=row.task_id,
-            queue=row.queue,
-            body=row.body,
-            attempt=row.attempts + 1,
-        )
+        return Delivery(str(row.id), row.task_id, row.queue, row.body, row.attempts)

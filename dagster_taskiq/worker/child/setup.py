@@ -13,14 +13,16 @@ from dagster_taskiq.execution.perform import describe_failure
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.settings.worker_fleet import set_worker_settings
 from dagster_taskiq.transport import current
+from dagster_taskiq.transport.relay.relay import Relay
 
 
 def set_up(setup: dict[str, Any]) -> tuple[AsyncBroker, str]:
     """Give this process its worker's settings, and import what every task may need.
 
     Args:
-        setup: ``path`` and ``argv`` of ``sys`` in the parent; the ``settings``; ``include``, the
-            modules to import; ``allow``, the only code that may be loaded, unless empty; ``app``,
+        setup: ``path`` and ``argv`` of ``sys`` in the parent; the ``settings``; ``relay``, the
+            socket by which the worker's connection is shared, or nothing; ``include``, the modules
+            to import; ``allow``, the only code that may be loaded, unless empty; ``app``,
             the project's own app or ``None``.
 
     Returns:
@@ -28,7 +30,10 @@ def set_up(setup: dict[str, Any]) -> tuple[AsyncBroker, str]:
     """
     # The fork server has its own ones.
     sys.path[:], sys.argv[:] = setup["path"], setup["argv"]
-    broker = current.use(Settings.from_dict(setup["settings"]))
+    settings = Settings.from_dict(setup["settings"])
+    if setup["relay"]:
+        current.use_relay(Relay(setup["relay"], settings))
+    broker = current.use(settings)
     set_worker_settings(broker.settings)
     if setup["allow"]:
         set_policy(AllowedCode.of(setup["allow"], setup["include"]))

@@ -8,7 +8,7 @@ from dagster_taskiq.errors import DagsterTaskiqError
 from dagster_taskiq.transport.error_boundary import ErrorBoundary
 
 
-class SqlErrors(ErrorBoundary):
+class SqliteErrors(ErrorBoundary):
     """The boundary of a SQLite file: one that is locked, full, lost or damaged may be repaired."""
 
     advice = (

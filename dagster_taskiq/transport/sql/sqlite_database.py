@@ -1,17 +1,10 @@
-"""The connection to an SQL database: one engine, used on one thread.
+"""The connection to a SQLite file: one for each process, which writes as the only one."""
 
-SQLAlchemy's engine is used synchronously on a thread of its own, so that no statement blocks the
-event loop, and a SQLite file has one writer in each process. Nothing in the tables is particular to
-SQLite.
-"""
-
-import asyncio
 import errno
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,9 +13,12 @@ from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.transport.sql.changes import SqliteChanges
-from dagster_taskiq.transport.sql.errors import SqlErrors
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.sql.database import SqlDatabase, Work
 from dagster_taskiq.transport.sql.sqlite_busy_wait import PatientConnection
+from dagster_taskiq.transport.sql.sqlite_changes import SqliteChanges
+from dagster_taskiq.transport.sql.sqlite_dialect import SqliteClaims, SqliteDialect
+from dagster_taskiq.transport.sql.sqlite_errors import SqliteErrors
 from dagster_taskiq.transport.sql.tables import metadata
 
 T = TypeVar("T")
@@ -34,21 +30,32 @@ BUSY_SECONDS = 30.0
 READ_ONLY = "dagster_taskiq_read_only"
 
 
-class SqlConnection:
-    """The connection to one database; broker and backend may share it."""
+class SqliteDatabase(SqlDatabase):
+    """A SQLite file."""
+
+    errors = SqliteErrors
 
     def __init__(self, url: str, options: Mapping[str, Any], timeout: float) -> None:
-        self.boundary = SqlErrors(url)
+        """Open nothing yet.
+
+        Args:
+            url: of the file, ``sqlite:///PATH``.
+            options: arguments for SQLAlchemy's engine.
+            timeout: how long other processes may hinder that the file is opened, in seconds.
+
+        Raises:
+            ConfigError: the URL names no file, or its timeout is no number.
+        """
+        super().__init__(url, options, timeout)
+        self.dialect = SqliteDialect()
         self.url: URL = self._parsed(url)
         self._path = Path(str(self.url.database)).expanduser()
         self._options = dict(options)
         self._timeout = timeout
         self._busy_seconds = self._busy_seconds_of(self.url)
-        self._users = 0
         self._engine: Engine | None = None
         # The engine's one connection, with the options for reading only, and for writing.
         self._connections: dict[bool, Connection] = {}
-        self._thread: ThreadPoolExecutor | None = None
         self._changes: SqliteChanges | None = None
 
     @property
@@ -62,30 +69,38 @@ class SqlConnection:
             raise self._not_open()
         return self._changes
 
-    async def open(self) -> None:
-        """Connect, and create missing tables. Each of those that share the connection calls it."""
-        self._users += 1
-        if self._users > 1:
-            return
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="dagster-taskiq-sql")
-        try:
-            await self._on_thread(self._connect)
-            with self.boundary:
-                self._changes = SqliteChanges(self._path, self.boundary)
-        except BaseException:
-            await self.close()
-            raise
+    def claims(self, settings: Settings) -> SqliteClaims:
+        """See the base class."""
+        return SqliteClaims(settings, self.may_find)
 
-    async def close(self) -> None:
-        """Disconnect, at the call of the last of those that share the connection."""
-        if self._users == 0:
-            return
-        self._users -= 1
-        if self._users or self._thread is None:
-            return
-        # Not on the thread, which takes no more work when the interpreter exits.
-        self._thread.shutdown()
-        self._thread = None
+    def may_find(self, query: "sa.Select[Any]", parameters: Mapping[str, Any]) -> bool:
+        """Look: in WAL mode that waits for no lock."""
+        return self.changes.exists(query, parameters)
+
+    def mark(self) -> int:
+        """See the base class."""
+        return self.changes.mark()
+
+    async def wait_beyond(self, mark: int, topics: Collection[str], timeout: float) -> None:
+        """Return after any commit of any process: there is one notice for all of them."""
+        del topics
+        await self.changes.wait_beyond(mark, timeout)
+
+    def note_found(self) -> None:
+        """Do nothing."""
+
+    def forget(self, topic: str) -> None:
+        """Do nothing."""
+
+    async def _opened(self) -> None:
+        await self._on_thread(self._connect)
+        with self.boundary:
+            self._changes = SqliteChanges(self._path, self.boundary)
+
+    async def _closing(self) -> None:
+        """Do nothing: statements wait for a limited time."""
+
+    async def _closed(self) -> None:
         if self._changes is not None:
             self._changes.close()
             self._changes = None
@@ -94,13 +109,14 @@ class SqlConnection:
             self._engine.dispose()
             self._engine = None
 
-    async def write(self, work: Callable[[Connection], T]) -> T:
-        """Run ``work`` in one transaction that holds the write lock from its start."""
-        return await self._on_thread(self._in_transaction, work, False)
+    def _write(self, work: Work[T]) -> T:
+        return self._in_transaction(work, read_only=False)
 
-    async def read(self, work: Callable[[Connection], T]) -> T:
-        """Run ``work``, which only reads, in one transaction without the write lock."""
-        return await self._on_thread(self._in_transaction, work, True)
+    def _run(self, work: Work[T]) -> T:
+        return self._in_transaction(work, read_only=False)
+
+    def _read(self, work: Work[T]) -> T:
+        return self._in_transaction(work, read_only=True)
 
     def _busy_seconds_of(self, url: URL) -> float:
         text = url.query.get("timeout", BUSY_SECONDS)
@@ -124,15 +140,6 @@ class SqlConnection:
                 "job in one process."
             )
         return parsed
-
-    async def _on_thread(self, work: Callable[..., T], *args: Any) -> T:
-        if self._thread is None:
-            raise self._not_open()
-        with self.boundary:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
-
-    def _not_open(self) -> RuntimeError:
-        return RuntimeError(f"The connection to {self.boundary.shown} is not open.")
 
     def _connect(self) -> None:
         path = self._path
@@ -180,7 +187,7 @@ class SqlConnection:
                 for index in sorted(table.indexes, key=lambda each: str(each.name)):
                     connection.execute(CreateIndex(index, if_not_exists=True))
 
-    def _in_transaction(self, work: Callable[[Connection], T], read_only: bool) -> T:
+    def _in_transaction(self, work: Work[T], read_only: bool) -> T:
         if self._engine is None:
             raise self._not_open()
         try:

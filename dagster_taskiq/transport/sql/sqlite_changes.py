@@ -9,6 +9,7 @@ import sqlite3
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +32,6 @@ FAST_SECONDS = 0.25
 NOTICED_SECONDS = 0.03
 #: Seconds between two looks for a change while there are no notices.
 WITHOUT_NOTICE_SECONDS = 1.0
-
-
-class LookUp:
-    """A query as text, for :meth:`SqliteChanges.exists`: SQLAlchemy takes longer than SQLite."""
-
-    def __init__(self, query: "sa.Select[Any]") -> None:
-        """Make the text.
-
-        Args:
-            query: one whose parameters are all named, by ``sqlalchemy.bindparam``.
-        """
-        self.text = str(query.compile(dialect=sqlite.dialect(paramstyle="named")))
 
 
 class SqliteChanges:
@@ -96,8 +85,10 @@ class SqliteChanges:
             self._changed_at = time.monotonic()
         return self._generation
 
-    def exists(self, query: LookUp, parameters: Mapping[str, Any]) -> bool:
+    def exists(self, query: "sa.Select[Any]", parameters: Mapping[str, Any]) -> bool:
         """Return whether ``query`` finds a row, given values for its parameters.
+
+        It is one of the few that are built once, and all its parameters are named.
 
         Each change is followed by many of these queries, of which most find nothing, so they have
         to be cheap. In WAL mode, reading waits for no lock.
@@ -106,7 +97,7 @@ class SqliteChanges:
             ServerUnavailableError: the file cannot be read.
         """
         with self._boundary:
-            return self._connection.execute(query.text, parameters).fetchone() is not None
+            return self._connection.execute(_text_of(query), parameters).fetchone() is not None
 
     async def wait_beyond(self, mark: int, timeout: float) -> None:
         """Return after a commit of any process since ``mark`` was taken, or after ``timeout`` s.
@@ -177,3 +168,9 @@ class SqliteChanges:
         if self._notices is not None:
             self._notices.close()
             self._notices = None
+
+
+@cache
+def _text_of(query: "sa.Select[Any]") -> str:
+    """Return a query as text, made once: SQLAlchemy takes longer than SQLite."""
+    return str(query.compile(dialect=sqlite.dialect(paramstyle="named")))
