@@ -117,9 +117,10 @@ class TaskiqExecutor(Executor):
 def taskiq_executor(init_context: InitExecutorContext) -> TaskiqExecutor:
     """Dagster executor that runs each step as a task on a taskiq broker.
 
-    With no configuration it uses the embedded broker, a SQLite file under ``$DAGSTER_HOME``; start
-    a worker there with ``dagster-taskiq worker start``. The fields are documented in its schema
-    and in ``docs/reference/settings.md``.
+    With no configuration it uses the database of Dagster's storage if that is a PostgreSQL, else
+    the embedded broker, a SQLite file under ``$DAGSTER_HOME``; start a worker there with
+    ``dagster-taskiq worker start``. The fields are documented in its schema and in
+    ``docs/reference/settings.md``.
 
     .. code-block:: python
 

@@ -1,8 +1,9 @@
 """A project of this directory, run on this machine by its own files, without server or container.
 
 The workers are started by the very commands of its ``docker-compose.yaml``, with the environment
-that stands there, and runs are launched by ``dagster job launch``. Only the broker is another one:
-the embedded one, which is a file.
+that stands there, and runs are launched by ``dagster job launch``. Only the broker is another one,
+that of a Dagster home in which none is named: the embedded one, which is a file, or the database of
+the storage.
 """
 
 import os
@@ -36,6 +37,8 @@ UNTOUCHED_ENVIRONMENT = {"CELERY_BROKER_URL": EMBEDDED_URL, "CELERY_RESULT_BACKE
 #: The same project with every name replaced.
 RENAMED = HERE / "renamed_project"
 RENAMED_ENVIRONMENT = {"BROKER_URL": EMBEDDED_URL}
+#: A project whose queues are in the PostgreSQL database of Dagster's storage.
+POSTGRESQL_ONLY = HERE / "postgresql_only"
 
 #: Variables of whoever runs this, which would name another broker.
 OTHERS = frozenset({BROKER_ENV, BACKEND_ENV})
@@ -101,7 +104,7 @@ class Deployment:
         self._home.mkdir()
         shutil.copy(project / "dagster.yaml", self._home)
         services = yaml.safe_load((project / "docker-compose.yaml").read_text())["services"]
-        workers = {name: each for name, each in services.items() if name.startswith("worker-")}
+        workers = {name: each for name, each in services.items() if name.startswith("worker")}
         #: The command of each worker, by the name of its service.
         self.commands: dict[str, str] = {name: each["command"] for name, each in workers.items()}
         (declared, *_) = (each["environment"] for each in workers.values())
@@ -124,7 +127,7 @@ class Deployment:
 
     def workers(self) -> list[Worker]:
         """Return the workers that are alive."""
-        settings = Settings(broker=EMBEDDED_URL).resolved(str(self._home))
+        settings = Settings().resolved(str(self._home))
         return [each for each in client_for(settings).workers() if not each.is_lost]
 
     def start_workers(self) -> None:

@@ -31,7 +31,7 @@ from dagster_taskiq.transport.rabbitmq.connection import RabbitConnection
 from dagster_taskiq.transport.redis.connection import BLOCK_SECONDS, RedisConnection
 from dagster_taskiq.transport.registry import BACKENDS as ENGINE_BACKENDS
 from dagster_taskiq.transport.registry import BROKERS as ENGINE_BROKERS
-from dagster_taskiq.transport.sql.connection import SqlConnection
+from dagster_taskiq.transport.sql.sqlite_database import SqliteDatabase
 
 Translate = Callable[..., tuple[str, Any]]
 
@@ -39,7 +39,7 @@ Translate = Callable[..., tuple[str, Any]]
 def opened_by_engine(url: str, options: dict[str, Any] | None = None) -> None:
     """Let the engine read a URL as it does when it connects; nothing is sent."""
     if scheme_of(url) == "sqlite":
-        SqlConnection(url, {}, 1.0)
+        SqliteDatabase(url, {}, 1.0)
         return
     if scheme_of(url) == "memory":
         return
@@ -131,6 +131,12 @@ def test_nothing_of_the_facade_imports_celery() -> None:
         ("redis+socket://u:p@/tmp/r.sock", "unix://u:p@/tmp/r.sock"),
         ("sqla+sqlite:///work.db", "sqlite:///work.db"),
         ("sqlalchemy+sqlite:////abs/work.db", "sqlite:////abs/work.db"),
+        ("sqla+postgresql://u:p@h/d", "postgresql://u:p@h/d"),
+        (
+            "sqlalchemy+postgresql+psycopg2://h/d?sslmode=require",
+            "postgresql://h/d?sslmode=require",
+        ),
+        ("dagster-storage:", "dagster-storage:"),
         # The engine's own go through untouched.
         *((url, url) for url in ("embedded://", "sqlite:///f", "memory://name", "unix:///s?db=1")),
         ("redis+sentinel://:p@a:1,b:2/master/0", "redis+sentinel://:p@a:1,b:2/master/0"),
@@ -186,8 +192,8 @@ def test_sentinels_without_a_master_are_left_for_the_engine_to_ask() -> None:
         ("redis://host?ssl_cert_reqs=maybe", "CERT_REQUIRED"),
         ("redis://host?credential_provider=a.b", "user and password"),
         ("redis://host:port/0", "percent-encoded"),
-        ("sqla+postgresql://u:p@h/d", "yet"),
-        ("sqla+sqlite://", "yet"),
+        ("sqla+mysql://u:p@h/d", "PostgreSQL can be"),
+        ("sqla+sqlite://", "PostgreSQL can be"),
         ("sentinel://h?ssl_cert_reqs=none", "broker_use_ssl"),
         ("amqp://h?connect_timeout=soon", "number of seconds"),
     ],

@@ -35,7 +35,10 @@ def connection_options(function: F) -> F:
             "--backend", help=f"URL of the backend. Default: ${BACKEND_ENV}, else the broker's."
         ),
         click.option(
-            "--broker", "-b", help=f"URL of the broker. Default: ${BROKER_ENV}, else embedded://."
+            "--broker",
+            "-b",
+            help=f"URL of the broker. Default: ${BROKER_ENV}, else the PostgreSQL of Dagster's "
+            "storage, else embedded://.",
         ),
     ):
         function = option(function)

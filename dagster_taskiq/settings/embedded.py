@@ -6,7 +6,7 @@ from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.env import BROKER_ENV, checked_home, read_home
 from dagster_taskiq.settings.urls import scheme_of
 
-#: The broker if nothing is configured: a SQLite file under ``$DAGSTER_HOME``.
+#: The broker in a SQLite file under ``$DAGSTER_HOME``.
 EMBEDDED_URL = "embedded://"
 
 #: The file of the embedded broker, relative to ``$DAGSTER_HOME``.

@@ -21,7 +21,7 @@ from pydantic import (
 from typing_extensions import Self
 
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.settings.embedded import EMBEDDED_URL, file_url
+from dagster_taskiq.settings.default_broker import DEFAULT_URL, address_of
 from dagster_taskiq.settings.env import BACKEND_ENV, BROKER_ENV, read_variable, resolve_env
 from dagster_taskiq.settings.field_kinds import (
     FleetWide,
@@ -64,13 +64,14 @@ class Settings(BaseModel):
         Url,
         FleetWide(
             "in a launched run the broker of the worker that executes it, else "
-            f"`${BROKER_ENV}`, else `embedded://`"
+            f"`${BROKER_ENV}`, else `dagster-storage:` if that is a PostgreSQL, else `embedded://`"
         ),
     ] = Field(
-        default=EMBEDDED_URL,
+        default=DEFAULT_URL,
         description=(
             "URL of the broker, in which tasks wait: `embedded://` (a SQLite file under "
-            "$DAGSTER_HOME), `sqlite:///PATH`, `redis://`, `rediss://`, `unix://`, "
+            "$DAGSTER_HOME), `sqlite:///PATH`, `dagster-storage:` (the PostgreSQL database of "
+            "Dagster's storage), `postgresql://`, `redis://`, `rediss://`, `unix://`, "
             "`redis+sentinel://`, `amqp://`, `amqps://`, or `memory://` (the whole job in this "
             "process)."
         ),
@@ -186,16 +187,19 @@ class Settings(BaseModel):
         return Settings(**{**dict(self), **changes})
 
     def resolved(self, home: str | None = None) -> "Settings":
-        """Return these settings with ``embedded://`` replaced by the URL of its file.
+        """Return these settings with the addresses of broker and backend.
+
+        They are in place of ``embedded://``, ``dagster-storage:`` and the default.
 
         Args:
             home: the directory of the Dagster instance; ``None`` for ``$DAGSTER_HOME``.
 
         Raises:
-            ConfigError: the embedded broker is wanted and there is no directory for its file.
+            ConfigError: the embedded broker is wanted and there is no directory for its file; or
+                the database of Dagster's storage is, and there is none.
         """
-        backend = file_url(self.backend, home) if self.backend else None
-        return self.replace(broker=file_url(self.broker, home), backend=backend)
+        backend = address_of(self.backend, home) if self.backend else None
+        return self.replace(broker=address_of(self.broker, home), backend=backend)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data from which :meth:`from_dict` makes the same settings."""
@@ -224,7 +228,7 @@ class Settings(BaseModel):
                 if definition.fleet_default:
                     plain.setdefault(definition.name, getattr(fleet, definition.name))
         if "broker" not in plain:
-            plain["broker"] = read_variable(BROKER_ENV) or EMBEDDED_URL
+            plain["broker"] = read_variable(BROKER_ENV) or DEFAULT_URL
         if "backend" not in plain:
             plain["backend"] = read_variable(BACKEND_ENV)
         return cls(**plain)

@@ -14,8 +14,8 @@ _ON_SQS = (
     "or ElastiCache (rediss://HOST:6379/0)."
 )
 _POSTGRESQL = (
-    "PostgreSQL is not served as a broker yet. Use redis://HOST:6379/0 or amqp://HOST:5672//; with "
-    "all workers on one machine, embedded:// needs no server."
+    "a PostgreSQL is served without this extension. Use postgresql://USER:PASSWORD@HOST/DATABASE, "
+    "or dagster-storage: for the database of Dagster's own storage."
 )
 _ON_AZURE = "use Azure Cache for Redis (rediss://:KEY@HOST:6380/0) or a RabbitMQ (amqps://HOST)."
 _ON_GOOGLE = "use Memorystore for Redis or Valkey (rediss://HOST:6379/0) or a RabbitMQ."
@@ -49,14 +49,16 @@ BROKERS: Mapping[str, Scheme] = by_name(
         Scheme(
             "sqla",
             Fate.TRANSLATED,
-            "`sqlite:///FILE` of `sqla+sqlite:///FILE`. Other databases are refused for now.",
+            "`sqlite:///FILE` of `sqla+sqlite:///FILE`, `postgresql://` of `sqla+postgresql://`. "
+            "Other databases are refused.",
             database_broker,
             None,
         ),
         Scheme(
             "sqlalchemy",
             Fate.TRANSLATED,
-            "`sqlite:///FILE` of `sqlalchemy+sqlite:///FILE`. Other databases are refused for now.",
+            "`sqlite:///FILE` of `sqlalchemy+sqlite:///FILE`, `postgresql://` of "
+            "`sqlalchemy+postgresql://`. Other databases are refused.",
             database_broker,
             None,
         ),

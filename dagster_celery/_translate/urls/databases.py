@@ -10,13 +10,14 @@ def database_broker(text: str, _: Sentinel) -> Found:
     """Return the engine's URL of a database that is the broker.
 
     Raises:
-        ConfigError: it is no file of SQLite.
+        ConfigError: it is neither a file of SQLite nor a PostgreSQL.
     """
-    url = _sqlite(text)
+    url = _sqlite(text) or _postgresql(text)
     if url is None:
         raise ConfigError(
-            f'Nothing here serves the broker "{redact(text)}" yet: of databases, a file of SQLite '
-            "can be the broker (sqlite:////absolute/path, for workers on one machine). Use "
+            f'Nothing here serves the broker "{redact(text)}": of databases, a PostgreSQL can be '
+            "the broker (postgresql://HOST/DATABASE), or a file of SQLite "
+            "(sqlite:////absolute/path, for workers on one machine). Use one of them, "
             "redis://HOST:6379/0 or amqp://HOST:5672// instead."
         )
     return Found(url, ("Its tables are the engine's own; those of Celery are left alone.",))
@@ -29,6 +30,17 @@ def database_backend(text: str, sentinel: Sentinel) -> Found:
     """
     url = _sqlite(text)
     return shared_with_broker(text, sentinel) if url is None else Found(url)
+
+
+def _postgresql(text: str) -> str | None:
+    """Return the engine's URL of ``sqla+postgresql://host/name``; ``None`` if it is none of these.
+
+    A driver that is named is left out: the engine has its own.
+    """
+    _, _, rest = text.partition("+")
+    dialect = scheme_of(rest).partition("+")[0]
+    address = rest.partition("://")[2]
+    return f"postgresql://{address}" if dialect in ("postgresql", "postgres") else None
 
 
 def _sqlite(text: str) -> str | None:

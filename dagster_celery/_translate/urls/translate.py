@@ -9,6 +9,7 @@ from dagster_celery._translate.urls.other import NOT_USED, SHARED_WITH_BROKER
 from dagster_celery._translate.urls.parts import BARE_HOST
 from dagster_celery._translate.urls.scheme import Sentinel
 from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.settings.dagster_storage import is_storage
 from dagster_taskiq.settings.urls import redact, scheme_of
 from dagster_taskiq.transport.registry import BACKENDS as ENGINE_BACKENDS
 from dagster_taskiq.transport.registry import BROKERS as ENGINE_BROKERS
@@ -26,6 +27,8 @@ def translate_broker(url: str, sentinel: Sentinel | None = None) -> tuple[str, t
         ConfigError: nothing here serves the scheme, or the URL cannot be read.
     """
     text = url.strip()
+    if is_storage(text):
+        return text, ()
     if text and "://" not in text:
         text = f"{BARE_HOST}{text}"
     return _translated(url, text, "broker", sentinel)
@@ -46,6 +49,8 @@ def translate_backend(url: str, sentinel: Sentinel | None = None) -> tuple[str, 
         ConfigError: Celery does not know the scheme either, or the URL cannot be read.
     """
     text = url.strip() or "disabled"
+    if is_storage(text):
+        return text, ()
     if "://" not in text and text.split("+")[0] in BACKENDS:
         text = f"{text}://"
     if re.fullmatch(r"[\w.]+[.:]\w+", text):

@@ -1,0 +1,164 @@
+"""The database of Dagster's storage as the broker: where it is read, and when it is the default."""
+
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+import yaml
+from dagster import DagsterEventType, DagsterInstance
+from dagster_postgres import auth
+
+from compat_tests.checkout import ROOT
+from compat_tests.servers import new_database
+from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.runs.instance_settings import settings_for
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.settings.urls import redact
+from dagster_taskiq.transport import registry
+from dagster_taskiq.transport.sql.postgresql_database import PostgresqlDatabase
+from dagster_taskiq.transport.sql.postgresql_url import read_url
+from examples.deployment import POSTGRESQL_ONLY, Deployment
+
+DATABASE = {"username": "u@x", "password": "p/w", "hostname": "h", "db_name": "d"}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DAGSTER_TASKIQ_BROKER", "DAGSTER_TASKIQ_BACKEND", "DAGSTER_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+def write(home: Path, **document: Any) -> None:
+    (home / "dagster.yaml").write_text(yaml.safe_dump(document))
+
+
+def broker_of(home: Path, **config: Any) -> str:
+    return Settings.from_dict(config).resolved(str(home)).broker
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"storage": {"postgres": {"postgres_db": DATABASE}}},
+        {"storage": {"postgres": {"postgres_url": "postgresql://u%40x:p%2Fw@h:5432/d"}}},
+        {
+            "storage": {
+                "custom": {
+                    "module": "dagster_postgres",
+                    "class": "DagsterPostgresStorage",
+                    "config": {"postgres_db": DATABASE},
+                }
+            }
+        },
+        {
+            "run_storage": {
+                "module": "dagster_postgres.run_storage",
+                "class": "PostgresRunStorage",
+                "config": {"postgres_db": {**DATABASE, "hostname": {"env": "PG_HOST"}}},
+            }
+        },
+    ],
+    ids=["parts", "url", "custom", "runs"],
+)
+@pytest.mark.parametrize("config", [{}, {"broker": "dagster-storage:"}], ids=["default", "named"])
+def test_it_is_read_from_dagster_yaml(
+    document: dict[str, Any], config: dict[str, str], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PG_HOST", "h")
+    write(home, **document)
+    assert broker_of(home, **config) == "postgresql://u%40x:p%2Fw@h:5432/d"
+    assert read_url(broker_of(home, **config), {}, 1.0).parameters["password"] == "p/w"
+
+
+def test_what_else_the_storage_has_goes_with_it(home: Path) -> None:
+    provider = {"aws_wif": {"region": "eu-1"}}
+    storage = {
+        "postgres_db": {**DATABASE, "port": 6000, "params": {"sslmode": "require"}},
+        "should_autocreate_tables": False,
+        "auth_provider": provider,
+    }
+    write(home, storage={"postgres": storage})
+    url = broker_of(home, broker="dagster-storage:?schema=mine")
+    arguments = parse_qs(urlsplit(url).query)
+    assert json.loads(arguments["auth_provider"][0]) == provider
+    target = read_url(url, {}, 1.0)
+    assert (target.schema, target.creates_tables) == ("mine", False)
+    assert target.auth_provider == provider
+    parameters = target.parameters
+    assert (parameters["sslmode"], parameters["port"]) == ("require", "6000")
+    assert not {"schema", "create_tables", "auth_provider"} & set(parameters)
+
+
+def test_a_token_is_the_password_of_each_new_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = iter(["first", "second"])
+    monkeypatch.setattr(auth.GcpWifTokenProvider, "_fetch_token", lambda self: (next(tokens), 0.0))
+    url = "postgresql://u@h/d?auth_provider=" + json.dumps({"gcp_wif": {}})
+    database = PostgresqlDatabase(url, {}, 1.0)
+    assert [database._parameters()["password"] for _ in range(2)] == ["first", "second"]
+
+
+@pytest.mark.parametrize(
+    "document", [{}, {"storage": {"sqlite": {"base_dir": "x"}}}], ids=["nothing", "sqlite"]
+)
+def test_without_a_postgresql_the_embedded_file_is_the_default(
+    document: dict[str, Any], home: Path
+) -> None:
+    if document:
+        write(home, **document)
+    assert broker_of(home).startswith("sqlite:///")
+    with pytest.raises(ConfigError, match="names none"):
+        broker_of(home, broker="dagster-storage:")
+
+
+def test_a_broker_that_is_named_wins_over_the_storage(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(home, storage={"postgres": {"postgres_db": DATABASE}})
+    assert broker_of(home, broker="embedded://").startswith("sqlite:///")
+    monkeypatch.setenv("DAGSTER_TASKIQ_BROKER", "redis://h")
+    assert broker_of(home) == "redis://h"
+
+
+def test_a_variable_that_is_not_set_is_an_error(home: Path) -> None:
+    write(home, storage={"postgres": {"postgres_url": {"env": "NOT_SET_HERE"}}})
+    with pytest.raises(ConfigError, match="NOT_SET_HERE"):
+        broker_of(home)
+
+
+def test_the_example_runs_on_its_database_alone(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with new_database(postgres_url) as database_url:
+        url = database_url.replace("://", "+psycopg2://", 1)
+        monkeypatch.setenv("POSTGRES_URL", url)
+        environment = {"POSTGRES_URL": url, "PYTHONPATH": str(ROOT)}
+        deployment = Deployment(POSTGRESQL_ONLY, tmp_path, environment)
+        try:
+            deployment.start_workers()
+            (run_id,) = deployment.launch("ship")
+            with deployment.instance() as instance:
+                assert deployment.wait_for_end(instance, run_id).is_success
+                sent = instance.all_logs(run_id, of_type=DagsterEventType.ENGINE_EVENT)
+            shown = f"{redact(database_url)}"
+            assert any(shown.partition("://")[2] in str(each) for each in sent)
+        finally:
+            deployment.stop(at_once=True)
+    assert not list(tmp_path.rglob("queue.db"))
+
+
+def test_an_instance_s_runs_use_its_storage(new_dagster_home: Path, database_url: str) -> None:
+    url = database_url.replace("://", "+psycopg2://", 1)
+    write(
+        new_dagster_home, telemetry={"enabled": False}, storage={"postgres": {"postgres_url": url}}
+    )
+    with DagsterInstance.get() as instance:
+        settings = settings_for(instance, Settings.from_dict({}))
+    assert settings.broker == url
+    assert isinstance(registry.make(settings).connection, PostgresqlDatabase)
