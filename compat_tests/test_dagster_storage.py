@@ -17,8 +17,8 @@ from dagster_taskiq.runs.instance_settings import settings_for
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.settings.urls import redact
 from dagster_taskiq.transport import registry
-from dagster_taskiq.transport.sql.postgresql_database import PostgresqlDatabase
-from dagster_taskiq.transport.sql.postgresql_url import read_url
+from dagster_taskiq.transport.sql.postgresql.database import PostgresqlDatabase
+from dagster_taskiq.transport.sql.postgresql.url import read_url
 from examples.deployment import POSTGRESQL_ONLY, Deployment
 
 DATABASE = {"username": "u@x", "password": "p/w", "hostname": "h", "db_name": "d"}

@@ -39,9 +39,12 @@ CLIENT_LIBRARIES = {
     "aiormq": ("transport.rabbitmq",),
     "aio_pika": ("transport.rabbitmq",),
     "pamqp": ("transport.rabbitmq",),
-    "sqlalchemy": ("transport.sql", "dagster_internals"),
-    "psycopg2": ("transport.sql",),
-    "sqlite3": ("transport.sql", "dagster_internals"),
+    "sqlalchemy": (
+        *("transport.sql", "transport.sql.sqlite", "transport.sql.postgresql"),
+        "dagster_internals",
+    ),
+    "psycopg2": ("transport.sql.postgresql",),
+    "sqlite3": ("transport.sql.sqlite", "dagster_internals"),
 }
 
 ENGINE = Path(dagster_taskiq.__file__).parent

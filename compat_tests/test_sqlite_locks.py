@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dagster_taskiq.transport.sql import sqlite_busy_wait
-from dagster_taskiq.transport.sql.sqlite_busy_wait import PatientConnection
+from dagster_taskiq.transport.sql.sqlite import busy_wait
+from dagster_taskiq.transport.sql.sqlite.busy_wait import PatientConnection
 
 #: Longer than any test, in seconds.
 FOR_EVER = 600.0
@@ -50,13 +50,13 @@ def numbers(path: Path) -> list[int]:
 def pauses(monkeypatch: pytest.MonkeyPatch) -> "list[float]":
     """Note how long each pause is."""
     noted: list[float] = []
-    sleep = sqlite_busy_wait.time.sleep
+    sleep = busy_wait.time.sleep
 
     def noting(seconds: float) -> None:
         noted.append(seconds)
         sleep(seconds)
 
-    monkeypatch.setattr(sqlite_busy_wait.time, "sleep", noting)
+    monkeypatch.setattr(busy_wait.time, "sleep", noting)
     return noted
 
 
@@ -71,7 +71,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> "list[float]":
     ids=["connection", "cursor", "many", "script"],
 )
 def test_a_statement_waits_for_the_lock_in_short_pauses(
-    write: "sqlite_busy_wait.Callable[[PatientConnection], object]", path: Path, pauses: list[float]
+    write: "busy_wait.Callable[[PatientConnection], object]", path: Path, pauses: list[float]
 ) -> None:
     with closing(connect(path)) as connection, ThreadPoolExecutor(1) as pool:
         with locked(path):
@@ -81,7 +81,7 @@ def test_a_statement_waits_for_the_lock_in_short_pauses(
         writing.result()
         connection.commit()
     assert numbers(path) == [1]
-    assert max(pauses) <= sqlite_busy_wait.PAUSE_SECONDS[1]
+    assert max(pauses) <= busy_wait.PAUSE_SECONDS[1]
 
 
 def test_a_commit_waits_for_those_who_still_read(path: Path, pauses: list[float]) -> None:

@@ -32,7 +32,7 @@ from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.rabbitmq import delays
-from dagster_taskiq.transport.sql.sqlite_database import SqliteDatabase
+from dagster_taskiq.transport.sql.sqlite.database import SqliteDatabase
 from dagster_taskiq.wire.records import TaskState
 from dagster_taskiq.wire.task_request import TaskRequest
 

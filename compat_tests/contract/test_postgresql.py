@@ -27,17 +27,12 @@ from dagster_taskiq.errors import ConfigError, MissingExtraError, ServerUnavaila
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport import registry
 from dagster_taskiq.transport.broker import QueueBroker
-from dagster_taskiq.transport.sql import (
-    postgresql_database,
-    postgresql_ddl,
-    postgresql_dialect,
-    postgresql_wakeups,
-    tables,
-)
+from dagster_taskiq.transport.sql import tables
 from dagster_taskiq.transport.sql.backend import SqlBackend
 from dagster_taskiq.transport.sql.broker import SqlBroker
-from dagster_taskiq.transport.sql.postgresql_database import PostgresqlDatabase
-from dagster_taskiq.transport.sql.postgresql_url import read_url
+from dagster_taskiq.transport.sql.postgresql import database, ddl, dialect, wakeups
+from dagster_taskiq.transport.sql.postgresql.database import PostgresqlDatabase
+from dagster_taskiq.transport.sql.postgresql.url import read_url
 from dagster_taskiq.wire.notifications import FROM_START
 from dagster_taskiq.wire.records import Task, TaskState
 
@@ -167,7 +162,7 @@ async def test_claimers_of_several_queues_do_not_hide_messages_from_each_other(
 async def test_a_claim_finds_more_than_the_first_messages_that_others_hold_locked(
     settings: Settings, broker: SqlBroker
 ) -> None:
-    count = postgresql_dialect.CANDIDATES[0] + 3
+    count = dialect.CANDIDATES[0] + 3
     await put(broker, *(f"t{number:02}" for number in range(count)))
     table = f"{schema_of(settings)}.dagster_taskiq_messages"
     with contextlib.closing(psycopg2.connect(settings.broker.partition("?")[0])) as holder:
@@ -208,11 +203,11 @@ async def test_waiters_are_woken_by_notifications_after_the_connection_was_lost_
 ) -> None:
     async with backends(settings, 2) as (sender, reader):
         assert isinstance(reader.connection, PostgresqlDatabase)
-        wakeups = reader.connection._wakeups
+        its = reader.connection._wakeups
         for number in range(2):
             waiting = asyncio.ensure_future(reader.collect(f"c{number}", FROM_START, FOR_EVER))
-            await eventually_async(lambda: _true(wakeups.is_listening))
-            monkeypatch.setattr(postgresql_wakeups, "FALLBACK_SECONDS", FOR_EVER)
+            await eventually_async(lambda: _true(its.is_listening))
+            monkeypatch.setattr(wakeups, "FALLBACK_SECONDS", FOR_EVER)
             await sender.post(f"c{number}", {"n": number})
             assert [each.body["n"] for each in await waiting] == [number]
             with server(settings.broker) as execute:
@@ -220,7 +215,7 @@ async def test_waiters_are_woken_by_notifications_after_the_connection_was_lost_
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                     "WHERE pid <> pg_backend_pid() AND application_name = 'dagster-taskiq'"
                 )
-            await eventually_async(lambda: _true(not wakeups.is_listening))
+            await eventually_async(lambda: _true(not its.is_listening))
 
 
 async def _true(value: bool) -> bool:
@@ -233,7 +228,7 @@ async def test_behind_a_pooler_that_drops_notifications_waiters_look_for_themsel
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(postgresql_wakeups, "TEST_SECONDS", 0.5)
+    monkeypatch.setattr(wakeups, "TEST_SECONDS", 0.5)
     pooled = settings.replace(broker=f"{pgbouncer_url}?{urlsplit(settings.broker).query}")
     async with opened(pooled) as broker, backends(pooled, 2) as (sender, reader):
         with caplog.at_level(logging.WARNING, "dagster_taskiq.broker"):
@@ -317,8 +312,8 @@ async def test_tables_that_an_administrator_has_made_are_enough(postgres_url: st
         async with opened(listed) as broker:
             with pytest.raises(ConfigError, match="should_autocreate_tables"):
                 await broker.ping()
-        execute(postgresql_ddl.full_ddl("dagster_taskiq"))
-        execute(postgresql_ddl.full_ddl("second"))
+        execute(ddl.full_ddl("dagster_taskiq"))
+        execute(ddl.full_ddl("second"))
         execute(
             f"GRANT USAGE ON SCHEMA dagster_taskiq TO {role};"
             f"GRANT ALL ON ALL TABLES IN SCHEMA dagster_taskiq TO {role};"
@@ -387,7 +382,7 @@ async def test_a_statement_that_does_not_end_is_given_up(
     settings: Settings, broker: SqlBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await broker.ping()
-    monkeypatch.setattr(postgresql_database, "CALL_SECONDS", 0.2)
+    monkeypatch.setattr(database, "CALL_SECONDS", 0.2)
     with contextlib.closing(psycopg2.connect(settings.broker.partition("?")[0])) as holder:
         holder.cursor().execute(f"LOCK TABLE {schema_of(settings)}.dagster_taskiq_messages")
         with pytest.raises(ServerUnavailableError):

@@ -31,8 +31,8 @@ from dagster_taskiq.transport.error_boundary import ErrorBoundary
 from dagster_taskiq.transport.rabbitmq.errors import RabbitErrors
 from dagster_taskiq.transport.redis.errors import RedisErrors
 from dagster_taskiq.transport.sql import tables
-from dagster_taskiq.transport.sql.postgresql_errors import PostgresqlErrors
-from dagster_taskiq.transport.sql.sqlite_errors import SqliteErrors
+from dagster_taskiq.transport.sql.postgresql.errors import PostgresqlErrors
+from dagster_taskiq.transport.sql.sqlite.errors import SqliteErrors
 from dagster_taskiq.wire.notifications import FROM_START
 from dagster_taskiq.wire.records import TaskState
 

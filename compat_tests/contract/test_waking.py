@@ -18,9 +18,10 @@ from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.rabbitmq.broker import RabbitBroker
 from dagster_taskiq.transport.rabbitmq.channel import Channel
 from dagster_taskiq.transport.registry import make_broker
-from dagster_taskiq.transport.sql import sqlite_changes, tables
-from dagster_taskiq.transport.sql.sqlite_database import SqliteDatabase
-from dagster_taskiq.transport.sql.sqlite_file_watch import FileNotices
+from dagster_taskiq.transport.sql import tables
+from dagster_taskiq.transport.sql.sqlite import changes
+from dagster_taskiq.transport.sql.sqlite.database import SqliteDatabase
+from dagster_taskiq.transport.sql.sqlite.file_watch import FileNotices
 from dagster_taskiq.wire.task_request import TaskRequest
 
 pytestmark = pytest.mark.anyio
@@ -185,12 +186,12 @@ async def wakes(listener: SqliteDatabase, writer: SqliteDatabase) -> None:
 async def test_a_write_to_the_file_is_told_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_changes, "WITHOUT_NOTICE_SECONDS", FOR_EVER)
+    monkeypatch.setattr(changes, "WITHOUT_NOTICE_SECONDS", FOR_EVER)
     async with two_connections(tmp_path / "queue.db") as (listener, writer):
         await change(writer)
         listener.changes.mark()
         # Until it looks by itself no more.
-        await asyncio.sleep(2 * sqlite_changes.NOTICED_SECONDS)
+        await asyncio.sleep(2 * changes.NOTICED_SECONDS)
         for _ in range(20):
             await wakes(listener, writer)
 
@@ -247,10 +248,10 @@ def impossible(path: str | Path, notify: Callable[[], None]) -> "Untold":
 async def test_where_nothing_is_told_the_file_is_looked_at(
     notices: Callable[..., Untold], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_changes, "FileNotices", notices)
+    monkeypatch.setattr(changes, "FileNotices", notices)
     async with two_connections(tmp_path / "queue.db") as (listener, writer):
         listener.changes.mark()
-        await asyncio.sleep(2 * sqlite_changes.NOTICED_SECONDS)
+        await asyncio.sleep(2 * changes.NOTICED_SECONDS)
         await wakes(listener, writer)
         assert not listener.changes.has_notices, (
             "a system that has failed to tell once is not relied on"

@@ -31,7 +31,7 @@ from dagster_taskiq.transport.rabbitmq.connection import RabbitConnection
 from dagster_taskiq.transport.redis.connection import BLOCK_SECONDS, RedisConnection
 from dagster_taskiq.transport.registry import BACKENDS as ENGINE_BACKENDS
 from dagster_taskiq.transport.registry import BROKERS as ENGINE_BROKERS
-from dagster_taskiq.transport.sql.sqlite_database import SqliteDatabase
+from dagster_taskiq.transport.sql.sqlite.database import SqliteDatabase
 
 Translate = Callable[..., tuple[str, Any]]
 

@@ -413,7 +413,7 @@ COUNTS = {
     "message": "SELECT count(*) FROM dagster_taskiq_messages",
     "task": "SELECT count(*) FROM dagster_taskiq_tasks",
     "worker": "SELECT count(*) FROM dagster_taskiq_workers",
-    "notifications": "SELECT count(DISTINCT channel) FROM dagster_taskiq_mail",
+    "notifications": "SELECT count(DISTINCT channel) FROM dagster_taskiq_notifications",
 }
 
 

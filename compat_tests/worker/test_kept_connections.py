@@ -27,7 +27,7 @@ from dagster_taskiq.dagster_internals.event_log_setup import mark_initialized
 from dagster_taskiq.dagster_internals.kept_engines import KEPT, MOST_ENGINES
 from dagster_taskiq.dagster_internals.storage_connections import open_connections_kept
 from dagster_taskiq.settings.settings import Settings
-from dagster_taskiq.transport.sql.sqlite_busy_wait import PatientConnection
+from dagster_taskiq.transport.sql.sqlite.busy_wait import PatientConnection
 
 #: What tells of open files.
 OPEN_FILES = Path("/proc/self/fd")

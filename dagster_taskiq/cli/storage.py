@@ -2,7 +2,7 @@
 
 import click
 
-from dagster_taskiq.transport.sql.postgresql_ddl import DEFAULT_SCHEMA, full_ddl
+from dagster_taskiq.transport.sql.postgresql.ddl import DEFAULT_SCHEMA, full_ddl
 
 
 @click.group()

@@ -27,7 +27,7 @@ from sqlalchemy.exc import DisconnectionError
 
 from dagster_taskiq.dagster_internals.kept_engines import KEPT, KeptEngine
 from dagster_taskiq.dagster_internals.part import DagsterPart
-from dagster_taskiq.transport.sql.sqlite_busy_wait import PatientConnection
+from dagster_taskiq.transport.sql.sqlite.busy_wait import PatientConnection
 
 #: The modules of Dagster that make an engine for each statement, and the function they call.
 _MODULES = (

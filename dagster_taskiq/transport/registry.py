@@ -72,14 +72,14 @@ class Registry(Generic[T]):
 _HERE = "dagster_taskiq.transport"
 _MEMORY_BROKER = Entry(f"{_HERE}.memory.broker", "MemoryBroker")
 _MEMORY_BACKEND = Entry(f"{_HERE}.memory.backend", "MemoryBackend")
-_POSTGRESQL_BROKER = Entry(f"{_HERE}.sql.postgresql", "PostgresqlBroker", "postgres")
-_POSTGRESQL_BACKEND = Entry(f"{_HERE}.sql.postgresql", "PostgresqlBackend", "postgres")
+_POSTGRESQL_BROKER = Entry(f"{_HERE}.sql.postgresql.transport", "PostgresqlBroker", "postgres")
+_POSTGRESQL_BACKEND = Entry(f"{_HERE}.sql.postgresql.transport", "PostgresqlBackend", "postgres")
 _RABBIT_BROKER = Entry(f"{_HERE}.rabbitmq.broker", "RabbitBroker")
 _RABBIT_BACKEND = Entry(f"{_HERE}.rabbitmq.backend", "RabbitBackend")
 _REDIS_BROKER = Entry(f"{_HERE}.redis.broker", "RedisBroker")
 _REDIS_BACKEND = Entry(f"{_HERE}.redis.backend", "RedisBackend")
-_SQLITE_BROKER = Entry(f"{_HERE}.sql.sqlite", "SqliteBroker")
-_SQLITE_BACKEND = Entry(f"{_HERE}.sql.sqlite", "SqliteBackend")
+_SQLITE_BROKER = Entry(f"{_HERE}.sql.sqlite.transport", "SqliteBroker")
+_SQLITE_BACKEND = Entry(f"{_HERE}.sql.sqlite.transport", "SqliteBackend")
 
 BROKERS: "Registry[QueueBroker]" = Registry(
     "broker",

@@ -1,17 +1,18 @@
 """The tables of the SQL broker and backend.
 
-===========================  ===================================================================
-``dagster_taskiq_messages``  messages that wait, are claimed or were rejected, in order of arrival
-``dagster_taskiq_tasks``     the record of each task (``wire.records.Task``), and its result
-``dagster_taskiq_workers``   the record of each worker, with the time of its last heartbeat
-``dagster_taskiq_mail``      the notifications of all channels
-===========================  ===================================================================
+================================  ==============================================================
+``dagster_taskiq_messages``       messages that wait, are claimed or were rejected, in order of
+                                  arrival
+``dagster_taskiq_tasks``          the record of each task (``wire.records.Task``), and its result
+``dagster_taskiq_workers``        the record of each worker, with the time of its last heartbeat
+``dagster_taskiq_notifications``  the notifications of all channels
+================================  ==============================================================
 
 All times are in seconds since the epoch, by the clock of the dialect (:mod:`.dialect`). ``prefix``
 is that of the settings: brokers with different prefixes may share one database.
 
-A SQLite file gets its tables from here. What PostgreSQL gets is in the files of ``schema/``; a test
-compares them with this.
+A SQLite file gets its tables from here. What PostgreSQL gets is in the files of
+``postgresql/steps/``; a test compares them with this.
 """
 
 from typing import Any
@@ -95,7 +96,7 @@ workers = sa.Table(
 
 
 notifications = sa.Table(
-    "dagster_taskiq_mail",
+    "dagster_taskiq_notifications",
     metadata,
     sa.Column("id", _ID, primary_key=True, autoincrement=True),
     sa.Column("channel", _text(500), nullable=False),
@@ -108,4 +109,4 @@ notifications = sa.Table(
 sa.Index("dagster_taskiq_messages_next", messages.c.queue, messages.c.priority, messages.c.id)
 sa.Index("dagster_taskiq_messages_task", messages.c.task_id)
 sa.Index("dagster_taskiq_tasks_finished", tasks.c.finished_at)
-sa.Index("dagster_taskiq_mail_channel", notifications.c.channel, notifications.c.id)
+sa.Index("dagster_taskiq_notifications_channel", notifications.c.channel, notifications.c.id)

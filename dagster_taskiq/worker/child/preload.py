@@ -14,7 +14,7 @@ from dagster_taskiq.dagster_internals import migrations, registry
 
 _MODULES = (
     "dagster_taskiq.worker.child.main",
-    "dagster_taskiq.transport.sql.sqlite",
+    "dagster_taskiq.transport.sql.sqlite.transport",
     "dagster_taskiq.transport.redis.broker",
     "dagster_taskiq.transport.redis.backend",
     "dagster_taskiq.executor",

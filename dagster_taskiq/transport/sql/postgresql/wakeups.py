@@ -17,8 +17,8 @@ import anyio
 import psycopg2
 
 from dagster_taskiq.errors import DagsterTaskiqError
-from dagster_taskiq.transport.sql.postgresql_dialect import PostgresqlDialect
-from dagster_taskiq.transport.sql.postgresql_listener import PostgresqlListener
+from dagster_taskiq.transport.sql.postgresql.dialect import PostgresqlDialect
+from dagster_taskiq.transport.sql.postgresql.listener import PostgresqlListener
 
 logger = logging.getLogger("dagster_taskiq.broker")
 

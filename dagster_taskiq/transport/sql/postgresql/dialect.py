@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection, Row
 
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.sql.dialect import SqlClaims, SqlDialect, channel_topic
-from dagster_taskiq.transport.sql.postgresql_ddl import LOCK_SALT, quoted
+from dagster_taskiq.transport.sql.postgresql.ddl import LOCK_SALT, quoted
 from dagster_taskiq.transport.sql.tables import messages, notifications, tasks
 
 #: The present time, in seconds since the epoch.

@@ -15,10 +15,10 @@ from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.sql.database import SqlDatabase, Work
-from dagster_taskiq.transport.sql.sqlite_busy_wait import PatientConnection
-from dagster_taskiq.transport.sql.sqlite_changes import SqliteChanges
-from dagster_taskiq.transport.sql.sqlite_dialect import SqliteClaims, SqliteDialect
-from dagster_taskiq.transport.sql.sqlite_errors import SqliteErrors
+from dagster_taskiq.transport.sql.sqlite.busy_wait import PatientConnection
+from dagster_taskiq.transport.sql.sqlite.changes import SqliteChanges
+from dagster_taskiq.transport.sql.sqlite.dialect import SqliteClaims, SqliteDialect
+from dagster_taskiq.transport.sql.sqlite.errors import SqliteErrors
 from dagster_taskiq.transport.sql.tables import metadata
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from psycopg2.extensions import parse_dsn
 
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.urls import redact
-from dagster_taskiq.transport.sql.postgresql_ddl import DEFAULT_SCHEMA
+from dagster_taskiq.transport.sql.postgresql.ddl import DEFAULT_SCHEMA
 
 #: The arguments of a URL's query, and options, that are ours and not libpq's: the name of that
 #: schema; whether tables are created, which they are unless it is "false"; and, as JSON, the

@@ -2,7 +2,7 @@
 
 from dagster_taskiq.transport.sql.backend import SqlBackend
 from dagster_taskiq.transport.sql.broker import SqlBroker
-from dagster_taskiq.transport.sql.sqlite_database import SqliteDatabase
+from dagster_taskiq.transport.sql.sqlite.database import SqliteDatabase
 
 
 class SqliteBroker(SqlBroker):

@@ -6,8 +6,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.transport.sql.postgresql_ddl import BEGIN, LOCK_SALT, VERSION, ddl, quoted
-from dagster_taskiq.transport.sql.postgresql_errors import is_undefined
+from dagster_taskiq.transport.sql.postgresql.ddl import BEGIN, LOCK_SALT, VERSION, ddl, quoted
+from dagster_taskiq.transport.sql.postgresql.errors import is_undefined
 
 # To read these tables has the server look again at what another process has made meanwhile, which
 # functions such as to_regclass() do not.

@@ -1,6 +1,6 @@
 """The statements that make our tables in PostgreSQL.
 
-Each file of ``schema/`` is one step, which is never changed after its release. A step only adds, so
+Each file of ``steps/`` is one step, which is never changed after its release. A step only adds, so
 processes of the release before go on beside those of the new one.
 """
 
@@ -9,7 +9,7 @@ from pathlib import Path
 #: The schema that has our tables, unless the URL or an option names another one.
 DEFAULT_SCHEMA = "dagster_taskiq"
 #: The steps, in order; the number of one is its version.
-STEPS = sorted(Path(__file__).with_name("schema").glob("*.sql"), key=lambda each: int(each.stem))
+STEPS = sorted(Path(__file__).with_name("steps").glob("*.sql"), key=lambda each: int(each.stem))
 #: The version of the tables that this release needs, at least.
 VERSION = int(STEPS[-1].stem)
 #: Begins a transaction, whose locks the server releases if this process is frozen in it.

@@ -2,7 +2,7 @@
 
 from dagster_taskiq.transport.sql.backend import SqlBackend
 from dagster_taskiq.transport.sql.broker import SqlBroker
-from dagster_taskiq.transport.sql.postgresql_database import PostgresqlDatabase
+from dagster_taskiq.transport.sql.postgresql.database import PostgresqlDatabase
 
 
 class PostgresqlBroker(SqlBroker):

@@ -18,7 +18,7 @@ from sqlalchemy.dialects import sqlite
 
 from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.transport.error_boundary import ErrorBoundary
-from dagster_taskiq.transport.sql.sqlite_file_watch import FileNotices
+from dagster_taskiq.transport.sql.sqlite.file_watch import FileNotices
 
 #: How long this connection waits for a process that has locked the whole file, in seconds. The
 #: event loop is blocked meanwhile.

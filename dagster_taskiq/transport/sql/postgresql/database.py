@@ -21,14 +21,14 @@ from sqlalchemy.engine import Connection, Engine
 
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.settings import Settings
-from dagster_taskiq.transport.sql import postgresql_schema
 from dagster_taskiq.transport.sql.database import SqlDatabase, Work
-from dagster_taskiq.transport.sql.postgresql_ddl import BEGIN
-from dagster_taskiq.transport.sql.postgresql_dialect import PostgresqlClaims, PostgresqlDialect
-from dagster_taskiq.transport.sql.postgresql_errors import PostgresqlErrors, is_conflict
-from dagster_taskiq.transport.sql.postgresql_tokens import TokenProvider, make_token_provider
-from dagster_taskiq.transport.sql.postgresql_url import PostgresqlTarget, read_url
-from dagster_taskiq.transport.sql.postgresql_wakeups import PostgresqlWakeups
+from dagster_taskiq.transport.sql.postgresql import schema
+from dagster_taskiq.transport.sql.postgresql.ddl import BEGIN
+from dagster_taskiq.transport.sql.postgresql.dialect import PostgresqlClaims, PostgresqlDialect
+from dagster_taskiq.transport.sql.postgresql.errors import PostgresqlErrors, is_conflict
+from dagster_taskiq.transport.sql.postgresql.tokens import TokenProvider, make_token_provider
+from dagster_taskiq.transport.sql.postgresql.url import PostgresqlTarget, read_url
+from dagster_taskiq.transport.sql.postgresql.wakeups import PostgresqlWakeups
 
 T = TypeVar("T")
 
@@ -179,9 +179,7 @@ class PostgresqlDatabase(SqlDatabase):
                 self._engine = self._make_engine()
             self._connection = self._engine.connect()
             try:
-                postgresql_schema.ensure(
-                    self._connection, self.target.schema, self.target.creates_tables
-                )
+                schema.ensure(self._connection, self.target.schema, self.target.creates_tables)
             except BaseException:
                 self._drop_connection()
                 raise

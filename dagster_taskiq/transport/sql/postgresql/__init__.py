@@ -1,0 +1,1 @@
+"""The SQL broker and backend on PostgreSQL: what differs from other databases."""
