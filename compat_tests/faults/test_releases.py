@@ -43,7 +43,7 @@ STARTING = DagsterEventType.STEP_WORKER_STARTING
 
 #: The release before this one, as a commit of this repository: what a fleet that is being upgraded
 #: still runs. At each release it is moved to the one that has been released before.
-PREVIOUS = "6644971dc6c9d9b117210d2f388b2127cfe4da6c"
+PREVIOUS = "25fb4efc9768e2f8d8b3caf5431c3b6e8ef911e0"
 
 #: How many workers are replaced, and how many runs there are at any time meanwhile.
 WORKERS, AT_ONCE = 2, 2
