@@ -1,6 +1,7 @@
 """dagster-celery's own tests pass, on the servers and with the settings that its users have."""
 
 import asyncio
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -8,11 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiormq
+import psycopg2
 import pytest
 import redis
 
 import dagster_celery
-from compat_tests.servers import HOST_ENV, any_redis, default_rabbit
+from compat_tests.servers import (
+    HOST_ENV,
+    any_postgres,
+    any_redis,
+    default_rabbit,
+    new_database,
+)
 from legacy_tests import original_suite
 from legacy_tests.conftest import REMARK
 from legacy_tests.original_suite import Seen
@@ -48,6 +56,7 @@ class Setting:
 SETTINGS = (
     Setting(NEWEST, "RabbitMQ"),
     pytest.param(Setting(NEWEST, "Redis"), marks=_test_all("the same on the default server")),
+    pytest.param(Setting(NEWEST, "PostgreSQL"), marks=_test_all("the same on the default server")),
     pytest.param(Setting(OLDEST, "RabbitMQ"), marks=_test_all("the same tests of a later release")),
 )
 
@@ -60,6 +69,7 @@ class Ran:
     seen: Seen
     redis_commands: int
     rabbitmq_has_our_queue: bool
+    messages_on_postgresql: int
 
 
 @pytest.fixture(scope="module")
@@ -75,21 +85,43 @@ def redis_url() -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="module")
+def database_url() -> Iterator[str]:
+    with any_postgres() as url, new_database(url) as database:
+        yield database
+
+
 @pytest.fixture(scope="module", params=SETTINGS, ids=str)
-def ran(request: pytest.FixtureRequest, rabbitmq_url: str, redis_url: str) -> Ran:
+def ran(
+    request: pytest.FixtureRequest, rabbitmq_url: str, redis_url: str, database_url: str
+) -> Ran:
     setting: Setting = request.param
     variables = {name: os.environ[name] for name in (HOST_ENV,) if name in os.environ}
     if setting.on == "Redis":
         variables |= {"CELERY_BROKER_URL": redis_url, "CELERY_RESULT_BACKEND": redis_url}
+    if setting.on == "PostgreSQL":
+        variables |= {"CELERY_BROKER_URL": database_url, "CELERY_RESULT_BACKEND": "rpc://"}
     with redis.Redis.from_url(redis_url) as client:
         before = commands(client)
         seen = original_suite.run(setting.sdist, variables)
         done = commands(client) - before
-    return Ran(setting, seen, done, asyncio.run(has_queue(rabbitmq_url, QUEUE)))
+    has_our_queue = asyncio.run(has_queue(rabbitmq_url, QUEUE))
+    return Ran(setting, seen, done, has_our_queue, messages(database_url))
 
 
 def commands(client: "redis.Redis") -> int:
     return int(client.info("stats")["total_commands_processed"])
+
+
+def messages(url: str) -> int:
+    """Return how many messages have ever been in our table; 0 if there is none."""
+    with contextlib.closing(psycopg2.connect(url)) as connection:
+        cursor = connection.cursor()
+        cursor.execute("SELECT to_regclass('dagster_taskiq.dagster_taskiq_messages') IS NOT NULL")
+        if not cursor.fetchall()[0][0]:
+            return 0
+        cursor.execute("SELECT last_value FROM dagster_taskiq.dagster_taskiq_messages_id_seq")
+        return int(cursor.fetchall()[0][0])
 
 
 async def has_queue(url: str, name: str) -> bool:
@@ -130,6 +162,8 @@ def test_what_it_tests_is_ours(ran: Ran) -> None:
 def test_its_work_waits_where_it_was_told_to(ran: Ran) -> None:
     if ran.setting.on == "Redis":
         assert ran.redis_commands > 1000  # we ourselves ask it two things
+    elif ran.setting.on == "PostgreSQL":
+        assert ran.messages_on_postgresql > 100
     else:
         assert ran.rabbitmq_has_our_queue
 

@@ -15,7 +15,6 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import aiormq
-import psycopg2
 import pytest
 import redis
 from taskiq import AckableMessage, BrokerMessage, TaskiqMessage
@@ -23,6 +22,7 @@ from taskiq.formatters.json_formatter import JSONFormatter
 
 from compat_tests.brokers import CONTRACT
 from compat_tests.conftest import QUEUES, other_prefix
+from compat_tests.our_tables import our_tables
 from compat_tests.servers import RedisServer, own_redis
 from compat_tests.waiting import eventually, eventually_async
 from dagster_taskiq.errors import ConfigError
@@ -165,19 +165,12 @@ async def left_on_server(settings: Settings) -> object:
         kept = (":queues", ":wakeups:", ":clock")
         return [name for name in names if not any(each in name for each in kept)]
     if settings.broker.startswith("postgresql"):
-        return await rows_on_postgresql(settings)
+        with our_tables(settings.broker) as cursor:
+            cursor.execute("SELECT * FROM dagster_taskiq_messages")
+            return cursor.fetchall()
     path = settings.broker.removeprefix("sqlite:///")
     with contextlib.closing(sqlite3.connect(path)) as connection:
         return connection.execute("SELECT * FROM dagster_taskiq_messages").fetchall()
-
-
-async def rows_on_postgresql(settings: Settings) -> object:
-    """Return the messages in our table."""
-    url, _, schema = settings.broker.partition("?schema=")
-    with contextlib.closing(psycopg2.connect(url)) as connection:
-        cursor = connection.cursor()
-        cursor.execute(f"SELECT * FROM {schema}.dagster_taskiq_messages")
-        return cursor.fetchall()
 
 
 async def ready_on_rabbitmq(settings: Settings) -> dict[str, int]:

@@ -181,7 +181,7 @@ async def test_a_notification_that_becomes_visible_late_is_not_missed(settings: 
 
         def post_slowly(connection: sa.engine.Connection) -> None:
             # It has its id, and is committed when the test says so.
-            slow._post(connection, "c", {"n": 1})
+            slow._post(connection, "c", [{"n": 1}])
             inserted.set()
             assert commit.wait(FOR_EVER)
 
@@ -382,7 +382,7 @@ async def test_a_statement_that_does_not_end_is_given_up(
     settings: Settings, broker: SqlBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await broker.ping()
-    monkeypatch.setattr(database, "CALL_SECONDS", 0.2)
+    monkeypatch.setattr(database, "STATEMENT_SECONDS", 0.2)
     with contextlib.closing(psycopg2.connect(settings.broker.partition("?")[0])) as holder:
         holder.cursor().execute(f"LOCK TABLE {schema_of(settings)}.dagster_taskiq_messages")
         with pytest.raises(ServerUnavailableError):

@@ -25,7 +25,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-import psycopg2
 import redis
 from dagster import DagsterEventType, DagsterRunStatus
 
@@ -34,6 +33,7 @@ from compat_tests.executor.runs import Outcome
 from compat_tests.executor.scratch import Scratch
 from compat_tests.faults.soak_jobs import SOAK_JOBS
 from compat_tests.launcher.fleet import Fleet, open_fleet, running_code_server
+from compat_tests.our_tables import our_tables
 from compat_tests.proxy import Proxy, proxy_to
 from compat_tests.servers import own_postgres, own_rabbit, own_redis
 from compat_tests.waiting import eventually
@@ -426,9 +426,7 @@ def rows_in(path: Path) -> dict[str, int]:
 def rows_in_postgresql(url: str) -> dict[str, int]:
     """Return how much a PostgreSQL has of each kind."""
     found = {}
-    with contextlib.closing(psycopg2.connect(url)) as connection:
-        cursor = connection.cursor()
-        cursor.execute("SET search_path TO dagster_taskiq")
+    with our_tables(url) as cursor:
         for kind, count in COUNTS.items():
             cursor.execute(count)
             found[kind] = int(cursor.fetchall()[0][0])

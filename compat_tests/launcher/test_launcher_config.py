@@ -16,7 +16,7 @@ import dagster_taskiq.launcher
 from compat_tests.checkout import ROOT
 from dagster_taskiq import TaskiqRunLauncher
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.settings.embedded import EMBEDDED_FILE, EMBEDDED_URL
+from dagster_taskiq.settings.embedded import EMBEDDED_FILE
 from dagster_taskiq.settings.settings import Settings
 
 
@@ -43,7 +43,8 @@ def test_without_config_the_launcher_uses_the_embedded_broker_of_its_instance(
 
     launcher = launcher_of(tmp_path)
 
-    assert launcher.settings == Settings(broker=EMBEDDED_URL)
+    assert launcher.settings == Settings()
+    assert launcher.settings.resolved(str(tmp_path)).broker.startswith("sqlite:///")
     with DagsterInstance.from_config(str(tmp_path)) as instance:
         assert isinstance(instance.run_launcher, TaskiqRunLauncher)
         assert instance.run_launcher.terminate("no such run") is False

@@ -21,6 +21,7 @@ from compat_tests.launcher import included_module
 from compat_tests.launcher.conftest import SIDE_QUEUE, SLOTS
 from compat_tests.launcher.fleet import Fleet, open_fleet, running_code_server
 from compat_tests.other_environments import given, venv
+from compat_tests.our_tables import our_tables
 from compat_tests.servers import free_port, own_redis
 from compat_tests.waiting import eventually
 from compat_tests.workers import running_worker
@@ -450,6 +451,10 @@ def forget_task(fleet: Fleet, task_id: str) -> None:
         with contextlib.closing(sqlite3.connect(path, timeout=30)) as file, file:
             deleted = file.execute("DELETE FROM dagster_taskiq_tasks WHERE id = ?", (task_id,))
             assert deleted.rowcount == 1
+    elif settings.broker.startswith("postgresql"):
+        with our_tables(settings.broker) as cursor:
+            cursor.execute("DELETE FROM dagster_taskiq_tasks WHERE id = %s", (task_id,))
+            assert cursor.rowcount == 1
     elif settings.broker.startswith("amqp"):
         asyncio.run(forget_task_on_rabbitmq(settings, task_id))
     else:

@@ -74,7 +74,7 @@ class SqlBackend(StateBackend):
             rows, now = self._lock(connection, [task.id])
             known = rows.get(task.id)
             record, refused = transitions.start(known, task, now, recorded=recorded)
-            self._store(connection, known, record)
+            self._store(connection, [(known, record)])
             return refused
 
         return await self.connection.write(work)
@@ -88,7 +88,7 @@ class SqlBackend(StateBackend):
             ended = transitions.finish(known, task, state, error, now)
             if ended is None:
                 return False
-            self._store(connection, known, ended, result=result)
+            self._store(connection, [(known, ended)], result=result)
             return True
 
         return await self.connection.write(work)
@@ -98,13 +98,13 @@ class SqlBackend(StateBackend):
 
         def work(connection: Connection) -> dict[str, str]:
             known, now = self._lock(connection, task_ids)
-            for task_id in sorted(task_ids):
+            changes = []
+            for task_id in sorted(set(task_ids)):
                 before = known.get(task_id)
-                after = transitions.revoke(before, task_id, reason, now)
-                self._store(connection, before, after)
-                known[task_id] = after
-            started = [task for task in known.values() if task.state is TaskState.STARTED]
-            return {task.id: task.worker for task in started}
+                changes.append((before, transitions.revoke(before, task_id, reason, now)))
+            self._store(connection, changes)
+            revoked = [after for _, after in changes]
+            return {task.id: task.worker for task in revoked if task.state is TaskState.STARTED}
 
         return await self.connection.write(work)
 
@@ -132,14 +132,12 @@ class SqlBackend(StateBackend):
             if not connection.execute(update, clock).rowcount:
                 connection.execute(insert, clock)
             known, now = self._lock(connection, [each.id for each in worker.running])
-            stop = []
+            changes = []
             for each in worker.running:
                 before = known.get(each.id)
-                task = transitions.adopt(before, each, worker.id, now)
-                self._store(connection, before, task)
-                if transitions.must_stop(task, worker.id):
-                    stop.append(task.id)
-            return stop
+                changes.append((before, transitions.adopt(before, each, worker.id, now)))
+            self._store(connection, changes)
+            return [task.id for _, task in changes if transitions.must_stop(task, worker.id)]
 
         return await self.connection.write(work)
 
@@ -162,7 +160,7 @@ class SqlBackend(StateBackend):
 
     async def post(self, channel: str, body: dict[str, Any]) -> None:
         """Insert a row."""
-        await self.connection.run(lambda connection: self._post(connection, channel, body))
+        await self.connection.run(lambda connection: self._post(connection, channel, [body]))
 
     async def collect(self, channel: str, after: str, timeout: float) -> list[Notification]:
         """Select the rows after the cursor; wait for a change if there are none."""
@@ -249,30 +247,43 @@ class SqlBackend(StateBackend):
         return found, now
 
     def _store(
-        self, connection: Connection, before: Task | None, after: Task, **columns: Any
+        self, connection: Connection, changes: Sequence[tuple[Task | None, Task]], **columns: Any
     ) -> None:
-        """Write what a transition has changed of a row, and notify the run's loop of an end.
+        """Write what transitions have changed of rows, and notify the loops of runs of ends.
 
         Args:
             connection: one in a transaction.
-            before: the record that the row has; ``None`` if there is no row.
-            after: the record that it shall have.
-            columns: columns that are no part of the record, with their values.
+            changes: the record that each row has, ``None`` if there is no row; and the record that
+                it shall have.
+            columns: columns that are no part of the records, with their values.
         """
-        row = {**self._row(after), **columns}
-        if before is None:
-            connection.execute(tables.tasks.insert(), row)
-        elif before is not after:
-            old = self._row(before)
-            changed = {name: value for name, value in row.items() if value != old.get(name)}
-            this = {"this": after.id, "mine": self.settings.prefix}
-            connection.execute(_UPDATE, {**this, **changed})
-        if after.loop_channel and transitions.has_ended(before, after):
-            self._post(connection, after.loop_channel, end_notification(after, after.state))
+        new: list[dict[str, Any]] = []
+        # What is set in rows of which the same columns change, by these.
+        changed: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        ends: dict[str, list[dict[str, Any]]] = {}
+        for before, after in changes:
+            row = {**self._row(after), **columns}
+            if before is None:
+                new.append(row)
+            elif before is not after:
+                old = self._row(before)
+                values = {name: value for name, value in row.items() if value != old.get(name)}
+                this = {"this": after.id, "mine": self.settings.prefix}
+                changed.setdefault(tuple(values), []).append({**this, **values})
+            if after.loop_channel and transitions.has_ended(before, after):
+                ends.setdefault(after.loop_channel, []).append(end_notification(after, after.state))
+        if new:
+            connection.execute(tables.tasks.insert(), new)
+        for rows in changed.values():
+            connection.execute(_UPDATE, rows)
+        # In one order, so that two transactions cannot wait for each other.
+        for channel in sorted(ends):
+            self._post(connection, channel, ends[channel])
 
-    def _post(self, connection: Connection, channel: str, body: dict[str, Any]) -> None:
-        number = self._dialect.insert_notification(connection, channel, json.dumps(body))
-        if number % TRIM_EVERY == 0:
+    def _post(self, connection: Connection, channel: str, bodies: Sequence[dict[str, Any]]) -> None:
+        texts = [json.dumps(body) for body in bodies]
+        number = self._dialect.insert_notifications(connection, channel, texts)
+        if number // TRIM_EVERY != (number - len(texts)) // TRIM_EVERY:
             last = (
                 sa.select(notifications.c.id)
                 .where(notifications.c.channel == channel)

@@ -71,13 +71,15 @@ class SqlDialect(ABC):
         """
 
     @abstractmethod
-    def insert_notification(self, connection: Connection, channel: str, body: str) -> int:
-        """Add a row to the notifications, and wake the readers of its channel when it is there.
+    def insert_notifications(
+        self, connection: Connection, channel: str, bodies: Sequence[str]
+    ) -> int:
+        """Add rows to the notifications of a channel, and wake its readers when they are there.
 
         A reader that has seen a row must have seen all rows of the channel with lower ids.
 
         Returns:
-            The id of the row.
+            The highest id of these rows.
         """
 
     @abstractmethod

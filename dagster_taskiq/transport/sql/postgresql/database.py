@@ -34,10 +34,10 @@ T = TypeVar("T")
 
 logger = logging.getLogger("dagster_taskiq.broker")
 
-#: How long the statements of one call may take, in seconds. Then the connection is cut: the server
-#: is frozen, or what it waits for does not end.
-CALL_SECONDS = 15.0
-#: The same for a call that is on its way when the connection is closed.
+#: How long one statement may take, in seconds. Then the connection is cut: the server is frozen, or
+#: what it waits for does not end.
+STATEMENT_SECONDS = 15.0
+#: The same for one that is on its way when the connection is closed.
 CLOSE_SECONDS = 1.0
 #: How often a transaction is repeated that collides with others.
 MOST_CONFLICTS = 20
@@ -55,7 +55,7 @@ class PostgresqlDatabase(SqlDatabase):
         self._tokens: TokenProvider | None = None
         self._engine: Engine | None = None
         self._connection: Connection | None = None
-        #: When the call that runs on the thread has begun, of ``time.monotonic()``.
+        #: When the statement that is being executed has begun, of ``time.monotonic()``.
         self._began: float | None = None
         #: How many calls wait for the thread, or are on it; and what watches them.
         self._calls = 0
@@ -106,28 +106,21 @@ class PostgresqlDatabase(SqlDatabase):
         if self._watchdog is None:
             self._watch()
         try:
-            return await super()._on_thread(self._timed, work, *args)
+            return await super()._on_thread(work, *args)
         finally:
             self._calls -= 1
             if self._calls == 0 and self._watchdog is not None:
                 self._watchdog.cancel()
                 self._watchdog = None
 
-    def _timed(self, work: Callable[..., T], *args: Any) -> T:
-        self._began = time.monotonic()
-        try:
-            return work(*args)
-        finally:
-            self._began = None
-
     def _watch(self) -> None:
-        """Look now and then whether the call on the thread takes too long."""
-        self._cut(CALL_SECONDS)
+        """Look now and then whether a statement takes too long."""
+        self._cut(STATEMENT_SECONDS)
         loop = asyncio.get_running_loop()
-        self._watchdog = loop.call_later(CALL_SECONDS / 4, self._watch)
+        self._watchdog = loop.call_later(STATEMENT_SECONDS / 4, self._watch)
 
     def _cut(self, seconds: float) -> None:
-        """Break the connection if a call has been on the thread for so long; it then fails."""
+        """Break the connection if a statement has taken so long; it then fails."""
         began, connection = self._began, self._connection
         if began is None or connection is None or time.monotonic() - began < seconds:
             return
@@ -186,16 +179,28 @@ class PostgresqlDatabase(SqlDatabase):
         return self._connection
 
     def _make_engine(self) -> Engine:
-        return sa.create_engine(
+        engine = sa.create_engine(
             "postgresql+psycopg2://",
             creator=self._connect,
             poolclass=sa.pool.NullPool,
             isolation_level="AUTOCOMMIT",
             use_native_hstore=False,
+            # Updates of many rows take one round trip.
+            executemany_mode="values_plus_batch",
             # The parameters are contents of messages, which do not belong into logs.
             hide_parameters=True,
             execution_options={"schema_translate_map": {None: self.target.schema}},
         )
+        sa.event.listen(engine, "before_cursor_execute", self._note_statement)
+        sa.event.listen(engine, "after_cursor_execute", self._note_answer)
+        sa.event.listen(engine, "handle_error", self._note_answer)
+        return engine
+
+    def _note_statement(self, *_: object) -> None:
+        self._began = time.monotonic()
+
+    def _note_answer(self, *_: object) -> None:
+        self._began = None
 
     def _connect(self) -> Any:
         return psycopg2.connect(**self._parameters())

@@ -97,15 +97,17 @@ SELECT EXISTS (SELECT FROM released) OR EXISTS (SELECT FROM due) OR EXISTS (
 
 # Ids are taken before a transaction is committed. The lock keeps others from taking one for the
 # same channel until this transaction ends; so a reader that sees an id has seen all before it.
-_NOTIFICATION = """
+_NOTIFICATIONS = """
 WITH locked AS MATERIALIZED (
     SELECT pg_advisory_xact_lock(hashtextextended(:channel, {salt}))
 ), added AS (
     INSERT INTO {notifications} (channel, body, created_at)
-    SELECT :channel, :body, (SELECT {now}) FROM locked
+    SELECT :channel, posted.body, (SELECT {now})
+    FROM locked CROSS JOIN unnest(CAST(:bodies AS text[])) WITH ORDINALITY AS posted (body, number)
+    ORDER BY posted.number
     RETURNING id
 )
-SELECT id, pg_notify(:notify, '') FROM added
+SELECT max(id) AS last, pg_notify(:notify, '') FROM added
 """
 
 _ANNOUNCE = sa.text("SELECT pg_notify(name, '') FROM unnest(CAST(:names AS text[])) AS name")
@@ -118,9 +120,8 @@ class PostgresqlDialect(SqlDialect):
         self.clock = sa.literal_column(f"(SELECT {NOW})", sa.Float)
         self._schema = schema
         names = self._names()
-        self._notification = sa.text(_NOTIFICATION.format(**names)).bindparams(
-            sa.bindparam("channel", type_=notifications.c.channel.type),
-            sa.bindparam("body", type_=notifications.c.body.type),
+        self._notifications = sa.text(_NOTIFICATIONS.format(**names)).bindparams(
+            sa.bindparam("channel", type_=notifications.c.channel.type)
         )
         self._claim = sa.text(_CLAIM.format(**names)).columns(
             messages.c.id,
@@ -142,14 +143,13 @@ class PostgresqlDialect(SqlDialect):
         rows = connection.execute(_LOCKED, {"prefix": prefix, "ids": list(task_ids)}).all()
         return [row for row in rows if row.id is not None], float(rows[0].now)
 
-    def insert_notification(self, connection: Connection, channel: str, body: str) -> int:
-        """Insert the row under the lock of its channel, and notify its readers."""
-        values = {
-            "channel": channel,
-            "body": body,
-            "notify": self.channel_of(channel_topic(channel)),
-        }
-        return int(connection.execute(self._notification, values).one().id)
+    def insert_notifications(
+        self, connection: Connection, channel: str, bodies: Sequence[str]
+    ) -> int:
+        """Insert the rows under the lock of their channel, and notify its readers."""
+        notify = self.channel_of(channel_topic(channel))
+        values = {"channel": channel, "bodies": list(bodies), "notify": notify}
+        return int(connection.execute(self._notifications, values).one().last)
 
     def announce(self, connection: Connection, queues: Sequence[str]) -> None:
         """Send one notification for each of the queues, in one statement."""

@@ -44,10 +44,14 @@ class SqliteDialect(SqlDialect):
         rows = connection.execute(_TASKS, {"prefix": prefix, "ids": list(task_ids)}).all()
         return list(rows), time.time()
 
-    def insert_notification(self, connection: Connection, channel: str, body: str) -> int:
-        """Insert the row; transactions that write come one after the other."""
-        row = {"channel": channel, "body": body, "created_at": time.time()}
-        (number,) = connection.execute(notifications.insert(), row).inserted_primary_key or (0,)
+    def insert_notifications(
+        self, connection: Connection, channel: str, bodies: Sequence[str]
+    ) -> int:
+        """Insert the rows; transactions that write come one after the other."""
+        number = 0
+        for body in bodies:
+            row = {"channel": channel, "body": body, "created_at": time.time()}
+            (number,) = connection.execute(notifications.insert(), row).inserted_primary_key or (0,)
         return int(number)
 
     def announce(self, connection: Connection, queues: Sequence[str]) -> None:
