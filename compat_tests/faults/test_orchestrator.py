@@ -180,7 +180,7 @@ def test_how_often_a_step_was_lost_is_remembered_when_its_run_is_resumed(
 def test_a_step_over_its_time_limit_is_not_taken_for_a_lost_one(
     own: House, start_worker: StartWorker, scratch: Scratch
 ) -> None:
-    start_worker("-c", "2", "--time-limit", "5")
+    start_worker("-c", "2", "--time-limit", "10")
     outcome = own.run(orchestrator_jobs.too_long, scratch, executor=RETRY)
     assert outcome.failed == {"stays", "stays_with_policy"}
     assert "exceeded its time limit" in outcome.failure("stays")
@@ -191,7 +191,7 @@ def test_a_step_over_its_time_limit_is_not_taken_for_a_lost_one(
 def test_a_step_that_exceeded_its_time_limit_without_its_run_is_not_run_again(
     own: House, start_worker: StartWorker, scratch: Scratch
 ) -> None:
-    start_worker("-c", "1", "--time-limit", "5")
+    start_worker("-c", "1", "--time-limit", "10")
     with own.started(orchestrator_jobs.too_long_once, scratch, executor=RETRY) as process:
         scratch.wait_for("stays")
         process.kill()
