@@ -191,7 +191,6 @@ def test_what_runs_when_its_run_is_stopped_is_stopped_and_cleans_up(
     outcome.assert_sound()
 
 
-@pytest.mark.each_broker
 def test_a_terminated_run_stops_what_runs_and_what_waits_never_runs(
     own: House, start_worker: StartWorker, scratch: Scratch
 ) -> None:

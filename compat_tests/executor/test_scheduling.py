@@ -97,7 +97,6 @@ def test_each_queue_tag_routes_its_step_and_the_newer_name_wins(
     }
 
 
-@pytest.mark.each_broker
 def test_higher_priorities_run_first_and_equals_in_order_of_arrival(
     own: House, start_worker: StartWorker, scratch: Scratch
 ) -> None:

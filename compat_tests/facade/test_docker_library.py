@@ -185,6 +185,7 @@ def test_each_step_is_a_container(project: Project) -> None:
     assert any("Executing steps one in Docker container shop/steps:1" in each for each in said)
 
 
+@pytest.mark.test_all("that of test_loop.py, for any library that submits steps itself")
 def test_a_step_that_fails_ends_the_run(project: Project) -> None:
     before = len(project.started)
 
@@ -195,6 +196,7 @@ def test_a_step_that_fails_ends_the_run(project: Project) -> None:
     assert len(project.started) == before + 2  # one, and wrong; two never
 
 
+@pytest.mark.test_all("that of test_kubernetes_library.py, which submits as this one does")
 def test_several_steps_are_ready_at_once(project: Project) -> None:
     before = len(project.started)
 
