@@ -246,6 +246,27 @@ class RabbitServer:
         )
         return done.stdout
 
+    def evaluate(self, expression: str) -> str:
+        """Evaluate an expression of Erlang in the server, and return the answer as text.
+
+        ``erl_call``, which comes with Erlang, does that at once; ``rabbitmqctl`` starts an Erlang
+        machine of its own for it.
+        """
+        program = shutil.which("erl_call")
+        if program is None:
+            return self.ctl("eval", f"{expression}.").strip()
+        cookie = (self.directory / ".erlang.cookie").read_text().strip()
+        answer = subprocess.run(
+            [program, "-sname", self._node, "-c", cookie, "-e"],
+            env=self._environment(),
+            input=f"{expression}.\n",
+            stdout=subprocess.PIPE,
+            check=True,
+            text=True,
+        ).stdout
+        assert answer.startswith("{ok, ") and answer.endswith("}"), answer
+        return answer.removeprefix("{ok, ").removesuffix("}")
+
     def freeze(self) -> None:
         """Let it do nothing, with all connections open, until :meth:`thaw`."""
         assert self.process is not None
@@ -265,7 +286,7 @@ class RabbitServer:
         The list of its queues is, before: one that it confirms may still be lost to a power cut in
         the very next moment, which is for nobody here to mend.
         """
-        self.ctl("eval", "mnesia:dump_log().")
+        self.evaluate("mnesia:dump_log()")
         self._end(signal.SIGKILL)
 
     def _end(self, number: int) -> None:

@@ -115,7 +115,7 @@ def test_a_rabbitmq_that_is_out_of_memory_delays_a_run(
 
     def fill(_: Outcome) -> None:
         before = worker.output().count("Cannot send a heartbeat")
-        limit = server.ctl("eval", "vm_memory_monitor:get_vm_memory_high_watermark().").strip()
+        limit = server.evaluate("vm_memory_monitor:get_vm_memory_high_watermark()")
         server.ctl("set_vm_memory_high_watermark", "0")
         try:
             end_steps(scratch)  # which cannot be recorded
