@@ -196,7 +196,6 @@ def test_a_step_that_fails_ends_the_run(project: Project) -> None:
     assert len(project.started) == before + 2  # one, and wrong; two never
 
 
-@pytest.mark.test_all("that of test_kubernetes_library.py, which submits as this one does")
 def test_several_steps_are_ready_at_once(project: Project) -> None:
     before = len(project.started)
 

@@ -154,6 +154,7 @@ def project(
             end(process)
 
 
+@pytest.mark.test_all("that of test_docker_library.py, which submits as this one does")
 def test_several_steps_are_ready_at_once(project: Project) -> None:
     where = ("-m", "jobs", "-j", "fan_job", "-c", "run.yaml")
     project.cluster.patience = 60.0
