@@ -37,7 +37,7 @@ from compat_tests.our_tables import our_tables
 from compat_tests.proxy import Proxy, proxy_to
 from compat_tests.servers import own_postgres, own_rabbit, own_redis
 from compat_tests.waiting import eventually
-from compat_tests.workers import WorkerProcess
+from compat_tests.workers import WorkerProcess, freeze
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.registry import make_backend
 
@@ -286,7 +286,8 @@ class Soak:
         if victim is None:
             return False
         seconds = self._chance.uniform(0.2, 2.0) * self._fleet.settings.lease
-        victim.signal(signal.SIGSTOP)
+        # With the embedded broker's file locked it would stop this process too, which thaws it.
+        freeze([psutil.Process(victim.pid)], self._fleet.settings)
         self._frozen[victim.pid] = time.monotonic() + seconds
         return True
 
