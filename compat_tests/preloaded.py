@@ -50,27 +50,40 @@ def starts_new_interpreters() -> bool:
 
 
 def start_program(
-    module: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str]
+    module: str,
+    arguments: Sequence[str],
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    *,
+    code: Path = ROOT,
+    prefix: Sequence[str] = (),
 ) -> "subprocess.Popen[bytes] | Program":
-    """Run ``python -m MODULE ARGUMENTS`` in the root of the checkout.
+    """Run ``python -m MODULE ARGUMENTS`` in a checkout.
 
     Args:
         module: the module that is run as ``__main__``.
         arguments: its arguments.
         log: the file that its output is appended to.
-        environment: all of its environment variables.
+        environment: all of its environment variables; by default those of the tests, with the
+            import path of the checkout and of this one.
+        code: the root of the checkout.
+        prefix: a command that runs it.
     """
-    if starts_new_interpreters() or _of_python(environment) != _of_python(os.environ):
-        with log.open("ab") as output:
-            return subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=ROOT,
-                env=dict(environment),
-            )
-    log.touch()  # the tests may read it at once
-    return _forking_process().start(_Request(module, [*arguments], str(log), dict(environment)))
+    if environment is None:
+        environment = {**os.environ, "PYTHONPATH": f"{code}{os.pathsep}{ROOT}"}
+    is_like_the_tests = _of_python(environment) == _of_python(os.environ)
+    if is_like_the_tests and code == ROOT and not prefix and not starts_new_interpreters():
+        log.touch()  # the tests may read it at once
+        request = _Request(module, [*arguments], str(log), dict(environment))
+        return _forking_process().start(request)
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [*prefix, sys.executable, "-m", module, *arguments],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=code,
+            env=dict(environment),
+        )
 
 
 def _of_python(environment: Mapping[str, str]) -> dict[str, str]:

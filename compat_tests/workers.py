@@ -1,11 +1,9 @@
 """Workers as their users start them: subprocesses of the command line."""
 
 import contextlib
-import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -47,19 +45,9 @@ class WorkerProcess:
         config.write_text(yaml.safe_dump(executor_config(settings)))
         command = ["worker", "start", "-y", str(config), "-n", name, "--kill-grace", KILL_GRACE]
         command += arguments
-        environment = {**os.environ, "PYTHONPATH": f"{code}{os.pathsep}{ROOT}"}
-        self.process: subprocess.Popen[bytes] | Program
-        if code == ROOT and not prefix:
-            self.process = start_program("dagster_taskiq", command, self.log, environment)
-            return
-        with self.log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [*prefix, sys.executable, "-m", "dagster_taskiq", *command],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=code,
-                env=environment,
-            )
+        self.process: subprocess.Popen[bytes] | Program = start_program(
+            "dagster_taskiq", command, self.log, code=code, prefix=prefix
+        )
 
     @property
     def pid(self) -> int:

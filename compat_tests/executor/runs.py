@@ -1,6 +1,5 @@
 """Runs of jobs: in this process, or in one of their own that may be interrupted or killed."""
 
-import os
 import signal
 import subprocess
 import threading
@@ -27,7 +26,6 @@ from dagster._core.execution.api import execute_run
 from dagster._grpc.types import ExecuteRunArgs, ResumeRunArgs
 from dagster._serdes import serialize_value
 
-from compat_tests.checkout import ROOT
 from compat_tests.executor.scratch import SCRATCH_TAG, Scratch
 from compat_tests.preloaded import Program, start_program
 from compat_tests.waiting import PATIENCE_SECONDS, eventually
@@ -302,8 +300,7 @@ class House:
     @contextmanager
     def _process(self, outcome: Outcome, command: str, args: str) -> Iterator[RunProcess]:
         log = outcome.scratch.directory / f"{command}-{outcome.run_id[:8]}.log"
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        process = start_program("dagster", ["api", command, args], log, environment)
+        process = start_program("dagster", ["api", command, args], log)
         try:
             yield RunProcess(outcome, process, log)
         finally:

@@ -8,7 +8,6 @@ shorter.
 
 import json
 import multiprocessing
-import os
 import resource
 import sqlite3
 import sys
@@ -25,7 +24,6 @@ from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus
 from dagster._core.instance import InstanceRef
 from dagster._serdes import serialize_value
 
-from compat_tests.checkout import ROOT
 from compat_tests.executor.outages import QUICK
 from compat_tests.executor.runs import House
 from compat_tests.executor.scratch import SCRATCH_TAG, Scratch
@@ -266,8 +264,7 @@ def test_workers_and_a_run_that_start_together_on_a_new_home_meet_in_peace(
             worker = WorkerProcess(settings, tmp_path, name, "-c", "2")
             stack.callback(worker.end)
         log = tmp_path / "run.log"
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        run = start_program("dagster", command, log, environment)
+        run = start_program("dagster", command, log)
         stack.callback(run.kill)
         assert run.wait(150) == 0, log.read_text()
     assert sorted(scratch.lines("quick")) == QUICK

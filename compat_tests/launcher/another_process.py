@@ -1,7 +1,6 @@
 """What another process does with launched runs, as a webserver or a daemon of its own would."""
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,6 @@ from dagster import DagsterInstance
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import GrpcServerTarget
 
-from compat_tests.checkout import ROOT
 from compat_tests.preloaded import start_program
 from compat_tests.waiting import PATIENCE_SECONDS
 
@@ -33,8 +31,7 @@ def in_another_process(
         What it has found, by run: for ``ask`` status, message and debug information.
     """
     log = scratch / f"{action}-{len(list(scratch.iterdir()))}.log"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = start_program(__name__, [str(home), str(port), action, *run_ids], log, environment)
+    process = start_program(__name__, [str(home), str(port), action, *run_ids], log)
     code = process.wait(PATIENCE_SECONDS)
     output = log.read_text()
     assert code == 0, output

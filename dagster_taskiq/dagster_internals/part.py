@@ -1,7 +1,13 @@
 """The one shape of each place that leans on Dagster's private parts."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from types import ModuleType
+
+import wrapt
+
+logger = logging.getLogger("dagster_taskiq.storage")
 
 
 @dataclass(frozen=True)
@@ -29,3 +35,23 @@ class DagsterPart:
             return self.check()
         except Exception as error:  # whatever a private part may have become
             return f"{type(error).__name__}: {error}"
+
+    def when_imported(self, modules: Iterable[str], replace: Callable[[ModuleType], None]) -> None:
+        """Have something replaced in modules that may not be imported yet.
+
+        Args:
+            modules: their names; one that is never imported is left alone.
+            replace: called with each of them once it is imported, which may be now; not called, but
+                a warning logged, if the part is not as expected then.
+        """
+
+        def replace_if_expected(module: ModuleType) -> None:
+            problem = self.find_problem()
+            if problem:
+                text = "Dagster is not as expected (%s). %s. %s"
+                logger.warning(text, self.name, problem, self.otherwise)
+            else:
+                replace(module)
+
+        for name in modules:
+            wrapt.register_post_import_hook(replace_if_expected, name)

@@ -13,7 +13,6 @@ The connections of web server and daemon, which make an engine with a pool of it
 
 import inspect
 import logging
-import selectors
 import sys
 import time
 from functools import cache
@@ -28,6 +27,7 @@ from sqlalchemy.exc import DisconnectionError
 from dagster_taskiq.dagster_internals.kept_engines import KEPT, KeptEngine
 from dagster_taskiq.dagster_internals.part import DagsterPart
 from dagster_taskiq.settings.urls import redact
+from dagster_taskiq.transport.sql.postgresql.idle_connections import has_received
 
 logger = logging.getLogger("dagster_taskiq.storage")
 
@@ -92,17 +92,11 @@ def install() -> None:
 
     Where it has not been imported yet, that is done when it is.
     """
-    for name in _MODULES:
-        wrapt.register_post_import_hook(_wrap, name)
+    PART.when_imported(_MODULES, _wrap)
 
 
 def _wrap(module: ModuleType) -> None:
-    problem = PART.find_problem()
-    if problem:
-        said = (PART.name, problem, PART.otherwise)
-        logger.warning("Dagster is not as expected (%s). %s. %s", *said)
-    else:
-        wrapt.wrap_function_wrapper(module, _FUNCTION, _create_pg_connection)
+    wrapt.wrap_function_wrapper(module, _FUNCTION, _create_pg_connection)
 
 
 def _create_pg_connection(
@@ -187,19 +181,8 @@ def _check_usable(connection: Any, record: Any, _proxy: Any) -> None:
         return
     if connection.closed or connection.info.transaction_status != _IDLE:
         raise DisconnectionError("The connection was interrupted.")
-    if _has_received(connection):
+    if has_received(connection):
         raise DisconnectionError("The server has closed the connection.")
     # A storage sets another isolation level for a transaction, which ends autocommit mode; and
     # SQLAlchemy then returns to the level that the server has by default.
     connection.autocommit = record.info[_AUTOCOMMIT]
-
-
-def _has_received(connection: Any) -> bool:
-    """Return whether there is something to read, which is so if the server closes a connection.
-
-    It sends nothing else to a connection that executes nothing and listens to no channel, except
-    for rare notes, such as that its configuration was loaded again. Another connection is as good.
-    """
-    with selectors.DefaultSelector() as selector:
-        selector.register(connection, selectors.EVENT_READ)
-        return bool(selector.select(0))

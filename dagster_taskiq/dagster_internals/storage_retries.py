@@ -8,7 +8,6 @@ log after all. Other writes are not, such as claims of pool slots.
 """
 
 import inspect
-import logging
 import sys
 import time
 from collections.abc import Callable
@@ -28,8 +27,6 @@ from dagster_taskiq.dagster_internals.kept_engines import KEPT
 from dagster_taskiq.dagster_internals.part import DagsterPart
 
 T = TypeVar("T")
-
-logger = logging.getLogger("dagster_taskiq.storage")
 
 #: The storages of dagster-postgres, by the modules that they are in.
 _STORAGES = {
@@ -92,16 +89,10 @@ def install() -> None:
 
     Where it has not been imported yet, that is done when it is.
     """
-    for name in _STORAGES:
-        wrapt.register_post_import_hook(_wrap, name)
+    PART.when_imported(_STORAGES, _wrap)
 
 
 def _wrap(module: ModuleType) -> None:
-    problem = PART.find_problem()
-    if problem:
-        said = (PART.name, problem, PART.otherwise)
-        logger.warning("Dagster is not as expected (%s). %s. %s", *said)
-        return
     storage = getattr(module, _STORAGES[module.__name__])
     for name, _ in inspect.getmembers(storage, inspect.isfunction):
         if name == _WRITE:

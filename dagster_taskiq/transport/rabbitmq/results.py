@@ -36,13 +36,11 @@ class Results:
 
         async def work() -> None:
             async with self._connection.channel() as channel:
-                is_stored = False
-                while not is_stored:
+                while True:
                     await channel.declare_queue(queue, arguments=arguments)
                     # A short-lived queue may expire before the result is in it.
                     with suppress(UnroutableError):
-                        await channel.publish(queue, result)
-                        is_stored = True
+                        return await channel.publish(queue, result)
 
         await self._connection.retry_if_lost(work)
 

@@ -19,9 +19,12 @@ class Relay:
 
     def make(self, settings: Settings) -> RelayedBroker:
         """Return a broker and its backend; nothing is connected."""
-        connection = RelayConnection(self._path, self._settings.broker)
-        broker = RelayedBroker(settings.resolved(), connection)
-        broker.result_backend = RelayedBackend(settings.resolved(), connection)
+        resolved, connection = (
+            settings.resolved(),
+            RelayConnection(self._path, self._settings.broker),
+        )
+        broker = RelayedBroker(resolved, connection)
+        broker.result_backend = RelayedBackend(resolved, connection)
         return broker
 
 

@@ -12,6 +12,7 @@ from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport import transitions
 from dagster_taskiq.transport.backend import KEEP_SECONDS, UNFINISHED_SECONDS, StateBackend
 from dagster_taskiq.transport.sql import tables
+from dagster_taskiq.transport.sql.conditions import IS_ONE_OF
 from dagster_taskiq.transport.sql.database import SqlDatabase
 from dagster_taskiq.transport.sql.dialect import channel_topic
 from dagster_taskiq.transport.sql.tables import notifications
@@ -304,10 +305,7 @@ class SqlBackend(StateBackend):
 
 # Statements that do not change are built once, which takes longer than to run them.
 #: The rows of some tasks.
-_SELECT = sa.select(tables.tasks).where(
-    tables.tasks.c.prefix == sa.bindparam("prefix"),
-    tables.tasks.c.id.in_(sa.bindparam("ids", expanding=True)),
-)
+_SELECT = sa.select(tables.tasks).where(IS_ONE_OF)
 #: Sets the columns that have a value.
 _UPDATE = tables.tasks.update().where(
     tables.tasks.c.prefix == sa.bindparam("mine"), tables.tasks.c.id == sa.bindparam("this")

@@ -2,7 +2,12 @@
 
 import sqlalchemy as sa
 
-from dagster_taskiq.transport.sql.tables import messages
+from dagster_taskiq.transport.sql.tables import messages, tasks
+
+#: A task is one of those with the parameters ``prefix`` and ``ids``.
+IS_ONE_OF = sa.and_(
+    tasks.c.prefix == sa.bindparam("prefix"), tasks.c.id.in_(sa.bindparam("ids", expanding=True))
+)
 
 
 def is_free(stale: "sa.ColumnElement[float]") -> "sa.ColumnElement[bool]":

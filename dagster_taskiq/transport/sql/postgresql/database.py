@@ -8,7 +8,6 @@ statements, no session settings, so a pooler in transaction mode may be in front
 import asyncio
 import logging
 import os
-import select
 import socket
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -26,6 +25,7 @@ from dagster_taskiq.transport.sql.postgresql import schema
 from dagster_taskiq.transport.sql.postgresql.ddl import BEGIN
 from dagster_taskiq.transport.sql.postgresql.dialect import PostgresqlClaims, PostgresqlDialect
 from dagster_taskiq.transport.sql.postgresql.errors import PostgresqlErrors, is_conflict
+from dagster_taskiq.transport.sql.postgresql.idle_connections import has_received
 from dagster_taskiq.transport.sql.postgresql.tokens import TokenProvider, make_token_provider
 from dagster_taskiq.transport.sql.postgresql.url import PostgresqlTarget, read_url
 from dagster_taskiq.transport.sql.postgresql.wakeups import PostgresqlWakeups
@@ -243,12 +243,8 @@ class PostgresqlDatabase(SqlDatabase):
 
 
 def _is_closed(connection: Connection) -> bool:
-    """Return whether the other end has closed a connection: then there is something to read."""
-    if connection.invalidated:
-        return True
-    poll = select.poll()
-    poll.register(_driver_connection(connection).fileno(), select.POLLIN)
-    return bool(poll.poll(0))
+    """Return whether a connection was found to be lost, or the other end has closed it."""
+    return connection.invalidated or has_received(_driver_connection(connection))
 
 
 def _driver_connection(connection: Connection) -> Any:

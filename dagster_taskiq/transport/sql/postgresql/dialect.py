@@ -14,6 +14,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Connection, Row
 
 from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.sql.conditions import IS_ONE_OF
 from dagster_taskiq.transport.sql.dialect import SqlClaims, SqlDialect, channel_topic
 from dagster_taskiq.transport.sql.postgresql.ddl import LOCK_SALT, quoted
 from dagster_taskiq.transport.sql.tables import messages, notifications, tasks
@@ -197,8 +198,8 @@ class PostgresqlClaims(SqlClaims):
 
     def take(self, connection: Connection, queues: Sequence[str], consumer: str) -> Row[Any] | None:
         """Claim in one statement; look for what is due, or was claimed long ago, now and then."""
-        if monotonic() >= self._upkeep_at:
-            self._upkeep(connection, queues)
+        if monotonic() >= self._upkeep_at and not self._upkeep(connection, queues):
+            return None
         for candidates in CANDIDATES:
             wanted = {**self._wanted(queues), "consumer": consumer, "candidates": candidates}
             row = self._dialect.claim(connection, wanted)
@@ -217,14 +218,7 @@ class PostgresqlClaims(SqlClaims):
 
 def _lock_statement() -> "sa.Select[Any]":
     locked = (
-        sa.select(tasks)
-        .where(
-            tasks.c.prefix == sa.bindparam("prefix"),
-            tasks.c.id.in_(sa.bindparam("ids", expanding=True)),
-        )
-        .order_by(tasks.c.id)
-        .with_for_update()
-        .lateral("locked")
+        sa.select(tasks).where(IS_ONE_OF).order_by(tasks.c.id).with_for_update().lateral("locked")
     )
     one = sa.select(sa.literal_column("1")).subquery("one")
     now = sa.literal_column(NOW, sa.Float).label("now")

@@ -11,7 +11,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import Connection, Row
 
 from dagster_taskiq.settings.settings import Settings
-from dagster_taskiq.transport.sql.conditions import is_free
+from dagster_taskiq.transport.sql.conditions import IS_ONE_OF, is_free
 from dagster_taskiq.transport.sql.dialect import SqlClaims, SqlDialect
 from dagster_taskiq.transport.sql.tables import messages as table
 from dagster_taskiq.transport.sql.tables import notifications, tasks
@@ -121,10 +121,7 @@ class _Claims:
 
 # Statements that do not change are built once, which takes longer than to run them.
 #: The rows of some tasks.
-_TASKS = sa.select(tasks).where(
-    tasks.c.prefix == sa.bindparam("prefix"),
-    tasks.c.id.in_(sa.bindparam("ids", expanding=True)),
-)
+_TASKS = sa.select(tasks).where(IS_ONE_OF)
 #: Records the claim of a consumer on a row.
 _CLAIM = (
     table.update()
