@@ -417,7 +417,7 @@ async def test_other_prefixes_on_the_same_server_have_other_workers_and_tasks(
 # -- notifications --------------------------------------------------------------------------------
 
 
-async def test_mail_is_read_in_order_from_a_cursor_on(
+async def test_notifications_are_read_in_order_from_a_cursor_on(
     backend: StateBackend, other: StateBackend
 ) -> None:
     for number in range(5):
@@ -430,19 +430,19 @@ async def test_mail_is_read_in_order_from_a_cursor_on(
     assert await other.collect("c", found[-1].cursor, 0) == []
 
 
-async def test_mail_may_be_read_by_several_and_again(
+async def test_notifications_may_be_read_by_several_and_again(
     backend: StateBackend, other: StateBackend
 ) -> None:
     await backend.post("c", {"n": 1})
     assert await backend.collect("c", FROM_START, 0) == await other.collect("c", FROM_START, 0)
 
 
-async def test_a_reader_that_waits_is_woken_by_the_mail(
+async def test_a_reader_that_waits_is_woken_by_the_notification(
     backend: StateBackend, other: StateBackend
 ) -> None:
     cursor = FROM_START
     for number in range(3):
-        reading = asyncio.ensure_future(_next_mail(other, worker_channel("w1"), cursor))
+        reading = asyncio.ensure_future(_next_notifications(other, worker_channel("w1"), cursor))
         await asyncio.sleep(0)
         await backend.post("elsewhere", {"n": -1})
         await backend.post(worker_channel("w1"), {"n": number})
@@ -451,18 +451,18 @@ async def test_a_reader_that_waits_is_woken_by_the_mail(
         cursor = each.cursor
 
 
-async def _next_mail(backend: StateBackend, channel: str, cursor: str) -> list[Any]:
+async def _next_notifications(backend: StateBackend, channel: str, cursor: str) -> list[Any]:
     while not (found := await backend.collect(channel, cursor, 60.0)):
         pass
     return found
 
 
-async def test_a_wait_for_mail_that_does_not_come_ends(backend: StateBackend) -> None:
+async def test_a_wait_for_a_notification_that_does_not_come_ends(backend: StateBackend) -> None:
     assert await backend.collect("c", FROM_START, 0.05) == []
     assert await backend.collect("c", FROM_START, 0) == []
 
 
-async def test_a_reader_that_is_cancelled_leaves_the_mail_for_the_next(
+async def test_a_reader_that_is_cancelled_leaves_notifications_for_the_next(
     backend: StateBackend, other: StateBackend
 ) -> None:
     """Whatever it was doing at that moment."""
@@ -511,7 +511,7 @@ async def test_a_channel_that_is_closed_is_empty_and_may_be_used_again(
     for each in (backend, other):
         assert await each.collect("closed", FROM_START, 0) == []
         assert [each.body for each in await each.collect("open", FROM_START, 0)] == [{"n": 2}]
-    reading = asyncio.ensure_future(_next_mail(other, "closed", FROM_START))
+    reading = asyncio.ensure_future(_next_notifications(other, "closed", FROM_START))
     await asyncio.sleep(0)
     await backend.post("closed", {"n": 3})
     assert [each.body for each in await asyncio.wait_for(reading, 60)] == [{"n": 3}]
@@ -833,11 +833,11 @@ async def _says(text: str, caplog: pytest.LogCaptureFixture) -> bool:
     return text in caplog.text
 
 
-async def test_a_reader_of_mail_sees_a_restart_of_redis_as_a_lost_connection(
+async def test_a_reader_sees_a_restart_of_redis_as_a_lost_connection(
     redis_server: RedisServer,
 ) -> None:
     async with opened(Settings(broker=redis_server.url)) as backend:
-        reading = asyncio.ensure_future(_next_mail(backend, "c", FROM_START))
+        reading = asyncio.ensure_future(_next_notifications(backend, "c", FROM_START))
         await asyncio.sleep(0)
         redis_server.stop()
         with pytest.raises(ServerUnavailableError):

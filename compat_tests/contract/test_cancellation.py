@@ -14,7 +14,7 @@ ROUNDS = 500
 PATIENCE = 10.0
 
 
-def test_a_listener_and_a_reader_of_mail_end_when_they_are_cancelled(settings: Settings) -> None:
+def test_a_listener_and_a_reader_end_when_they_are_cancelled(settings: Settings) -> None:
     async def scenario() -> None:
         broker = make(settings)
         backend = broker.result_backend

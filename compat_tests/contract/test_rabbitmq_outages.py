@@ -366,7 +366,7 @@ async def test_a_reader_of_notifications_sees_a_restart_and_reads_on(
     server: RabbitServer, settings: Settings
 ) -> None:
     async with states.opened(settings) as backend:
-        reading = asyncio.ensure_future(states._next_mail(backend, "c", FROM_START))
+        reading = asyncio.ensure_future(states._next_notifications(backend, "c", FROM_START))
         await asyncio.sleep(0)
         await asyncio.to_thread(server.stop)
         with pytest.raises(ServerUnavailableError):
@@ -376,7 +376,7 @@ async def test_a_reader_of_notifications_sees_a_restart_and_reads_on(
         (first,) = await backend.collect("c", FROM_START, 60.0)
         assert first.body == {"n": 1}
         # New ones are pushed again.
-        reading = asyncio.ensure_future(states._next_mail(backend, "c", first.cursor))
+        reading = asyncio.ensure_future(states._next_notifications(backend, "c", first.cursor))
         await asyncio.sleep(0)
         await backend.post("c", {"n": 2})
         assert [each.body for each in await reading] == [{"n": 2}]

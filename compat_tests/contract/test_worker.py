@@ -257,7 +257,7 @@ def test_a_revoked_task_is_stopped_and_may_clean_up(
     ends_as(client, task_id, TaskState.REVOKED)
 
 
-def test_a_task_is_stopped_with_the_reason_also_where_the_mail_about_it_is_lost(
+def test_a_task_is_stopped_with_the_reason_if_its_notification_is_lost(
     sender: Sender, client: Client, place: Place
 ) -> None:
     task_id = sender.send("hold", place.path("started"), place.path("never"), place.path("ended"))

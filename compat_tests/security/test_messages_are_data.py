@@ -202,7 +202,7 @@ NO_COMMANDS: tuple[Any, ...] = (
 )
 
 
-async def test_a_worker_goes_on_obeying_after_mail_that_is_no_command(broker: QueueBroker) -> None:
+async def test_a_worker_goes_on_obeying_after_what_is_no_command(broker: QueueBroker) -> None:
     backend = backend_of(broker)
     pool = Pool(broker.settings, PoolOptions(concurrency=1, max_runs=1), "w", lambda _: None)
     drained = asyncio.Event()
