@@ -1,6 +1,7 @@
 """The database of Dagster's storage as the broker: where it is read, and when it is the default."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -8,7 +9,6 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import yaml
 from dagster import DagsterEventType, DagsterInstance
-from dagster_postgres import auth
 
 from compat_tests.checkout import ROOT
 from compat_tests.servers import new_database
@@ -97,11 +97,19 @@ def test_what_else_the_storage_has_goes_with_it(home: Path) -> None:
 
 
 def test_a_token_is_the_password_of_each_new_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    auth = pytest.importorskip("dagster_postgres.auth", reason="the oldest Dagster has no tokens")
     tokens = iter(["first", "second"])
     monkeypatch.setattr(auth.GcpWifTokenProvider, "_fetch_token", lambda self: (next(tokens), 0.0))
     url = "postgresql://u@h/d?auth_provider=" + json.dumps({"gcp_wif": {}})
     database = PostgresqlDatabase(url, {}, 1.0)
     assert [database._parameters()["password"] for _ in range(2)] == ["first", "second"]
+
+
+def test_a_dagster_without_tokens_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dagster_postgres.auth", None)
+    url = "postgresql://u@h/d?auth_provider=" + json.dumps({"gcp_wif": {}})
+    with pytest.raises(ConfigError, match="pip install --upgrade dagster-postgres"):
+        PostgresqlDatabase(url, {}, 1.0)._parameters()
 
 
 @pytest.mark.parametrize(
