@@ -17,6 +17,7 @@ from dagster import DagsterInstance
 
 from compat_tests.brokers import BROKERS, PGBOUNCER, POSTGRES_STORAGE
 from compat_tests.late_rows import LateRows
+from compat_tests.preloaded import share_programs
 from compat_tests.servers import any_postgres, any_rabbit, any_redis, new_database, own_pgbouncer
 from compat_tests.workers import WorkerProcess, running_worker
 from dagster_taskiq.settings.settings import Settings
@@ -34,6 +35,11 @@ on_each_broker_and_storage = pytest.mark.parametrize(
 pytest_plugins = ["compat_tests.tiers", "compat_tests.side_by_side"]
 
 StartWorker = Callable[..., WorkerProcess]
+
+
+def pytest_configure() -> None:
+    """Have the processes of pytest-xdist, which are started later, fork programs from the same."""
+    share_programs()
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -1,47 +1,54 @@
 """Programs in Python that are forked from a process which has imported Dagster before.
 
-A worker imports Dagster in its own process and in its fork server. That takes two seconds of CPU,
-which is more than most tests need for all else, so a test forks its workers, and the processes of
-its runs, from one that has done so: as the engine forks its children. What such a process does from
-then on is what it does if it is started from the command line, and ``test_cli.py``,
-``test_newcomer.py`` and the tests of the facade's commands start it from there. With
+A program that imports Dagster takes two seconds of CPU for that, which is more than most tests need
+for all else, so a test forks its workers, the processes of its runs, its containers and Dagster's
+own commands from one process that has done so: as the engine forks its children. What such a
+process does from then on is what it does if it is started from the command line, and
+``test_cli.py``, ``test_newcomer.py`` and ``test_demo_ui.py`` start it from there. With
 ``DAGSTER_TASKIQ_TEST_START=exec`` all tests do.
+
+All tests of a session, and what they start, use one such process
+(:mod:`compat_tests.forking_process`). The first that needs it starts it; it ends by itself when
+none of them is left.
 """
 
 import atexit
+import fcntl
 import os
-import random
-import runpy
-import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
-from multiprocessing.connection import Connection, Pipe, wait
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
 
 from compat_tests.checkout import ROOT
+from compat_tests.forking_process import Request
 
-#: What such a program imports sooner or later.
-_MODULES = (
-    "dagster._cli",
-    "dagster_taskiq.cli.worker",
-    "dagster_taskiq.worker.child.preload",
-    "dagster_taskiq.worker.fork_server.loop",
-    *(f"dagster_taskiq.transport.{kind}.broker" for kind in ("redis", "rabbitmq", "sql")),
-    *(f"dagster_taskiq.transport.{kind}.backend" for kind in ("redis", "rabbitmq", "sql")),
-)
+#: The directory with the socket of the process that forks.
+DIRECTORY_ENV = "DAGSTER_TASKIQ_TEST_FORKS"
 
 #: How long it may take until a process is forked, in seconds.
 _FORK_SECONDS = 60.0
+
+
+def share_programs() -> Path:
+    """Have all that this process starts from now on use one process that forks.
+
+    Returns:
+        The directory that leads to it. It goes with the process that was the first to need it.
+    """
+    if DIRECTORY_ENV not in os.environ:
+        os.environ[DIRECTORY_ENV] = tempfile.mkdtemp(prefix="forks-")
+        atexit.register(shutil.rmtree, os.environ[DIRECTORY_ENV], ignore_errors=True)
+    return Path(os.environ[DIRECTORY_ENV])
 
 
 def starts_new_interpreters() -> bool:
@@ -55,10 +62,13 @@ def start_program(
     log: Path,
     environment: Mapping[str, str] | None = None,
     *,
+    errors: Path | None = None,
+    directory: Path | None = None,
+    new_session: bool = False,
     code: Path = ROOT,
     prefix: Sequence[str] = (),
 ) -> "subprocess.Popen[bytes] | Program":
-    """Run ``python -m MODULE ARGUMENTS`` in a checkout.
+    """Run ``python -m MODULE ARGUMENTS``.
 
     Args:
         module: the module that is run as ``__main__``.
@@ -66,24 +76,67 @@ def start_program(
         log: the file that its output is appended to.
         environment: all of its environment variables; by default those of the tests, with the
             import path of the checkout and of this one.
+        errors: the file that its standard error is appended to, if that is another one.
+        directory: its working directory, by default the root of the checkout.
+        new_session: whether it leads a session, and so a process group, of its own.
         code: the root of the checkout.
         prefix: a command that runs it.
     """
     if environment is None:
         environment = {**os.environ, "PYTHONPATH": f"{code}{os.pathsep}{ROOT}"}
+    errors, directory = errors or log, directory or code
     is_like_the_tests = _of_python(environment) == _of_python(os.environ)
     if is_like_the_tests and code == ROOT and not prefix and not starts_new_interpreters():
-        log.touch()  # the tests may read it at once
-        request = _Request(module, [*arguments], str(log), dict(environment))
-        return _forking_process().start(request)
-    with log.open("ab") as output:
+        for file in (log, errors):
+            file.touch()  # the tests may read it at once
+        files = (str(log.absolute()), str(errors.absolute()))
+        environment = dict(environment)
+        return _forking_process().start(
+            Request(module, [*arguments], *files, str(directory), new_session, environment)
+        )
+    with log.open("ab") as output, errors.open("ab") as error_output:
         return subprocess.Popen(
             [*prefix, sys.executable, "-m", module, *arguments],
             stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=code,
+            stderr=error_output,
+            cwd=directory,
+            start_new_session=new_session,
             env=dict(environment),
         )
+
+
+def run_program(
+    module: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    *,
+    directory: Path | None = None,
+    timeout: float = 120.0,
+) -> "subprocess.CompletedProcess[str]":
+    """Run ``python -m MODULE ARGUMENTS`` to its end, as ``subprocess.run`` does.
+
+    Args:
+        module: the module that is run as ``__main__``.
+        arguments: its arguments.
+        environment: as for :func:`start_program`.
+        directory: its working directory, by default the root of the checkout.
+        timeout: how long it may take, in seconds.
+
+    Raises:
+        subprocess.TimeoutExpired: it took longer; it was killed.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        output, errors = Path(place) / "stdout", Path(place) / "stderr"
+        process = start_program(
+            module, arguments, output, environment, errors=errors, directory=directory
+        )
+        try:
+            code = process.wait(timeout)
+        finally:
+            if process.poll() is None:
+                process.kill()
+        texts = (file.read_text(errors="replace") for file in (output, errors))
+        return subprocess.CompletedProcess([module, *arguments], code, *texts)
 
 
 def _of_python(environment: Mapping[str, str]) -> dict[str, str]:
@@ -93,14 +146,6 @@ def _of_python(environment: Mapping[str, str]) -> dict[str, str]:
     """
     names = [name for name in environment if name.startswith("PYTHON") and name != "PYTHONPATH"]
     return {name: environment[name] for name in names}
-
-
-@dataclass(frozen=True)
-class _Request:
-    module: str
-    arguments: list[str]
-    log: str
-    environment: dict[str, str]
 
 
 class Program:
@@ -117,12 +162,13 @@ class Program:
             self.returncode = self._parent.exit_code(self.pid, 0)
         return self.returncode
 
-    def wait(self, timeout: float) -> int:
+    def wait(self, timeout: float | None = None) -> int:
         """Return how it has ended, within so many seconds.
 
         Raises:
             subprocess.TimeoutExpired: it still runs.
         """
+        timeout = float("inf") if timeout is None else timeout
         if self.returncode is None:
             self.returncode = self._parent.exit_code(self.pid, timeout)
         if self.returncode is None:
@@ -145,24 +191,14 @@ class Program:
 
 
 class _ForkingProcess:
-    """The process that has imported Dagster, as seen from the tests."""
+    """The process that has imported Dagster, as seen from one of those that use it."""
 
     def __init__(self) -> None:
-        ours, theirs = Pipe()
-        with theirs:
-            number = theirs.fileno()
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(number)],
-                pass_fds=[number],
-                cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
-            )
-        self._connection = ours
+        self._connection = _connect(share_programs())
         self._exit_codes: dict[int, int] = {}
         self._lock = threading.Lock()
-        atexit.register(self._end)
 
-    def start(self, request: _Request) -> Program:
+    def start(self, request: Request) -> Program:
         """Fork a process, and have it run a program."""
         with self._lock:
             self._connection.send(request)
@@ -196,130 +232,39 @@ class _ForkingProcess:
         self._exit_codes[pid] = code
         return None
 
-    def _end(self) -> None:
-        self._connection.close()
-        self._process.wait(10)
-
 
 @cache
 def _forking_process() -> _ForkingProcess:
     return _ForkingProcess()
 
 
-# -- in the other process --------------------------------------------------------------------
+# A fork of the tests must not read the answers to another process.
+os.register_at_fork(after_in_child=_forking_process.cache_clear)
 
 
-def _serve(connection: Connection) -> _Request | None:
-    """Fork a process for each request, and report how each ends.
-
-    Returns:
-        In a forked process, what it is to do; ``None`` when there will be no more requests.
-    """
-    # Ctrl-C is for the programs, and for the tests.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
-    reading, writing = os.pipe()
-    for each in (reading, writing):
-        os.set_blocking(each, False)
-    signal.set_wakeup_fd(writing)
-    while True:
-        ready, _, _ = select.select([connection, reading], [], [])
-        if reading in ready:
-            os.read(reading, 4096)
-            _report_ended(connection)
-        if connection in ready:
-            try:
-                request: _Request = connection.recv()
-            except EOFError:
-                return None
-            pid = os.fork()
-            if not pid:
-                signal.set_wakeup_fd(-1)
-                for each in (reading, writing):
-                    os.close(each)
-                return request
-            connection.send((pid, None))
+def _connect(directory: Path) -> Connection:
+    """Return a connection to the process that forks, which is started if there is none."""
+    with (directory / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        client = socket.socket(socket.AF_UNIX)
+        try:
+            client.connect(str(directory / "socket"))
+        except OSError:
+            _start(directory / "socket")
+            client.connect(str(directory / "socket"))
+        return Connection(client.detach())
 
 
-def _report_ended(connection: Connection) -> None:
-    with suppress(ChildProcessError):
-        while True:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if not pid:
-                return
-            connection.send((pid, os.waitstatus_to_exitcode(status)))
-
-
-def _run(request: _Request) -> None:
-    """Be, from here on, what ``python -m`` with these arguments would be."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.environ.clear()
-    os.environ.update(request.environment)
-    added = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    sys.path[1:1] = [each for each in added if each and each not in sys.path]
-    random.seed()
-    output = os.open(request.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.close(output)
-    if request.module == "dagster_taskiq" and request.arguments[:2] == ["worker", "start"]:
-        _fork_the_fork_server()
-    sys.argv = [request.module, *request.arguments]
-    runpy.run_module(request.module, run_name="__main__", alter_sys=True)
-
-
-class _Guard:
-    """The guard of a fork server, with the methods of ``subprocess.Popen`` that its client uses."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self.returncode: int | None = None
-
-    def kill(self) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
-
-    def wait(self, timeout: float = float("inf")) -> int:
-        deadline = time.monotonic() + timeout
-        while self.returncode is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self.returncode = os.waitstatus_to_exitcode(status)
-            elif time.monotonic() > deadline:
-                raise subprocess.TimeoutExpired("fork server", timeout)
-            else:
-                time.sleep(0.005)
-        return self.returncode
-
-
-def _fork_the_fork_server() -> None:
-    """Fork what ``dagster-taskiq worker start`` starts as a new interpreter."""
-    from dagster_taskiq.worker.fork_server import guard, process
-
-    ours, theirs = socket.socketpair()
-    pid = os.fork()
-    if not pid:
-        os.setsid()
-        ours.close()
-        with Path(os.devnull).open("rb") as nothing:
-            os.dup2(nothing.fileno(), 0)
-        guard.main(theirs.detach())
-    theirs.close()
-    forked: Any = _Guard(pid)
-    process._started.append(process.ServerProcess(forked, ours))
-
-
-def _main(number: int) -> None:
-    connection: Connection = Connection(number)
-    for name in _MODULES:
-        import_module(name)
-    assert threading.active_count() == 1, "a process with threads must not fork"
-    request = _serve(connection)
-    connection.close()
-    if request is not None:
-        _run(request)
-
-
-if __name__ == "__main__":
-    _main(int(sys.argv[1]))
+def _start(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen(64)
+        # It is not ended with the test that was the first to need it.
+        subprocess.Popen(
+            [sys.executable, "-m", "compat_tests.forking_process", str(server.fileno())],
+            pass_fds=[server.fileno()],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            start_new_session=True,
+        )

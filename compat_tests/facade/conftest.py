@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import yaml
 from compat_tests.brokers import BROKERS
 from compat_tests.checkout import ROOT
 from compat_tests.conftest import make_settings
+from compat_tests.preloaded import Program, run_program, start_program
 from compat_tests.waiting import eventually
 from dagster_celery._celery_app.app import CeleryApp
 from dagster_celery.make_app import make_app
@@ -31,15 +31,8 @@ Done = subprocess.CompletedProcess[str]
 
 def run_cli(*arguments: str, **environment: str) -> Done:
     """Run ``dagster-celery`` as its users do."""
-    return subprocess.run(
-        [sys.executable, "-m", "dagster_celery", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        check=False,
-    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return run_program("dagster_celery", arguments, environment)
 
 
 @dataclass
@@ -76,16 +69,12 @@ class OldFleet:
 
     def start(
         self, name: str, *arguments: str, app: str = APP, path: str = str(ROOT)
-    ) -> "subprocess.Popen[bytes]":
+    ) -> "subprocess.Popen[bytes] | Program":
         """Start a worker with a Python path of its own, and return when it is there."""
-        command = [sys.executable, "-m", "dagster_celery", "worker", "start", "-A", app]
-        command += ["-y", str(self.config_file), "-n", name, *arguments]
+        command = ["worker", "start", "-A", app, "-y", str(self.config_file), "-n", name]
         environment = {**os.environ, "PYTHONPATH": path, "DAGSTER_HOME": str(self.home)}
         log = self.home / f"{name}.log"
-        with log.open("ab") as output:
-            process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
-            )
+        process = start_program("dagster_celery", [*command, *arguments], log, environment)
         control = self.app().control
 
         def there() -> bool:
@@ -97,7 +86,7 @@ class OldFleet:
         return process
 
 
-def end(process: "subprocess.Popen[bytes]") -> int:
+def end(process: "subprocess.Popen[bytes] | Program") -> int:
     """End a worker as Ctrl-C does, and return its exit code."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)

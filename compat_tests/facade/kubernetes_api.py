@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +19,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import yaml
 
+from compat_tests.preloaded import Program, start_program
+
 #: How long a pod that is deleted has to end, in seconds (Kubernetes' own default).
 GRACE_SECONDS = 30.0
 
@@ -30,7 +31,7 @@ CONFLICT, NOT_FOUND = (409, "Conflict"), (404, "Not Found")
 @dataclass
 class Job:
     body: dict[str, Any]
-    process: "subprocess.Popen[bytes]"
+    process: "subprocess.Popen[bytes] | Program"
     log: Path
 
     @property
@@ -83,15 +84,15 @@ class Cluster:
         (container,) = body["spec"]["template"]["spec"]["containers"]
         own = {each["name"]: each["value"] for each in container["env"] if "value" in each}
         log = self._directory / f"{name}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", *container["args"]],
-                cwd=self._directory,
-                env={**self._environment, **own},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        module, *arguments = container["args"]
+        process = start_program(
+            module,
+            arguments,
+            log,
+            {**self._environment, **own},
+            directory=self._directory,
+            new_session=True,
+        )
         self.jobs[name] = Job(body, process, log)
         self.created.append(name)
         return {**body, "status": {}}

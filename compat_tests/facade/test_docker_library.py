@@ -7,7 +7,6 @@ process of this machine.
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from dagster import DagsterInstance, DagsterRunStatus
 
 from compat_tests.checkout import ROOT
 from compat_tests.facade.conftest import OldFleet, end
+from compat_tests.preloaded import Program, start_program
 from compat_tests.waiting import eventually
 from legacy_tests.sdists import DOCKER, unpack
 
@@ -119,25 +119,25 @@ class Project:
         path = self.directory / "started"
         return path.read_text().splitlines() if path.exists() else []
 
-    def start(self, job: str) -> "subprocess.Popen[str]":
+    def start(self, job: str) -> "subprocess.Popen[bytes] | Program":
+        """Start a run; what it logs is in a file beside the project."""
         where = ("-f", str(self.directory / "jobs.py"), "-c", "run.yaml")
-        return subprocess.Popen(
-            [sys.executable, "-m", "dagster", "job", "execute", *where, "-j", job],
-            cwd=self.directory,
-            env={
+        return start_program(
+            "dagster",
+            ["job", "execute", *where, "-j", job],
+            self.directory / f"{job}.log",
+            {
                 **os.environ,
                 "PYTHONPATH": python_path(self.directory),
                 "DAGSTER_HOME": str(self.fleet.home),
             },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+            directory=self.directory,
         )
 
-    def execute(self, job: str) -> "subprocess.CompletedProcess[str]":
-        process = self.start(job)
-        stdout, stderr = process.communicate(timeout=300)
-        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+    def execute(self, job: str) -> tuple[int, str]:
+        """Run a job; return the exit code, and what was logged."""
+        code = self.start(job).wait(300)
+        return code, (self.directory / f"{job}.log").read_text()
 
 
 def python_path(directory: Path) -> str:
@@ -175,9 +175,9 @@ def project(
 
 
 def test_each_step_is_a_container(project: Project) -> None:
-    done = project.execute("docker_job")
+    code, output = project.execute("docker_job")
 
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert code == 0, output
     assert project.started == ["shop/steps:1 hello ['auto_remove', 'detach']"] * 2
     with DagsterInstance.from_config(str(project.fleet.home)) as instance:
         (run,) = instance.get_runs(limit=1)
@@ -189,19 +189,19 @@ def test_each_step_is_a_container(project: Project) -> None:
 def test_a_step_that_fails_ends_the_run(project: Project) -> None:
     before = len(project.started)
 
-    done = project.execute("failing_job")
+    code, output = project.execute("failing_job")
 
-    assert done.returncode != 0
-    assert "it does not work" in done.stderr
+    assert code != 0
+    assert "it does not work" in output
     assert len(project.started) == before + 2  # one, and wrong; two never
 
 
 def test_several_steps_are_ready_at_once(project: Project) -> None:
     before = len(project.started)
 
-    done = project.execute("fan_job")
+    code, output = project.execute("fan_job")
 
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert code == 0, output
     # numbers, twice more, total, and flaky twice.
     assert len(project.started) == before + 6
 
@@ -218,7 +218,7 @@ def test_a_run_that_is_terminated_waits_for_a_container_that_ends(project: Proje
         wait_until_said(instance, run.run_id, "cancelling the steps that wait")
         wait_until_cancelled(project.fleet, f"{run.run_id}:long_one:0")
         release.touch()
-        process.communicate(timeout=120)
+        process.wait(120)
         assert ended.exists()
         found = instance.get_run_by_id(run.run_id)
         assert found is not None and found.status is DagsterRunStatus.CANCELED

@@ -18,6 +18,7 @@ from dagster import DagsterInstance, DagsterRunStatus
 from compat_tests.checkout import ROOT
 from compat_tests.facade.conftest import OldFleet, end
 from compat_tests.facade.kubernetes_api import Cluster, running_cluster
+from compat_tests.preloaded import run_program
 from compat_tests.waiting import eventually
 from legacy_tests.sdists import KUBERNETES, unpack
 
@@ -156,10 +157,12 @@ def project(
 
 @pytest.mark.test_all("that of test_docker_library.py, which submits as this one does")
 def test_several_steps_are_ready_at_once(project: Project) -> None:
-    where = ("-m", "jobs", "-j", "fan_job", "-c", "run.yaml")
+    command = ["job", "execute", "-m", "jobs", "-j", "fan_job", "-c", "run.yaml"]
     project.cluster.patience = 60.0
 
-    done = project.run("-m", "dagster", "job", "execute", *where)
+    done = run_program(
+        "dagster", command, project.environment, directory=project.directory, timeout=300
+    )
 
     assert done.returncode == 0, done.stdout + done.stderr
     # numbers, twice more, total, and flaky twice.

@@ -1,10 +1,8 @@
 """A Dagster deployment whose runs are launched onto workers: instance, code server, monitoring."""
 
 import logging
-import os
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from dagster._utils import find_free_port
 from compat_tests.checkout import ROOT
 from compat_tests.executor.runs import Outcome
 from compat_tests.executor.scratch import SCRATCH_TAG, Scratch
+from compat_tests.preloaded import Program, start_program
 from compat_tests.waiting import eventually
 from compat_tests.workers import executor_config
 from dagster_taskiq.client import Client, client_for
@@ -163,16 +162,9 @@ def open_fleet(
 def running_code_server(directory: Path, *arguments: str) -> Iterator[GrpcServerTarget]:
     """Start a code server for ``MODULE``, or for what ``arguments`` name."""
     port = find_free_port()
-    command = [sys.executable, "-m", "dagster", "api", "grpc", "--port", str(port)]
+    command = ["api", "grpc", "--port", str(port)]
     command += list(arguments) or ["--module-name", MODULE, "--working-directory", str(ROOT)]
-    with (directory / f"code-server-{port}.log").open("ab") as log:
-        process = subprocess.Popen(
-            command,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
+    process = start_program("dagster", command, directory / f"code-server-{port}.log")
     target = GrpcServerTarget(host="localhost", port=port, socket=None, location_name=LOCATION)
     try:
         eventually(lambda: _answers(port, process), "the code server answers")
@@ -187,7 +179,7 @@ def running_code_server(directory: Path, *arguments: str) -> Iterator[GrpcServer
             process.wait(30)
 
 
-def _answers(port: int, process: "subprocess.Popen[bytes]") -> bool:
+def _answers(port: int, process: "subprocess.Popen[bytes] | Program") -> bool:
     assert process.poll() is None, "the code server has ended; see its log"
     # A plain connection first: the client prints every try that fails.
     with socket.socket() as probe:

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -26,6 +25,7 @@ from compat_tests.checkout import ROOT
 from compat_tests.executor.runs import Outcome
 from compat_tests.executor.scratch import SCRATCH_TAG, Scratch
 from compat_tests.launcher.fleet import LOCATION, Fleet, open_fleet
+from compat_tests.preloaded import Program, start_program
 from compat_tests.servers import free_port
 from compat_tests.waiting import eventually
 from compat_tests.workers import running_worker
@@ -55,17 +55,14 @@ mutation ($id: String!, $policy: TerminateRunPolicy) {
 @contextmanager
 def dagster_process(
     home: Path, target: GrpcServerTarget, module: str, *arguments: str
-) -> Iterator["subprocess.Popen[bytes]"]:
+) -> Iterator["subprocess.Popen[bytes] | Program"]:
     """Run one of Dagster's own commands for an instance and the code server."""
     workspace = home / "workspace.yaml"
     server = {"host": target.host, "port": target.port, "location_name": LOCATION}
     workspace.write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
-    command = [sys.executable, "-m", module, *arguments, "-w", str(workspace)]
     environment = {**os.environ, "DAGSTER_HOME": str(home), "PYTHONPATH": str(ROOT)}
-    with (home / f"{module}.log").open("ab") as log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, env=environment
-        )
+    command = [*arguments, "-w", str(workspace)]
+    process = start_program(module, command, home / f"{module}.log", environment)
     try:
         yield process
     finally:
