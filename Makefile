@@ -66,7 +66,7 @@ tests-all: servers $(VENV)/.installed-dev
 # What workers promise, on workers that are started by their command line and not forked.
 tests-started: servers $(VENV)/.installed-dev
 	DAGSTER_TASKIQ_TEST_START=exec $(VENV)/bin/python -m pytest $(SPREAD) \
-	    compat_tests/contract/test_worker.py $(ARGS)
+	    compat_tests/contract/test_worker.py compat_tests/facade/test_cli.py $(ARGS)
 
 # One suite after the other, with nothing else at the same time: they have deadlines of their own,
 # which three of them together on a small machine have missed. All use the RabbitMQ on this machine's

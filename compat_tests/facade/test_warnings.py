@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from compat_tests.checkout import ROOT
+from compat_tests.preloaded import run_program
 from dagster_celery._translate.names import NAMES
 
 #: The category, for a filter that is set once Python has started.
@@ -45,14 +46,7 @@ def warned(project: Path, dagster_home: Path) -> Warned:
         (project / "recording.py").write_text(RECORDING)
         start = f"runpy.run_path({str(project / main)!r}, run_name='__main__')"
         (project / "start.py").write_text(f"import recording, runpy\n{start}\n")
-        done = subprocess.run(
-            [sys.executable, "start.py"],
-            cwd=project,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        done = run_program("start", [], dict(os.environ), directory=project)
         assert done.returncode == 0, done.stdout + done.stderr
         lines = [line for line in done.stdout.splitlines() if "dagster-celery: " in line]
         return [line.replace(f"{project}/", "").replace(f"{dagster_home}/", "") for line in lines]
