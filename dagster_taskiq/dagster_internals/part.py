@@ -36,6 +36,12 @@ class DagsterPart:
         except Exception as error:  # whatever a private part may have become
             return f"{type(error).__name__}: {error}"
 
+    def describe(self, problem: str) -> str:
+        """Return a sentence on what is not as expected, and what happens then."""
+        return (
+            f"Dagster is not as expected ({self.name}). {self.touches}: {problem}. {self.otherwise}"
+        )
+
     def when_imported(self, modules: Iterable[str], replace: Callable[[ModuleType], None]) -> None:
         """Have something replaced in modules that may not be imported yet.
 
@@ -48,8 +54,7 @@ class DagsterPart:
         def replace_if_expected(module: ModuleType) -> None:
             problem = self.find_problem()
             if problem:
-                text = "Dagster is not as expected (%s). %s. %s"
-                logger.warning(text, self.name, problem, self.otherwise)
+                logger.warning("%s", self.describe(problem))
             else:
                 replace(module)
 

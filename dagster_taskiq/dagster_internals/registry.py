@@ -38,10 +38,11 @@ PARTS = (
 def find_problems() -> Mapping[str, str]:
     """Return for each part, by its name, what is not as expected; empty if all is.
 
-    The parts are checked once in a process and its forks, before any of them is replaced.
+    For what a worker logs and ``status`` shows. What uses a part has checked it by itself; here it
+    is done once in a process and its forks, before any part is replaced.
     """
     problems = {}
     for part in PARTS:
         problem = part.find_problem()
-        problems[part.name] = problem and f"{part.touches}: {problem}. {part.otherwise}"
+        problems[part.name] = problem and part.describe(problem)
     return problems

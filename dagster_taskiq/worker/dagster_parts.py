@@ -21,7 +21,7 @@ def log_parts(problems: Mapping[str, str]) -> None:
         ", ".join(unexpected) or "none",
     )
     for name in unexpected:
-        logger.warning("Dagster is not as expected (%s). %s", name, problems[name])
+        logger.warning("%s", problems[name])
 
 
 def unexpected_parts(problems: Mapping[str, str]) -> tuple[str, ...]:
