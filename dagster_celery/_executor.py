@@ -21,6 +21,7 @@ from dagster._core.execution.retries import RetryMode, get_retries_config
 from dagster_celery._celery_app.conf import dict_wrapper
 from dagster_celery._configuration import DEFAULT_CONFIG, configure
 from dagster_celery._defaults import broker_url, result_backend
+from dagster_taskiq.dagster_internals import whole_runs
 from dagster_taskiq.executor import TaskiqExecutor
 
 CELERY_CONFIG = {
@@ -144,3 +145,6 @@ def celery_executor(init_context: InitExecutorContext) -> CeleryExecutor:
         include=config.get("include"),
         retries=RetryMode.from_config(config["retries"]) or RetryMode.ENABLED,
     )
+
+
+whole_runs.keep_for(celery_executor)

@@ -15,6 +15,7 @@ from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.retries import RetryMode
 from dagster._core.execution.step_dependency_config import StepDependencyConfig
 
+from dagster_taskiq.dagster_internals import whole_runs
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.runs.run_options import RunOptions
 from dagster_taskiq.settings.schema import EXECUTOR_FIELDS
@@ -131,3 +132,6 @@ def taskiq_executor(init_context: InitExecutorContext) -> TaskiqExecutor:
         def my_job(): ...
     """
     return TaskiqExecutor.from_config(init_context.executor_config)
+
+
+whole_runs.keep_for(taskiq_executor)

@@ -218,6 +218,42 @@ async def test_waiters_are_woken_by_notifications_after_the_connection_was_lost_
             await eventually_async(lambda: _true(not its.is_listening))
 
 
+async def test_nothing_is_missed_where_only_what_was_announced_is_looked_for(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with backends(settings, 2) as (sender, reader), opened(settings) as broker:
+        assert isinstance(reader.connection, PostgresqlDatabase)
+        its = reader.connection._wakeups
+        waiting = asyncio.ensure_future(reader.collect("c", FROM_START, FOR_EVER))
+        await eventually_async(lambda: _true(its.is_listening))
+        monkeypatch.setattr(wakeups, "FALLBACK_SECONDS", FOR_EVER)
+        await sender.post("c", {"n": 0})
+        cursor = (await waiting)[-1].cursor
+        for number in range(1, 20):
+            await sender.post("c", {"n": number})
+            (found,) = await reader.collect("c", cursor, FOR_EVER)
+            assert found.body["n"] == number
+            cursor = found.cursor
+            assert await reader.collect("c", cursor, 0.01) == []
+        # Another reader looks for something else, and one that cannot wait looks in any case.
+        assert len(await reader.collect("c", FROM_START, FOR_EVER)) == 20
+        await sender.post("c", {"n": 20})
+        assert [each.body["n"] for each in await reader.collect("c", cursor, 0)] == [20]
+
+        listener = aiter(broker.listen())
+        async with opened(settings) as other:
+            for number in range(20):
+                await put(other, f"t{number}")
+                message = await anext(listener)
+                assert await taken(broker) is None
+                await message.ack()
+
+
+async def taken(broker: QueueBroker) -> object:
+    """Return what a listener claims, which may overlook what is announced in this moment."""
+    return await broker.claim_next()
+
+
 async def _true(value: bool) -> bool:
     return value
 

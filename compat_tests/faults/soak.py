@@ -53,8 +53,10 @@ LEASE = {"embedded": 4.0, "redis": 4.0, "rabbitmq": 8.0, "postgresql": 4.0}
 PAUSE = (0.2, 1.5)
 #: Seconds that all runs together may take to end once nobody harms them any more.
 PATIENCE = 240.0
+#: How many of the last events of a run are shown that ended as it should not.
+TOLD_EVENTS = 40
 #: How a run says that its process died before it began: of itself, with its worker, by the clock.
-STILLBORN = ("was killed", "lease of its worker", "is lost", "to start")
+STILLBORN = ("was killed", "lease of its worker", "lost its lease", "is lost", "to start")
 #: What is done, and how often in proportion.
 DEEDS = {
     "kill a child": 6,
@@ -317,7 +319,8 @@ class Soak:
         stillborn = not begins and _says_why(outcome)
         self.books.runs[f"{run.status.value}{' before it began' if stillborn else ''}"] += 1
         if run.status not in wanted and not stillborn:
-            wrong.append(f"{name} should be {' or '.join(each.value for each in wanted)}")
+            expected = " or ".join(each.value for each in wanted)
+            wrong.append(f"{name} should be {expected}\n{_last_events(outcome)}")
         wrong += [f"{name}: {each} was worked on by two" for each in scratch.lines("overlaps")]
         tries = Counter(outcome.steps(DagsterEventType.STEP_UP_FOR_RETRY))
         for step, count in begun.items():
@@ -343,8 +346,9 @@ class Soak:
         Of a worker that was killed, and of a run whose process was, some notifications and a name
         stay for a day: as many as there were deeds, however many runs there were. The task of a run
         that it held stays STARTED, for a month, if the run was given up, or if the next worker that
-        had it died before it could see to the task of the first. On RabbitMQ each process has an
-        inbox for its notifications, as long as it lives.
+        had it died before it could see to the task of the first. On Redis, one key has the times at
+        which such tasks are forgotten. On RabbitMQ each process has an inbox for its notifications,
+        as long as it lives.
         """
         harm = sum(self.books.deeds.values())
         deaths = self.books.deeds["kill a worker"] + self.books.deeds["freeze a worker"]
@@ -355,6 +359,7 @@ class Soak:
             "retained": harm,
             "worker": harm,
             "task": deaths and deaths + given_up,
+            "forget-tasks-at": min(deaths, 1),
             "inbox": processes,
         }
 
@@ -369,6 +374,20 @@ class Soak:
             eventually(is_flat, "the server is as it was")
         except AssertionError:
             self.books.wrongs.append("there is more on the server than before")
+
+
+def _last_events(outcome: Outcome) -> str:
+    """Return the end of a run's log, in which the cause has to be found."""
+    lines = []
+    for entry in outcome.instance.all_logs(outcome.run_id)[-TOLD_EVENTS:]:
+        event = entry.dagster_event
+        error = getattr(event.event_specific_data, "error", None) if event else None
+        lines.append(
+            f"    {entry.timestamp:.3f} {entry.step_key or ''} "
+            f"{event.event_type_value if event else ''} {entry.user_message}"
+            f"{f' {error.to_string()}' if error else ''}"
+        )
+    return "\n".join(lines)
 
 
 def _says_why(outcome: Outcome) -> bool:

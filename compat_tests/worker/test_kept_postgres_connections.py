@@ -3,23 +3,36 @@ what they were executing is repeated if the server ends them."""
 
 import os
 import signal
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg2
 import pytest
 import sqlalchemy as sa
 import yaml
-from dagster import AssetKey, AssetMaterialization, DagsterInstance, DagsterRun, job
+from dagster import (
+    AssetKey,
+    AssetMaterialization,
+    DagsterInstance,
+    DagsterRun,
+    execute_job,
+    job,
+    op,
+    reconstructable,
+)
 from dagster._core.storage.event_log import SqlEventLogStorage
+from dagster_postgres.event_log import event_log
 from sqlalchemy.exc import OperationalError
 
 from compat_tests.executor.conftest import make_instance
 from compat_tests.servers import new_database
 from compat_tests.waiting import eventually
+from dagster_taskiq import taskiq_executor
 from dagster_taskiq.dagster_internals import postgres_engines, storage_retries
 from dagster_taskiq.dagster_internals.storage_connections import open_connections_kept
 
@@ -36,6 +49,40 @@ def nothing() -> None:
     """Do nothing: it is not executed here."""
 
 
+@op
+def one() -> int:
+    return 1
+
+
+@op
+def another(number: int) -> int:
+    return number + 1
+
+
+@job(executor_def=taskiq_executor)
+def two_steps() -> None:
+    another(one())
+
+
+@contextmanager
+def limited_user(database: "Database") -> Iterator[str]:
+    """Make a user that has one session at most; yield its URL, with a password."""
+    name, password = f"limited_{uuid.uuid4().hex[:12]}", "secret"
+    with database.administrator.cursor() as cursor:
+        cursor.execute(f"CREATE ROLE {name} LOGIN CONNECTION LIMIT 1 PASSWORD '{password}'")
+        try:
+            server = urlsplit(database.url)
+            address = f"{name}:{password}@{server.hostname}:{server.port}"
+            yield server._replace(netloc=address).geturl()
+        finally:
+            cursor.execute(f"DROP ROLE {name}")
+
+
+def seven(engine: sa.Engine) -> int:
+    with event_log.create_pg_connection(engine) as connection:
+        return int(connection.execute(sa.text("SELECT 7")).scalar_one())
+
+
 @dataclass
 class Database:
     """An instance on PostgreSQL, a run in it, and what its administrator sees."""
@@ -43,6 +90,7 @@ class Database:
     instance: DagsterInstance
     run: DagsterRun
     administrator: Any
+    url: str
 
     @property
     def storage(self) -> SqlEventLogStorage:
@@ -90,26 +138,28 @@ class Database:
 @pytest.fixture(scope="module")
 def everything(
     postgres_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[DagsterInstance, Any]]:
+) -> Iterator[tuple[DagsterInstance, Any, str]]:
     with new_database(postgres_url) as url:
         named = url.replace("://", "+psycopg2://", 1)
         storage = yaml.safe_dump({"storage": {"postgres": {"postgres_url": named}}})
         administrator = psycopg2.connect(url, application_name=_OWN)
         administrator.autocommit = True
         with make_instance(tmp_path_factory.mktemp("postgres"), storage) as instance:
-            yield instance, administrator
+            yield instance, administrator, url
         administrator.close()
 
 
 @pytest.fixture
-def database(everything: tuple[DagsterInstance, Any], monkeypatch: pytest.MonkeyPatch) -> Database:
+def database(
+    everything: tuple[DagsterInstance, Any, str], monkeypatch: pytest.MonkeyPatch
+) -> Database:
     """A database whose sessions stay, unless a test says otherwise."""
     monkeypatch.setattr(postgres_engines, "IDLE_SECONDS", 3600.0)
     # A session that was ended has ended: nothing of it is committed later.
     monkeypatch.setattr(storage_retries, "LATE_SECONDS", 0.0)
-    instance, administrator = everything
+    instance, administrator, url = everything
     run = instance.create_run_for_job(nothing)
-    return Database(instance, run, administrator)
+    return Database(instance, run, administrator, url)
 
 
 @pytest.mark.oldest
@@ -206,6 +256,59 @@ def test_an_engine_that_has_a_pool_of_its_own_is_left_alone(database: Database) 
             with storage.index_connection() as connection:
                 shown = connection.execute(sa.text("SHOW statement_timeout")).scalar()
     assert shown == "12345ms"
+
+
+@pytest.mark.oldest
+def test_events_are_followed_by_no_notification_that_nobody_hears(database: Database) -> None:
+    with closing(psycopg2.connect(database.administrator.dsn, application_name=_OWN)) as listener:
+        listener.autocommit = True
+        listener.cursor().execute("LISTEN run_events")
+        with open_connections_kept():
+            database.report("first")
+        database.report("second")  # as Dagster does it
+
+        def heard() -> list[Any]:
+            listener.poll()
+            return list(listener.notifies)
+
+        eventually(heard)
+        assert database.texts == ["first", "second"]
+        assert len(heard()) == 1
+
+
+@pytest.mark.oldest
+def test_a_run_is_created_executed_and_ended_on_one_session(database: Database) -> None:
+    opened = set()
+
+    def note(connection: Any, _record: object) -> None:
+        opened.add(connection.info.backend_pid)
+
+    def execute() -> bool:
+        config = {"execution": {"config": {"broker": "memory://one-session"}}}
+        executed = execute_job(
+            reconstructable(two_steps), instance=database.instance, run_config=config
+        )
+        return executed.success
+
+    assert execute()  # opens an instance for the steps
+    sa.event.listen(sa.pool.Pool, "connect", note)
+    try:
+        assert execute()
+    finally:
+        sa.event.remove(sa.pool.Pool, "connect", note)
+    assert len(opened) == 1
+
+
+def test_a_server_that_has_no_session_left_is_waited_for(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    with limited_user(database) as url, closing(psycopg2.connect(url)) as only:
+        opener = sa.create_engine(url.replace("://", "+psycopg2://", 1), poolclass=sa.pool.NullPool)
+        with ThreadPoolExecutor(1) as threads, open_connections_kept():
+            waits = threads.submit(seven, opener)
+            eventually(lambda: "Trying again" in caplog.text)
+            only.close()
+            assert waits.result() == 7
 
 
 @pytest.mark.oldest

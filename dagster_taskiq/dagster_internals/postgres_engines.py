@@ -5,7 +5,8 @@ opened by the storage's own engine, so with the options, the hooks and the acces
 has. It is used again only as it was opened: the server has not closed it, and no transaction was
 left open on it. Neither check asks the server.
 
-A server that has been reached before, and does not answer, is waited for, as a broker is.
+A server that has been reached before, and does not answer, is waited for, as a broker is; and so is
+one that has no connection left for this process.
 
 The connections of web server and daemon, which make an engine with a pool of its own
 (``optimize_for_webserver``), are left alone.
@@ -24,6 +25,7 @@ import wrapt
 from dagster._utils.interrupts import check_captured_interrupt
 from sqlalchemy.exc import DisconnectionError
 
+from dagster_taskiq.dagster_internals import event_notifications
 from dagster_taskiq.dagster_internals.kept_engines import KEPT, KeptEngine
 from dagster_taskiq.dagster_internals.part import DagsterPart
 from dagster_taskiq.settings.urls import redact
@@ -50,6 +52,10 @@ IDLE_SECONDS = 5.0
 OUTAGE_SECONDS = 600.0
 PAUSE_SECONDS = 0.5
 
+#: How a server says that it has no connection left, for this user. The drivers have no code for an
+#: error that ends an attempt to connect. The server may say it in another language: then Dagster's
+#: own attempts count.
+_FULL = ("too many clients", "too many connections", "connection slots are reserved")
 _AWAY = "Dagster's storage (%s) does not answer: %s. Trying again for up to %.0f s."
 #: The state of a connection on which no statement and no transaction is under way, as libpq has it
 #: (``PQTRANS_IDLE``).
@@ -57,6 +63,15 @@ _IDLE = 0
 #: What is noted of a connection: whether it was opened in autocommit mode, and whether it has been
 #: used.
 _AUTOCOMMIT, _WAS_USED = "dagster-taskiq-autocommit", "dagster-taskiq-was-used"
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Return whether an error, or its cause, is that a server has no connection left."""
+    while error is not None:
+        if any(words in str(error) for words in _FULL):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _check() -> str:
@@ -131,22 +146,25 @@ class _PostgresEngine(KeptEngine):
         sa.event.listen(self.engine, "connect", _note_opened)
         sa.event.listen(self.engine, "checkin", _note_used)
         sa.event.listen(self.engine, "checkout", _check_usable)
+        event_notifications.leave_out(self.engine)
 
     def _open(self) -> Any:
-        """Open a connection; wait for a server that has been reached before, and is away.
+        """Open a connection; wait for a server that is there, and has none left, or is away.
 
         Raises:
             OperationalError: (the driver's) the server does not answer, and has never done so here,
                 or not for ``OUTAGE_SECONDS``, or this process is to end.
         """
-        give_up_at = time.monotonic() + (OUTAGE_SECONDS if self._was_reached else 0.0)
+        began = time.monotonic()
         is_reported = False
         while True:
             try:
                 connection = self._open_as_storage()
             except self._opener.dialect.loaded_dbapi.OperationalError as error:
+                self._was_reached |= is_full(error)
+                is_late = time.monotonic() - began >= OUTAGE_SECONDS
                 # An interrupt of a run's process is noted, and raises nothing here.
-                if time.monotonic() >= give_up_at or check_captured_interrupt():
+                if not self._was_reached or is_late or check_captured_interrupt():
                     self._was_reached = False
                     raise
                 if not is_reported:

@@ -6,6 +6,7 @@ from functools import cache
 from dagster_taskiq.dagster_internals import (
     compute_logs,
     event_log_setup,
+    event_notifications,
     event_rows,
     interrupt_handlers,
     migrations,
@@ -16,11 +17,13 @@ from dagster_taskiq.dagster_internals import (
     step_plans,
     storage_retries,
     temporary_instance,
+    whole_runs,
 )
 
 PARTS = (
     compute_logs.PART,
     event_log_setup.PART,
+    event_notifications.PART,
     event_rows.PART,
     interrupt_handlers.PART,
     migrations.PART,
@@ -31,6 +34,7 @@ PARTS = (
     step_plans.PART,
     storage_retries.PART,
     temporary_instance.PART,
+    whole_runs.PART,
 )
 
 

@@ -1,5 +1,6 @@
 """The Dagster instance of a message, kept open between tasks, and the runs in it."""
 
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -13,10 +14,17 @@ from dagster._core.storage.dagster_run import DagsterRun
 from dagster._grpc.types import ExecuteRunArgs, ExecuteStepArgs, ResumeRunArgs
 from dagster._serdes import deserialize_value, serialize_value
 
+from dagster_taskiq.dagster_internals.postgres_engines import (
+    OUTAGE_SECONDS,
+    PAUSE_SECONDS,
+    is_full,
+)
 from dagster_taskiq.errors import NoInstanceError, RunNotFoundError
 from dagster_taskiq.execution.allowed_code import current_policy
 from dagster_taskiq.execution.task_context import current_context
 from dagster_taskiq.settings.embedded import EMBEDDED_FILE
+
+logger = logging.getLogger("dagster_taskiq.storage")
 
 #: In place of a serialized reference: the instance of ``$DAGSTER_HOME``.
 _OWN = ""
@@ -77,12 +85,12 @@ def instance_from(instance_ref: str) -> DagsterInstance:
     with current_context().loading(instance_ref), _new_home_locked(instance_ref):
         for _ in range(5):
             try:
-                return _open_instance(instance_ref)
+                return _open_when_not_full(instance_ref)
             except Exception as error:
                 if not any(words in str(error) for words in _WHILE_TABLES_ARE_MADE):
                     raise
                 time.sleep(0.2)
-        return _open_instance(instance_ref)
+        return _open_when_not_full(instance_ref)
 
 
 @contextmanager
@@ -124,6 +132,19 @@ def _home_of(instance_ref: str) -> str:
         return os.environ["DAGSTER_HOME"]
     ref: Any = deserialize_value(instance_ref)
     return str(ref.local_artifact_storage_data.config_dict.get("base_dir", ""))
+
+
+def _open_when_not_full(instance_ref: str) -> DagsterInstance:
+    """Open an instance; wait for a database server that has no connection left."""
+    give_up_at = time.monotonic() + OUTAGE_SECONDS
+    while True:
+        try:
+            return _open_instance(instance_ref)
+        except Exception as error:
+            if not is_full(error) or time.monotonic() >= give_up_at:
+                raise
+            logger.warning("Dagster's storage has no connection left. Trying again.")
+            time.sleep(PAUSE_SECONDS)
 
 
 def _open_instance(instance_ref: str) -> DagsterInstance:

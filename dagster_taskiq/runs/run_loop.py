@@ -93,6 +93,10 @@ class RunLoop:
             DagsterExecutionInterruptedError: the run was interrupted, and its steps were stopped.
             DagsterSubprocessError: a step failed and the caller wants errors raised.
         """
+        with open_connections_kept():
+            yield from self._events()
+
+    def _events(self) -> Iterator[DagsterEvent]:
         client = self._open_client(self._settings)
         log = RunLog(self._context)
         instance, run = self._context.instance, self._context.dagster_run
@@ -104,7 +108,6 @@ class RunLoop:
         elif temporary := note_on_temporary_home(instance):
             log.report(temporary)
         with ExitStack() as stack:
-            stack.enter_context(open_connections_kept())
             pools = stack.enter_context(Pools(instance, run))
             active = stack.enter_context(self._open_plan(pools))
             open_run = _OpenRun(

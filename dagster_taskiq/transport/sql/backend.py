@@ -170,11 +170,14 @@ class SqlBackend(StateBackend):
         deadline = time.monotonic() + timeout
         while True:
             mark = self.connection.mark()
-            if self.connection.may_find(_NEW, wanted):
+            # Without a wait, what has been posted before the call must be found.
+            must_look = timeout <= 0 or not self.connection.is_unchanged(after, topics)
+            if must_look and self.connection.may_find(_NEW, wanted):
                 rows = await self.connection.read(lambda each: each.execute(_NEW, wanted).all())
                 if rows:
                     self.connection.note_found()
                     return [Notification(str(row.id), json.loads(row.body)) for row in rows]
+                self.connection.note_empty(after, topics, mark)
             left = deadline - time.monotonic()
             if left <= 0:
                 return []

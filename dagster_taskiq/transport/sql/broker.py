@@ -14,6 +14,8 @@ from dagster_taskiq.transport.sql.dialect import queue_topic
 from dagster_taskiq.transport.sql.tables import messages as table
 from dagster_taskiq.wire.queues import QueueDepth
 
+#: What a claim looks for, of those who look into the database.
+_CLAIM = "claim"
 #: How many rejected messages are kept.
 REJECTED_LIMIT = 1000
 
@@ -75,14 +77,24 @@ class SqlBroker(QueueBroker):
         queues = self.open_queues
         if not self._claims.may_find(queues):
             return None
-        delivery = await self.connection.run(self._claim)
+        delivery = await self.connection.run(lambda connection: self._take(connection, queues))
         if delivery is not None:
             self.connection.note_found()
+        else:
+            self.connection.note_empty(_CLAIM, self._topics(queues), self._mark)
         return delivery
+
+    async def claim_next(self) -> Delivery | None:
+        """Claim, unless the last claim found nothing and nothing has been announced since."""
+        mark = self.connection.mark()
+        if self.connection.is_unchanged(_CLAIM, self._topics(self.open_queues)):
+            self._mark = mark
+            return None
+        return await self.claim()
 
     async def wait_for_work(self, timeout: float) -> None:
         """Return when something may have come into an open queue since the last claim."""
-        topics = [queue_topic(self.settings.prefix, queue) for queue in self.open_queues]
+        topics = self._topics(self.open_queues)
         await self.connection.wait_beyond(self._mark, topics, timeout)
 
     async def acknowledge(self, delivery: Delivery) -> None:
@@ -183,11 +195,13 @@ class SqlBroker(QueueBroker):
         return is_free(self._dialect.clock - self.settings.lease)
 
     def _announce(self, connection: Connection, queues: Sequence[str]) -> None:
-        topics = [queue_topic(self.settings.prefix, queue) for queue in queues]
-        self._dialect.announce(connection, topics)
+        self._dialect.announce(connection, self._topics(queues))
 
-    def _claim(self, connection: Connection) -> Delivery | None:
-        row = self._claims.take(connection, self.open_queues, self.consumer)
+    def _topics(self, queues: Sequence[str]) -> list[str]:
+        return [queue_topic(self.settings.prefix, queue) for queue in queues]
+
+    def _take(self, connection: Connection, queues: Sequence[str]) -> Delivery | None:
+        row = self._claims.take(connection, queues, self.consumer)
         if row is None:
             return None
         return Delivery(str(row.id), row.task_id, row.queue, row.body, row.attempts)

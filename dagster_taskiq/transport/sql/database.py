@@ -6,7 +6,7 @@ and a process has one connection for all its statements.
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, TypeVar
 
@@ -134,6 +134,24 @@ class SqlDatabase(ABC):
         Raises:
             ServerUnavailableError: the database cannot be read.
         """
+
+    def is_unchanged(self, look: Hashable, topics: Collection[str]) -> bool:
+        """Return whether a look that found nothing need not be repeated.
+
+        Args:
+            look: what was looked for, as :meth:`note_empty` was told.
+            topics: of which one changes when there is something to find.
+
+        Returns:
+            ``True`` only if it would find nothing, or something that has come in this moment, of
+            which :meth:`wait_beyond` the present mark returns at once or soon.
+        """
+        del look, topics
+        return False
+
+    def note_empty(self, look: Hashable, topics: Collection[str], mark: int) -> None:
+        """Note that a look found nothing, before which ``mark`` was taken."""
+        del look, topics, mark
 
     @abstractmethod
     def note_found(self) -> None:

@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -83,6 +83,14 @@ class PostgresqlDatabase(SqlDatabase):
     def forget(self, topic: str) -> None:
         """See the base class."""
         self._wakeups.forget(topic)
+
+    def is_unchanged(self, look: Hashable, topics: Collection[str]) -> bool:
+        """See the base class."""
+        return self._wakeups.is_unchanged(look, topics)
+
+    def note_empty(self, look: Hashable, topics: Collection[str], mark: int) -> None:
+        """See the base class."""
+        self._wakeups.note_empty(look, topics, mark)
 
     def note_found(self) -> None:
         """See the base class."""

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Hashable
 from typing import Any
 
 import anyio
@@ -64,6 +64,9 @@ class PostgresqlWakeups:
         self._waiters: dict[asyncio.Future[None], frozenset[str]] = {}
         #: The topics that are waited for, by the name of their channel.
         self._topics: dict[str, str] = {}
+        #: The last looks that found nothing, by the topics that would have changed: what was looked
+        #: for, the number of the last change before that, and when it was.
+        self._empty: dict[frozenset[str], tuple[Hashable, int, float]] = {}
         self._listener: PostgresqlListener | None = None
         #: When something was found last, of ``time.monotonic()``.
         self._found_at = 0.0
@@ -79,6 +82,32 @@ class PostgresqlWakeups:
     def mark(self) -> int:
         """Return the number of the last change that was seen."""
         return self._count
+
+    def is_unchanged(self, look: Hashable, topics: Collection[str]) -> bool:
+        """Return whether the last look for these topics found nothing, and no change came since.
+
+        That is not known while no notifications come, and not relied on for longer than
+        ``FALLBACK_SECONDS``.
+
+        Args:
+            look: what is looked for.
+            topics: of which one changes when there is something to find.
+        """
+        last, mark, at = self._empty.get(frozenset(topics), (None, 0, 0.0))
+        if last != look or time.monotonic() - at >= FALLBACK_SECONDS or not self._is_listening:
+            return False
+        # A topic counts as changed when it begins to be listened to.
+        return all(topic in self._changes and self._changes[topic] <= mark for topic in topics)
+
+    def note_empty(self, look: Hashable, topics: Collection[str], mark: int) -> None:
+        """Note that a look found nothing.
+
+        Args:
+            look: what was looked for.
+            topics: of which one changes when there is something to find.
+            mark: of :meth:`mark`, taken before the look.
+        """
+        self._empty[frozenset(topics)] = look, mark, time.monotonic()
 
     def note_found(self) -> None:
         """Note that a look has found something: more may follow soon."""
@@ -106,6 +135,7 @@ class PostgresqlWakeups:
     def forget(self, topic: str) -> None:
         """Listen to a topic no longer."""
         self._changes.pop(topic, None)
+        self._empty.pop(frozenset([topic]), None)
         if self._topics.pop(self._dialect.channel_of(topic), None) is not None:
             self._stir()
 
