@@ -127,8 +127,9 @@ class Outcome:
         again = Counter(self.steps(DagsterEventType.STEP_UP_FOR_RETRY))
         final = Counter(step for kind in ENDS if kind is not ENDS[2] for step in self.steps(kind))
         assert set(final.values()) <= {1}, f"ended twice: {final}"
+        said = self.engine_says  # of many steps, it takes a while to read all events
         for step in sent:
-            repeats = sum(f'Sent step "{step}" again' in each for each in self.engine_says)
+            repeats = sum(f'Sent step "{step}" again' in each for each in said)
             wanted = again[step] + 1 + (step in died) + repeats
             assert sent[step] == wanted, f"{step} was sent {sent[step]} times, not {wanted}"
         kinds = [event.event_type for event in self.events]

@@ -10,6 +10,7 @@ import anyio
 import pytest
 from taskiq import TaskiqResult
 
+from compat_tests.launcher.deaths import is_running
 from compat_tests.waiting import eventually_async
 from compat_tests.worker.test_pool import message, started
 from dagster_taskiq.errors import TaskRevokedError
@@ -89,3 +90,13 @@ async def test_a_forced_stop_gives_no_time(how: str, tmp_path: Path) -> None:
             step.pool.stop_all("the worker was shut down")
         with pytest.raises(TaskRevokedError):
             await step.task
+
+
+@pytest.mark.usefixtures("seconds")
+async def test_when_a_stopped_task_has_ended_its_process_has_too(tmp_path: Path) -> None:
+    async with held(tmp_path) as own:
+        (row,) = own.pool.running
+        own.cancellation.cancel("t", "it was revoked")
+        with pytest.raises(TaskRevokedError):
+            await own.task
+        assert not is_running(row.pid)

@@ -184,6 +184,9 @@ class Pool:
                 raise await self._child_died_error(task)
             return result
         finally:
+            if task.child.is_stopped:
+                # It may have reported its end: nothing of it runs any more when that is recorded.
+                await task.child.kill_and_wait()
             self._running.pop(task_id, None)
             await self._children.give_back(task.child, task.leaves_child_usable)
 
