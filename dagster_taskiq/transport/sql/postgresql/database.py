@@ -57,6 +57,8 @@ class PostgresqlDatabase(SqlDatabase):
         self._connection: Connection | None = None
         #: When the statement that is being executed has begun, of ``time.monotonic()``.
         self._began: float | None = None
+        #: Whether a transaction has still to begin: its first statement takes that along.
+        self._must_begin = False
         #: How many calls wait for the thread, or are on it; and what watches them.
         self._calls = 0
         self._watchdog: asyncio.TimerHandle | None = None
@@ -142,10 +144,11 @@ class PostgresqlDatabase(SqlDatabase):
     def _write(self, work: Work[T]) -> T:
         connection = self._connected()
         for attempt in range(1, MOST_CONFLICTS + 1):
+            self._must_begin = True
             try:
-                connection.exec_driver_sql(BEGIN)
                 result = work(connection)
-                connection.exec_driver_sql("COMMIT")
+                if not self._must_begin:
+                    connection.exec_driver_sql("COMMIT")
                 return result
             except sa.exc.DBAPIError as error:
                 self._roll_back(connection)
@@ -154,6 +157,8 @@ class PostgresqlDatabase(SqlDatabase):
             except BaseException:
                 self._roll_back(connection)
                 raise
+            finally:
+                self._must_begin = False
         raise AssertionError("unreachable")
 
     def _run(self, work: Work[T]) -> T:
@@ -199,13 +204,28 @@ class PostgresqlDatabase(SqlDatabase):
             hide_parameters=True,
             execution_options={"schema_translate_map": {None: self.target.schema}},
         )
-        sa.event.listen(engine, "before_cursor_execute", self._note_statement)
+        sa.event.listen(engine, "before_cursor_execute", self._before_statement, retval=True)
         sa.event.listen(engine, "after_cursor_execute", self._note_answer)
         sa.event.listen(engine, "handle_error", self._note_answer)
         return engine
 
-    def _note_statement(self, *_: object) -> None:
+    def _before_statement(
+        self,
+        connection: Connection,
+        _cursor: object,
+        statement: str,
+        parameters: Any,
+        _context: object,
+        is_for_many: bool,
+    ) -> tuple[str, Any]:
+        """Note the time; begin a transaction by the round trip of its first statement."""
+        begins, self._must_begin = self._must_begin, False
+        if begins and is_for_many:  # a statement of many rows may be sent as several
+            connection.exec_driver_sql(BEGIN)
+        elif begins:
+            statement = f"{BEGIN}; {statement}"
         self._began = time.monotonic()
+        return statement, parameters
 
     def _note_answer(self, *_: object) -> None:
         self._began = None
@@ -238,6 +258,7 @@ class PostgresqlDatabase(SqlDatabase):
 
     def _roll_back(self, connection: Connection) -> None:
         """End the transaction; if that fails, have the next call connect anew."""
+        self._must_begin = False
         try:
             connection.exec_driver_sql("ROLLBACK")
         except Exception:  # the first error counts
