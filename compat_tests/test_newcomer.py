@@ -20,6 +20,7 @@ from dagster import DagsterInstance, DagsterRunStatus
 from compat_tests.checkout import ROOT
 from dagster_taskiq.cli import cli
 from dagster_taskiq.demo.story import Outcome, RunStory
+from dagster_taskiq.errors import ConfigError
 
 README = (ROOT / "README.md").read_text()
 #: How long a command may take on a machine that has other things to do, in seconds.
@@ -79,6 +80,20 @@ def test_the_demo_refuses_a_broker_without_workers() -> None:
     done = CliRunner().invoke(cli, ["demo", "--broker", "memory://"])
     assert done.exit_code == 2
     assert "has no workers" in done.output
+
+
+def test_a_demo_without_a_place_for_its_files_says_so_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(prefix: str) -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    # Root, whom the tests may run as, can write to any directory.
+    monkeypatch.setattr("dagster_taskiq.demo.home.tempfile.mkdtemp", fail)
+    done = CliRunner().invoke(cli, ["demo"])
+    assert isinstance(done.exception, ConfigError)
+    assert "No usable temporary directory" in str(done.exception)
+    assert "Set TMPDIR" in str(done.exception)
 
 
 def test_the_worked_example_of_the_readme_works(tmp_path: Path) -> None:

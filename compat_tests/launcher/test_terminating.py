@@ -23,6 +23,8 @@ from compat_tests.launcher.fleet import Fleet, open_fleet
 from compat_tests.servers import own_redis
 from compat_tests.waiting import eventually
 from compat_tests.workers import running_worker
+from dagster_taskiq.launcher import TaskiqRunLauncher
+from dagster_taskiq.runs.launched_runs import LaunchedRuns
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.wire.queues import run_queue
 
@@ -251,6 +253,26 @@ def test_where_the_broker_is_away_the_run_goes_on_and_its_log_says_why(
             server.start()
             assert fleet.terminate(outcome) is True
             assert_canceled(outcome)
+
+
+def test_with_another_broker_a_run_that_has_begun_is_not_said_to_be_stopped(
+    fleet: Fleet, scratch: Scratch, tmp_path: Path
+) -> None:
+    outcome = fleet.launch("whole_that_waits", scratch)
+    scratch.wait_for("waiting")
+    # As in a process without the variable that names the broker.
+    elsewhere = Settings(broker=f"sqlite:///{tmp_path / 'elsewhere.db'}")
+    tags = TaskiqRunLauncher.task_id_tags
+    runs = LaunchedRuns(fleet.instance, elsewhere, {}, tags, TaskiqRunLauncher)
+
+    assert runs.terminate(outcome.run_id) is False
+
+    assert outcome.says("could not be told to stop", "no record of its task", "elsewhere.db")
+    assert not outcome.of(DagsterEventType.RUN_CANCELED)
+    assert fleet.terminate(outcome) is True
+    fleet.wait(outcome)
+    assert outcome.status is DagsterRunStatus.CANCELED
+    assert_gone(scratch)
 
 
 def test_another_process_than_the_one_that_launched_it_may_terminate_a_run(

@@ -19,6 +19,7 @@ import yaml
 
 from dagster_taskiq.client import Client
 from dagster_taskiq.demo import project
+from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.env import BACKEND_ENV, BROKER_ENV
 from dagster_taskiq.settings.urls import redact
 
@@ -75,8 +76,17 @@ def demo_home(broker: str, keep: bool) -> Iterator[DemoHome]:
     Args:
         broker: URL of the broker. It goes to all processes by way of the environment.
         keep: leave it there instead, and print its path.
+
+    Raises:
+        ConfigError: there is no directory for temporary files.
     """
-    path = Path(tempfile.mkdtemp(prefix="dagster-taskiq-demo-"))
+    try:
+        path = Path(tempfile.mkdtemp(prefix="dagster-taskiq-demo-"))
+    except OSError as error:  # a read-only system, or a full disk
+        raise ConfigError(
+            "The demo has no place for its files, which are temporary "
+            f"({error.strerror or error}). Set TMPDIR to a directory that can be written to."
+        ) from None
     try:
         os.environ.update({"DAGSTER_HOME": str(path), BROKER_ENV: broker})
         os.environ.pop(BACKEND_ENV, None)

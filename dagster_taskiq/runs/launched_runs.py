@@ -18,6 +18,7 @@ from dagster_taskiq.runs.instance_settings import settings_for
 from dagster_taskiq.runs.run_health import RunHealth
 from dagster_taskiq.runs.run_sending import RunSender
 from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.settings.urls import redact
 from dagster_taskiq.wire.queues import queue_of_run_queue
 from dagster_taskiq.wire.records import Task, TaskState, Worker
 
@@ -77,6 +78,7 @@ class LaunchedRuns:
             self._instance.report_engine_event(text, run, cls=self._launcher)
             return False
         reason = "the run was terminated"
+        is_recorded = task is not None
         canceling = run.status is DagsterRunStatus.CANCELING
         if canceling and task is not None and task.state is TaskState.STARTED:
             client.stop_later(task, reason, CALLER_SECONDS)
@@ -92,6 +94,9 @@ class LaunchedRuns:
             begun = record is not None and record.start_time is not None
             if client.stop_where_it_runs(task_id, reason, begun=begun):
                 return True
+            if begun and not is_recorded:
+                self._report_unknown(run, task_id)
+                return False
         # No confirmation is needed: if its worker lives after all, the task must stop there too.
         if task and not task.state.is_final and not self.health.why_lost(task, confirm=False):
             return True
@@ -100,6 +105,18 @@ class LaunchedRuns:
         end_run(self._instance, run_id, why)
         stop_steps(self._instance, client, run_id, reason)
         return True
+
+    def _report_unknown(self, run: DagsterRun, task_id: str) -> None:
+        """Say in the run's log why a run that has begun cannot be stopped from here."""
+        backend = redact(self._settings.backend_url)
+        text = (
+            f"The run could not be told to stop: it has begun, but {backend} has no record of its "
+            f"task {task_id}, and none of the workers there executes it. If the run was launched "
+            "with another broker, terminate it from a process that is configured with that one. "
+            "If the record was lost and its process has ended, run monitoring ends the run, or "
+            "force its termination."
+        )
+        self._instance.report_engine_event(text, run, cls=self._launcher)
 
     def describe(self, run: DagsterRun) -> str | None:
         """Return what is known of a run's task, in sentences; ``None`` if it has no task."""
