@@ -13,7 +13,7 @@ from dagster_taskiq.transport import transitions
 from dagster_taskiq.transport.backend import KEEP_SECONDS, UNFINISHED_SECONDS, StateBackend
 from dagster_taskiq.transport.sql import tables
 from dagster_taskiq.transport.sql.conditions import IS_ONE_OF
-from dagster_taskiq.transport.sql.database import SqlDatabase
+from dagster_taskiq.transport.sql.database import ENDS_WRITE, SqlDatabase
 from dagster_taskiq.transport.sql.dialect import channel_topic
 from dagster_taskiq.transport.sql.tables import notifications
 from dagster_taskiq.wire.notifications import CHANNEL_LENGTH, FROM_START, Notification
@@ -176,7 +176,9 @@ class SqlBackend(StateBackend):
                 rows = await self.connection.read(lambda each: each.execute(_NEW, wanted).all())
                 if rows:
                     self.connection.note_found()
-                    return [Notification(str(row.id), json.loads(row.body)) for row in rows]
+                    found = [Notification(str(row.id), json.loads(row.body)) for row in rows]
+                    self.connection.note_empty(found[-1].cursor, topics, mark)
+                    return found
                 self.connection.note_empty(after, topics, mark)
             left = deadline - time.monotonic()
             if left <= 0:
@@ -276,10 +278,11 @@ class SqlBackend(StateBackend):
                 changed.setdefault(tuple(values), []).append({**this, **values})
             if after.loop_channel and transitions.has_ended(before, after):
                 ends.setdefault(after.loop_channel, []).append(end_notification(after, after.state))
+        is_one_update = not new and not ends and len(changed) == 1
         if new:
             connection.execute(tables.tasks.insert(), new)
         for rows in changed.values():
-            connection.execute(_UPDATE, rows)
+            connection.execute(_UPDATE, rows, execution_options={ENDS_WRITE: is_one_update})
         # In one order, so that two transactions cannot wait for each other.
         for channel in sorted(ends):
             self._post(connection, channel, ends[channel])

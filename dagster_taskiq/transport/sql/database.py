@@ -20,6 +20,10 @@ from dagster_taskiq.transport.sql.dialect import SqlClaims, SqlDialect
 T = TypeVar("T")
 Work = Callable[[Connection], T]
 
+#: The name of an option of a statement: whether it is the last one of a transaction, and its result
+#: is not read. A database may then commit by the same round trip.
+ENDS_WRITE = "dagster_taskiq_ends_write"
+
 
 class SqlDatabase(ABC):
     """One database; broker and backend may share it.
@@ -150,7 +154,7 @@ class SqlDatabase(ABC):
         return False
 
     def note_empty(self, look: Hashable, topics: Collection[str], mark: int) -> None:
-        """Note that a look found nothing, before which ``mark`` was taken."""
+        """Note that a look found nothing, or would have, before which ``mark`` was taken."""
         del look, topics, mark
 
     @abstractmethod

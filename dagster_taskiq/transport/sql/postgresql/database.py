@@ -17,10 +17,11 @@ from typing import Any, TypeVar
 import psycopg2
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine.interfaces import ExecutionContext
 
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.settings import Settings
-from dagster_taskiq.transport.sql.database import SqlDatabase, Work
+from dagster_taskiq.transport.sql.database import ENDS_WRITE, SqlDatabase, Work
 from dagster_taskiq.transport.sql.postgresql import schema
 from dagster_taskiq.transport.sql.postgresql.ddl import BEGIN
 from dagster_taskiq.transport.sql.postgresql.dialect import PostgresqlClaims, PostgresqlDialect
@@ -59,6 +60,8 @@ class PostgresqlDatabase(SqlDatabase):
         self._began: float | None = None
         #: Whether a transaction has still to begin: its first statement takes that along.
         self._must_begin = False
+        #: Whether it has begun, and has still to be committed.
+        self._is_open = False
         #: How many calls wait for the thread, or are on it; and what watches them.
         self._calls = 0
         self._watchdog: asyncio.TimerHandle | None = None
@@ -144,10 +147,10 @@ class PostgresqlDatabase(SqlDatabase):
     def _write(self, work: Work[T]) -> T:
         connection = self._connected()
         for attempt in range(1, MOST_CONFLICTS + 1):
-            self._must_begin = True
+            self._must_begin, self._is_open = True, False
             try:
                 result = work(connection)
-                if not self._must_begin:
+                if self._is_open:
                     connection.exec_driver_sql("COMMIT")
                 return result
             except sa.exc.DBAPIError as error:
@@ -158,7 +161,7 @@ class PostgresqlDatabase(SqlDatabase):
                 self._roll_back(connection)
                 raise
             finally:
-                self._must_begin = False
+                self._must_begin = self._is_open = False
         raise AssertionError("unreachable")
 
     def _run(self, work: Work[T]) -> T:
@@ -215,15 +218,20 @@ class PostgresqlDatabase(SqlDatabase):
         _cursor: object,
         statement: str,
         parameters: Any,
-        _context: object,
+        context: ExecutionContext,
         is_for_many: bool,
     ) -> tuple[str, Any]:
-        """Note the time; begin a transaction by the round trip of its first statement."""
+        """Note the time; begin and end a transaction by the round trips of its statements."""
         begins, self._must_begin = self._must_begin, False
-        if begins and is_for_many:  # a statement of many rows may be sent as several
-            connection.exec_driver_sql(BEGIN)
-        elif begins:
-            statement = f"{BEGIN}; {statement}"
+        if begins:
+            self._is_open = True
+            if is_for_many:  # a statement of many rows may be sent as several
+                connection.exec_driver_sql(BEGIN)
+            else:
+                statement = f"{BEGIN}; {statement}"
+        if self._is_open and context.execution_options.get(ENDS_WRITE) and not is_for_many:
+            statement = f"{statement}; COMMIT"
+            self._is_open = False
         self._began = time.monotonic()
         return statement, parameters
 
