@@ -55,11 +55,14 @@ PAUSE = (0.2, 1.5)
 PATIENCE = 240.0
 #: How many of the last events of a run are shown that ended as it should not.
 TOLD_EVENTS = 40
+#: How much is shown of the log of a worker that nobody has ended.
+TOLD_LETTERS = 2000
 #: How a run says that its process died before it began: of itself, with its worker, by the clock.
 STILLBORN = ("was killed", "lease of its worker", "lost its lease", "is lost", "to start")
 #: What is done, and how often in proportion.
 DEEDS = {
     "kill a child": 6,
+    "kill a fork server": 2,
     "terminate a run": 6,
     "kill a worker": 2,
     "freeze a worker": 2,
@@ -134,6 +137,8 @@ class Soak:
         self._workers: list[WorkerProcess] = []
         self._leaving: list[WorkerProcess] = []
         self._frozen: dict[int, float] = {}
+        #: The names of the workers that were ready when they were last looked at.
+        self._ready: set[str] = set()
         self._count = 0
 
     def run(self, seconds: float) -> Books:
@@ -201,8 +206,12 @@ class Soak:
         self._thaw(now)
         for error in self._fleet.monitor():
             self.books.wrongs.append(f"run monitoring met an error: {error}")
-        parent = psutil.Process(self._workers[0].pid)
+        for worker in [each for each in self._workers if each.process.poll() is not None]:
+            self._workers.remove(worker)
+            self.books.wrongs.append(f"{worker.name} ended:\n{worker.output()[-TOLD_LETTERS:]}")
+            self._hire()
         with contextlib.suppress(psutil.NoSuchProcess):
+            parent = psutil.Process(self._workers[0].pid)
             children = [each.memory_info().rss / 1e6 for each in self._children(self._workers[0])]
             if children:
                 mean = statistics.mean(children)
@@ -210,8 +219,19 @@ class Soak:
 
     def _children(self, worker: WorkerProcess) -> list[psutil.Process]:
         """Return the processes that run tasks: what the fork server of a worker has started."""
-        servers = psutil.Process(worker.pid).children()
-        return [child for server in servers for child in server.children()]
+        return [child for server in self._fork_servers(worker) for child in server.children()]
+
+    def _fork_servers(self, worker: WorkerProcess) -> list[psutil.Process]:
+        """Return the fork server of a worker, which has a guard above it; none before it is ready.
+
+        A worker that cannot start its children ends, and whoever has started it starts another.
+        """
+        if worker.name not in self._ready:
+            if "is ready" not in worker.output():
+                return []
+            self._ready.add(worker.name)
+        guards = psutil.Process(worker.pid).children()
+        return [server for guard in guards for server in guard.children()]
 
     def _let_all_end(self) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -229,6 +249,7 @@ class Soak:
         deed = self._chance.choices(deeds, [DEEDS[each] for each in deeds])[0]
         done = {
             "kill a child": self._kill_child,
+            "kill a fork server": self._kill_fork_server,
             "terminate a run": self._terminate,
             "kill a worker": self._kill_worker,
             "freeze a worker": self._freeze_worker,
@@ -239,12 +260,19 @@ class Soak:
             self.books.deeds[deed] += 1
 
     def _kill_child(self) -> bool:
-        children = [each for worker in self._workers for each in self._children(worker)]
-        if not children:
+        return self._kill_one(self._children)
+
+    def _kill_fork_server(self) -> bool:
+        return self._kill_one(self._fork_servers)
+
+    def _kill_one(self, of: Callable[[WorkerProcess], list[psutil.Process]]) -> bool:
+        try:
+            found = [each for worker in self._workers for each in of(worker)]
+            if found:
+                self._chance.choice(found).kill()
+        except psutil.NoSuchProcess:  # in this moment
             return False
-        with contextlib.suppress(psutil.NoSuchProcess):
-            self._chance.choice(children).kill()
-        return True
+        return bool(found)
 
     def _terminate(self) -> bool:
         living = [each for each in self._living() if each.run_id not in self._terminated]
