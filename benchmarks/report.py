@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chart import Panel, stacked_bars
-from benchmarks.sides import PLACES, REDIS, SLOTS, Contender
+from benchmarks.sides import PLACES, REDIS, SLOTS, Contender, place_name
 
 #: What is written in place of a figure, where something does not happen at all, or goes wrong.
 NEVER = "never"
@@ -139,7 +139,7 @@ def table(figures: Figures) -> str:
             if any(key[2] == place for key in mine):
                 cells = [_cell(figures, name, place, *column[1:]) for column in COLUMNS]
                 label = f"{name}, {unit}" if unit else name
-                rows.append([label, place, *cells])
+                rows.append([label, place_name(place, figures.storage), *cells])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rows.insert(1, ["-" * width for width in widths])
     return "\n".join(

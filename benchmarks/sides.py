@@ -14,6 +14,8 @@ from typing import Any
 import psutil
 import yaml
 
+from benchmarks.storage import POSTGRES, SQLITE
+
 #: The directory whose modules both sides import, and nothing else of the checkout.
 BOTH = Path(__file__).parent / "both"
 ROOT = Path(__file__).parent.parent
@@ -61,8 +63,11 @@ class Contender:
     #: The launcher of its ``dagster.yaml``: module, class and config.
     launcher: Mapping[str, Any] | None = None
 
+    #: Where Dagster's storage is.
+    storage: str = SQLITE
+
     def __str__(self) -> str:
-        return f"{self.who} ({self.place})" if self.place else self.who
+        return f"{self.who} ({place_name(self.place, self.storage)})" if self.place else self.who
 
     def module(self, job: str) -> str:
         return f"{'heavy_' if job in HEAVY_JOBS else ''}{self.prefix}jobs"
@@ -78,6 +83,11 @@ class Contender:
         return [*command, "-y", str(config), "--", "--concurrency", str(slots)]
 
 
+def place_name(place: str, storage: str) -> str:
+    """Return what a place is called: the default broker is a file, or Dagster's own database."""
+    return "dagster-storage" if place == EMBEDDED and storage == POSTGRES else place
+
+
 def on_a_server(who: str, venv: Path, place: str, url: str) -> Contender:
     """Return a side that is used as dagster-celery is, with a server as its broker."""
     urls = {"broker": url, "backend": url if place == REDIS else "rpc://"}
@@ -89,11 +99,11 @@ def original(place: str, url: str) -> Contender:
     return on_a_server("original", ORIGINAL_VENV, place, url)
 
 
-def ours(place: str, url: str) -> Contender:
-    """Return this project: by the older names on a server, by its own where there is none."""
+def ours(place: str, url: str, storage: str) -> Contender:
+    """Return this project: by the older names on a server, by its own if no broker is named."""
     if place == EMBEDDED:
         launcher = {"module": "dagster_taskiq", "class": "TaskiqRunLauncher", "config": {}}
-        return Contender("ours", EMBEDDED, OUR_VENV, "taskiq_", {}, launcher)
+        return Contender("ours", EMBEDDED, OUR_VENV, "taskiq_", {}, launcher, storage)
     return on_a_server("ours", OUR_VENV, place, url)
 
 

@@ -148,7 +148,7 @@ def open_stage(
         if RABBITMQ in places:
             urls[RABBITMQ] = given.get(RABBITMQ) or stack.enter_context(any_rabbit(directory))
         contenders = [original(place, url) for place, url in urls.items()]
-        contenders += [ours(place, urls.get(place, "")) for place in places]
+        contenders += [ours(place, urls.get(place, ""), figures.storage) for place in places]
         contenders += [IN_PROCESS, MULTIPROCESS]
         storage = stack.enter_context(open_postgres()) if figures.storage == POSTGRES else None
         stage = Stage(contenders, rounds, figures, directory, guard, urls, storage)
