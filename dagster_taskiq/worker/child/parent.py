@@ -1,5 +1,6 @@
 """The parent process of a child: what it receives from it and reports to it."""
 
+import os
 import socket
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +18,8 @@ class Parent:
     ``stop`` (the reason), ``is_cancellation``: the task is being stopped; SIGTERM follows. Read by
         :mod:`dagster_taskiq.worker.child.stop_reasons` while the task is executed.
 
-    Frames to the parent are the methods ``report_...``.
+    Frames to the parent are the methods ``report_...``. One that cannot be sent, since there is no
+    parent any more, ends this process at once.
     """
 
     def __init__(self, channel: socket.socket) -> None:
@@ -61,4 +63,10 @@ class Parent:
         self._send({"done": result, "rss": resident_bytes, "last": is_last, "left": left})
 
     def _send(self, frame: dict[str, Any]) -> None:
-        self._channel.sendall(frames.pack(frame))
+        try:
+            self._channel.sendall(frames.pack(frame))
+        except ConnectionError:
+            # The worker has died, and the fork server will kill this process in a moment. The task
+            # is lost with its worker: an error here would fail a step, or end a run that is to be
+            # resumed, so nothing more of the task may be executed.
+            os._exit(1)
