@@ -16,9 +16,10 @@ import inspect
 import logging
 import sys
 import time
+from collections.abc import Callable
 from functools import cache
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 import wrapt
@@ -30,6 +31,8 @@ from dagster_taskiq.dagster_internals.kept_engines import KEPT, KeptEngine
 from dagster_taskiq.dagster_internals.part import DagsterPart
 from dagster_taskiq.settings.urls import redact
 from dagster_taskiq.transport.sql.postgresql.idle_connections import has_received
+
+T = TypeVar("T")
 
 logger = logging.getLogger("dagster_taskiq.storage")
 
@@ -56,7 +59,7 @@ PAUSE_SECONDS = 0.5
 #: error that ends an attempt to connect. The server may say it in another language: then Dagster's
 #: own attempts count.
 _FULL = ("too many clients", "too many connections", "connection slots are reserved")
-_AWAY = "Dagster's storage (%s) does not answer: %s. Trying again for up to %.0f s."
+_AWAY = "%s does not answer: %s. Trying again for up to %.0f s."
 #: The state of a connection on which no statement and no transaction is under way, as libpq has it
 #: (``PQTRANS_IDLE``).
 _IDLE = 0
@@ -72,6 +75,41 @@ def is_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def wait_for_storage(
+    attempt: Callable[[], T], is_waited_for: Callable[[Exception], bool], name: str = ""
+) -> T:
+    """Try to open something in Dagster's database until that succeeds, and log that once.
+
+    Args:
+        attempt: opens it.
+        is_waited_for: whether an error is one that passes.
+        name: the database, for the log, if it is known.
+
+    Raises:
+        Exception: that of the last attempt: it does not pass, or has not for ``OUTAGE_SECONDS``, or
+            this process is to end.
+    """
+    shown = f"Dagster's storage ({name})" if name else "Dagster's storage"
+    give_up_at = time.monotonic() + OUTAGE_SECONDS
+    is_reported = False
+    while True:
+        try:
+            opened = attempt()
+        except Exception as error:
+            is_late = time.monotonic() >= give_up_at
+            # An interrupt of a run's process is noted, and raises nothing here.
+            if not is_waited_for(error) or is_late or check_captured_interrupt():
+                raise
+            if not is_reported:
+                logger.warning(_AWAY, shown, str(error).strip(), OUTAGE_SECONDS)
+                is_reported = True
+            time.sleep(PAUSE_SECONDS)
+            continue
+        if is_reported:
+            logger.warning("%s answers again.", shown)
+        return opened
 
 
 def _check() -> str:
@@ -155,27 +193,20 @@ class _PostgresEngine(KeptEngine):
             OperationalError: (the driver's) the server does not answer, and has never done so here,
                 or not for ``OUTAGE_SECONDS``, or this process is to end.
         """
-        began = time.monotonic()
-        is_reported = False
-        while True:
-            try:
-                connection = self._open_as_storage()
-            except self._opener.dialect.loaded_dbapi.OperationalError as error:
-                self._was_reached |= is_full(error)
-                is_late = time.monotonic() - began >= OUTAGE_SECONDS
-                # An interrupt of a run's process is noted, and raises nothing here.
-                if not self._was_reached or is_late or check_captured_interrupt():
-                    self._was_reached = False
-                    raise
-                if not is_reported:
-                    logger.warning(_AWAY, self._name, str(error).strip(), OUTAGE_SECONDS)
-                    is_reported = True
-                time.sleep(PAUSE_SECONDS)
-                continue
-            if is_reported:
-                logger.warning("Dagster's storage (%s) answers again.", self._name)
-            self._was_reached = True
-            return connection
+        try:
+            connection = wait_for_storage(self._open_as_storage, self._is_there, self._name)
+        except self._opener.dialect.loaded_dbapi.OperationalError:
+            self._was_reached = False
+            raise
+        self._was_reached = True
+        return connection
+
+    def _is_there(self, error: Exception) -> bool:
+        """Return whether a server that has given an error, or no answer, is worth waiting for."""
+        if not isinstance(error, self._opener.dialect.loaded_dbapi.OperationalError):
+            return False
+        self._was_reached |= is_full(error)
+        return self._was_reached
 
     def _open_as_storage(self) -> Any:
         """Open a connection as the storage does, and return that of the driver."""

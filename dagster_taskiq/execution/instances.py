@@ -1,6 +1,5 @@
 """The Dagster instance of a message, kept open between tasks, and the runs in it."""
 
-import logging
 import os
 import time
 from collections.abc import Iterator
@@ -14,17 +13,11 @@ from dagster._core.storage.dagster_run import DagsterRun
 from dagster._grpc.types import ExecuteRunArgs, ExecuteStepArgs, ResumeRunArgs
 from dagster._serdes import deserialize_value, serialize_value
 
-from dagster_taskiq.dagster_internals.postgres_engines import (
-    OUTAGE_SECONDS,
-    PAUSE_SECONDS,
-    is_full,
-)
+from dagster_taskiq.dagster_internals.postgres_engines import is_full, wait_for_storage
 from dagster_taskiq.errors import NoInstanceError, RunNotFoundError
 from dagster_taskiq.execution.allowed_code import current_policy
 from dagster_taskiq.execution.task_context import current_context
 from dagster_taskiq.settings.embedded import EMBEDDED_FILE
-
-logger = logging.getLogger("dagster_taskiq.storage")
 
 #: In place of a serialized reference: the instance of ``$DAGSTER_HOME``.
 _OWN = ""
@@ -136,15 +129,7 @@ def _home_of(instance_ref: str) -> str:
 
 def _open_when_not_full(instance_ref: str) -> DagsterInstance:
     """Open an instance; wait for a database server that has no connection left."""
-    give_up_at = time.monotonic() + OUTAGE_SECONDS
-    while True:
-        try:
-            return _open_instance(instance_ref)
-        except Exception as error:
-            if not is_full(error) or time.monotonic() >= give_up_at:
-                raise
-            logger.warning("Dagster's storage has no connection left. Trying again.")
-            time.sleep(PAUSE_SECONDS)
+    return wait_for_storage(lambda: _open_instance(instance_ref), is_full)
 
 
 def _open_instance(instance_ref: str) -> DagsterInstance:
