@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import yaml
 
-from benchmarks.storage import POSTGRES, SQLITE
+from benchmarks.storage import POSTGRES
 
 #: The directory whose modules both sides import, and nothing else of the checkout.
 BOTH = Path(__file__).parent / "both"
@@ -62,12 +62,11 @@ class Contender:
     executor: Mapping[str, Any]
     #: The launcher of its ``dagster.yaml``: module, class and config.
     launcher: Mapping[str, Any] | None = None
-
-    #: Where Dagster's storage is.
-    storage: str = SQLITE
+    #: What its place is called, if not by its name.
+    shown: str = ""
 
     def __str__(self) -> str:
-        return f"{self.who} ({place_name(self.place, self.storage)})" if self.place else self.who
+        return f"{self.who} ({self.shown or self.place})" if self.place else self.who
 
     def module(self, job: str) -> str:
         return f"{'heavy_' if job in HEAVY_JOBS else ''}{self.prefix}jobs"
@@ -103,7 +102,8 @@ def ours(place: str, url: str, storage: str) -> Contender:
     """Return this project: by the older names on a server, by its own if no broker is named."""
     if place == EMBEDDED:
         launcher = {"module": "dagster_taskiq", "class": "TaskiqRunLauncher", "config": {}}
-        return Contender("ours", EMBEDDED, OUR_VENV, "taskiq_", {}, launcher, storage)
+        shown = place_name(EMBEDDED, storage)
+        return Contender("ours", EMBEDDED, OUR_VENV, "taskiq_", {}, launcher, shown)
     return on_a_server("ours", OUR_VENV, place, url)
 
 

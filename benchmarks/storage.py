@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 
 import psycopg2
 
-from compat_tests.servers import any_postgres, new_database
+from compat_tests.servers import any_postgres, new_database, with_driver
 
 #: Where Dagster's storage may be.
 SQLITE, POSTGRES = STORAGES = ("sqlite", "postgres")
@@ -30,7 +30,7 @@ class PostgresStorage:
     def new_database(self) -> str:
         """Make a database; return its URL, with the driver that dagster-postgres brings."""
         url = self._stack.enter_context(new_database(self._url))
-        return url.replace("://", "+psycopg2://", 1)
+        return with_driver(url)
 
     def count_sessions(self, database: str) -> int:
         """Return how many connections have been opened to a database, by its URL.

@@ -18,7 +18,14 @@ from dagster import DagsterInstance
 from compat_tests.brokers import BROKERS, PGBOUNCER, POSTGRES_STORAGE
 from compat_tests.late_rows import LateRows
 from compat_tests.preloaded import share_programs
-from compat_tests.servers import any_postgres, any_rabbit, any_redis, new_database, own_pgbouncer
+from compat_tests.servers import (
+    any_postgres,
+    any_rabbit,
+    any_redis,
+    new_database,
+    own_pgbouncer,
+    with_driver,
+)
 from compat_tests.workers import WorkerProcess, running_worker
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.rabbitmq.records import RECORD_NAMES
@@ -100,8 +107,7 @@ def storage_of(kind: str, request: pytest.FixtureRequest) -> dict[str, Any]:
     if kind != POSTGRES_STORAGE:
         return {}
     url = str(request.getfixturevalue("database_url"))
-    # By name, since without one SQLAlchemy 2.1 takes another driver than dagster-postgres brings.
-    return {"storage": {"postgres": {"postgres_url": url.replace("://", "+psycopg2://", 1)}}}
+    return {"storage": {"postgres": {"postgres_url": with_driver(url)}}}
 
 
 @pytest.fixture(scope="session")

@@ -44,6 +44,14 @@ POSTGRES_DIRECTORIES = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin")
 POSTGRES_USERS = ("postgres", "nobody")
 
 
+def with_driver(url: str) -> str:
+    """Return the URL of a PostgreSQL with the name of the driver that dagster-postgres brings.
+
+    SQLAlchemy 2.1 takes another driver for a URL without one.
+    """
+    return url.replace("://", "+psycopg2://", 1)
+
+
 def free_port(most: int = 65535) -> int:
     """Return a port that nobody listens on, with a number that is not too high."""
     while True:

@@ -11,7 +11,7 @@ import yaml
 from dagster import DagsterEventType, DagsterInstance
 
 from compat_tests.checkout import ROOT
-from compat_tests.servers import new_database
+from compat_tests.servers import new_database, with_driver
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.runs.instance_settings import settings_for
 from dagster_taskiq.settings.settings import Settings
@@ -145,7 +145,7 @@ def test_the_example_runs_on_its_database_alone(
     postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with new_database(postgres_url) as database_url:
-        url = database_url.replace("://", "+psycopg2://", 1)
+        url = with_driver(database_url)
         monkeypatch.setenv("POSTGRES_URL", url)
         environment = {"POSTGRES_URL": url, "PYTHONPATH": str(ROOT)}
         deployment = Deployment(POSTGRESQL_ONLY, tmp_path, environment)
@@ -163,7 +163,7 @@ def test_the_example_runs_on_its_database_alone(
 
 
 def test_an_instance_s_runs_use_its_storage(new_dagster_home: Path, database_url: str) -> None:
-    url = database_url.replace("://", "+psycopg2://", 1)
+    url = with_driver(database_url)
     write(
         new_dagster_home, telemetry={"enabled": False}, storage={"postgres": {"postgres_url": url}}
     )

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from compat_tests.conftest import StartWorker
 from compat_tests.contract.test_broker import body_of, claim_all, ids, opened, put
 from compat_tests.sending import USER_TASKS, open_sender
-from compat_tests.servers import new_database
+from compat_tests.servers import new_database, with_driver
 from compat_tests.waiting import eventually, eventually_async
 from compat_tests.workers import WorkerProcess
 from dagster_taskiq.errors import ConfigError, MissingExtraError, ServerUnavailableError
@@ -245,13 +245,8 @@ async def test_nothing_is_missed_where_only_what_was_announced_is_looked_for(
             for number in range(20):
                 await put(other, f"t{number}")
                 message = await anext(listener)
-                assert await taken(broker) is None
+                assert await broker.claim_next() is None
                 await message.ack()
-
-
-async def taken(broker: QueueBroker) -> object:
-    """Return what a listener claims, which may overlook what is announced in this moment."""
-    return await broker.claim_next()
 
 
 async def _true(value: bool) -> bool:
@@ -290,9 +285,7 @@ async def test_the_tables_are_those_of_the_other_databases(
     settings: Settings, broker: SqlBroker
 ) -> None:
     await broker.ping()
-    inspector = sa.inspect(
-        sa.create_engine(settings.broker.partition("?")[0].replace("://", "+psycopg2://", 1))
-    )
+    inspector = sa.inspect(sa.create_engine(with_driver(settings.broker.partition("?")[0])))
     schema = schema_of(settings)
     for table in tables.metadata.sorted_tables:
         there = {each["name"]: each for each in inspector.get_columns(table.name, schema)}

@@ -5,7 +5,6 @@ The process is that of Dagster's own command for a step, as a container would ru
 
 import os
 import sys
-import tempfile
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from dagster._grpc.types import ExecuteStepArgs
 from dagster._serdes import pack_value, serialize_value, unpack_value
 
 from compat_tests.facade.shapes import shapes
-from compat_tests.preloaded import start_program
+from compat_tests.preloaded import run_program
 from dagster_celery.config import DEFAULT_CONFIG, dict_wrapper
 from dagster_celery.core_execution_loop import DELEGATE_MARKER, core_celery_execution_loop
 from dagster_celery.defaults import broker_url, result_backend
@@ -83,10 +82,8 @@ def step_args(plan_context: Any, step: Any, known_state: Any) -> ExecuteStepArgs
 def run_step(args: ExecuteStepArgs) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     module, *arguments = args.get_command_args()
-    with tempfile.TemporaryDirectory() as directory:
-        log = Path(directory) / "step.log"
-        code = start_program(module, arguments, log, environment).wait(300)
-        assert code == 0, log.read_text()
+    done = run_program(module, arguments, environment, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def create_own_task(celery_app: Any, **task_kwargs: Any) -> Any:

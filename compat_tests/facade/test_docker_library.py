@@ -22,9 +22,8 @@ from compat_tests.waiting import eventually
 from legacy_tests.sdists import DOCKER, unpack
 
 CLIENT = """
-import os, tempfile
-from pathlib import Path
-from compat_tests.preloaded import start_program
+import os
+from compat_tests.preloaded import run_program
 from docker.errors import ContainerError
 
 class Containers:
@@ -32,13 +31,11 @@ class Containers:
         with open(os.environ["STARTED"], "a") as file:
             file.write(f"{image} {environment.get('GREETING')} {sorted(options)}\\n")
         module, *arguments = command
-        with tempfile.TemporaryDirectory() as directory:
-            log = Path(directory) / "container.log"
-            code = start_program(module, arguments, log, os.environ).wait(300)
-            output = log.read_bytes()
-        if code:
-            raise ContainerError(None, code, command, image, output.decode())
-        return output
+        done = run_program(module, arguments, os.environ, timeout=300)
+        output = done.stdout + done.stderr
+        if done.returncode:
+            raise ContainerError(None, done.returncode, command, image, output)
+        return output.encode()
 
 class Client:
     containers = Containers()

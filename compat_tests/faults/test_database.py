@@ -13,7 +13,7 @@ from compat_tests.executor.conftest import make_instance
 from compat_tests.executor.outages import end_steps, run_through
 from compat_tests.executor.runs import House, Outcome
 from compat_tests.executor.scratch import Scratch
-from compat_tests.servers import PostgresServer, own_postgres
+from compat_tests.servers import PostgresServer, own_postgres, with_driver
 from compat_tests.waiting import eventually
 from compat_tests.workers import running_worker
 from dagster_taskiq.settings.settings import Settings
@@ -25,15 +25,11 @@ def database() -> Iterator[PostgresServer]:
         yield server
 
 
-def named(server: PostgresServer) -> str:
-    """Return the URL of a server as a storage has it, with the driver."""
-    return server.url.replace("://", "+psycopg2://", 1)
-
-
 def test_a_database_that_restarts_delays_a_run_and_repeats_no_step(
     database: PostgresServer, scratch: Scratch, request: pytest.FixtureRequest
 ) -> None:
-    storage = yaml.safe_dump({"storage": {"postgres": {"postgres_url": named(database)}}})
+    url = with_driver(database.url)
+    storage = yaml.safe_dump({"storage": {"postgres": {"postgres_url": url}}})
     settings = make_settings(POSTGRES_STORAGE, scratch.directory, request)
     with (
         make_instance(scratch.directory, storage) as instance,
@@ -56,7 +52,9 @@ def test_many_steps_and_slots_share_a_server_that_accepts_few_connections(
     scratch: Scratch,
 ) -> None:
     with own_postgres(max_connections=20) as database:
-        storage = yaml.safe_dump({"storage": {"postgres": {"postgres_url": named(database)}}})
+        storage = yaml.safe_dump(
+            {"storage": {"postgres": {"postgres_url": with_driver(database.url)}}}
+        )
         settings = Settings(broker=database.url, heartbeat_interval=0.5)
         with (
             make_instance(scratch.directory, storage) as instance,

@@ -30,7 +30,7 @@ from dagster_postgres.event_log import event_log
 from sqlalchemy.exc import OperationalError
 
 from compat_tests.executor.conftest import make_instance
-from compat_tests.servers import new_database
+from compat_tests.servers import new_database, with_driver
 from compat_tests.waiting import eventually
 from dagster_taskiq import taskiq_executor
 from dagster_taskiq.dagster_internals import postgres_engines, storage_retries
@@ -140,7 +140,7 @@ def everything(
     postgres_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[DagsterInstance, Any, str]]:
     with new_database(postgres_url) as url:
-        named = url.replace("://", "+psycopg2://", 1)
+        named = with_driver(url)
         storage = yaml.safe_dump({"storage": {"postgres": {"postgres_url": named}}})
         administrator = psycopg2.connect(url, application_name=_OWN)
         administrator.autocommit = True
@@ -303,7 +303,7 @@ def test_a_server_that_has_no_session_left_is_waited_for(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     with limited_user(database) as url, closing(psycopg2.connect(url)) as only:
-        opener = sa.create_engine(url.replace("://", "+psycopg2://", 1), poolclass=sa.pool.NullPool)
+        opener = sa.create_engine(with_driver(url), poolclass=sa.pool.NullPool)
         with ThreadPoolExecutor(1) as threads, open_connections_kept():
             waits = threads.submit(seven, opener)
             eventually(lambda: "Trying again" in caplog.text)
