@@ -36,6 +36,14 @@ def read_tag(tags: Mapping[str, str], tag: str) -> str | None:
     return value if value is not None else tags.get(OLDER_NAMES[tag])
 
 
+def celery_task_of(tags: Mapping[str, str]) -> str | None:
+    """Return the id of Celery's task of a run that dagster-celery's own launcher has sent.
+
+    ``None`` for a run that was sent here since, or that has no task at all.
+    """
+    return None if TASK_ID_TAG in tags else tags.get(OLDER_NAMES[TASK_ID_TAG])
+
+
 def read_priority(tags: Mapping[str, str], tag: str, default: int = 0) -> int:
     """Return the priority in ``tag`` (or its older name); else Dagster's own, above ``default``.
 

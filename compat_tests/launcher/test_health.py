@@ -138,7 +138,7 @@ def test_monitoring_ends_a_run_of_the_old_fleet_and_no_run_of_others(
     foreign = started_elsewhere(watched, scratch, {})
     health = watched.health(older)
     assert health.status is WorkerStatus.UNKNOWN
-    assert "launched by dagster-celery, as Celery's task some-celery-task" in str(health.msg)
+    assert "sent by dagster-celery, as Celery's task some-celery-task" in str(health.msg)
     assert watched.health(foreign).status is WorkerStatus.RUNNING
 
     assert watched.monitor() == []
@@ -146,6 +146,33 @@ def test_monitoring_ends_a_run_of_the_old_fleet_and_no_run_of_others(
     assert older.status is DagsterRunStatus.FAILURE
     assert "some-celery-task" in older.run_failure()
     assert foreign.status is STARTED
+
+
+@pytest.mark.parametrize("fleet", ["embedded"], indirect=True)
+def test_a_run_of_the_old_fleet_that_has_begun_is_unknown_when_terminated(
+    fleet: Fleet, scratch: Scratch
+) -> None:
+    older = started_elsewhere(fleet, scratch, OF_OLD_FLEET)
+    told = fleet.instance.run_launcher.get_run_worker_debug_info(older.run)
+    assert "some-celery-task was sent by dagster-celery" in str(told)
+    assert "UNKNOWN" in str(told)
+
+    assert fleet.instance.run_launcher.terminate(older.run_id) is False
+
+    assert older.says("sent by dagster-celery, as Celery's task some-celery-task", "UNKNOWN")
+    assert older.status is STARTED
+
+
+@pytest.mark.parametrize("fleet", ["embedded"], indirect=True)
+def test_a_run_of_the_old_fleet_that_waits_is_canceled_when_terminated(
+    fleet: Fleet, scratch: Scratch
+) -> None:
+    older = fleet.create("whole", scratch, tags=OF_OLD_FLEET)
+    assert fleet.health(older).status is WorkerStatus.UNKNOWN
+    assert fleet.instance.run_launcher.terminate(older.run_id) is True
+    assert older.status is DagsterRunStatus.CANCELED
+    (canceled,) = older.of(DagsterEventType.RUN_CANCELED)
+    assert "sent by dagster-celery, as Celery's task some-celery-task" in str(canceled.message)
 
 
 @pytest.mark.parametrize("resuming", ["embedded"], indirect=True)

@@ -77,6 +77,9 @@ class LaunchedRuns:
             text = f"The run could not be told to stop: {error}"
             self._instance.report_engine_event(text, run, cls=self._launcher)
             return False
+        celery_task = tags.celery_task_of(run.tags)
+        if task is None and celery_task is not None:
+            return self._terminate_of_celery(run, celery_task, as_canceled)
         reason = "the run was terminated"
         is_recorded = task is not None
         canceling = run.status is DagsterRunStatus.CANCELING
@@ -106,6 +109,24 @@ class LaunchedRuns:
         stop_steps(self._instance, client, run_id, reason)
         return True
 
+    def _terminate_of_celery(self, run: DagsterRun, celery_task: str, as_canceled: bool) -> bool:
+        """End a run that dagster-celery has sent, unless one of Celery's workers has begun it."""
+        sent = f"sent by dagster-celery, as Celery's task {celery_task}"
+        record = self._instance.get_run_record_by_id(run.run_id)
+        if record is not None and record.start_time is not None:
+            text = (
+                f"The run could not be told to stop: it was {sent}, and whether a process of "
+                "Celery's executes it is UNKNOWN here. Stop that process, or see that it is gone; "
+                "then run monitoring ends the run, or force its termination."
+            )
+            self._instance.report_engine_event(text, run, cls=self._launcher)
+            return False
+        if as_canceled and run.status is not DagsterRunStatus.CANCELING:
+            self._instance.report_run_canceling(run)
+        # A message of it that is still in Celery's queue starts nothing: the run has ended.
+        end_run(self._instance, run.run_id, f"It was {sent}, and had not been started.")
+        return True
+
     def _report_unknown(self, run: DagsterRun, task_id: str) -> None:
         """Say in the run's log why a run that has begun cannot be stopped from here."""
         backend = redact(self._settings.backend_url)
@@ -129,6 +150,11 @@ class LaunchedRuns:
             workers = client.workers()
         except ServerUnavailableError as error:
             return f"Task {task_id}: {error}"
+        if task is None and tags.celery_task_of(run.tags) is not None:
+            return (
+                f"Task {task_id} was sent by dagster-celery, to Celery's workers: what became of "
+                "it is UNKNOWN here. `dagster-celery drain` shows what waits in Celery's queues."
+            )
         if task is None:
             return f"Task {task_id}: the backend knows nothing of it."
         return _describe(task, workers)

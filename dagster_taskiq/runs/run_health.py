@@ -117,14 +117,14 @@ class RunHealth:
 
 def _health_without_task(run: DagsterRun) -> CheckRunHealthResult:
     """Return how a run is that has no task here, as far as its tags show."""
-    older = tags.OLDER_NAMES[tags.TASK_ID_TAG]
-    if older in run.tags:
+    celery_task = tags.celery_task_of(run.tags)
+    if celery_task is not None:
         # The launcher of dagster-celery returns the same for a task of which its backend has no
         # record. Dagster's run monitoring then ends the run, or resumes it, so that it does not
         # keep its place in the run queue for ever.
         text = (
-            f"The run was launched by dagster-celery, as Celery's task {run.tags[older]}, of which "
-            "nothing is known here."
+            f"The run was sent by dagster-celery, as Celery's task {celery_task}, of which nothing "
+            "is known here."
         )
         return CheckRunHealthResult(WorkerStatus.UNKNOWN, text)
     # `dagster job execute` has it, or another launcher had. It is not ours to end.
