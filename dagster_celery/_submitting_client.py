@@ -8,6 +8,7 @@ from dagster_celery._celery_app.results import AsyncResult
 from dagster_celery._celery_app.sending import STEP_REQUEST
 from dagster_taskiq.errors import TaskRevokedError
 from dagster_taskiq.execution.perform import describe_failure
+from dagster_taskiq.execution.task_context import current_context
 from dagster_taskiq.runs.step_client import StepClient
 from dagster_taskiq.transport.eviction import Eviction
 from dagster_taskiq.wire.notifications import Notification
@@ -147,6 +148,8 @@ class SubmittingClient:
             STEP_REQUEST.reset(token)
         if not (isinstance(result, AsyncResult) and result.id == request.id):
             self._elsewhere[request.id] = result
+            # Nothing but this result leads to the step: another process would run it again.
+            current_context().stay()
 
     def _look(self, task_id: str) -> Task:
         """Return a step elsewhere as a task, by what its result reports now."""

@@ -31,6 +31,10 @@ class TaskRevokedError(DagsterTaskiqError):
     """The task was cancelled, before it started or while it ran."""
 
 
+class TaskHandedOverError(TaskRevokedError):
+    """The process of a run was ended, as its worker is to end; another worker goes on with it."""
+
+
 class TaskCutShortError(TaskRevokedError):
     """The task was cancelled and could not report that itself: it was killed, or never began."""
 

@@ -130,7 +130,10 @@ def worker() -> None:
 @click.option(
     "--drain-timeout",
     type=click.FloatRange(min=0),
-    help="Seconds that running tasks get to finish after the first signal. Default: no limit.",
+    help=(
+        "Seconds that running tasks get to finish after the first signal; a launched run that "
+        "waits for its steps then goes back into its queue. Default: no limit."
+    ),
 )
 def start(
     broker: str | None,

@@ -130,6 +130,10 @@ def _run_to_execute(
         return run
     if run.status is DagsterRunStatus.CANCELING:
         instance.report_run_canceled(run, message="The run was stopped before it started.")
+        if wanted is RESUMABLE:  # there may be steps of it
+            with suppress(ServerUnavailableError):
+                client = client_for(process_settings())
+                stop_steps(instance, client, run_id, "the run was terminated")
     else:
         instance.report_engine_event(
             f"Dropped the run's task on worker {current_context().worker}: the run is "

@@ -38,6 +38,9 @@ class TaskContext:
     wake: Callable[[], None] = lambda: None
     #: To be called when the task only waits for its own steps from now on.
     orchestrating: Callable[[], None] = lambda: None
+    #: To be called when the task has work elsewhere that no other process could follow, so that it
+    #: cannot be handed over to another worker.
+    stay: Callable[[], None] = lambda: None
     #: Returns why the task is being stopped, once the worker has asked it to stop.
     stop_request: Callable[[], StopRequest | None] = lambda: None
     #: To be entered while something is loaded that stays in the process with its effects; takes a

@@ -9,12 +9,13 @@ from typing import Any
 
 from taskiq import AsyncBroker
 
-from dagster_taskiq.execution import internal_tasks, run_tasks, step_task
+from dagster_taskiq.execution import internal_tasks, run_handover, run_tasks, step_task
 from dagster_taskiq.wire.task_names import (
     EXECUTE_JOB,
     EXECUTE_PLAN,
     FINALIZE_RUN,
     FREE_STEP,
+    HAND_OVER_RUN,
     HAS_BEGUN,
     RESUME_JOB,
 )
@@ -26,6 +27,7 @@ _TASKS: Mapping[str, Callable[..., Any]] = {
     FINALIZE_RUN: internal_tasks.finalize_run,
     HAS_BEGUN: internal_tasks.has_begun,
     FREE_STEP: internal_tasks.free_step_of_ended_run,
+    HAND_OVER_RUN: run_handover.hand_over_run,
 }
 
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 
 from dagster_taskiq import tags
-from dagster_taskiq.client import client_for
+from dagster_taskiq.client import Client, client_for
 from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.execution.run_ends import end_run, stop_steps
 from dagster_taskiq.runs.instance_settings import settings_for
@@ -90,6 +90,7 @@ class LaunchedRuns:
                 # First: the process of the run, when it is interrupted, reads what was requested.
                 self._instance.report_run_canceling(run)
             client.revoke([task_id], reason)
+            task_id = self._revoke_successor(client, run_id, task_id, reason)
             task = client.tasks([task_id]).get(task_id)
         started = task is not None and task.started_at > 0
         if not started:
@@ -126,6 +127,21 @@ class LaunchedRuns:
         # A message of it that is still in Celery's queue starts nothing: the run has ended.
         end_run(self._instance, run.run_id, f"It was {sent}, and had not been started.")
         return True
+
+    def _revoke_successor(self, client: Client, run_id: str, task_id: str, reason: str) -> str:
+        """Revoke the task to which the worker of a run has handed it over at this moment.
+
+        A worker writes the new id into the tags before it looks whether the run was terminated.
+
+        Returns:
+            The id of the last task of the run.
+        """
+        run = self._instance.get_run_by_id(run_id)
+        now = tags.read_tag(run.tags, tags.TASK_ID_TAG) if run else None
+        if not now or now == task_id:
+            return task_id
+        client.revoke([now], reason)
+        return now
 
     def _report_unknown(self, run: DagsterRun, task_id: str) -> None:
         """Say in the run's log why a run that has begun cannot be stopped from here."""

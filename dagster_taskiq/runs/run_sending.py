@@ -22,6 +22,7 @@ from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.settings.urls import redact
 from dagster_taskiq.wire.labels import CODE_LABEL
 from dagster_taskiq.wire.queues import run_queue
+from dagster_taskiq.wire.run_task_ids import attempt_of, resumption_id
 from dagster_taskiq.wire.task_names import EXECUTE_JOB, PACKED_RUN, RESUME_JOB
 from dagster_taskiq.wire.task_request import TaskRequest
 
@@ -73,12 +74,12 @@ class RunSender:
         """
         packed = self._packed(run, ResumeRunArgs)
         previous = tags.read_tag(run.tags, tags.TASK_ID_TAG) or ""
-        attempt = max(attempt, _attempt_of(previous) + 1)
+        attempt = max(attempt, attempt_of(previous) + 1)
         arguments = {PACKED_RUN[RESUME_JOB]: packed, "previous_task_id": previous}
         if previous:
             reason = "the run is being resumed"
             client_for(self._settings).revoke([previous], reason, at_once=True)
-        task_id = f"{run.run_id}.{attempt}"
+        task_id = resumption_id(run.run_id, attempt)
         self._send(run, RESUME_JOB, task_id, arguments, "Sent the run, to resume")
 
     def _packed(self, run: DagsterRun, kind: type[ExecuteRunArgs | ResumeRunArgs]) -> Any:
@@ -151,9 +152,3 @@ def _code_origin(run: DagsterRun) -> JobPythonOrigin:
             "it from a code location (the UI, a schedule, `dagster job launch`)."
         )
     return run.job_code_origin
-
-
-def _attempt_of(task_id: str) -> int:
-    """Return which resumption of its run a task is; 0 for the first task."""
-    number = task_id.rpartition(".")[2]
-    return int(number) if "." in task_id and number.isdigit() else 0

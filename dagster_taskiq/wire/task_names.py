@@ -16,6 +16,8 @@ FINALIZE_RUN = "finalize_run"
 HAS_BEGUN = "has_begun"
 #: Frees what a step holds that was stopped, or whose process died. Sent as the two before.
 FREE_STEP = "free_step"
+#: Sends a run on, whose worker is to end, for another worker to go on with. Sent as those before.
+HAND_OVER_RUN = "hand_over_run"
 
 #: The argument of a run's task that holds Dagster's own arguments, packed.
 PACKED_RUN = {EXECUTE_JOB: "execute_job_args_packed", RESUME_JOB: "resume_job_args_packed"}

@@ -6,6 +6,7 @@ is started for it. No broker knows of them, and they take no slot.
 
 import asyncio
 import logging
+import time
 from typing import Any
 
 from taskiq import TaskiqMessage
@@ -16,6 +17,7 @@ from dagster_taskiq.wire.task_names import (
     EXECUTE_PLAN,
     FINALIZE_RUN,
     FREE_STEP,
+    HAND_OVER_RUN,
     HAS_BEGUN,
     PACKED_ARGS,
     PACKED_RUN,
@@ -24,6 +26,11 @@ from dagster_taskiq.worker.pool import Pool
 
 logger = logging.getLogger(__name__)
 
+#: How long it is tried to hand a run over whose broker or storage does not answer, in seconds: as
+#: long as a run waits through an outage of them.
+HAND_OVER_SECONDS = 600.0
+#: The pause between two tries, in seconds.
+HAND_OVER_PAUSE_SECONDS = 1.0
 #: How long a worker that ends waits until the pool slots of its last steps are free, in seconds.
 FREEING_SECONDS = 30.0
 
@@ -74,6 +81,35 @@ class InternalTasks:
             "why": why,
         }
         await self._run_or_log(FINALIZE_RUN, message, kwargs)
+
+    async def hand_over_run(self, message: TaskiqMessage) -> str | None:
+        """Send a run on for another worker to go on with, whose process was ended for that.
+
+        Args:
+            message: the task that had the run.
+
+        Returns:
+            The id of the task that goes on with it, empty if the run has ended; ``None`` if it
+            could not be sent on, which is logged.
+        """
+        kwargs = {
+            "name": message.task_name,
+            "kwargs": message.kwargs,
+            "labels": message.labels,
+            "task_id": message.task_id,
+        }
+        deadline = time.monotonic() + HAND_OVER_SECONDS
+        while True:
+            problem, value = await self._run(HAND_OVER_RUN, message, kwargs)
+            if problem is None:
+                return str(value)
+            if time.monotonic() > deadline:
+                logger.error("Could not hand over task %s: %s", message.task_id, problem)
+                return None
+            logger.warning(
+                "Could not hand over task %s (%s). Trying again.", message.task_id, problem
+            )
+            await asyncio.sleep(HAND_OVER_PAUSE_SECONDS)
 
     def free_step(self, message: TaskiqMessage) -> None:
         """Free in the background what a step holds in Dagster's pools that was stopped or died.

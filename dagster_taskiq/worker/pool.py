@@ -117,6 +117,7 @@ class Pool:
             TaskRevokedError: :meth:`stop` ended it.
             TaskCutShortError: the same, and it could not report anything more; or it has expired
                 and was not begun.
+            TaskHandedOverError: :meth:`hand_over` ended it.
             TimeLimitError: it ran longer than it may.
             ChildDiedError: its process died; the text has the signal or exit code.
             ConfigError: one of its labels that stand for a time is no number.
@@ -169,6 +170,19 @@ class Pool:
         """Stop every task that runs here, because of the worker and not of the task."""
         for task_id in [*self._running, *self._waiting]:
             self.stop(task_id, reason, at_once, is_cancellation=False)
+
+    def hand_over(self, reason: str, may_take: Callable[[TaskiqMessage], bool]) -> None:
+        """End the processes of runs that only wait for their steps, for other workers to go on.
+
+        :meth:`run` raises ``TaskHandedOverError`` for each of them.
+
+        Args:
+            reason: for the log, and for the records of the tasks.
+            may_take: returns whether another worker can go on with the run of a message.
+        """
+        for task in list(self._running.values()):
+            if task.may_be_handed_over and may_take(task.message):
+                task.hand_over(reason)
 
     async def _run_in_child(self, task: RunningTask, limits: TimeLimits) -> TaskiqResult[Any]:
         task_id = task.message.task_id

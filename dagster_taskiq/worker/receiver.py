@@ -9,7 +9,7 @@ from taskiq.acks import AckableMessage, AckController
 from taskiq.receiver import Receiver
 
 from dagster_taskiq.transport.broker import QueueBroker
-from dagster_taskiq.worker import handover
+from dagster_taskiq.worker import any_task
 from dagster_taskiq.worker.task_handler import TaskHandler
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class WorkerReceiver(Receiver):
     ) -> TaskiqResult[Any]:
         """Run one task (taskiq's own hook); it fails if taskiq could not call its function."""
         result = await super().run_task(target, message, ack_controller)
-        if not handover.was_called(message):
+        if not any_task.was_called(message):
             await self._handler.refuse(message, result)
             if ack_controller is not None:
                 await ack_controller.ack()

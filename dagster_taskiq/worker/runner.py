@@ -142,16 +142,21 @@ class _Runner:
         self._service.begin_to_drain()
         timeout = self._options.drain_timeout
         if timeout is not None:
-            why = f"was to end, and its drain timeout of {timeout:g} s is over"
-            asyncio.get_running_loop().call_later(timeout, self._kill, why)
+            asyncio.get_running_loop().call_later(timeout, self._end_drain, timeout)
         slots = self._service.pool.slots
         slots.take_no_more_runs(on_no_runs=self._take_no_more)
         if slots.runs:
             # There may be no other worker that can run their steps.
             logger.info(
-                "Draining: taking only steps until the %d runs held here have ended.",
+                "Draining: taking only steps until the %d runs held here have ended, or another "
+                "worker can go on with them.",
                 len(slots.runs),
             )
+
+    def _end_drain(self, timeout: float) -> None:
+        """Stop the steps that still run. A run that waits for its steps goes on elsewhere."""
+        self._service.hand_over_all_runs()
+        self._kill(f"was to end, and its drain timeout of {timeout:g} s is over")
 
     def _take_no_more(self) -> None:
         if self._finish.is_set():

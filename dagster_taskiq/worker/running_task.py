@@ -7,7 +7,12 @@ from typing import Any
 
 from taskiq import TaskiqMessage, TaskiqResult
 
-from dagster_taskiq.errors import TaskCutShortError, TaskRevokedError, TimeLimitError
+from dagster_taskiq.errors import (
+    TaskCutShortError,
+    TaskHandedOverError,
+    TaskRevokedError,
+    TimeLimitError,
+)
 from dagster_taskiq.wire.labels import RUN_LABEL, STEP_LABEL
 from dagster_taskiq.wire.records import Running
 from dagster_taskiq.worker.child_process import ChildProcess
@@ -46,6 +51,8 @@ class RunningTask:
         self.started_at = time.monotonic()
         #: It is a run that waits for its own steps, and holds no slot.
         self.is_orchestrating = False
+        #: It has work elsewhere that no other process could follow.
+        self.must_stay = False
         #: Whether its child may run another task after it.
         self.leaves_child_usable = False
         self._options = options
@@ -53,6 +60,13 @@ class RunningTask:
         self._stop_reason: str | None = None
         #: The reason is a time limit, so the task has failed and was not cancelled.
         self._is_over_limit = False
+        #: Another worker is to go on with it.
+        self._is_handed_over = False
+
+    @property
+    def may_be_handed_over(self) -> bool:
+        """Whether another worker could go on with it now."""
+        return self.is_orchestrating and not self.must_stay and self._stop_reason is None
 
     async def run(
         self, on_wake: Callable[[], None], on_orchestrating: Callable[[], None]
@@ -68,6 +82,7 @@ class RunningTask:
         Raises:
             TaskRevokedError: it was stopped.
             TaskCutShortError: it was stopped, and its child ended without a result.
+            TaskHandedOverError: the same, for another worker to go on with it.
             TimeLimitError: it was stopped because it exceeded a time limit.
         """
         # The outcome of a step is read by people; that of any other task by the code that sent it.
@@ -78,12 +93,15 @@ class RunningTask:
                 on_wake()
             elif "orchestrating" in frame:
                 on_orchestrating()
+            elif "stay" in frame:
+                self.must_stay = True
             else:
                 return self._result_of(frame)
         if self._stop_reason is not None:
             # Once it has ended, nothing of the task runs any more.
             await self.child.wait_for_exit()
-            raise self._stopped_error(TaskCutShortError)
+            kind = TaskHandedOverError if self._is_handed_over else TaskCutShortError
+            raise self._stopped_error(kind)
         return None
 
     def stop(self, reason: str, at_once: bool = False, is_cancellation: bool = True) -> None:
@@ -110,6 +128,18 @@ class RunningTask:
                 self.child.request_stop(reason, is_cancellation, grace)
         if at_once:
             self.child.kill()
+
+    def hand_over(self, reason: str) -> None:
+        """End its process at once, for another worker to go on with it.
+
+        As a process may die at any moment, so may this one be killed: what goes on with the run
+        finds in its event log what it has done.
+
+        Args:
+            reason: for the log, and for the record of the task.
+        """
+        self._is_handed_over = True
+        self.stop(reason, at_once=True, is_cancellation=False)
 
     def exceed_limit(self, reason: str, at_once: bool) -> None:
         """Stop it because it has exceeded a time limit.

@@ -14,6 +14,8 @@ from dagster_taskiq.errors import (
     MiddlewareError,
     ServerUnavailableError,
     TaskCutShortError,
+    TaskHandedOverError,
+    TaskRevokedError,
     TimeLimitError,
     UnusableMessageError,
 )
@@ -21,7 +23,7 @@ from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.wire.labels import POOL_LABEL, RUN_LABEL, WORKER_LABEL
 from dagster_taskiq.wire.task_names import EXECUTE_PLAN
-from dagster_taskiq.worker import handover
+from dagster_taskiq.worker import any_task
 from dagster_taskiq.worker.internal_tasks import InternalTasks
 from dagster_taskiq.worker.pool import Pool
 from dagster_taskiq.worker.task_starts import TaskStarts
@@ -58,8 +60,8 @@ class TaskHandler:
         self._internal = InternalTasks(pool, worker_id)
         self._starts = TaskStarts(backend, worker_id, self._internal)
         self._takes_no_more = False
-        broker.add_middlewares(handover.HandOver(self._note_saved))
-        handover.call_for_every_message(broker, self.run)
+        broker.add_middlewares(any_task.AnyTaskMiddleware(self._note_saved))
+        any_task.call_for_every_message(broker, self.run)
 
     def take_no_more(self) -> None:
         """Give back every message that is still delivered, from now on."""
@@ -79,7 +81,7 @@ class TaskHandler:
             ChildDiedError: its process died.
         """
         message = context.message
-        handover.restore_name(message)
+        any_task.restore_name(message)
         if self._takes_no_more:
             self._pool.slots.release_reservation(message.task_id)
             await self._broker.give_back(message.task_id)
@@ -114,7 +116,7 @@ class TaskHandler:
             message: the task; its function was not called.
             result: what taskiq reports of it; it is made to be a result of this worker's.
         """
-        handover.restore_name(message)
+        any_task.restore_name(message)
         if await self._starts.record(message) is None:
             text = f"The message of the task cannot be used: {result.error}"
             result.error = UnusableMessageError(text)
@@ -150,6 +152,14 @@ class TaskHandler:
         except ChildDiedError as error:
             await self._internal.finalize_run(message, str(error))
             raise
+        except TaskHandedOverError as error:
+            reason = str(error).rstrip(".")
+            successor = await self._internal.hand_over_run(message)
+            if successor is None:
+                await self._internal.finalize_run(message, f"{worker} stopped the run: {reason}.")
+                raise
+            end = f"task {successor} goes on with the run" if successor else "the run has ended"
+            raise TaskRevokedError(f"{reason}; {end}.") from None
         except TaskCutShortError as error:
             reason = str(error).rstrip(".")
             await self._internal.finalize_run(message, f"{worker} stopped the run: {reason}.")

@@ -47,6 +47,10 @@ class Parent:
         """Report that the task is a run that only waits for its own steps from now on."""
         self._send({"orchestrating": True})
 
+    def report_stay(self) -> None:
+        """Report that the task must not be handed over to another worker."""
+        self._send({"stay": True})
+
     def report_output(self, path: str, stream: int) -> None:
         """Report a file with output to copy to stdout (1) or stderr (2), or that it ends (0)."""
         self._send({"mirror": path, "stream": stream})

@@ -19,7 +19,7 @@ ANY_TASK = "dagster_taskiq:any"
 TASK_LABEL = "dagster_taskiq_task"
 
 
-class HandOver(TaskiqMiddleware):
+class AnyTaskMiddleware(TaskiqMiddleware):
     """Replaces the name of the task, and reports when its result is on record.
 
     The message is acknowledged by the function, at the moment the start is on record.
@@ -46,7 +46,7 @@ def call_for_every_message(broker: QueueBroker, run: Callable[[Context], Awaitab
     """Have a broker's listener call a function for every message.
 
     Args:
-        broker: its middlewares must include :class:`HandOver`.
+        broker: its middlewares must include :class:`AnyTaskMiddleware`.
         run: the function; it calls :func:`restore_name` first.
     """
     depends: Any = TaskiqDepends()
