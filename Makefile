@@ -18,8 +18,11 @@ SPREAD := -n 4
 # The hundreds of processes that tests start read what one of them has compiled.
 export PYTHONDONTWRITEBYTECODE :=
 
+# Where what is published goes: make dist DIST=/tmp/dist
+DIST := dist
+
 .PHONY: help demo demo-ui test test-all lint tests tests-all legacy tests-oldest \
-	tests-started tests-oldest-all servers promises soak bench clean
+	tests-started tests-oldest-all servers promises soak bench dist clean
 
 help:
 	@echo "make demo     two example projects, run on workers on this machine: one of our own, and"
@@ -34,6 +37,8 @@ help:
 	@echo "make soak     half an hour of kills, cancels and cuts, and what came of it"
 	@echo "make bench    how fast it is beside dagster-celery with Celery, which it fetches; it"
 	@echo "              takes more than an hour"
+	@echo "make dist     what is published: the wheel, the sources, and a wheel that stands in for"
+	@echo "              each release of dagster-celery"
 	@echo "make clean    remove what the others have made"
 
 # On another broker: make demo ARGS='--broker postgresql://user:password@host/database'
@@ -95,6 +100,13 @@ soak: servers $(VENV)/.installed-dev
 # Some of it, in a few minutes: make bench ARGS='--only chain --rounds 1 --places redis'
 bench: servers $(BENCH_VENV)/.installed $(ORIGINAL_VENV)/.installed
 	$(BENCH_VENV)/bin/python -m benchmarks.run $(ARGS)
+
+# The wheel is built from the sources that are packed before it.
+dist: $(VENV)/.installed-dev
+	rm -rf $(DIST)
+	$(VENV)/bin/uv build --quiet --no-build-isolation --python $(VENV)/bin/python --out-dir $(DIST)
+	rm -f $(DIST)/.gitignore
+	$(VENV)/bin/dagster-taskiq stand-in --all -o $(DIST)
 
 clean:
 	rm -rf $(VENV) $(OLDEST_VENV) $(BENCH_VENV) $(ORIGINAL_VENV)

@@ -27,6 +27,7 @@ LAYERS = (
     ("wire",),
     ("deprecations",),
     ("tags",),
+    ("distribution",),
     ("errors", "version"),
 )
 #: What the engine must not know.

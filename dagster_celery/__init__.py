@@ -5,12 +5,11 @@ A name that is imported from one of them warns, and the warning names what to wr
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, distribution
 from typing import TYPE_CHECKING, Any
-from warnings import warn
 
 from dagster_celery._door import door
 from dagster_celery._warnings import DagsterCeleryDeprecationWarning
+from dagster_taskiq.distribution.leftover import warn_of_leftover
 from dagster_taskiq.version import __version__
 
 if TYPE_CHECKING:
@@ -37,21 +36,5 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def _warn_of_the_original() -> None:
-    try:
-        version = distribution("dagster-celery").version
-    except PackageNotFoundError:
-        return
-    warn(
-        f"dagster-celery {version} is installed together with dagster-taskiq. Both bring the "
-        "package dagster_celery, so that some of its files are of one and some of the other. Run "
-        "both lines; after the first alone the package is gone:\n"
-        "    pip uninstall -y dagster-celery\n"
-        "    pip install --force-reinstall --no-deps dagster-taskiq",
-        UserWarning,
-        stacklevel=3,
-    )
-
-
-_warn_of_the_original()
+warn_of_leftover(stacklevel=2)
 door(__name__)

@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from dagster_taskiq.distribution.package_files import warn_if_not_ours
 from dagster_taskiq.version import __version__
 
 if TYPE_CHECKING:
@@ -24,3 +25,6 @@ def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_WHERE[name]), name)
+
+
+warn_if_not_ours(stacklevel=2)

@@ -1,4 +1,4 @@
-"""The command line: ``dagster-taskiq worker ...``, ``status``, ``storage``, ``demo``."""
+"""The command line: ``dagster-taskiq worker ...``, ``status``, ``storage``, ``demo``, ..."""
 
 import sys
 from importlib import import_module
@@ -16,7 +16,7 @@ class _Commands(click.Group):
     Dagster takes seconds to import, so what can run at the same time is started before that.
     """
 
-    NAMES = ("demo", "status", "storage", "worker")
+    NAMES = ("demo", "stand-in", "status", "storage", "worker")
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names (click's own hook)."""
@@ -26,7 +26,8 @@ class _Commands(click.Group):
         """Import a command (click's own hook)."""
         if cmd_name not in self.NAMES:
             return None
-        found: click.Command = getattr(import_module(f"{__name__}.{cmd_name}"), cmd_name)
+        name = cmd_name.replace("-", "_")
+        found: click.Command = getattr(import_module(f"{__name__}.{name}"), name)
         return found
 
 

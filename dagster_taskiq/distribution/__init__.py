@@ -1,0 +1,1 @@
+"""The distribution ``dagster-celery``: its releases, what stands in for it, and its leftovers."""
