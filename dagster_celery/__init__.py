@@ -7,8 +7,10 @@ A name that is imported from one of them warns, and the warning names what to wr
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from dagster_shared.libraries import DagsterLibraryRegistry
+
 from dagster_celery._door import door
-from dagster_celery._warnings import DagsterCeleryDeprecationWarning
+from dagster_celery._warnings import DagsterCeleryDeprecationWarning, DagsterCeleryWarning
 from dagster_taskiq.distribution.leftover import warn_of_leftover
 from dagster_taskiq.version import __version__
 
@@ -19,7 +21,12 @@ if TYPE_CHECKING:
     from dagster_celery import version as version
     from dagster_celery.executor import celery_executor
 
-__all__ = ["DagsterCeleryDeprecationWarning", "__version__", "celery_executor"]
+__all__ = [
+    "DagsterCeleryDeprecationWarning",
+    "DagsterCeleryWarning",
+    "__version__",
+    "celery_executor",
+]
 
 #: The modules that can be read from the package without being imported first: dagster-celery itself
 #: imports them with the package.
@@ -37,4 +44,6 @@ def __getattr__(name: str) -> Any:
 
 
 warn_of_leftover(stacklevel=2)
+# Dagster shows the libraries of a code location. Those of its own have the releases of Dagster.
+DagsterLibraryRegistry.register("dagster-celery", __version__, is_dagster_package=False)
 door(__name__)

@@ -1,6 +1,7 @@
 """The run loop for steps that a function of the executor sends."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from dagster._serdes import unpack_value
 from dagster_celery._celery_app.app import CeleryApp
 from dagster_celery._make_app import make_app
 from dagster_celery._step_events import by_step
+from dagster_celery._submission_error import with_submission_error
 from dagster_celery._submitting_client import StepResult, SubmittingClient
 from dagster_taskiq.client import client_for
 from dagster_taskiq.executor import TaskiqExecutor
@@ -51,9 +53,21 @@ def core_celery_execution_loop(
     """
     executor: Any = job_context.executor
     app = make_app(executor.app_args())
-    open_client = partial(_client, app, job_context, execution_plan, step_execution_fn)
+    failed: list[Exception] = []
+
+    def submit(*args: Any) -> StepResult:
+        try:
+            return step_execution_fn(*args)
+        except Exception as error:
+            failed.append(error)
+            raise
+
+    open_client = partial(_client, app, job_context, execution_plan, submit)
     ours = TaskiqExecutor(app.configuration.settings, executor.retries)
-    return by_step(RunLoop(ours.run_options, job_context, execution_plan, open_client).events())
+    # A failed step is in the log, and is not raised, as with celery_executor.
+    options = replace(ours.run_options, raises_step_errors=False)
+    events = by_step(RunLoop(options, job_context, execution_plan, open_client).events())
+    return with_submission_error(job_context, events, failed.__contains__)
 
 
 def _client(

@@ -1,6 +1,7 @@
 """``celery_executor``: the executor of dagster-celery, on a taskiq broker."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from dagster import (
@@ -22,7 +23,9 @@ from dagster_celery._celery_app.conf import dict_wrapper
 from dagster_celery._configuration import DEFAULT_CONFIG, configure
 from dagster_celery._defaults import broker_url, result_backend
 from dagster_taskiq.dagster_internals import whole_runs
+from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.executor import TaskiqExecutor
+from dagster_taskiq.runs.run_options import RunOptions
 
 CELERY_CONFIG = {
     "broker": Field(
@@ -81,6 +84,11 @@ class CeleryExecutor(TaskiqExecutor):
         configuration = configure(broker, backend, self.include, source)
         super().__init__(configuration.settings, retries)
 
+    @property
+    def run_options(self) -> RunOptions:
+        """What the loop of a run needs; a failed step is in the log, and is not raised."""
+        return replace(super().run_options, raises_step_errors=False)
+
     def execute(
         self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan
     ) -> Iterator[DagsterEvent]:
@@ -96,8 +104,10 @@ class CeleryExecutor(TaskiqExecutor):
         # Imported here, as it imports taskiq, which a code location that only defines jobs does
         # not need.
         from dagster_celery._step_events import by_step  # noqa: PLC0415
+        from dagster_celery._submission_error import with_submission_error  # noqa: PLC0415
 
-        return by_step(super().execute(plan_context, execution_plan))
+        events = by_step(super().execute(plan_context, execution_plan))
+        return with_submission_error(plan_context, events, _is_unavailable)
 
     @staticmethod
     def for_cli(
@@ -124,6 +134,11 @@ class CeleryExecutor(TaskiqExecutor):
             "config_source": self.config_source,
             "retries": self.retries,
         }
+
+
+def _is_unavailable(error: Exception) -> bool:
+    """Whether the broker has not answered for so long that the run ends: nothing can be sent."""
+    return isinstance(error, ServerUnavailableError)
 
 
 @executor(

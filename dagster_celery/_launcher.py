@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,7 @@ class CeleryRunLauncher(TaskiqRunLauncher):
             default_queue: the queue of a run that has no queue tag.
             broker: Celery's broker URL.
             backend: Celery's result backend.
-            include: modules that are imported before a run is loaded.
+            include: has no effect, as with dagster-celery; it is kept for :meth:`app_args`.
             config_source: Celery's settings.
             inst_data: the part of ``dagster.yaml`` that configures the launcher, if one does.
 
@@ -63,7 +64,9 @@ class CeleryRunLauncher(TaskiqRunLauncher):
         self.default_queue = check.str_param(default_queue, "default_queue")
         file = str(_instance_file()) if inst_data else None
         configuration = configure(broker, backend, self.include, source, default_queue, file)
-        super().__init__(configuration.settings, inst_data)
+        # dagster-celery does nothing with a launcher's `include`: it is for workers, which have a
+        # configuration of their own. A name that is out of date must fail no run.
+        super().__init__(configuration.settings.replace(include=()), inst_data)
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
@@ -107,7 +110,7 @@ class CeleryRunLauncher(TaskiqRunLauncher):
             "task_default_queue": self.default_queue,
         }
 
-    @property
+    @cached_property
     def celery(self) -> "CeleryApp":
         """An app with this configuration, by which the tasks of runs can be looked at."""
         # Imported here, as it imports taskiq: every process that opens an instance makes its

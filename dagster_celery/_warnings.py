@@ -6,11 +6,21 @@ import sysconfig
 from pathlib import Path
 from types import FrameType
 
-from dagster_taskiq.deprecations import DagsterTaskiqDeprecationWarning, warn_at, warn_older
+from dagster_taskiq.deprecations import (
+    DagsterTaskiqDeprecationWarning,
+    warn_at,
+    warn_older,
+    warn_shown,
+)
 
 #: The category of all warnings about older names, also of those of the engine, by the name that
 #: filters of users have it. It is the same class, so that such a filter applies to all of them.
 DagsterCeleryDeprecationWarning = DagsterTaskiqDeprecationWarning
+
+
+class DagsterCeleryWarning(UserWarning):
+    """Something that a project asks for is not done here; the text has what to do instead."""
+
 
 #: Packages whose lines no user can change: Dagster's own, and ours.
 _NOT_THE_USERS = frozenset(
@@ -46,13 +56,24 @@ def warn_user(text: str) -> None:
     Args:
         text: as for :func:`dagster_taskiq.deprecations.warn_older`.
     """
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if _is_users(frame):
-            warn_older(text, frame.f_code.co_filename, frame.f_lineno)
-            return
-        frame = frame.f_back
-    warn_older(text, "<configuration>")
+    warn_older(text, *_users_place())
+
+
+def warn_of_loss(text: str, file: str | None = None, line: int = 1) -> None:
+    """Warn that something which was asked for is not done here; Python shows that by default.
+
+    Like :func:`dagster_taskiq.deprecations.warn_older`, it raises nothing: what is configured is
+    read by processes that have to start.
+
+    Args:
+        text: what is not done, and what to do instead; one or two sentences.
+        file: the file that asks for it; ``None`` for the innermost line of the user's that is being
+            executed.
+        line: the line in the file, from 1.
+    """
+    if file is None:
+        file, line = _users_place()
+    warn_shown(text, DagsterCeleryWarning, file, line)
 
 
 def warn_importer(text: str, depth: int) -> None:
@@ -74,6 +95,16 @@ def warn_importer(text: str, depth: int) -> None:
     if _package_of(frame) not in _NOT_THE_USERS | {"importlib"}:
         warn = warn_older if _is_installed(file) else warn_at
         warn(text, file, frame.f_lineno)
+
+
+def _users_place() -> tuple[str, int]:
+    """Return file and line of the user's innermost line that is being executed."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        if _is_users(frame):
+            return frame.f_code.co_filename, frame.f_lineno
+        frame = frame.f_back
+    return "<configuration>", 1
 
 
 def _is_users(frame: FrameType) -> bool:

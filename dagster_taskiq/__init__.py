@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from dagster_shared.libraries import DagsterLibraryRegistry
+
 from dagster_taskiq.distribution.package_files import warn_if_not_ours
 from dagster_taskiq.version import __version__
 
@@ -19,6 +21,9 @@ _WHERE = {
     "TaskiqRunLauncher": "dagster_taskiq.launcher",
     "taskiq_executor": "dagster_taskiq.executor",
 }
+
+# Dagster shows the libraries of a code location. Those of its own have the releases of Dagster.
+DagsterLibraryRegistry.register("dagster-taskiq", __version__, is_dagster_package=False)
 
 
 def __getattr__(name: str) -> Any:

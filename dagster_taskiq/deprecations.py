@@ -40,9 +40,22 @@ def warn_older(text: str, file: str, line: int = 1) -> None:
         file: the file that has it.
         line: the line in the file, from 1.
     """
+    warn_shown(text, DagsterTaskiqDeprecationWarning, file, line)
+
+
+def warn_shown(text: str, category: type[Warning], file: str, line: int) -> None:
+    """Warn as Python does for a line of its own, and raise nothing.
+
+    Args:
+        text: as for :func:`warn_older`.
+        category: the warning's. If the user has turned it into errors, it is shown instead, once
+            for each place.
+        file: the file that it is about.
+        line: the line in the file, from 1.
+    """
     try:
-        warn_at(text, file, line)
-    except DagsterTaskiqDeprecationWarning as warning:
+        _warn(text, category, file, line)
+    except category as warning:
         place = (text, file, line)
         if place not in _shown_instead:
             _shown_instead.add(place)
@@ -60,13 +73,12 @@ def warn_at(text: str, file: str, line: int) -> None:
     Raises:
         DagsterTaskiqDeprecationWarning: the user has turned this category into errors.
     """
-    warnings.warn_explicit(
-        MESSAGE_START + text,
-        DagsterTaskiqDeprecationWarning,
-        file,
-        line,
-        registry=_shown.setdefault(file, {}),
-    )
+    _warn(text, DagsterTaskiqDeprecationWarning, file, line)
+
+
+def _warn(text: str, category: type[Warning], file: str, line: int) -> None:
+    registry = _shown.setdefault(file, {})
+    warnings.warn_explicit(MESSAGE_START + text, category, file, line, registry=registry)
 
 
 def warn_of_tags(tags: Mapping[str, str], file: str, line: int = 1) -> None:

@@ -67,6 +67,9 @@ def read_priority(tags: Mapping[str, str], tag: str, default: int = 0) -> int:
 def read_int_tag(tags: Mapping[str, str], tag: str, default: int = 0) -> int:
     """Return the integer in ``tag`` (or its older name), or ``default`` if neither is set.
 
+    The older name of the run's priority counts as 0 if it has no integer, as in dagster-celery; see
+    :func:`describe_unread_priority`.
+
     Raises:
         ConfigError: the value is not an integer; the text names the tag and the value.
     """
@@ -76,8 +79,22 @@ def read_int_tag(tags: Mapping[str, str], tag: str, default: int = 0) -> int:
     try:
         return int(value)
     except ValueError:
+        if tag == RUN_PRIORITY_TAG and describe_unread_priority(tags):
+            return 0
         name = tag if tag in tags else OLDER_NAMES[tag]
         raise ConfigError(
             f'The tag "{name}" must be an integer, but it is {value!r}. Higher runs first; '
             "negative numbers are allowed."
         ) from None
+
+
+def describe_unread_priority(tags: Mapping[str, str]) -> str:
+    """Return a sentence on a run's older priority tag whose value counts as 0; else nothing."""
+    older = OLDER_NAMES[RUN_PRIORITY_TAG]
+    if RUN_PRIORITY_TAG in tags or older not in tags:
+        return ""
+    try:
+        int(tags[older])
+    except ValueError:
+        return f'The tag "{older}" counts as 0: {tags[older]!r} is no integer. Correct it.'
+    return ""

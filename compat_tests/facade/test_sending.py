@@ -1,12 +1,13 @@
 """The request that is made of a call of a task, and the queue that it goes to."""
 
+import re
 from datetime import datetime, timezone
 from typing import Any
 
 import pytest
 
 from dagster_celery._celery_app.conf import Conf, as_mapping
-from dagster_celery._celery_app.routing import Queue, queue_of
+from dagster_celery._celery_app.routing import Call, Queue, options_of, queue_of, route_of
 from dagster_celery._celery_app.sending import STEP_REQUEST, task_request
 from dagster_celery._celery_app.task_options import OPTIONS, WITHOUT_EFFECT, checked
 from dagster_taskiq.errors import ConfigError
@@ -112,7 +113,60 @@ def test_the_queue_is_that_of_the_call_the_route_or_the_key(
 ) -> None:
     conf = Conf({"task_routes": ROUTES, "task_queues": [Queue("by-key", "some.key")]}, {})
 
-    assert queue_of(name, options, conf, "default") == queue
+    route = route_of(Call(name), options, conf)
+    assert queue_of(options, route, conf, "default") == queue
+
+
+def by_arguments(
+    name: str, args: Any, kwargs: Any, options: Any, task: object = None, **_: Any
+) -> Any:
+    """Route by what the call has, as a function of ``task_routes`` may."""
+    if name == "by.arguments":
+        return {"queue": f"q-{args[0]}-{kwargs['b']}", "priority": 3, "exchange": "x"}
+    return "as-text" if options.get("time_limit") else None
+
+
+class OfBefore:
+    """A router as Celery had them before version 4."""
+
+    def route_for_task(self, name: str, args: Any = None, kwargs: Any = None) -> Any:
+        return {"queue": "of-before"} if name == "older" else None
+
+
+@pytest.mark.parametrize(
+    ("routes", "name", "options", "route"),
+    [
+        (by_arguments, "by.arguments", {}, {"queue": "q-1-2", "priority": 3, "exchange": "x"}),
+        (by_arguments, "other", {"time_limit": 1}, {"queue": "as-text"}),
+        (by_arguments, "other", {}, {}),
+        ([{"a.*": {"queue": "a"}}, by_arguments], "a.b", {}, {"queue": "a"}),
+        (
+            ({"a.*": "a"}, by_arguments),
+            "by.arguments",
+            {},
+            {"queue": "q-1-2", "priority": 3, "exchange": "x"},
+        ),
+        ([[("a.*", "one"), ("b", {"queue": "two"})]], "b", {}, {"queue": "two"}),
+        ({re.compile("(video|image).+"): "media"}, "image.scale", {}, {"queue": "media"}),
+        ({"a?": "only an asterisk makes a pattern"}, "ab", {}, {}),
+        (f"{__name__}.OfBefore", "older", {}, {"queue": "of-before"}),
+        (f"{__name__}:by_arguments", "other", {"time_limit": 1}, {"queue": "as-text"}),
+        (None, "any", {}, {}),
+    ],
+)
+def test_routes_are_those_of_celery(
+    routes: Any, name: str, options: dict[str, Any], route: dict[str, Any]
+) -> None:
+    conf = Conf({"task_routes": routes}, {})
+
+    assert route_of(Call(name, (1,), {"b": 2}), options, conf) == route
+    assert options_of(route) == ({"priority": 3} if "priority" in route else {})
+
+
+@pytest.mark.parametrize("place", ["no.such.module", "builtins.nothing", "plain"])
+def test_a_router_that_cannot_be_imported_is_named(place: str) -> None:
+    with pytest.raises(ConfigError, match=f'The router "{place}" of task_routes'):
+        route_of(Call("any"), {}, Conf({"task_routes": [place]}, {}))
 
 
 def test_options_that_change_nothing_are_dropped() -> None:

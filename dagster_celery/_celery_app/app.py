@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from dagster_celery._celery_app.absent import absent
+from dagster_celery._celery_app.celery_command import celery_command_refused
 from dagster_celery._celery_app.conf import Conf, as_mapping
 from dagster_celery._celery_app.control import Control
 from dagster_celery._celery_app.results import AsyncResult
-from dagster_celery._celery_app.routing import queue_of
+from dagster_celery._celery_app.routing import Call, options_of, queue_of, route_of
 from dagster_celery._celery_app.sending import task_request
 from dagster_celery._celery_app.task import Task
 from dagster_celery._celery_app.task_options import checked
@@ -36,7 +37,7 @@ class CeleryApp:
         backend: str | None = None,
         include: Sequence[str] | None = None,
         config_source: Any = None,
-        task_default_queue: str | None = None,
+        settings: Mapping[str, Any] | None = None,
         defaults: Mapping[str, Any] | None = None,
         file: str | None = None,
     ) -> None:
@@ -49,7 +50,8 @@ class CeleryApp:
             include: modules that workers import.
             config_source: Celery's settings: a mapping, an object with attributes, or the name of a
                 module.
-            task_default_queue: wins over that of ``config_source``.
+            settings: Celery's settings by name, which win over those of ``config_source``; ``None``
+                as the value of one counts as not given.
             defaults: what ``conf`` has for settings that are not set.
             file: the file that the settings are from, for warnings about them; ``None`` if they are
                 from the program.
@@ -64,7 +66,7 @@ class CeleryApp:
             ("broker_url", broker),
             ("result_backend", backend),
             ("include", list(include or ()) or None),
-            ("task_default_queue", task_default_queue),
+            *(settings or {}).items(),
         ):
             if value is not None:
                 given[name] = value
@@ -195,12 +197,13 @@ class CeleryApp:
         options: Mapping[str, Any],
     ) -> AsyncResult:
         """Send a task with options that have been checked; see :meth:`send_task`."""
+        route = self._route(name, args, kwargs, options)
         request = task_request(
             name,
             args,
             kwargs,
-            options,
-            queue=self.queue_for(name, options),
+            {**options_of(route), **options},
+            queue=queue_of(options, route, self.conf, self.configuration.settings.queue),
             default_priority=int(self.conf.task_default_priority or 0),
             zone=self.conf.timezone,
             now=time.time(),
@@ -210,7 +213,17 @@ class CeleryApp:
 
     def queue_for(self, name: str, options: Mapping[str, Any]) -> str:
         """Return the queue of a task: its option, its route, or the default one."""
-        return queue_of(name, options, self.conf, self.configuration.settings.queue)
+        route = self._route(name, (), {}, options)
+        return queue_of(options, route, self.conf, self.configuration.settings.queue)
+
+    def _route(
+        self,
+        name: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: Mapping[str, Any],
+    ) -> Mapping[str, Any]:
+        return route_of(Call(name, args, kwargs, self.tasks.get(name)), options, self.conf)
 
     def AsyncResult(self, task_id: str, *_: Any, **__: Any) -> AsyncResult:
         """Return the result of a task that was sent before, by any process."""
@@ -239,6 +252,15 @@ class CeleryApp:
 
     def close(self) -> None:
         """Do nothing: connections are closed when the process ends (Celery's method)."""
+
+    @property
+    def user_options(self) -> NoReturn:
+        """Refuse the command ``celery -A``, which reads this of its app before it does anything.
+
+        Raises:
+            click.ClickException: always; it names the command to run instead.
+        """
+        raise celery_command_refused()
 
     def _register_all(self, broker: QueueBroker) -> None:
         for task in self.tasks.values():

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from taskiq import TaskiqResult
+
+from dagster_celery._celery_app.celery_errors import as_celerys
 from dagster_celery._celery_app.control import revoke_tasks
 from dagster_taskiq.client import Client
 from dagster_taskiq.errors import DagsterTaskiqError
@@ -85,7 +88,7 @@ class AsyncResult:
     def result(self) -> Any:
         """The task's value, or the exception that it raised; ``None`` before its end."""
         ended = self.app.client.result(self.id)
-        return None if ended is None else (ended.error or ended.return_value)
+        return None if ended is None else _outcome(ended)
 
     @property
     def info(self) -> Any:
@@ -125,6 +128,9 @@ class AsyncResult:
             propagate: whether an exception of the task is raised here; otherwise it is returned.
             interval: seconds between two polls.
 
+        Where Celery is imported, the errors that Celery has as well are also of its class
+        (:mod:`dagster_celery._celery_app.celery_errors`).
+
         Raises:
             TimeoutError: the task has not ended within ``timeout``.
             TaskRevokedError: it was revoked.
@@ -135,12 +141,15 @@ class AsyncResult:
         while (ended := self.app.client.result(self.id)) is None:
             left = pause if deadline is None else deadline - time.monotonic()
             if left <= 0:
-                raise TimeoutError(f"Task {self.id} has not ended within {timeout:g} s.")
+                raise as_celerys(
+                    TimeoutError(f"Task {self.id} has not ended within {timeout:g} s.")
+                )
             time.sleep(min(pause, left))
             pause = interval or min(pause * 2, POLL_SECONDS[1])
+        outcome = _outcome(ended)
         if ended.error is not None and propagate:
-            raise ended.error
-        return ended.error if ended.error is not None else ended.return_value
+            raise outcome
+        return outcome
 
     def wait(self, *args: Any, **kwargs: Any) -> Any:
         """Do the same as :meth:`get`."""
@@ -169,6 +178,11 @@ class AsyncResult:
 
     def _task(self) -> Task | None:
         return self.app.client.tasks([self.id]).get(self.id)
+
+
+def _outcome(ended: TaskiqResult[Any]) -> Any:
+    """Return the value of a task, or its exception."""
+    return ended.return_value if ended.error is None else as_celerys(ended.error)
 
 
 @dataclass(frozen=True)

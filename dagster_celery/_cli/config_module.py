@@ -10,12 +10,15 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 from dagster_celery._cli.config_file import get_validated_config
 from dagster_celery._configuration import CONFIG_FILE_ENV, CONFIG_MODULE
+from dagster_celery._warnings import warn_of_loss
+from dagster_taskiq.deprecations import line_with
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.env import read_home
 
@@ -50,7 +53,7 @@ def get_config_dir(config_yaml: str | None = None) -> str:
     values = {
         "broker_url": config.get("broker"),
         "result_backend": config.get("backend"),
-        "include": config.get("include"),
+        "include": _found(config.get("include") or (), str(config_yaml)),
     }
     given = {name: value for name, value in values.items() if value}
     given.update(config.get("config_source") or {})
@@ -74,6 +77,9 @@ def get_config_dir(config_yaml: str | None = None) -> str:
 def importable(config_yaml: str | None) -> Iterator[None]:
     """Let this process and its children import the module, as long as the context lasts.
 
+    A module of that name in a directory of ``PYTHONPATH``, as a project may have one of its own,
+    counts before it, as in dagster-celery.
+
     Args:
         config_yaml: as for :func:`get_config_dir`; nothing is done for ``None``.
 
@@ -83,6 +89,17 @@ def importable(config_yaml: str | None) -> Iterator[None]:
     if config_yaml is None:
         yield
         return
+    own = _module_of_the_project()
+    if own is not None:
+        warn_of_loss(
+            f"{own} is on PYTHONPATH, so the worker is configured by it, and not by {config_yaml}. "
+            "Leave one of them out.",
+            config_yaml,
+        )
+        get_validated_config(config_yaml)
+        yield
+        return
+    _search_current_directory()  # one that is there comes after the file's
     directory = get_config_dir(config_yaml)
     sys.path.insert(0, directory)
     os.environ[CONFIG_FILE_ENV] = config_yaml
@@ -91,6 +108,48 @@ def importable(config_yaml: str | None) -> Iterator[None]:
     finally:
         sys.path.remove(directory)
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _module_of_the_project() -> Path | None:
+    """Return the file of a module of that name in a directory of ``PYTHONPATH``."""
+    directories = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    # An empty entry is the current directory.
+    files = (Path(each) / f"{CONFIG_MODULE}.py" for each in directories if each)
+    return next((file for file in files if file.is_file()), None)
+
+
+def _search_current_directory() -> None:
+    """Let modules be imported from the current directory, as a worker's app may be."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+
+
+def _found(include: Sequence[str], config_yaml: str) -> list[str]:
+    """Return the modules of ``include`` that can be imported; warn of those that are not there.
+
+    dagster-celery's workers do not read the ``include`` of the file, so that a name that is out of
+    date must not keep one from starting.
+    """
+    _search_current_directory()
+    found = []
+    for name in include:
+        try:
+            is_there = find_spec(name) is not None
+        except ModuleNotFoundError:  # its package
+            is_there = False
+        except Exception:
+            is_there = True  # its package cannot be imported: the worker reports that, and ends
+        if is_there:
+            found.append(name)
+        else:
+            warn_of_loss(
+                f'"include" names {name}, which cannot be found, and is left out. Correct it, or '
+                "add its directory to PYTHONPATH.",
+                config_yaml,
+                line_with(config_yaml, name),
+            )
+    return found
 
 
 def _write(text: str, parent: Path, prefix: str = "") -> str:

@@ -1,6 +1,7 @@
 """The task that executes one step of a run."""
 
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus
@@ -69,6 +70,23 @@ def execute_plan(
 
     A step that was set up and then failed has its failure in the event log, and raises nothing.
     """
+    for _ in step_events(execute_step_args_packed, executable_dict, wake_on_output):
+        pass
+
+
+def step_events(
+    execute_step_args_packed: dict[str, Any],
+    executable_dict: dict[str, Any],
+    wake_on_output: bool = False,
+) -> Iterator[DagsterEvent]:
+    """Execute one step of a run, as :func:`execute_plan` does.
+
+    Yields:
+        The events of this execution, which are in the event log as well.
+
+    Raises:
+        as :func:`execute_plan`.
+    """
     args = unpack_value(execute_step_args_packed, as_type=ExecuteStepArgs)
     step_key = ", ".join(args.step_keys_to_execute or ())
     instance = instance_of(args)
@@ -77,7 +95,7 @@ def execute_plan(
     _refuse_if_ended(instance, run, step_key)
     check_allowed(args.job_origin)
     inject_env_vars(instance, run)
-    _report_started(instance, run, step_key)
+    yield _report_started(instance, run, step_key)
     job, plan = _load(instance, run, args, executable_dict, step_key)
     wake_at = TERMINAL_EVENTS | OUTPUT_EVENTS if wake_on_output else TERMINAL_EVENTS
     wake = current_context().wake
@@ -88,6 +106,7 @@ def execute_plan(
             if event.event_type in wake_at:
                 wake()
                 stop_note.write_if_stopped()
+            yield event
     if any(pool_of(step) for step in plan.get_steps_to_execute_in_topo_order()):
         # The loop of the run frees the slots of a step in Dagster's pools when it reads the step's
         # end. If the run has ended while the step was running, that loop is gone.
@@ -104,9 +123,9 @@ def _refuse_if_ended(instance: DagsterInstance, run: DagsterRun, step_key: str) 
         raise TaskRevokedError(f"The run is {run.status.value}.")
 
 
-def _report_started(instance: DagsterInstance, run: DagsterRun, step_key: str) -> None:
+def _report_started(instance: DagsterInstance, run: DagsterRun, step_key: str) -> DagsterEvent:
     worker = current_context().worker
-    DagsterEvent.step_worker_started(
+    return DagsterEvent.step_worker_started(
         create_context_free_log_manager(instance, run),
         run.job_name,
         message=f'Worker {worker} started step "{step_key}".',

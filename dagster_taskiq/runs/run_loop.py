@@ -47,6 +47,7 @@ from dagster_taskiq.runs.stopping import Stopping
 from dagster_taskiq.runs.unserved_queues import UnservedQueues
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.settings.urls import redact
+from dagster_taskiq.tags import describe_unread_priority
 from dagster_taskiq.transport.eviction import Eviction
 
 #: The longest time between two looks at the event log, in seconds.
@@ -107,6 +108,8 @@ class RunLoop:
             register_tasks(client.in_process.broker)
         elif temporary := note_on_temporary_home(instance):
             log.report(temporary)
+        if unread := describe_unread_priority(run.tags):
+            log.report(unread)
         with ExitStack() as stack:
             pools = stack.enter_context(Pools(instance, run))
             active = stack.enter_context(self._open_plan(pools))
@@ -122,7 +125,8 @@ class RunLoop:
                 pools=pools,
             )
             yield from open_run.events()
-        if open_run.errors and self._context.raise_on_error:
+        wanted = self._options.raises_step_errors and self._context.raise_on_error
+        if open_run.errors and wanted:
             texts = "\n".join(error.to_string() for error in open_run.errors)
             raise DagsterSubprocessError(
                 f"Steps failed in their workers:\n{texts}", subprocess_error_infos=open_run.errors

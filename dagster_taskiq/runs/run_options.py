@@ -30,3 +30,6 @@ class RunOptions:
     #: Writes the failure of a step, or its retry if the op's policy allows one. It is a method of
     #: Dagster's ``Executor``.
     report_error: Callable[[IStepContext, SerializableErrorInfo, KnownExecutionState], DagsterEvent]
+    #: Whether a failed step is raised to a caller that wants errors raised. What Dagster's log has
+    #: of it does not depend on that.
+    raises_step_errors: bool = True

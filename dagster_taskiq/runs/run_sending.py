@@ -125,8 +125,9 @@ class RunSender:
         if not any(queue in worker.queues for worker in alive):
             workers = describe_workers(queue, alive, redact(self._settings.broker))
             self._report(run, f'No worker serves queue "{queue}" now. {workers}')
-        if temporary := note_on_temporary_home(self._instance):
-            self._report(run, temporary)
+        notes = (tags.describe_unread_priority(run.tags), note_on_temporary_home(self._instance))
+        for note in filter(None, notes):
+            self._report(run, note)
 
     def _start_timeout(self, run: DagsterRun) -> str:
         """Return when Dagster fails a run that no worker has started, in a sentence."""

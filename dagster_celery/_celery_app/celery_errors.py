@@ -1,0 +1,65 @@
+"""Errors of results as programs expect them that catch Celery's.
+
+Celery is not imported here. A program that catches one of its errors has imported it, and so it is
+looked for among the modules that are there, at the moment an error is raised.
+"""
+
+import sys
+from collections.abc import Mapping
+from typing import TypeVar
+
+from dagster_taskiq.errors import ChildDiedError, TaskRevokedError, TimeLimitError, WorkerLostError
+
+E = TypeVar("E", bound=BaseException)
+
+#: The error of Celery's, in ``celery.exceptions``, for each kind of error that a result may raise.
+_CELERYS: Mapping[type[BaseException], str] = {
+    TimeoutError: "TimeoutError",
+    TaskRevokedError: "TaskRevokedError",
+    TimeLimitError: "TimeLimitExceeded",
+    WorkerLostError: "WorkerLostError",
+    ChildDiedError: "WorkerLostError",
+}
+
+
+def as_celerys(error: E) -> E:
+    """Return an error that is one of Celery's as well, if this process has imported Celery.
+
+    Args:
+        error: what a result is about to raise or return.
+
+    Returns:
+        An error of a class derived from that of ``error`` and of Celery's error for the same, with
+        the same text and attributes. ``error`` itself, if Celery is not there or has no such error.
+    """
+    celerys = _celerys_error(type(error))
+    if celerys is None or isinstance(error, celerys):
+        return error
+    both = _class_of_both(type(error), celerys)
+    made = both.__new__(both, *error.args)
+    made.args = error.args
+    made.__dict__.update(vars(error))
+    made.__cause__, made.__context__ = error.__cause__, error.__context__
+    return made.with_traceback(error.__traceback__)
+
+
+def _celerys_error(ours: type[BaseException]) -> type[BaseException] | None:
+    module = sys.modules.get("celery.exceptions")
+    name = next((name for each, name in _CELERYS.items() if issubclass(ours, each)), "")
+    found = getattr(module, name, None) if name else None
+    return found if isinstance(found, type) and issubclass(found, BaseException) else None
+
+
+def _class_of_both(ours: type[E], celerys: type[BaseException]) -> type[E]:
+    """Return a class that derives from both; its text is as ours has it.
+
+    Another process unpickles one of its errors as ours: Celery need not be there.
+    """
+    members = {
+        "__module__": ours.__module__,
+        "__doc__": ours.__doc__,
+        "__str__": ours.__str__,
+        "__repr__": ours.__repr__,
+        "__reduce__": lambda error: (ours, error.args),
+    }
+    return type(ours.__name__, (ours, celerys), members)
