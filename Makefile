@@ -110,7 +110,7 @@ dist: $(VENV)/.installed-dev
 
 clean:
 	rm -rf $(VENV) $(OLDEST_VENV) $(BENCH_VENV) $(ORIGINAL_VENV)
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .old-servers*
 
 # The stamps are younger than what they were made from, and are not there after a failure.
 

@@ -16,8 +16,12 @@ ALL_BROKERS = (*BROKERS, "memory")
 #: what depends on the storage.
 POSTGRES_STORAGE = "postgres_storage"
 
+#: The oldest servers that are supported, which Dagster's Helm chart brings: for the contract.
+OLD_REDIS = "redis_6_0"
+OLD_RABBITMQ = "rabbitmq_3_8"
+
 #: What a parameter names that is a broker.
-KINDS = (*ALL_BROKERS, POSTGRES_STORAGE, PGBOUNCER)
+KINDS = (*ALL_BROKERS, POSTGRES_STORAGE, PGBOUNCER, OLD_REDIS, OLD_RABBITMQ)
 
 #: What the suites of messages and of states run on.
 CONTRACT = (
@@ -25,5 +29,15 @@ CONTRACT = (
     pytest.param(
         PGBOUNCER,
         marks=pytest.mark.test_all("PostgreSQL itself, and a few calls through the pooler"),
+    ),
+    pytest.param(
+        OLD_REDIS,
+        marks=pytest.mark.test_all(
+            "Redis itself, and tasks on a Redis 6.0 in test_oldest_servers.py"
+        ),
+    ),
+    pytest.param(
+        OLD_RABBITMQ,
+        marks=pytest.mark.test_all("RabbitMQ itself, and tasks on a 3.8 in test_oldest_servers.py"),
     ),
 )

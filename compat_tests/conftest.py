@@ -15,8 +15,9 @@ import hypothesis
 import pytest
 from dagster import DagsterInstance
 
-from compat_tests.brokers import BROKERS, PGBOUNCER, POSTGRES_STORAGE
+from compat_tests.brokers import BROKERS, OLD_RABBITMQ, PGBOUNCER, POSTGRES_STORAGE
 from compat_tests.late_rows import LateRows
+from compat_tests.old_servers import old_rabbit, old_redis
 from compat_tests.preloaded import share_programs
 from compat_tests.servers import (
     any_postgres,
@@ -74,6 +75,12 @@ def redis_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def redis_6_0_url() -> Iterator[str]:
+    with old_redis() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """The URL of a PostgreSQL, for :func:`new_database`."""
     with any_postgres() as url:
@@ -111,11 +118,23 @@ def storage_of(kind: str, request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def rabbitmq_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def rabbitmq_url(meeting_place: Path) -> Iterator[str]:
+    with any_rabbit(meeting_place) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_3_8_url(meeting_place: Path) -> Iterator[str]:
+    with old_rabbit(meeting_place) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def meeting_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory that is shared by all processes of one run of the tests."""
     base = tmp_path_factory.getbasetemp()
     # Each process of pytest-xdist has a directory of its own in one that they share.
-    with any_rabbit(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) as url:
-        yield url
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture(scope="session", params=BROKERS)
@@ -136,7 +155,7 @@ def make_settings(kind: str, directory: Path, request: pytest.FixtureRequest) ->
         url = request.getfixturevalue(f"{kind}_url")
     prefix = f"test-{uuid.uuid4().hex[:12]}"
     backend, lease = None, 4.0
-    if kind == "rabbitmq":
+    if kind in ("rabbitmq", OLD_RABBITMQ):
         # The lease is that of connections as well, of which the server wants to hear three times.
         backend, lease = "rpc://", 8.0
         # What lasts as long as the server does not crowd it, and may still be in use when it ends.

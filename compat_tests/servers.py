@@ -13,7 +13,8 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from binascii import crc32
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -63,12 +64,26 @@ def free_port(most: int = 65535) -> int:
 
 
 class RedisServer:
-    """A server of the tests' own, which they may stop, freeze and start again on its port."""
+    """A server of the tests' own, which they may stop, freeze and start again on its port.
 
-    def __init__(self, binary: str, directory: Path, arguments: tuple[str, ...] = ()) -> None:
+    Args:
+        binary: the program.
+        directory: a new one, for everything it writes.
+        arguments: more of its options.
+        environment: variables that it needs in addition to those of this process.
+    """
+
+    def __init__(
+        self,
+        binary: str,
+        directory: Path,
+        arguments: tuple[str, ...] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.binary = binary
         self.directory = directory
         self.arguments = arguments
+        self._environment = {**os.environ, **(environment or {})}
         # The nodes of a cluster talk to each other on a port 10,000 above.
         self.port = free_port(55535 if "--cluster-enabled" in arguments else 65535)
         self.process: subprocess.Popen[bytes] | None = None
@@ -82,7 +97,7 @@ class RedisServer:
         # Every write is on disk before it is answered: a restart must lose nothing.
         command += ["--dir", str(self.directory), "--appendonly", "yes", "--appendfsync", "always"]
         command += ["--save", "", *self.arguments]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=self._environment)
         self.wait_until_ready()
 
     def wait_until_ready(self) -> None:
@@ -170,17 +185,25 @@ class RabbitServer:
         directory: a new one, for everything it writes.
         rabbit: settings of the application ``rabbit``, as Erlang writes them in a list.
         port: where it listens; any that is free, where none is asked for.
+        environment: variables that it needs in addition to those of this process, such as the PATH
+            to another Erlang.
     """
 
     def __init__(
-        self, script: str, directory: Path, rabbit: tuple[str, ...] = (), port: int | None = None
+        self,
+        script: str,
+        directory: Path,
+        rabbit: tuple[str, ...] = (),
+        port: int | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.script = script
         self.directory = directory
+        self._more_environment = dict(environment or {})
         self.port = port or free_port()
         self.process: subprocess.Popen[bytes] | None = None
         self.guard = Guard(directory)
-        self._names = NameServer()
+        self._names = NameServer(self._more_environment)
         self._node = f"test-{self.port}@localhost"
         # Only one config file, of Erlang's own terms: another form has to be translated at start.
         (directory / "advanced.config").write_text(f"[{{rabbit, [{', '.join(rabbit)}]}}].\n")
@@ -219,6 +242,7 @@ class RabbitServer:
         ]
         return {
             **mine,
+            **self._more_environment,
             **self._names.environment,
             "HOME": str(self.directory),
             "RABBITMQ_NODENAME": self._node,
@@ -260,7 +284,7 @@ class RabbitServer:
         ``erl_call``, which comes with Erlang, does that at once; ``rabbitmqctl`` starts an Erlang
         machine of its own for it.
         """
-        program = shutil.which("erl_call")
+        program = shutil.which("erl_call", path=self._environment()["PATH"])
         if program is None:
             return self.ctl("eval", f"{expression}.").strip()
         cookie = (self.directory / ".erlang.cookie").read_text().strip()
@@ -357,9 +381,14 @@ def shakes_hands(host: str, port: int) -> bool:
 
 
 class NameServer:
-    """Erlang's ``epmd``, which RabbitMQ would start by itself, and leave behind for ever."""
+    """Erlang's ``epmd``, which RabbitMQ would start by itself, and leave behind for ever.
 
-    def __init__(self) -> None:
+    Args:
+        environment: variables that it needs in addition to those of this process.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._more_environment = {**os.environ, **environment}
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -372,7 +401,7 @@ class NameServer:
             return
         self.process = subprocess.Popen(
             [self._binary()],
-            env={**os.environ, **self.environment},
+            env={**self._more_environment, **self.environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -389,9 +418,10 @@ class NameServer:
                 time.sleep(0.02)
 
     def _binary(self) -> str:
-        found = shutil.which("epmd")
+        path = self._more_environment["PATH"]
+        found = shutil.which("epmd", path=path)
         if found is None:  # it is always there, but some packages show only ``erl``
-            root = Path(shutil.which("erl") or "").resolve().parent.parent
+            root = Path(shutil.which("erl", path=path) or "").resolve().parent.parent
             found = str(next(root.glob("**/erts-*/bin/epmd"), "epmd"))
         return found
 
@@ -438,22 +468,22 @@ def any_rabbit(meeting_place: Path) -> Iterator[str]:
     if RABBIT_ENV in os.environ:
         yield os.environ[RABBIT_ENV]
     elif script is not None:
-        with _shared_rabbit(script, meeting_place) as url:
+        with shared_rabbit(script, meeting_place) as url:
             yield url
     elif shutil.which("docker"):
-        with _rabbit_container() as url:
+        with rabbit_container() as url:
             yield url
     else:
         raise RuntimeError(f"No RabbitMQ for the tests. {_HOW_RABBIT}")
 
 
 @contextmanager
-def _rabbit_container(port: int | None = None) -> Iterator[str]:
+def rabbit_container(port: int | None = None, image: str = "rabbitmq:3") -> Iterator[str]:
     """Start one with Docker, on a port of this machine or any that is free there."""
     from testcontainers.core.container import DockerContainer
 
     # The library's own class for it looks whether it is ready by yet another client of AMQP.
-    with DockerContainer("rabbitmq:3").with_bind_ports(5672, port) as container:
+    with DockerContainer(image).with_bind_ports(5672, port) as container:
         host, mapped = container.get_container_host_ip(), int(container.get_exposed_port(5672))
         deadline = time.monotonic() + 120
         while not shakes_hands(host, mapped) and time.monotonic() < deadline:
@@ -485,7 +515,7 @@ def default_rabbit() -> Iterator[str]:
         elif rabbit_script() is not None:
             stack.enter_context(own_rabbit(port=DEFAULT_PORT))
         elif shutil.which("docker"):
-            stack.enter_context(_rabbit_container(DEFAULT_PORT))
+            stack.enter_context(rabbit_container(DEFAULT_PORT))
         else:
             raise RuntimeError(f"No RabbitMQ on port {DEFAULT_PORT}. {_HOW_RABBIT}")
         yield url
@@ -510,17 +540,26 @@ def _is_taken(host: str, port: int) -> bool:
 
 
 @contextmanager
-def _shared_rabbit(script: str, meeting_place: Path) -> Iterator[str]:
-    """Start a server where no other process of the tests has; it ends with the last of them."""
-    note = meeting_place / "rabbitmq.json"
-    with (meeting_place / "rabbitmq.lock").open("w") as lock:
+def shared_rabbit(
+    script: str, meeting_place: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """Start a server where no other process of the tests has; it ends with the last of them.
+
+    Args:
+        script: as for :class:`RabbitServer`; those with another one have other places to meet.
+        meeting_place: the directory that is shared by all processes of one run of the tests.
+        environment: as for :class:`RabbitServer`.
+    """
+    place = f"rabbitmq-{crc32(script.encode()):08x}"
+    note = meeting_place / f"{place}.json"
+    with (meeting_place / f"{place}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             url, pipe = json.loads(note.read_text())
             held = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
         except OSError:  # nobody has started one, or all who held it have gone
             directory = tempfile.mkdtemp(prefix="rabbitmq-", dir=meeting_place)
-            server = RabbitServer(script, Path(directory))
+            server = RabbitServer(script, Path(directory), environment=environment)
             try:
                 server.start()
             except BaseException:

@@ -24,14 +24,15 @@ from dagster_taskiq.transport.redis.keys import Keys
 from dagster_taskiq.wire.queues import QueueDepth
 
 _LUA = Path(__file__).with_name("lua") / "broker"
-_KEYS, _ARRIVE = _LUA / "keys.lua", _LUA / "arrive.lua"
-#: The files of each script: all name their keys alike; some add messages, or wake listeners.
+_KEYS, _ARRIVE, _CLAIMS = _LUA / "keys.lua", _LUA / "arrive.lua", _LUA / "claims.lua"
+#: The files of each script: all name their keys alike; some add messages, wake listeners, or look
+#: at claims.
 SCRIPTS = {
     "put": (_KEYS, _ARRIVE, _LUA / "put.lua"),
-    "claim": (_KEYS, _ARRIVE, _LUA / "claim.lua"),
+    "claim": (_KEYS, _ARRIVE, _CLAIMS, _LUA / "claim.lua"),
     "release": (_KEYS, _ARRIVE, _LUA / "release.lua"),
     "delete": (_KEYS, _LUA / "delete.lua"),
-    "depths": (_KEYS, _LUA / "depths.lua"),
+    "depths": (_KEYS, _CLAIMS, _LUA / "depths.lua"),
 }
 
 

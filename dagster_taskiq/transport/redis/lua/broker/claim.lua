@@ -5,7 +5,7 @@
 --       3 number of this claim: a listener whose answer was lost asks again with the same number,
 --         and gets the same message  4.. queues
 -- Returns {queue, level, id, task id, body, number of deliveries}, or nothing.
-local consumer, stale, number = ARGV[1], ARGV[2], ARGV[3]
+local consumer, stale, number = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local answered = KEYS[10]
 
 local function older(a, b)
@@ -17,9 +17,9 @@ end
 
 -- Return the id of the first free message of a stream, and whether it was claimed before. A message
 -- that was claimed and never started, or was given back, is older than all messages that were never
--- claimed. XPENDING looks at every claim; XAUTOCLAIM gives up after ten that still count.
+-- claimed.
 local function first_free(stream)
-  local again = redis.pcall('XPENDING', stream, 'workers', 'IDLE', stale, '-', '+', 1)
+  local again = stale_claims(stream, stale, 1)
   if again.err then
     -- The stream has no group (it was restored without one): read it from the start.
     redis.call('XGROUP', 'CREATE', stream, 'workers', '0')
@@ -30,8 +30,8 @@ local function first_free(stream)
     local about = {}
     for i = 1, #group, 2 do about[group[i]] = group[i + 1] end
     if about['name'] == 'workers' then
-      local after = '(' .. about['last-delivered-id']
-      local fresh = redis.call('XRANGE', stream, after, '+', 'COUNT', 1)
+      local from = id_after(about['last-delivered-id'])
+      local fresh = redis.call('XRANGE', stream, from, '+', 'COUNT', 1)
       if fresh[1] then return fresh[1][1], false end
     end
   end
@@ -113,7 +113,8 @@ while levels[at] do
     if entry then
       trim_wakeups(best.queue, levels)
       -- Kept for as long as the claim counts, or until this listener's next claim.
-      redis.call('SET', answered, cjson.encode({number, best.queue, best.level, entry[1]}), 'PX', stale)
+      redis.call('SET', answered, cjson.encode({number, best.queue, best.level, entry[1]}),
+                 'PX', ARGV[2])
       return answer(best.queue, best.level, best.stream, entry)
     end
   end

@@ -1,7 +1,7 @@
 -- Count the messages of all queues.
 -- ARGV  1 milliseconds after which a claim does not count any more
 -- Returns {queue, messages, claimed, arrival of the oldest in milliseconds} for each queue.
-local stale = ARGV[1]
+local stale = tonumber(ARGV[1])
 local found = {}
 for _, queue in ipairs(redis.call('SMEMBERS', queues)) do
   local messages, claimed, oldest = redis.call('ZCARD', delayed_of .. queue), 0, ''
@@ -11,7 +11,7 @@ for _, queue in ipairs(redis.call('SMEMBERS', queues)) do
     local pending = redis.pcall('XPENDING', stream, 'workers')
     if not pending.err and pending[1] > 0 then
       -- A message that was given back, or not started within the lease, waits again.
-      local free = redis.call('XPENDING', stream, 'workers', 'IDLE', stale, '-', '+', pending[1])
+      local free = stale_claims(stream, stale, pending[1])
       claimed = claimed + pending[1] - #free
     end
     local head = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)
