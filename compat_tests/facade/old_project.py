@@ -36,6 +36,13 @@ def describe(self: Any, first: int, second: int = 0) -> dict[str, Any]:
     }
 
 
+@app.task(bind=True, name="same")
+def same(self: Any, *values: Any, **named: Any) -> list[Any]:
+    """Return the arguments, and what Python takes them for."""
+    assert list(self.request.args) == list(values) and self.request.kwargs == named
+    return [list(values), named, [type(each).__name__ for each in values]]
+
+
 @app.task
 def fail(text: str) -> None:
     raise ValueError(text)

@@ -5,6 +5,7 @@ import socket
 import time
 import uuid
 from datetime import datetime, timedelta, timezone
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,26 @@ def test_a_bound_task_is_done_by_a_worker(old_fleet: OldFleet) -> None:
     assert result.successful() and result.ready() and not result.failed()
     assert result.worker == HOSTNAME
     assert result.traceback is None
+
+
+def test_arguments_and_results_keep_the_types_that_celery_keeps(old_fleet: OldFleet) -> None:
+    when = datetime(2030, 1, 1, 12, tzinfo=timezone.utc)
+    values = [
+        when,
+        when.date(),
+        when.time(),
+        Decimal("1.10"),
+        uuid.UUID(int=5),
+        b"a",
+        b"\xff",
+        "2030",
+    ]
+    named = {"deep": [{"when": when}, 1], "looks_like": {"__type__": "no.such", "__value__": 1}}
+
+    result = old_fleet.app().send_task("same", values, named)
+
+    kinds = ["datetime", "date", "time", "Decimal", "UUID", "bytes", "bytes", "str"]
+    assert result.get(timeout=60) == [values, named, kinds]
 
 
 def test_a_signature_keeps_its_arguments(old_fleet: OldFleet) -> None:

@@ -1,8 +1,11 @@
 """The request that is made of a call of a task, and the queue that it goes to."""
 
+import json
 import re
 from datetime import datetime, timezone
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -10,7 +13,9 @@ from dagster_celery._celery_app.conf import Conf, as_mapping
 from dagster_celery._celery_app.routing import Call, Queue, options_of, queue_of, route_of
 from dagster_celery._celery_app.sending import STEP_REQUEST, task_request
 from dagster_celery._celery_app.task_options import OPTIONS, WITHOUT_EFFECT, checked
+from dagster_celery._celery_app.values import from_result, to_result
 from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.wire.labels import TYPED_LABEL
 from dagster_taskiq.wire.task_request import TaskRequest
 
 #: The time of all calls, in seconds since the epoch.
@@ -31,6 +36,45 @@ def test_a_call_without_options_has_the_defaults() -> None:
     assert (made.priority, made.delay, made.expires_at, made.labels) == (5, 0.0, 0.0, {})
     assert (made.run_id, made.step_key) == ("", "")
     assert made.id != request().id
+
+
+class OwnForm:
+    def __json__(self) -> Any:
+        return {"amount": Decimal("1.10")}
+
+
+def test_arguments_are_json_with_the_types_that_celery_keeps() -> None:
+    made = task_request(
+        *("name", (datetime(2030, 1, 1), (b"\xff",)), {"own": OwnForm()}, {}),
+        queue="q",
+        default_priority=0,
+        zone=None,
+        now=NOW,
+    )
+
+    assert made.labels == {TYPED_LABEL: 1}
+    assert json.loads(json.dumps([made.args, made.kwargs])) == [
+        [
+            {"__type__": "datetime", "__value__": "2030-01-01T00:00:00"},
+            [{"__type__": "base64", "__value__": "/w=="}],
+        ],
+        {"own": {"amount": {"__type__": "decimal", "__value__": "1.10"}}},
+    ]
+    assert request().labels == {}
+
+
+def test_arguments_are_written_as_kombu_writes_them() -> None:
+    from kombu.utils.json import dumps, loads
+
+    now = datetime(2030, 1, 1, 12, 30, tzinfo=timezone.utc)
+    values = [now, now.date(), now.timetz(), Decimal("-1E+3"), UUID(int=7), b"text", b"\xff"]
+
+    assert json.loads(dumps(values)) == to_result(values)
+    assert loads(json.dumps(to_result(values))) == from_result(to_result(values)) == values
+    assert from_result({"__type__": "uuid", "__value__": "no"}) == {
+        "__type__": "uuid",
+        "__value__": "no",
+    }
 
 
 def test_a_priority_of_zero_is_a_priority() -> None:

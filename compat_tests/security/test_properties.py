@@ -5,7 +5,10 @@ import json
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import date, datetime, time
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -17,7 +20,8 @@ from taskiq.kicker import AsyncKicker
 from compat_tests.brokers import ALL_BROKERS
 from compat_tests.conftest import make_settings
 from dagster_taskiq import app
-from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.errors import ConfigError, UnusableMessageError
+from dagster_taskiq.execution.perform import perform
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.settings.urls import redact
 from dagster_taskiq.tags import (
@@ -30,7 +34,91 @@ from dagster_taskiq.tags import (
     read_tag,
 )
 from dagster_taskiq.transport.broker import Connection, Delivery, QueueBroker
+from dagster_taskiq.wire.labels import TYPED_LABEL
+from dagster_taskiq.wire.typed_values import decode, encode, holds_typed
 from dagster_taskiq.worker import frames
+
+# -- typed values ------------------------------------------------------------------------------
+
+#: What a message may hold: JSON, with types that are known, that are not, and that are no names.
+typed = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text()),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.text(max_size=5), inner, max_size=3),
+        st.fixed_dictionaries(
+            {
+                "__type__": st.sampled_from(
+                    ["datetime", "date", "time", "decimal", "uuid", "bytes", "base64", "os.system"]
+                )
+                | inner,
+                "__value__": inner | st.sampled_from(["2030-01-01", "1E+3", "/w==", "12:00"]),
+            }
+        ),
+    ),
+    max_leaves=8,
+)
+#: All that is ever made of it.
+MADE = (type(None), bool, int, float, str, list, dict, datetime, date, time, Decimal, UUID, bytes)
+
+
+def parts(value: Any) -> Iterator[Any]:
+    yield value
+    inner = value if isinstance(value, list) else value.values() if isinstance(value, dict) else ()
+    for each in inner:
+        yield from parts(each)
+
+
+@given(typed)
+def test_typed_values_are_of_a_few_types_or_refused(value: Any) -> None:
+    try:
+        decoded = decode(value)
+    except ValueError as error:
+        assert "cannot be read" in str(error)
+        return
+    assert all(type(each) in MADE for each in parts(decoded))
+
+
+@given(
+    st.recursive(
+        st.one_of(
+            st.datetimes(),
+            st.dates(),
+            st.times(),
+            st.decimals(allow_nan=False),
+            st.uuids(),
+            st.binary(),
+            st.text(),
+            st.integers(),
+            st.none(),
+        ),
+        lambda inner: (
+            st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+        ),
+        max_leaves=8,
+    )
+)
+def test_typed_values_come_back_as_they_were(value: Any) -> None:
+    assert decode(json.loads(json.dumps(encode(value)))) == value
+    assert holds_typed(value) == (encode(value) != value)
+
+
+@pytest.mark.parametrize("wrong", ["no date", {"hex": 1}, 5, None, ["2030-01-01"]])
+def test_arguments_that_are_no_values_of_their_types_fail_their_task(wrong: Any) -> None:
+    broker = app.make(Settings(broker="memory://"))
+    broker.register_task(lambda value: value, task_name="print")
+    argument = {"__type__": "datetime", "__value__": wrong}
+    message = TaskiqMessage(
+        task_id="t", task_name="print", labels={TYPED_LABEL: 1}, args=[argument], kwargs={}
+    )
+
+    result = perform(broker, message)
+
+    assert isinstance(result.error, UnusableMessageError)
+    assert "A value of the type datetime cannot be read" in str(result.error)
+    plain = perform(broker, message.model_copy(update={"labels": {}}))
+    assert plain.error is None, "without the label, arguments are as they are written"
+
 
 # -- tags --------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from dagster_celery._celery_app.routing import Call, options_of, queue_of, route
 from dagster_celery._celery_app.sending import task_request
 from dagster_celery._celery_app.task import Task
 from dagster_celery._celery_app.task_options import checked
+from dagster_celery._celery_app.values import to_result
 from dagster_celery._configuration import Configuration, configure
 from dagster_taskiq import app as taskiq_app
 from dagster_taskiq.client import Client, client_for
@@ -179,7 +180,8 @@ class CeleryApp:
 
         Args:
             name: the task's name.
-            args: its positional arguments; JSON data, as all arguments.
+            args: its positional arguments; JSON data, as all arguments, and times, decimals, UUIDs
+                and bytes.
             kwargs: its arguments by name.
             options: as for :meth:`Task.apply_async`.
 
@@ -279,7 +281,7 @@ def _register(broker: QueueBroker, task: Task) -> None:
         return
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        return task(*args, **kwargs)
+        return to_result(task(*args, **kwargs))
 
     run.__module__ = task.__wrapped__.__module__
     broker.register_task(run, task_name=task.name)

@@ -10,6 +10,7 @@ from taskiq import TaskiqResult
 
 from dagster_celery._celery_app.celery_errors import as_celerys
 from dagster_celery._celery_app.control import revoke_tasks
+from dagster_celery._celery_app.values import from_result
 from dagster_taskiq.client import Client
 from dagster_taskiq.errors import DagsterTaskiqError
 from dagster_taskiq.wire.records import Task, TaskState
@@ -182,7 +183,7 @@ class AsyncResult:
 
 def _outcome(ended: TaskiqResult[Any]) -> Any:
     """Return the value of a task, or its exception."""
-    return ended.return_value if ended.error is None else as_celerys(ended.error)
+    return from_result(ended.return_value) if ended.error is None else as_celerys(ended.error)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,10 @@ from datetime import datetime, timezone
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from dagster_celery._celery_app.values import as_json
+from dagster_taskiq.wire.labels import TYPED_LABEL
 from dagster_taskiq.wire.task_request import TaskRequest
+from dagster_taskiq.wire.typed_values import encode, holds_typed
 
 #: The step whose task is being sent, as the run loop requests it. A function that sends steps calls
 #: a task of its app; what it sends gets the id and labels of this request.
@@ -48,6 +51,10 @@ def task_request(
         step's task and for its run.
     """
     priority = options.get("priority")
+    args, kwargs = as_json(args), as_json(kwargs)
+    labels = {each: options[each] for each in _LIMITS if options.get(each)}
+    if holds_typed((args, kwargs)):
+        args, kwargs, labels[TYPED_LABEL] = encode(args), encode(kwargs), 1
     request = TaskRequest(
         id=str(options.get("task_id") or uuid.uuid4()),
         name=name,
@@ -57,7 +64,7 @@ def task_request(
         priority=default_priority if priority is None else priority,
         delay=_delay(options.get("countdown"), options.get("eta"), zone, now),
         expires_at=_expiry(options.get("expires"), zone, now),
-        labels={each: options[each] for each in _LIMITS if options.get(each)},
+        labels=labels,
     )
     step = STEP_REQUEST.get()
     if step is None:

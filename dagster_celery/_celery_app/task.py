@@ -108,7 +108,8 @@ class Task:
         """Send the task.
 
         Args:
-            args: its positional arguments; JSON data, as all arguments.
+            args: its positional arguments; JSON data, as all arguments, and times, decimals, UUIDs
+                and bytes.
             kwargs: its arguments by name.
             options: ``queue``; ``routing_key``, by which ``task_queues`` name a queue if there is
                 no ``queue``; ``priority``, higher first; ``countdown`` in seconds, or ``eta``, a

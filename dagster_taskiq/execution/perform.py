@@ -14,9 +14,16 @@ from taskiq.receiver import Receiver
 from taskiq.receiver.params_parser import parse_params
 from taskiq_dependencies import DependencyGraph
 
-from dagster_taskiq.errors import DagsterTaskiqError, OtherReleaseError, UnknownTaskError
+from dagster_taskiq.errors import (
+    DagsterTaskiqError,
+    OtherReleaseError,
+    UnknownTaskError,
+    UnusableMessageError,
+)
 from dagster_taskiq.execution.task_context import current_context, executing
 from dagster_taskiq.version import __version__
+from dagster_taskiq.wire.labels import TYPED_LABEL
+from dagster_taskiq.wire.typed_values import decode
 
 #: The package of the tasks that executor, launcher and workers send.
 _OUR_PACKAGE = "dagster_taskiq"
@@ -35,8 +42,28 @@ def perform(broker: AsyncBroker, message: TaskiqMessage) -> TaskiqResult[Any]:
     Returns:
         The task's value or error. It raises nothing.
     """
+    try:
+        message = _with_typed_values(message)
+    except (RecursionError, ValueError) as problem:
+        error = UnusableMessageError(f"Its arguments cannot be used. {problem}")
+        return TaskiqResult(
+            is_err=True, return_value=None, execution_time=0.0, labels=message.labels, error=error
+        )
     with executing(message):
         return _perform(broker, message)
+
+
+def _with_typed_values(message: TaskiqMessage) -> TaskiqMessage:
+    """Return a message with the arguments that JSON has no form for.
+
+    Raises:
+        ValueError: one of them is no value of its type.
+        RecursionError: they are nested too deeply.
+    """
+    if not message.labels.get(TYPED_LABEL):
+        return message
+    restored = {"args": decode(message.args), "kwargs": decode(message.kwargs)}
+    return message.model_copy(update=restored)
 
 
 def _perform(broker: AsyncBroker, message: TaskiqMessage) -> TaskiqResult[Any]:

@@ -110,5 +110,10 @@ POOL_LABEL = "pool"
 CODE_LABEL = "code"
 
 
+#: Label of a message: whether there are values of :mod:`dagster_taskiq.wire.typed_values` among its
+#: arguments. Those of any other message are taken as they are.
+TYPED_LABEL = "typed_values"
+
+
 #: Label that the worker puts on a message it has started: its own id.
 WORKER_LABEL = "dagster_taskiq_worker"
