@@ -160,11 +160,17 @@ def test_the_command_warns_with_its_newer_form(dagster_home: Path) -> None:
     done = run_cli(
         *("worker", "start", "-A", "json", "-n", "me", "-q", "a", "-q", "b,c", "-l", "debug"),
         *("--", "--concurrency=3", "--max-tasks-per-child", "7"),
+        CELERY_WORKER_CONCURRENCY="2",
+        CELERY_WORKER_TIME_LIMIT="60",
+        CELERY_WORKER_HOSTNAME="not@this",
+        CELERY_WORKER_QUEUES="nor-these",
     )
 
     (line,) = [each for each in done.stderr.splitlines() if "is now: dagster-taskiq" in each]
-    for part in ("worker start", "--concurrency", "3", "--max-tasks-per-child", "7", "debug"):
+    for part in ("worker start", "--concurrency 3", "--max-tasks-per-child 7", "debug"):
         assert part in line
+    assert "--time-limit 60" in line
+    assert "not@this" not in line and "nor-these" not in line
     assert "--name me " in line
 
 

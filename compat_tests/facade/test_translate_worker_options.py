@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import click
 import pytest
 from celery.bin.worker import worker as celery_worker
 from celery.utils.nodenames import default_nodename, host_format
@@ -174,3 +175,37 @@ def test_what_cannot_be_read_is_refused_with_what_to_do(given: list[str], text: 
 )
 def test_a_node_name_is_expanded_as_celery_does(name: str) -> None:
     assert expand_node_name(name) == host_format(default_nodename(name))
+
+
+# -- the environment ---------------------------------------------------------------------------
+
+
+def test_an_option_may_be_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (
+        ("CONCURRENCY", "5"),
+        ("QUEUES", "a,b"),
+        ("TASK_EVENTS", "1"),
+        ("MAX_TASKS_PER_CHILD", ""),
+        ("INCLUDE", "given.otherwise"),
+        ("TIME_LIMIT", "60"),
+    ):
+        monkeypatch.setenv(f"CELERY_WORKER_{name}", value)
+
+    arguments, remarks = translate_arguments(["--time-limit", "30"], ["include"])
+
+    read = {"concurrency": 5, "queues": ("a,b",), "time_limit": 30.0}
+    assert as_the_engine_reads(arguments) == read
+    subjects = {"CELERY_WORKER_CONCURRENCY", "CELERY_WORKER_QUEUES", "CELERY_WORKER_TASK_EVENTS"}
+    assert {each.subject for each in remarks} == {*subjects, "--time-limit"}
+    assert translate_arguments([]) == ([], ())
+
+    monkeypatch.setenv("CELERY_WORKER_CONCURRENCY", "many")
+    with pytest.raises(ConfigError, match="CELERY_WORKER_CONCURRENCY of celery worker must be"):
+        translate_arguments([], [])
+
+
+def test_the_variables_are_those_that_celery_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    for option in celery_worker.params:
+        context = click.Context(celery_worker, auto_envvar_prefix="CELERY_WORKER")
+        monkeypatch.setenv(f"CELERY_WORKER_{option.name.upper()}", "here")
+        assert option.resolve_envvar_value(context) == "here"

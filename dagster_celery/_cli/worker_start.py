@@ -103,7 +103,9 @@ def worker_start_command(
     own += ["-Q", ",".join(queue)] if queue else []
     own += ["-I", ",".join(includes)] if includes else []
     translated, _ = translate_arguments(own)
-    further, remarks = translate_arguments(additional_args)
+    always = {"hostname", "loglevel", "prefetch_multiplier"}  # dagster-celery passes these itself
+    passed = {name for name, given in (("queues", queue), ("include", includes)) if given}
+    further, remarks = translate_arguments(additional_args, always | passed)
     warn_of_command("worker start", [*(["--name", name] if name else []), *translated, *further])
     for remark in remarks:
         warn_older(remark.text, COMMAND_LINE)

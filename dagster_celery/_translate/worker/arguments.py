@@ -1,6 +1,6 @@
 """The arguments of a worker, for those of ``celery worker``."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import click
@@ -21,11 +21,20 @@ _OF_CELERY_ITSELF = {
 }
 
 
-def translate_arguments(arguments: Sequence[str]) -> tuple[list[str], tuple[Remark, ...]]:
+#: ``celery worker`` reads each option from a variable as well, whose name begins with this.
+ENVIRONMENT_PREFIX = "CELERY_WORKER"
+
+
+def translate_arguments(
+    arguments: Sequence[str], not_from_environment: Collection[str] | None = None
+) -> tuple[list[str], tuple[Remark, ...]]:
     """Return arguments of ``dagster-taskiq worker start`` for those of ``celery worker``.
 
     Args:
         arguments: those after ``--``.
+        not_from_environment: the options, by the names of their rows, that are given in another
+            way; all others are read from the environment (``CELERY_WORKER_CONCURRENCY``) if they
+            are not among ``arguments``. ``None`` to read none there.
 
     Returns:
         The arguments, and a remark on each option that was given.
@@ -33,7 +42,7 @@ def translate_arguments(arguments: Sequence[str]) -> tuple[list[str], tuple[Rema
     Raises:
         ConfigError: an option is unknown, refused or has a wrong value.
     """
-    values, typed = _parsed(arguments)
+    values, typed = _parsed(arguments, not_from_environment)
     translated: list[str] = []
     remarks = []
     for name, value in values.items():
@@ -51,19 +60,25 @@ def translate_arguments(arguments: Sequence[str]) -> tuple[list[str], tuple[Rema
     return translated, tuple(remarks)
 
 
-def _parsed(arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the values of the options that were given, and the flag that each was typed as.
+def _parsed(
+    arguments: Sequence[str], not_from_environment: Collection[str] | None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the values of the options that were given, and the flag or variable of each.
 
     Raises:
         ConfigError: an option is unknown, or lacks its value.
     """
     command = click.Command(
         "celery worker",
-        params=[_parameter(row) for row in WORKER_OPTIONS.values()],
+        params=[
+            _parameter(row, row.name not in (not_from_environment or ()))
+            for row in WORKER_OPTIONS.values()
+        ],
         add_help_option=False,
     )
+    prefix = None if not_from_environment is None else ENVIRONMENT_PREFIX
     try:
-        context = command.make_context("celery worker", list(arguments))
+        context = command.make_context("celery worker", list(arguments), auto_envvar_prefix=prefix)
     except click.NoSuchOption as error:
         flags = [flag for row in WORKER_OPTIONS.values() for flag in row.flags]
         raise ConfigError(
@@ -78,20 +93,28 @@ def _parsed(arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
     given = {
         name: value
         for name, value in context.params.items()
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if context.get_parameter_source(name)
+        in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
     }
     flags = [argument.partition("=")[0] for argument in arguments]
     typed = {
         name: next((flag for flag in WORKER_OPTIONS[name].flags if flag in flags), _longest(name))
         for name in given
     }
+    typed.update(
+        (name, f"{ENVIRONMENT_PREFIX}_{name.upper()}")
+        for name in given
+        if context.get_parameter_source(name) is ParameterSource.ENVIRONMENT
+    )
     return given, typed
 
 
-def _parameter(row: WorkerOption) -> click.Option:
+def _parameter(row: WorkerOption, may_be_variable: bool) -> click.Option:
+    names = [*row.flags, row.name]
     if row.is_flag:
-        return click.Option([*row.flags, row.name], is_flag=True)
-    return click.Option([*row.flags, row.name], multiple=row.translate is not None)
+        return click.Option(names, is_flag=True, allow_from_autoenv=may_be_variable)
+    is_multiple = row.translate is not None
+    return click.Option(names, multiple=is_multiple, allow_from_autoenv=may_be_variable)
 
 
 def _longest(name: str) -> str:
