@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from dagster_celery._cli.drain import drain_command
 from dagster_celery._cli.running_workers import (
     status_command,
     worker_list_command,
@@ -50,6 +51,9 @@ def create_worker_cli_group() -> click.Group:
 worker_cli = create_worker_cli_group()
 
 
-@click.group(cls=_Main, commands={"worker": worker_cli, "status": status_command})
+@click.group(
+    cls=_Main,
+    commands={"worker": worker_cli, "status": status_command, "drain": drain_command},
+)
 def main() -> None:
     """dagster-celery, on taskiq. The commands are those of dagster-taskiq by their older names."""

@@ -120,10 +120,15 @@ def worker_start_command(
         launch_background_worker(command, os.environ)
         return
     with importable(config_yaml):
+        from dagster_celery._celery_app.app import CeleryApp  # noqa: PLC0415
         from dagster_celery._cli.app_argument import find_app, worker_arguments  # noqa: PLC0415
+        from dagster_celery._upgrade.notices import log_leftovers  # noqa: PLC0415
+        from dagster_taskiq.cli.options import split_commas  # noqa: PLC0415
         from dagster_taskiq.cli.worker import start  # noqa: PLC0415
 
         place, found = find_app(app)
         called = ["--name", expand_node_name(get_worker_name(name))]
         arguments = [*worker_arguments(found, bool(queue)), *called, *translated, *further]
+        if isinstance(found, CeleryApp):
+            log_leftovers(found, split_commas(queue))
         start.main(["-A", place, *arguments], standalone_mode=False)

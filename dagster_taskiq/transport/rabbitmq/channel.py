@@ -177,6 +177,19 @@ class Channel:
             raise declared_differently("queue", queue, error) from None
         return int(answer.message_count or 0)
 
+    async def count(self, queue: str) -> tuple[int, int]:
+        """Return how many messages of a queue are ready, and how many consumers it has.
+
+        Raises:
+            ChannelNotFoundEntity: it does not exist.
+            ConfigError: its name is not allowed.
+        """
+        check_queue_name(queue)
+        answer = await self._call(
+            self._raw.queue_declare(queue, passive=True), f"look at the queue {queue}"
+        )
+        return int(answer.message_count or 0), int(answer.consumer_count or 0)
+
     async def declare_exchange(
         self, exchange: str, *, kind: str = "direct", passive: bool = False
     ) -> None:

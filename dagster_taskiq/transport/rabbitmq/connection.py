@@ -133,6 +133,14 @@ class RabbitConnection:
         except ChannelNotFoundEntity:
             return None
 
+    async def count(self, queue: str) -> tuple[int, int] | None:
+        """Return the ready messages and the consumers of a queue; ``None`` if it does not exist."""
+        try:
+            async with self.channel() as channel:
+                return await channel.count(queue)
+        except ChannelNotFoundEntity:
+            return None
+
     async def declared(self) -> set[str]:
         """Return the names of what callers have declared on the present connection.
 

@@ -1,0 +1,312 @@
+"""The day of the upgrade: what is left in Celery's queues is counted, named and rescued."""
+
+import json
+import logging
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus
+from dagster import reconstructable as of_function
+from dagster._core.definitions.reconstruct import ReconstructableJob
+from dagster._core.execution.plan.state import KnownExecutionState
+from dagster._grpc.types import ExecuteRunArgs, ExecuteStepArgs
+from dagster._serdes import deserialize_value, pack_value
+
+from compat_tests.conftest import make_settings
+from compat_tests.facade import celerys_messages as celerys
+from compat_tests.facade.celerys_messages import OnRabbit, OnRedis
+from compat_tests.facade.conftest import Done, OldFleet, end, run_cli
+from compat_tests.facade.old_project import old_job
+from compat_tests.waiting import eventually
+from dagster_celery._upgrade.messages import Kind, read_redis
+from dagster_celery._upgrade.notices import leftover_notices
+from dagster_taskiq.tags import OLDER_NAMES, TASK_ID_TAG
+
+KINDS = ("redis", "rabbitmq")
+
+
+@dataclass
+class House(OldFleet):
+    """A project on the day: its settings, its Dagster instance, and Celery's side of its server."""
+
+    kind: str = ""
+    queue: str = field(default_factory=lambda: f"crunch-{uuid.uuid4().hex[:8]}")
+
+    @property
+    def config(self) -> dict[str, Any]:
+        config = super().config
+        if self.kind == "redis":
+            config["backend"] = self.settings.broker
+        config["config_source"]["task_default_queue"] = self.queue
+        return config
+
+    @property
+    def celery(self) -> OnRedis | OnRabbit:
+        if self.kind == "redis":
+            return OnRedis(self.settings.broker, self.settings.prefix)
+        return OnRabbit(self.settings.broker)
+
+    @property
+    def instance(self) -> DagsterInstance:
+        return DagsterInstance.from_config(str(self.home))
+
+    def drain(self, *arguments: str) -> Done:
+        config = str(self.config_file)
+        return self.cli("drain", "-y", config, "-q", self.queue, *arguments)
+
+    def write_dagster_yaml(self) -> None:
+        launcher = {"module": "dagster_celery.launcher", "class": "CeleryRunLauncher"}
+        config = {**self.config, "default_queue": self.queue}
+        document = {"telemetry": {"enabled": False}, "run_launcher": {**launcher, "config": config}}
+        (self.home / "dagster.yaml").write_text(yaml.safe_dump(document))
+
+    def new_run(self, notes: Path, celery_task: str = "") -> DagsterRun:
+        """Make a run that dagster-celery's launcher has sent, or that its executor executes."""
+        job = job_of_project()
+        ops = {name: {"config": {"directory": str(notes)}} for name in ("aside", "then")}
+        return self.instance.create_run_for_job(
+            job_def=old_job,
+            run_config={"execution": {"config": self.config}, "ops": ops},
+            status=DagsterRunStatus.STARTING,
+            tags={OLDER_NAMES[TASK_ID_TAG]: celery_task} if celery_task else {},
+            job_code_origin=job.get_python_origin(),
+        )
+
+    def run_message(self, run: DagsterRun, task_id: str) -> dict[str, Any]:
+        args = ExecuteRunArgs(
+            job_origin=job_of_project().get_python_origin(),
+            run_id=run.run_id,
+            instance_ref=self.instance.get_ref(),
+            set_exit_code_on_failure=True,
+        )
+        packed = {"execute_job_args_packed": pack_value(args)}
+        return celerys.document(
+            "execute_job", packed, task_id=task_id, queue=self.queue, priority=0
+        )
+
+    def step_message(self, run: DagsterRun, task_id: str, reply_to: str = "") -> dict[str, Any]:
+        """Make the message of the first step of a run, and write that the run has started."""
+        start = DagsterEvent(DagsterEventType.RUN_START.value, job_name=run.job_name)
+        self.instance.report_dagster_event(start, run.run_id)
+        args = ExecuteStepArgs(
+            job_origin=job_of_project().get_python_origin(),
+            run_id=run.run_id,
+            step_keys_to_execute=["aside"],
+            instance_ref=self.instance.get_ref(),
+            known_state=KnownExecutionState(),
+        )
+        kwargs = {
+            "execute_step_args_packed": pack_value(args),
+            "executable_dict": dict(job_of_project().to_dict()),
+        }
+        return celerys.document(
+            "execute_plan", kwargs, task_id=task_id, queue=self.queue, reply_to=reply_to
+        )
+
+    def status(self, run: DagsterRun) -> DagsterRunStatus:
+        now = self.instance.get_run_by_id(run.run_id)
+        assert now is not None
+        return now.status
+
+    def start_worker(self, stack: ExitStack) -> None:
+        worker = self.start("ours", "-q", f"{self.queue},side", "--", "-c", "1")
+        stack.callback(end, worker)
+
+
+def job_of_project() -> ReconstructableJob:
+    return of_function(old_job)
+
+
+@pytest.fixture(params=KINDS)
+def house(request: pytest.FixtureRequest, tmp_path: Path, home_template: Path) -> Iterator[House]:
+    kind = str(request.param)
+    home = tmp_path / "home"
+    home.mkdir()
+    house = House(make_settings(kind, tmp_path, request), home, kind)
+    house.write_dagster_yaml()
+    yield house
+    if isinstance(house.celery, OnRabbit):
+        house.celery.delete(house.queue)
+
+
+def test_a_message_is_read_whatever_it_is() -> None:
+    step = celerys.document("execute_plan", {"execute_step_args_packed": {}}, task_id="some-id")
+    read = read_redis(json.dumps(step).encode(), "dagster")
+    assert (read.id, read.task, read.kind, read.priority) == (
+        "some-id",
+        "execute_plan",
+        Kind.STEP,
+        5,
+    )
+    of_library = {**step, "headers": {**step["headers"], "task": "execute_step_docker"}}
+    assert read_redis(json.dumps(of_library).encode(), "dagster").kind is Kind.STEP
+    run = celerys.document("resume_job", {"execute_job_args_packed": {"a": 1}}, task_id="other")
+    read = read_redis(json.dumps(run).encode(), "dagster")
+    assert (read.kind, read.packed) == (Kind.RUN, {"a": 1})
+
+    unreadable = {
+        "no JSON": b"\x80\x04K\x01.",
+        "no message of kombu's": b"[1, 2]",
+        "protocol 2": json.dumps({**step, "headers": {}}).encode(),
+        "python-serialize": json.dumps(
+            {**step, "content-type": "application/x-python-serialize"}
+        ).encode(),
+        "compressed": json.dumps(
+            {**step, "headers": {**step["headers"], "compression": "application/x-gzip"}}
+        ).encode(),
+        "no JSON of Celery's": json.dumps({**step, "body": "???"}).encode(),
+    }
+    for words, payload in unreadable.items():
+        read = read_redis(payload, "dagster")
+        assert words in read.problem
+        assert read.kind is Kind.OTHER
+        assert read.packed is None
+
+
+@pytest.mark.each_broker
+def test_what_waits_is_counted_in_all_of_celerys_lists(house: House, tmp_path: Path) -> None:
+    assert house.drain().returncode == 0
+    run = house.new_run(tmp_path, celery_task="a-celery-task")
+    for priority in (0, 4, 9):
+        message = celerys.document("own", {}, task_id=uuid.uuid4().hex, priority=priority)
+        house.celery.put(house.queue, message)
+    taken = "0"
+    if isinstance(house.celery, OnRedis):
+        house.celery.take(house.queue, celerys.document("own", {}, task_id="x", queue=house.queue))
+        taken = "1"
+
+    done = house.drain()
+
+    assert done.returncode == 1, done.stderr
+    assert f"{house.queue}\t3\t{taken}" in done.stdout
+    assert f"{run.run_id}\tSTARTING\tas Celery's task a-celery-task" in done.stdout
+    assert house.drain("--wait", "0.1").returncode == 1
+    assert house.celery.waiting(house.queue) == 3
+
+
+@pytest.mark.each_broker
+def test_a_worker_says_what_is_left_beside_it(house: House) -> None:
+    assert leftover_notices(house.app(), [house.queue]) == []
+    house.celery.put(house.queue, celerys.document("own", {}, task_id="some-id"))
+
+    (level, text), *others = leftover_notices(house.app(), [house.queue])
+
+    assert level == logging.WARNING
+    assert f'1 in queue "{house.queue}"' in text
+    assert "`dagster-celery drain`" in text
+    assert [("LOWER priorities first" in each) for _, each in others] == [True] * (
+        house.kind == "redis"
+    )
+
+
+def test_what_is_left_is_rescued(house: House, tmp_path: Path) -> None:
+    celery = house.celery
+    launched = house.new_run(tmp_path, celery_task="a-celery-task")
+    ended = house.new_run(tmp_path, celery_task="another")
+    house.instance.report_run_failed(ended)
+    looping = house.new_run(tmp_path)
+    orphan = house.new_run(tmp_path)
+    expected = uuid.uuid4().hex
+    celery.put(house.queue, house.run_message(launched, "a-celery-task"))
+    celery.put(house.queue, house.run_message(ended, "another"))
+    celery.put(house.queue, house.step_message(looping, expected, celery.expect(expected)))
+    celery.put(house.queue, house.step_message(orphan, uuid.uuid4().hex, "nobody-reads-this"))
+    pickled = "application/x-python-serialize"
+    celery.put(house.queue, celerys.document("own", {}, task_id="pickled", content_type=pickled))
+    with ExitStack() as stack:
+        house.start_worker(stack)
+        log = house.home / "ours.log"
+        eventually(lambda: "left in Celery's queues (5 in queue" in log.read_text())
+        assert "LOWER" not in log.read_text() or house.kind == "redis"
+
+        # It gives up at once, as if it were killed while the step is executed.
+        assert house.drain("--rescue", "--wait", "0").returncode == 1
+        assert celery.waiting(house.queue) == 1
+        rescue = threading.Thread(target=lambda: results.append(house.drain("--rescue")))
+        results: list[Done] = []
+        rescue.start()
+        answer = celery.result()
+        # The run loop goes on, and the run ends.
+        end_event = DagsterEvent(DagsterEventType.RUN_SUCCESS.value, job_name=looping.job_name)
+        house.instance.report_dagster_event(end_event, looping.run_id)
+        rescue.join(60)
+
+        assert answer["status"] == "SUCCESS"
+        events = [deserialize_value(each, DagsterEvent) for each in answer["result"]]
+        kinds = [event.event_type for event in events]
+        assert kinds.count(DagsterEventType.STEP_SUCCESS) == 1
+        assert {event.step_key for event in events} == {"aside"}
+        (done,) = results
+        assert done.returncode == 1, "the message in pickle is still there"
+        assert "pickled" in done.stdout
+        assert pickled in done.stdout
+        assert celery.waiting(house.queue) == 1
+        assert house.status(orphan) is DagsterRunStatus.FAILURE
+        eventually(lambda: house.status(launched) is DagsterRunStatus.SUCCESS)
+    notes = (tmp_path / "notes").read_text().splitlines()
+    assert sum(line.startswith("aside") for line in notes) == 2, "one of each run, once"
+
+
+def test_a_rescue_is_refused_while_celerys_workers_consume(house: House) -> None:
+    house.celery.put(house.queue, celerys.document("own", {}, task_id="some-id"))
+    if isinstance(house.celery, OnRedis):
+        client = house.celery.client
+        waits = threading.Thread(target=client.brpop, args=(["some-other-list"], 60))
+        waits.start()
+        eventually(lambda: any(each["cmd"] == "brpop" for each in client.client_list()))
+        done = house.drain("--rescue")
+        client.lpush("some-other-list", "end")
+        waits.join()
+    else:
+        consumed: list[Done] = []
+
+        async def consume(channel: Any) -> None:
+            await channel.basic_qos(prefetch_count=1)
+            await channel.basic_consume(house.queue, ignore)
+            consumed.append(house.drain("--rescue"))
+
+        async def ignore(_: Any) -> None:
+            pass
+
+        house.celery.on_channel(consume)
+        (done,) = consumed
+
+    assert done.returncode == 2
+    assert "Celery's workers consume there (1 of " in done.stderr
+    assert "--force" in done.stderr
+
+
+def test_a_backend_that_cannot_be_answered_refuses_a_rescue(house: House) -> None:
+    done = run_cli(
+        *("drain", "-y", str(house.config_file), "--rescue"),
+        DAGSTER_HOME=str(house.home),
+        CELERY_RESULT_BACKEND="db+postgresql://user:secret@host/results",
+    )
+    assert done.returncode == 2
+    assert 'The result backend "db://" cannot be answered' in done.stderr
+    assert "secret" not in done.stdout + done.stderr
+
+
+def test_before_the_way_back_what_was_sent_here_is_listed(house: House, tmp_path: Path) -> None:
+    assert house.drain("--back").returncode == 0
+    run = house.new_run(tmp_path)
+    house.instance.add_run_tags(run.run_id, {TASK_ID_TAG: run.run_id})
+
+    done = house.drain("--back")
+
+    assert done.returncode == 1
+    assert f"{run.run_id}\tSTARTING\tas task {run.run_id}" in done.stdout
+    assert house.drain("--back", "--rescue").returncode == 2
+
+
+def test_without_options_the_launchers_broker_is_looked_at(house: House) -> None:
+    done = house.cli("drain")
+    assert f":{house.settings.broker.rpartition(':')[2]}"[:6] in done.stdout
+    assert house.queue in done.stdout
