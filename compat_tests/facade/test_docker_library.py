@@ -1,55 +1,27 @@
 """dagster-celery-docker, a library with an executor and tasks of its own, runs unchanged.
 
-Its package is the published one. What stands in for Docker runs the container's command in a
-process of this machine.
+Its package is the published one, and so is Docker's client. What stands in for the engine runs the
+command of a container in a process of this machine (compat_tests/facade/docker_engine.py).
 """
 
 import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
-from dagster import DagsterInstance, DagsterRunStatus
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 
 from compat_tests.checkout import ROOT
 from compat_tests.facade.conftest import OldFleet, end
+from compat_tests.facade.docker_engine import Engine, running_engine
 from compat_tests.preloaded import Program, start_program
 from compat_tests.waiting import eventually
 from legacy_tests.sdists import DOCKER, unpack
-
-CLIENT = """
-import os
-from compat_tests.preloaded import run_program
-from docker.errors import ContainerError
-
-class Containers:
-    def run(self, image, command, environment, network=None, **options):
-        with open(os.environ["STARTED"], "a") as file:
-            file.write(f"{image} {environment.get('GREETING')} {sorted(options)}\\n")
-        module, *arguments = command
-        done = run_program(module, arguments, os.environ, timeout=300)
-        output = done.stdout + done.stderr
-        if done.returncode:
-            raise ContainerError(None, done.returncode, command, image, output)
-        return output.encode()
-
-class Client:
-    containers = Containers()
-
-def from_env():
-    return Client()
-"""
-
-ERRORS = """
-class ContainerError(Exception):
-    def __init__(self, container, exit_status, command, image, stderr):
-        super().__init__(f"The container of {image} has ended with {exit_status}.")
-        self.stderr = stderr
-"""
 
 #: Each step is a process that imports Dagster, which takes long on a busy machine.
 pytestmark = pytest.mark.timeout(400)
@@ -75,15 +47,28 @@ def wrong(number):
     raise ValueError("it does not work")
 
 def beside(name):
-    return Path(os.environ["STARTED"]).with_name(name)
+    return Path(os.environ["NOTES"], name)
 
 @op
 def long_one():
-    beside("begun").touch()
+    with beside("begun").open("a") as begun:
+        begun.write(f"{os.getpid()}\\n")
     deadline = time.monotonic() + 120
     while not beside("release").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     beside("ended").touch()
+    return 1
+
+@op
+def dies():
+    beside("begun").touch()
+    while not beside("release").exists():
+        time.sleep(0.05)
+    os._exit(7)
+
+@job(executor_def=celery_docker_executor)
+def dying_job():
+    two(dies())
 
 @job(executor_def=celery_docker_executor)
 def long_job():
@@ -101,7 +86,7 @@ def docker_job():
 def failing_job():
     two(wrong(one()))
 
-defs = Definitions(jobs=[docker_job, failing_job, fan_job, long_job])
+defs = Definitions(jobs=[docker_job, dying_job, failing_job, fan_job, long_job])
 """
 
 
@@ -109,25 +94,20 @@ defs = Definitions(jobs=[docker_job, failing_job, fan_job, long_job])
 class Project:
     fleet: OldFleet
     directory: Path
+    engine: Engine
+    #: Starts another worker, by its name and queue.
+    start_worker: Callable[[str, str], "subprocess.Popen[bytes] | Program"]
 
-    @property
-    def started(self) -> list[str]:
-        """A line for each container that was started."""
-        path = self.directory / "started"
-        return path.read_text().splitlines() if path.exists() else []
-
-    def start(self, job: str) -> "subprocess.Popen[bytes] | Program":
+    def start(self, job: str, queue: str = "docker") -> "subprocess.Popen[bytes] | Program":
         """Start a run; what it logs is in a file beside the project."""
-        where = ("-f", str(self.directory / "jobs.py"), "-c", "run.yaml")
+        for name in ("begun", "release", "ended"):
+            self.note(name).unlink(missing_ok=True)
+        where = ("-f", str(self.directory / "jobs.py"), "-c", f"{queue}.yaml")
         return start_program(
             "dagster",
             ["job", "execute", *where, "-j", job],
             self.directory / f"{job}.log",
-            {
-                **os.environ,
-                "PYTHONPATH": python_path(self.directory),
-                "DAGSTER_HOME": str(self.fleet.home),
-            },
+            {**os.environ, **environment_of(self.directory, self.fleet.home)},
             directory=self.directory,
         )
 
@@ -136,9 +116,32 @@ class Project:
         code = self.start(job).wait(300)
         return code, (self.directory / f"{job}.log").read_text()
 
+    def note(self, name: str) -> Path:
+        return self.directory / name
 
-def python_path(directory: Path) -> str:
-    return os.pathsep.join((str(directory), str(ROOT)))
+    @contextmanager
+    def last_run(self) -> Iterator[tuple[DagsterInstance, DagsterRun]]:
+        with DagsterInstance.from_config(str(self.fleet.home)) as instance:
+            (run,) = instance.get_runs(limit=1)
+            yield instance, run
+
+    def said(self) -> list[str]:
+        """The messages in the log of the last run."""
+        with self.last_run() as (instance, run):
+            return [str(entry.message) for entry in instance.all_logs(run.run_id)]
+
+    def write_config(self, queue: str) -> None:
+        """Write the config of a run whose steps go to a queue."""
+        source = {**self.fleet.config["config_source"], "task_default_queue": queue}
+        docker = {"image": "shop/steps:1", "env_vars": ["GREETING"]}
+        config = {**self.fleet.config, "config_source": source, "docker": docker}
+        text = yaml.safe_dump({"execution": {"config": config}})
+        (self.directory / f"{queue}.yaml").write_text(text)
+
+
+def environment_of(directory: Path, home: Path) -> dict[str, str]:
+    path = os.pathsep.join((str(directory), str(ROOT)))
+    return {"PYTHONPATH": path, "DAGSTER_HOME": str(home), "NOTES": str(directory)}
 
 
 @pytest.fixture(scope="module")
@@ -149,97 +152,139 @@ def project(
     fleet = old_fleet_of_kind("embedded")
     directory = tmp_path_factory.mktemp("docker-project")
     unpack(DOCKER, "dagster_celery_docker", directory)
-    (directory / "docker").mkdir()
-    for name, text in (("__init__", ""), ("client", CLIENT), ("errors", ERRORS)):
-        (directory / "docker" / f"{name}.py").write_text(text)
     (directory / "jobs.py").write_text(JOBS)
-    source = {**fleet.config["config_source"], "task_default_queue": "docker"}
-    docker = {"image": "shop/steps:1", "env_vars": ["GREETING"]}
-    config = {**fleet.config, "config_source": source, "docker": docker}
-    (directory / "run.yaml").write_text(yaml.safe_dump({"execution": {"config": config}}))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("STARTED", str(directory / "started"))
+    environment = {**os.environ, **environment_of(directory, fleet.home)}
+    with (
+        running_engine(directory, environment) as (engine, address),
+        pytest.MonkeyPatch.context() as patch,
+        ExitStack() as workers,
+    ):
+        patch.setenv("DOCKER_HOST", address)
         patch.setenv("GREETING", "hello")
-        process = fleet.start(
-            *("docker", "-q", "docker", "--", "-c", "2"),
-            app="dagster_celery_docker.app",
-            path=python_path(directory),
-        )
-        try:
-            yield Project(fleet, directory)
-        finally:
-            end(process)
+
+        def start_worker(name: str, queue: str) -> "subprocess.Popen[bytes] | Program":
+            process = fleet.start(
+                *(name, "-q", queue, "--", "-c", "2"),
+                app="dagster_celery_docker.app",
+                path=environment["PYTHONPATH"],
+            )
+            workers.callback(end, process)
+            return process
+
+        project = Project(fleet, directory, engine, start_worker)
+        for queue in ("docker", "dying", "draining", "unwatched"):
+            project.write_config(queue)
+        start_worker("docker", "docker")
+        yield project
 
 
-def test_each_step_is_a_container(project: Project) -> None:
+def test_each_step_is_a_container_with_a_name(project: Project) -> None:
     code, output = project.execute("docker_job")
 
     assert code == 0, output
-    assert project.started == ["shop/steps:1 hello ['auto_remove', 'detach']"] * 2
-    with DagsterInstance.from_config(str(project.fleet.home)) as instance:
-        (run,) = instance.get_runs(limit=1)
-        said = [entry.message for entry in instance.all_logs(run.run_id)]
+    one, two = project.engine.started
+    assert one.body["Image"] == "shop/steps:1"
+    assert one.environment == {"GREETING": "hello"}
+    assert one.name.startswith("dagster-step-one-")
+    assert two.labels["dagster/op"] == "two"
+    assert project.engine.containers == {}
+    said = project.said()
     assert any("Executing steps one in Docker container shop/steps:1" in each for each in said)
+    assert f'Step "one" runs in container {one.name}.' in said
 
 
 @pytest.mark.test_all("that of test_loop.py, for any library that submits steps itself")
 def test_a_step_that_fails_ends_the_run(project: Project) -> None:
-    before = len(project.started)
+    before = len(project.engine.started)
 
     code, output = project.execute("failing_job")
 
     assert code != 0
     assert "it does not work" in output
-    assert len(project.started) == before + 2  # one, and wrong; two never
+    assert len(project.engine.started) == before + 2  # one, and wrong; two never
 
 
 def test_several_steps_are_ready_at_once(project: Project) -> None:
-    before = len(project.started)
+    before = len(project.engine.started)
 
     code, output = project.execute("fan_job")
 
     assert code == 0, output
     # numbers, twice more, total, and flaky twice.
-    assert len(project.started) == before + 6
+    names = [each.name for each in project.engine.started[before:]]
+    assert len(set(names)) == 6
 
 
-def test_a_run_that_is_terminated_waits_for_a_container_that_ends(project: Project) -> None:
-    begun, release, ended = (project.directory / each for each in ("begun", "release", "ended"))
+def test_terminating_a_run_ends_and_removes_the_container(project: Project) -> None:
     process = project.start("long_job")
-    with DagsterInstance.from_config(str(project.fleet.home)) as instance:
-        eventually(begun.exists, "the container has begun")
-        (run,) = instance.get_runs(limit=1)
+    eventually(project.note("begun").exists, "the container has begun")
+    with project.last_run() as (instance, run):
         # What Dagster's launchers do when somebody clicks on "Terminate".
         instance.report_run_canceling(run)
         process.send_signal(signal.SIGINT)
-        wait_until_said(instance, run.run_id, "cancelling the steps that wait")
-        wait_until_cancelled(project.fleet, f"{run.run_id}:long_one:0")
-        release.touch()
         process.wait(120)
-        assert ended.exists()
         found = instance.get_run_by_id(run.run_id)
-        assert found is not None and found.status is DagsterRunStatus.CANCELED
-        said = [str(entry.message) for entry in instance.all_logs(run.run_id)]
-    assert not any("Still not stopped" in each for each in said)
+    assert found is not None and found.status is DagsterRunStatus.CANCELED
+    # The step was told to end, and has; nothing of it is left.
+    assert project.engine.started[-1].ended.is_set()
+    assert project.engine.containers == {}
+    assert not project.note("ended").exists()
+    assert not any("Still not stopped" in each for each in project.said())
 
 
-def wait_until_said(instance: DagsterInstance, run_id: str, words: str) -> None:
-    def is_said() -> bool:
-        return any(words in str(entry.message) for entry in instance.all_logs(run_id))
+def test_a_container_whose_worker_dies_is_watched_by_another(project: Project) -> None:
+    before = len(project.engine.started)
+    leaving = project.start_worker("dying", "dying")
+    run = project.start("long_job", queue="dying")
+    eventually(project.note("begun").exists, "the container has begun")
 
-    eventually(is_said, f"the run's log has: {words}")
+    leaving.send_signal(signal.SIGKILL)
+    leaving.wait(30)
+    project.start_worker("next", "dying")
+
+    eventually(lambda: any("waits for it now" in each for each in project.said()), "it is adopted")
+    finish(project, run, before)
 
 
-def wait_until_cancelled(fleet: OldFleet, task_id: str) -> None:
-    """Wait until the worker has the command."""
-    client = fleet.app().client
+def test_a_worker_that_drains_hands_its_watching_over(project: Project) -> None:
+    before = len(project.engine.started)
+    leaving = project.start_worker("leaving", "draining")
+    run = project.start("long_job", queue="draining")
+    eventually(project.note("begun").exists, "the container has begun")
+    project.start_worker("staying", "draining")
 
-    def cancelled() -> bool:
-        return client.tasks([task_id])[task_id].revoke_requested
+    leaving.send_signal(signal.SIGTERM)
 
-    eventually(cancelled, "the task is cancelled")
-    log = fleet.home / "docker.log"
-    eventually(
-        lambda: f"Task {task_id} was cancelled and has" in log.read_text(),
-        "the worker has the command",
+    assert leaving.wait(60) == 0
+    assert not project.engine.started[-1].ended.is_set()
+    eventually(lambda: any("waits for it now" in each for each in project.said()), "it is adopted")
+    finish(project, run, before)
+
+
+def finish(project: Project, run: "subprocess.Popen[bytes] | Program", before: int) -> None:
+    """Let the step end, and check that it ran in one container."""
+    project.note("release").touch()
+    assert run.wait(120) == 0, (project.directory / "long_job.log").read_text()
+    assert len(project.engine.started) == before + 2  # long_one, and two
+    assert len(project.note("begun").read_text().split()) == 1
+
+
+@pytest.mark.test_all("it waits for a lease, as the test of a worker that dies")
+def test_a_container_that_has_died_unwatched_is_not_started_again(project: Project) -> None:
+    before = len(project.engine.started)
+    leaving = project.start_worker("dying-too", "unwatched")
+    run = project.start("dying_job", queue="unwatched")
+    eventually(project.note("begun").exists, "the container has begun")
+    leaving.send_signal(signal.SIGKILL)
+    leaving.wait(30)
+    project.note("release").touch()
+    eventually(project.engine.started[-1].ended.is_set, "the container has died")
+
+    project.start_worker("next-too", "unwatched")
+
+    assert run.wait(120) != 0
+    assert (
+        "has gone while no worker waited for it"
+        in (project.directory / "dying_job.log").read_text()
     )
+    assert len(project.engine.started) == before + 1

@@ -5,20 +5,21 @@ process of this machine (compat_tests/facade/kubernetes_api.py).
 """
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import yaml
-from dagster import DagsterInstance, DagsterRunStatus
+from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus
 
 from compat_tests.checkout import ROOT
 from compat_tests.facade.conftest import OldFleet, end
 from compat_tests.facade.kubernetes_api import Cluster, running_cluster
-from compat_tests.preloaded import run_program
+from compat_tests.preloaded import Program, run_program
 from compat_tests.waiting import eventually
 from legacy_tests.sdists import KUBERNETES, unpack
 
@@ -37,9 +38,29 @@ def long_one(context):
     Path(os.environ["NOTES"], "begun").write_text(str(os.getpid()))
     time.sleep(600)
 
+@op(tags={"dagster-celery/queue": "leaving"})
+def released_one():
+    with Path(os.environ["NOTES"], "released-begun").open("a") as begun:
+        begun.write(f"{os.getpid()}\\n")
+    deadline = time.monotonic() + 120
+    while not Path(os.environ["NOTES"], "release").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
 @op
 def after_it(number):
     pass
+
+@op
+def dies():
+    os._exit(7)
+
+@job(executor_def=celery_k8s_job_executor)
+def dying_job():
+    after_it(dies())
+
+@job(executor_def=celery_k8s_job_executor)
+def released_job():
+    after_it(released_one())
 
 @job(executor_def=celery_k8s_job_executor)
 def fan_job():
@@ -49,7 +70,7 @@ def fan_job():
 def long_job():
     after_it(long_one())
 
-defs = Definitions(jobs=[fan_job, long_job])
+defs = Definitions(jobs=[dying_job, fan_job, long_job, released_job])
 """
 
 #: Launches a run as the web server does, and prints its id.
@@ -61,10 +82,11 @@ from dagster._core.launcher import LaunchRunContext
 import jobs
 
 with DagsterInstance.get() as instance:
+    job = getattr(jobs, sys.argv[1])
     run = instance.create_run_for_job(
-        jobs.long_job,
+        job,
         run_config=yaml.safe_load(Path("run.yaml").read_text()),
-        job_code_origin=reconstructable(jobs.long_job).get_python_origin(),
+        job_code_origin=reconstructable(job).get_python_origin(),
     )
     instance.run_launcher.launch_run(LaunchRunContext(dagster_run=run, workspace=None))
     print(run.run_id)
@@ -85,6 +107,8 @@ class Project:
     fleet: OldFleet
     directory: Path
     cluster: Cluster
+    #: The workers of single tests.
+    workers: "list[subprocess.Popen[bytes] | Program]" = field(default_factory=list)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -155,6 +179,13 @@ def project(
             end(process)
 
 
+@pytest.fixture(autouse=True)
+def workers_ended(project: Project) -> Iterator[None]:
+    yield
+    while project.workers:
+        end(project.workers.pop())
+
+
 @pytest.mark.test_all("that of test_docker_library.py, which submits as this one does")
 def test_several_steps_are_ready_at_once(project: Project) -> None:
     command = ["job", "execute", "-m", "jobs", "-j", "fan_job", "-c", "run.yaml"]
@@ -171,10 +202,7 @@ def test_several_steps_are_ready_at_once(project: Project) -> None:
 
 
 def test_terminating_a_run_deletes_the_jobs_of_its_steps(project: Project) -> None:
-    project.cluster.patience = 0.0
-    launched = project.run("-c", LAUNCH)
-    assert launched.returncode == 0, launched.stderr
-    run_id = launched.stdout.split()[-1]
+    run_id = launch(project, "long_job")
     pid = int(eventually(lambda: note(project, "begun"), "the step has begun"))
     run_job, step_job = project.cluster.created[-2:]
 
@@ -190,6 +218,88 @@ def test_terminating_a_run_deletes_the_jobs_of_its_steps(project: Project) -> No
     assert any("Terminating Kubernetes Job because dagster run status" in each for each in said)
     inspect = project.fleet.app().control.inspect
     eventually(lambda: not any((inspect().active() or {}).values()), "no worker runs anything")
+
+
+def test_a_worker_that_drains_leaves_its_jobs_to_another(project: Project) -> None:
+    leaving = start_worker(project, "leaving")
+    run_id = launch(project, "released_job")
+    eventually(lambda: note(project, "released-begun"), "the step has begun")
+    start_worker(project, "staying")
+
+    assert end(leaving) == 0
+
+    finish(project, run_id)
+
+
+@pytest.mark.test_all("that of test_docker_library.py, which is the same in the engine")
+def test_a_job_whose_worker_dies_is_watched_by_another(project: Project) -> None:
+    dying = start_worker(project, "dying")
+    run_id = launch(project, "released_job")
+    eventually(lambda: note(project, "released-begun"), "the step has begun")
+
+    dying.send_signal(signal.SIGKILL)
+    dying.wait(30)
+    start_worker(project, "next")
+
+    finish(project, run_id)
+
+
+def test_a_job_whose_time_limit_is_over_is_deleted(project: Project) -> None:
+    start_worker(project, "strict", "--soft-time-limit", "1")
+    run_id = launch(project, "released_job")
+    with DagsterInstance.from_config(str(project.fleet.home)) as instance:
+        eventually(lambda: status_of(instance, run_id) is DagsterRunStatus.FAILURE)
+        said = [str(entry.message) for entry in instance.all_logs(run_id)]
+    (job,) = project.cluster.deleted
+    assert any(f"Deleting Kubernetes Job {job}" in each for each in said)
+    assert any("soft time limit" in each for each in said)
+
+
+def test_a_pod_that_fails_fails_its_step_with_the_reason(project: Project) -> None:
+    run_id = launch(project, "dying_job", patience=60.0)
+    with DagsterInstance.from_config(str(project.fleet.home)) as instance:
+        eventually(lambda: status_of(instance, run_id) is DagsterRunStatus.FAILURE)
+        (failed,) = instance.all_logs(run_id, of_type=DagsterEventType.STEP_FAILURE)
+    assert failed.dagster_event is not None
+    error = failed.dagster_event.step_failure_data.error
+    assert error is not None
+    assert "failed job pods" in error.to_string()
+
+
+def start_worker(project: Project, name: str, *options: str) -> "subprocess.Popen[bytes] | Program":
+    """Start a worker of the queue "leaving", which ends with the test."""
+    process = project.fleet.start(
+        *(name, "-q", "leaving", "--", "-c", "2", *options),
+        app="dagster_celery_k8s.app",
+        path=project.environment["PYTHONPATH"],
+    )
+    project.workers.append(process)
+    return process
+
+
+def finish(project: Project, run_id: str) -> None:
+    """Let the step of a run end whose Job another worker watches; it has run once."""
+    with DagsterInstance.from_config(str(project.fleet.home)) as instance:
+
+        def said(words: str) -> bool:
+            return any(words in str(entry.message) for entry in instance.all_logs(run_id))
+
+        eventually(lambda: said("proceeding with existing job"), "another worker watches the Job")
+        (project.directory / "release").touch()
+        eventually(lambda: status_of(instance, run_id).value == "SUCCESS", "the run ends")
+    assert len(note(project, "released-begun").split()) == 1
+    assert project.cluster.deleted == []
+
+
+def launch(project: Project, job: str, patience: float = 0.0) -> str:
+    """Launch a run, with nothing left of those before, and return its id."""
+    for name in ("begun", "released-begun", "release"):
+        (project.directory / name).unlink(missing_ok=True)
+    project.cluster.deleted.clear()
+    project.cluster.patience = patience
+    launched = project.run("-c", LAUNCH, job)
+    assert launched.returncode == 0, launched.stderr
+    return launched.stdout.split()[-1]
 
 
 def note(project: Project, name: str) -> str:

@@ -72,6 +72,8 @@ class FakeClient:
     known_workers: list[Worker] = field(default_factory=list)
     empty_queues: set[str] = field(default_factory=set)
     in_process: InProcessTasks | None = None
+    #: The ids of tasks that only watch their steps.
+    watching: set[str] = field(default_factory=set)
     #: While it is set, no call is answered.
     is_down: bool = False
     #: What was called, in order.
@@ -105,6 +107,9 @@ class FakeClient:
         self._call("mark_lost")
         self.lost[task.id] = error
         return True
+
+    def only_watches(self, task: Task) -> bool:
+        return task.id in self.watching
 
     def workers(self) -> list[Worker]:
         self._call("workers")

@@ -4,7 +4,6 @@ from collections.abc import Collection
 
 import pytest
 from dagster import DagsterInstance
-from dagster._core.execution.plan.step import ExecutionStep
 from dagster_shared.error import SerializableErrorInfo
 
 from compat_tests.unit.doubles import EmptyLog, FakeClient, make_step
@@ -46,9 +45,13 @@ class Rerunner(Resumption):
 
     def __init__(self) -> None:
         self.again: dict[str, str] = {}
+        self.watched_again: dict[str, str] = {}
 
-    def run_again(self, step: ExecutionStep, why: str) -> None:
+    def run_again(self, step: StepInFlight, why: str) -> None:
         self.again[step.key] = why
+
+    def watch_again(self, step: StepInFlight, why: str) -> None:
+        self.watched_again[step.key] = why
 
 
 class Run:
@@ -132,6 +135,16 @@ def test_a_step_that_had_died_before_the_run_was_resumed_is_run_again(run: Run) 
     run.ended_tasks.settle()
     assert run.resumption.again == {"a": "its worker was lost"}
     assert (run.outcomes.errors, run.steps.keys) == ({}, [])
+
+
+def test_a_step_that_a_dead_task_only_watched_is_watched_again(run: Run) -> None:
+    run.client.watching = {"a", "b"}
+    run.end("a", TaskState.LOST)
+    run.end("b", TaskState.FAILURE)
+    run.ended_tasks.settle()
+    assert run.resumption.watched_again.keys() == {"a"}
+    # One that has ended by itself has said what became of the step.
+    assert run.outcomes.errors.keys() == {"b"}
 
 
 def test_a_task_whose_server_does_not_answer_is_looked_at_again(run: Run) -> None:

@@ -89,9 +89,23 @@ def test_a_task_that_has_died_is_followed_by_one_with_an_id_of_its_own(run: Run)
     (ended,) = run.steps.take_ended()
     assert (ended.task_id, ended.rerun_reason) == ("run:a:0.1", "its worker was lost")
     run.steps.remove(ended)
-    run.resumption.run_again(ended.execution_step, ended.rerun_reason)
+    run.resumption.run_again(ended, ended.rerun_reason)
     run.resumption.send_claimed()
     assert "run:a:0.2" in run.sent
+
+
+def test_each_task_that_watches_a_step_again_has_an_id_of_its_own(run: Run) -> None:
+    run.client.add("run:a:0", TaskState.STARTED, "w")
+    run.client.known_workers = [make_worker(runs=["run:a:0"])]
+    run.resumption.resume()
+    for expected in ("run:a:0.1", "run:a:0.2"):
+        step = run.steps.get("a")
+        assert step is not None
+        run.steps.remove(step)
+        run.resumption.watch_again(step, "Its worker is to end.")
+        run.resumption.send_claimed()
+        assert expected in run.sent
+    assert any("goes on without its task" in each for each in run.log.reports)
 
 
 def test_the_next_attempt_at_a_step_taken_over_begins_with_its_first_id(run: Run) -> None:

@@ -15,6 +15,7 @@ from dagster_celery._celery_app.task import Task
 from dagster_celery._celery_app.task_options import checked
 from dagster_celery._celery_app.values import to_result
 from dagster_celery._configuration import Configuration, configure
+from dagster_celery._step_watchers.watchers import call_as_watcher
 from dagster_taskiq import app as taskiq_app
 from dagster_taskiq.client import Client, client_for
 from dagster_taskiq.transport.broker import QueueBroker
@@ -281,7 +282,7 @@ def _register(broker: QueueBroker, task: Task) -> None:
         return
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        return to_result(task(*args, **kwargs))
+        return to_result(call_as_watcher(task.name, task, args, kwargs))
 
     run.__module__ = task.__wrapped__.__module__
     broker.register_task(run, task_name=task.name)

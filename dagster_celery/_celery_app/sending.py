@@ -9,6 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from dagster_celery._celery_app.values import as_json
+from dagster_celery._step_watchers.watchers import for_watcher
 from dagster_taskiq.wire.labels import TYPED_LABEL
 from dagster_taskiq.wire.task_request import TaskRequest
 from dagster_taskiq.wire.typed_values import encode, holds_typed
@@ -69,12 +70,14 @@ def task_request(
     step = STEP_REQUEST.get()
     if step is None:
         return request
-    return replace(
-        request,
-        id=step.id,
-        run_id=step.run_id,
-        step_key=step.step_key,
-        labels={**step.labels, **request.labels},
+    return for_watcher(
+        replace(
+            request,
+            id=step.id,
+            run_id=step.run_id,
+            step_key=step.step_key,
+            labels={**step.labels, **request.labels},
+        )
     )
 
 

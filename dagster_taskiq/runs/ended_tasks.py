@@ -115,7 +115,10 @@ class EndedTasks:
             self._look_again_at(step)
         elif step.rerun_reason and self._has_died(task):
             self._steps.remove(step)
-            self._resumption.run_again(step.execution_step, step.rerun_reason)
+            self._resumption.run_again(step, step.rerun_reason)
+        elif self._servers.client.only_watches(task) and self._has_died(task):
+            self._steps.remove(step)
+            self._resumption.watch_again(step, _sentence(task.error))
         else:
             kind = WorkerLostError if self._has_died(task) else _ERRORS[task.state]
             self._outcomes.record(step, make_error(_describe_end(step, task), kind))
@@ -157,5 +160,9 @@ def _was_stopped(task: Task) -> bool:
 
 def _describe_end(step: StepInFlight, task: Task) -> str:
     why = task.error or "Its task ended, and there is no end of the step in the event log."
-    why = why[:1].upper() + why[1:]
+    why = _sentence(why)
     return f'The task of step "{step.key}" ended before the step did ({task.state.value}). {why}'
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -58,7 +58,8 @@ class Resumption:
         self._outcomes = outcomes
         #: Steps that still need a slot of their pool before they are sent, by key.
         self._unclaimed: dict[str, ExecutionStep] = {}
-        #: How many tasks of the attempt at each of the steps in flight there have been, by key.
+        #: How many tasks there have been of the attempt at each step taken over or sent again, by
+        #: key.
         self._incarnations: dict[str, int] = {}
 
     def resume(self) -> None:
@@ -76,15 +77,30 @@ class Resumption:
         for step in in_flight.values():
             self._take_over(step, workers, begun)
 
-    def run_again(self, step: ExecutionStep, why: str) -> None:
+    def run_again(self, step: StepInFlight, why: str) -> None:
         """Send a step again whose task has died with its worker before the run was resumed.
 
         Args:
-            step: the step.
+            step: the step; it is not in flight any more.
             why: what happened, as a part of a sentence.
         """
-        self._log.report(f'Step "{step.key}" is run again: {why}.', step)
-        self._unclaimed[step.key] = step
+        self._log.report(f'Step "{step.key}" is run again: {why}.', step.execution_step)
+        self._send_next(step)
+
+    def watch_again(self, step: StepInFlight, why: str) -> None:
+        """Send a step again whose task only watched it, and has died with its worker.
+
+        Args:
+            step: the step; it is not in flight any more, but goes on elsewhere.
+            why: what happened, in a sentence.
+        """
+        text = f'Step "{step.key}" goes on without its task, and another one will watch it. {why}'
+        self._log.report(text, step.execution_step)
+        self._send_next(step)
+
+    def _send_next(self, step: StepInFlight) -> None:
+        self._unclaimed[step.key] = step.execution_step
+        self._incarnations[step.key] = step.incarnation + 1
 
     def send_claimed(self) -> None:
         """Send the steps that are to be run again and for which their pools have slots.
@@ -119,7 +135,8 @@ class Resumption:
             self._unclaimed[step.key] = step
             return
         has_begun = task.state is not TaskState.WAITING
-        in_flight = StepInFlight(step, task.id, task.queue, begun=has_begun)
+        incarnation = self._incarnations[step.key] - 1
+        in_flight = StepInFlight(step, task.id, task.queue, incarnation, begun=has_begun)
         self._steps.add(in_flight)
         worker = workers.get(task.worker)
         if task.state is TaskState.STARTED and worker is not None and worker.is_lost:

@@ -55,7 +55,12 @@ class StepSender:
             ServerUnavailableError: as :meth:`Servers.call`.
         """
         steps = [
-            StepInFlight(step, self.task_id(step, incarnation), self._requests.queue_of(step))
+            StepInFlight(
+                step,
+                self.task_id(step, incarnation),
+                self._requests.queue_of(step),
+                incarnation,
+            )
             for step in execution_steps
         ]
         self._steps.add(*steps)

@@ -23,6 +23,7 @@ from dagster_taskiq.execution.pool_slots import pool_of
 from dagster_taskiq.runs.run_options import RunOptions
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.wire.labels import CODE_LABEL, POOL_LABEL
+from dagster_taskiq.wire.step_task_ids import step_task_id
 from dagster_taskiq.wire.task_names import EXECUTE_PLAN
 from dagster_taskiq.wire.task_request import TaskRequest
 
@@ -79,13 +80,8 @@ class StepRequests:
         return self._run_priority + step_priority
 
     def task_id(self, step: ExecutionStep, attempt: int, incarnation: int = 0) -> str:
-        """Return the id of a step's task: the same one however often it is sent.
-
-        A resumed loop finds the task by it, and a message that is sent or delivered twice starts
-        once. A step that had died when its run was resumed is run again as a new incarnation.
-        """
-        again = f".{incarnation}" if incarnation else ""
-        return f"{self._run_id}:{step.key}:{attempt}{again}"
+        """Return the id of a step's task, see :func:`dagster_taskiq.wire.step_task_ids`."""
+        return step_task_id(self._run_id, step.key, attempt, incarnation)
 
     def make(self, step: ExecutionStep, task_id: str, state: KnownExecutionState) -> TaskRequest:
         """Return the request to execute a step.

@@ -17,6 +17,8 @@ class StepInFlight:
     execution_step: ExecutionStep
     task_id: str
     queue: str
+    #: How many tasks of this attempt have died with their workers before this one.
+    incarnation: int = 0
     #: When the loop took it up.
     since: float = field(default_factory=time.monotonic)
     #: Whether the event log has an event of it that a worker wrote.

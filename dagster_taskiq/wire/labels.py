@@ -105,6 +105,17 @@ STEP_LABEL = "step_key"
 POOL_LABEL = "pool"
 
 
+#: Label of a message, with any value: its task only watches a step that runs elsewhere. Another
+#: task may go on watching it, so a worker that is to end stops watching at once, and the step goes
+#: on. At SIGTERM, the task ends what it watches.
+WATCHES_LABEL = "watches"
+
+
+#: Label of a message: seconds that the task, if it only watches a step and is cancelled, has to end
+#: by itself before it is stopped; ``CUSTOM_STEP_SECONDS`` if there is no such label.
+CANCEL_SECONDS_LABEL = "cancel_seconds"
+
+
 #: Label of a message: the working directory of the code it runs. Modules of different directories
 #: are never loaded into one process.
 CODE_LABEL = "code"

@@ -41,15 +41,16 @@ class Cancellation:
         if at_once or not self._watches_a_step(task_id):
             self._pool.stop(task_id, reason, at_once)
         elif task_id not in self._given_time:
+            seconds = self._pool.cancel_seconds_of(task_id, CUSTOM_STEP_SECONDS)
             logger.info(
                 "Task %s was cancelled and has %g s to end what it watches: %s.",
                 task_id,
-                CUSTOM_STEP_SECONDS,
+                seconds,
                 reason.rstrip("."),
             )
             self._given_time.add(task_id)
             loop = asyncio.get_running_loop()
-            loop.call_later(CUSTOM_STEP_SECONDS, self._stop, task_id, reason)
+            loop.call_later(seconds, self._stop, task_id, reason)
 
     def _watches_a_step(self, task_id: str) -> bool:
         """Return whether a task has begun and only watches a step of a run."""

@@ -19,7 +19,14 @@ from taskiq import TaskiqMessage, TaskiqResult
 
 from dagster_taskiq.errors import ChildDiedError, TaskCutShortError
 from dagster_taskiq.settings.settings import Settings
-from dagster_taskiq.wire.labels import CODE_LABEL, EXPIRED, QUEUE_LABEL, has_expired
+from dagster_taskiq.wire.labels import (
+    CANCEL_SECONDS_LABEL,
+    CODE_LABEL,
+    EXPIRED,
+    QUEUE_LABEL,
+    WATCHES_LABEL,
+    has_expired,
+)
 from dagster_taskiq.wire.queues import is_run_queue
 from dagster_taskiq.wire.records import Running
 from dagster_taskiq.worker import child_process
@@ -167,18 +174,29 @@ class Pool:
             self._stopped_early[task_id] = reason
 
     def stop_all(self, reason: str, at_once: bool = False) -> None:
-        """Stop every task that runs here, because of the worker and not of the task."""
+        """Stop every task that runs here, because of the worker and not of the task.
+
+        One that only watches a step is handed over: what it watches goes on.
+        """
+        self.hand_over(reason, lambda message: WATCHES_LABEL in message.labels)
         for task_id in [*self._running, *self._waiting]:
             self.stop(task_id, reason, at_once, is_cancellation=False)
 
-    def hand_over(self, reason: str, may_take: Callable[[TaskiqMessage], bool]) -> None:
-        """End the processes of runs that only wait for their steps, for other workers to go on.
+    def cancel_seconds_of(self, task_id: str, default: float) -> float:
+        """Return how many seconds a task that runs here has to end when it is cancelled."""
+        task = self._running.get(task_id)
+        value = task.message.labels.get(CANCEL_SECONDS_LABEL) if task is not None else None
+        return default if value is None else float(value)
 
+    def hand_over(self, reason: str, may_take: Callable[[TaskiqMessage], bool]) -> None:
+        """End the processes of tasks that only wait or watch, for other workers to go on.
+
+        Those are runs that wait for their steps, and tasks that watch a step which runs elsewhere.
         :meth:`run` raises ``TaskHandedOverError`` for each of them.
 
         Args:
             reason: for the log, and for the records of the tasks.
-            may_take: returns whether another worker can go on with the run of a message.
+            may_take: returns whether another worker can go on with the task of a message.
         """
         for task in list(self._running.values()):
             if task.may_be_handed_over and may_take(task.message):

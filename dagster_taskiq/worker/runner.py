@@ -155,7 +155,7 @@ class _Runner:
 
     def _end_drain(self, timeout: float) -> None:
         """Stop the steps that still run. A run that waits for its steps goes on elsewhere."""
-        self._service.hand_over_all_runs()
+        self._service.hand_over_all()
         self._kill(f"was to end, and its drain timeout of {timeout:g} s is over")
 
     def _take_no_more(self) -> None:

@@ -13,7 +13,7 @@ from dagster_taskiq.errors import (
     TaskRevokedError,
     TimeLimitError,
 )
-from dagster_taskiq.wire.labels import RUN_LABEL, STEP_LABEL
+from dagster_taskiq.wire.labels import RUN_LABEL, STEP_LABEL, WATCHES_LABEL
 from dagster_taskiq.wire.records import Running
 from dagster_taskiq.worker.child_process import ChildProcess
 from dagster_taskiq.worker.limits import may_run_another
@@ -66,7 +66,13 @@ class RunningTask:
     @property
     def may_be_handed_over(self) -> bool:
         """Whether another worker could go on with it now."""
-        return self.is_orchestrating and not self.must_stay and self._stop_reason is None
+        if self.must_stay or self._stop_reason is not None:
+            return False
+        return self.is_orchestrating or self._only_watches
+
+    @property
+    def _only_watches(self) -> bool:
+        return WATCHES_LABEL in self.message.labels
 
     async def run(
         self, on_wake: Callable[[], None], on_orchestrating: Callable[[], None]
@@ -132,8 +138,8 @@ class RunningTask:
     def hand_over(self, reason: str) -> None:
         """End its process at once, for another worker to go on with it.
 
-        As a process may die at any moment, so may this one be killed: what goes on with the run
-        finds in its event log what it has done.
+        As a process may die at any moment, so may this one be killed: what goes on with a run finds
+        in its event log what was done, and what watches a step finds that where it runs.
 
         Args:
             reason: for the log, and for the record of the task.
@@ -152,7 +158,8 @@ class RunningTask:
             self._is_over_limit = True
         elif self._is_over_limit and at_once:
             self._stop_reason = reason  # it did not end when it was stopped at the soft limit
-        self.stop(reason, at_once, is_cancellation=False)
+        # If it were killed, nothing would end what it watches.
+        self.stop(reason, at_once and not self._only_watches, is_cancellation=False)
 
     def describe(self) -> Running:
         """Return the row that the heartbeat shows of it."""

@@ -29,10 +29,10 @@ from dagster_taskiq.worker import process_trees
 from dagster_taskiq.worker.cancellation import Cancellation
 from dagster_taskiq.worker.control import Control
 from dagster_taskiq.worker.dagster_parts import log_parts, unexpected_parts
+from dagster_taskiq.worker.handover import Handover
 from dagster_taskiq.worker.heartbeat import Heartbeat
 from dagster_taskiq.worker.options import WorkerOptions, included
 from dagster_taskiq.worker.pool import Pool
-from dagster_taskiq.worker.run_handover import RunHandover
 from dagster_taskiq.worker.task_handler import TaskHandler
 from dagster_taskiq.worker.wakeups import WakeUps
 
@@ -85,7 +85,7 @@ class WorkerService:
         self._heartbeat = Heartbeat(
             backend, self.pool, cancellation, self.describe, broker.settings.heartbeat_interval
         )
-        self._handover = RunHandover(backend, self.pool, self.id)
+        self._handover = Handover(backend, self.pool, self.id)
         self._control = Control(backend, self.id, cancellation, on_drain, on_kill)
         broker.queues = options.queues
         broker.consumer = self.id
@@ -138,14 +138,14 @@ class WorkerService:
     def begin_to_drain(self) -> None:
         """Show at once, with a heartbeat, that this worker takes no new runs and will end.
 
-        Runs that other workers can go on with are handed over to them.
+        What only waits for steps, or watches one, is handed over to other workers.
         """
         self._is_draining = True
         self._heartbeat.send_soon()
         self._in_background(self._handover.run())
 
-    def hand_over_all_runs(self) -> None:
-        """Hand over every run that only waits for its steps, whether or not a worker is there."""
+    def hand_over_all(self) -> None:
+        """Hand over every task that only waits or watches, whether or not a worker is there."""
         self._handover.hand_over_all()
 
     def stop_tasks(self, why: str, at_once: bool = False) -> None:

@@ -22,7 +22,7 @@ from dagster_taskiq.errors import (
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.wire.labels import POOL_LABEL, RUN_LABEL, WORKER_LABEL
-from dagster_taskiq.wire.task_names import EXECUTE_PLAN
+from dagster_taskiq.wire.task_names import EXECUTE_PLAN, PACKED_RUN
 from dagster_taskiq.worker import any_task
 from dagster_taskiq.worker.internal_tasks import InternalTasks
 from dagster_taskiq.worker.pool import Pool
@@ -153,6 +153,8 @@ class TaskHandler:
             await self._internal.finalize_run(message, str(error))
             raise
         except TaskHandedOverError as error:
+            if message.task_name not in PACKED_RUN:
+                raise  # the loop of its run sends the next one
             reason = str(error).rstrip(".")
             successor = await self._internal.hand_over_run(message)
             if successor is None:
