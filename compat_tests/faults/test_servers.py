@@ -194,6 +194,24 @@ def test_a_redis_that_cannot_be_reached_delays_a_run_by_as_long_and_no_more(
     assert outcome.says("answer again")
 
 
+@pytest.mark.test_all("unit/test_heartbeat.py, which has no server")
+def test_a_worker_logs_an_outage_once_and_its_end_once(tmp_path: Path) -> None:
+    with own_redis() as server:
+        settings = Settings(broker=server.url, lease=3.0, heartbeat_interval=0.5)
+        with running_worker(settings, tmp_path, "-c", "1", "-l", "debug") as worker:
+            server.kill()
+            eventually(lambda: "No heartbeat was sent" in worker.output(), "the lease is over")
+            tries = worker.output().count("Cannot read commands")
+            eventually(lambda: worker.output().count("Cannot read commands") > tries + 3)
+            server.start()
+            eventually(lambda: worker.output().count("answers again") == 2, "it is back")
+        for sentence in (
+            *("No heartbeat was sent", "Cannot send a heartbeat", "The broker does not answer"),
+            *("The broker answers again", "The backend answers again"),
+        ):
+            assert worker.output().count(sentence) == 1, sentence
+
+
 # -- broker and backend on two servers, of which one goes away -----------------------------------
 
 

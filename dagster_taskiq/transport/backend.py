@@ -184,7 +184,7 @@ class StateBackend(AsyncResultBackend[Any]):
         if not task.run_id:  # the outcome of a step is in the event log; here is only its state
             result, stored = as_json(result)
         state, error = _end_of(result)
-        delay = WRITE_RETRY_SECONDS[0]
+        delay, is_logged = WRITE_RETRY_SECONDS[0], False
         while True:
             try:
                 if not await self.finish(task, state, error, stored):
@@ -196,12 +196,13 @@ class StateBackend(AsyncResultBackend[Any]):
                         await self.post(task.loop_channel, end_notification(task, state))
                 return
             except ServerUnavailableError as away:
-                logger.warning(
-                    "Cannot store the end of task %s (%s). Trying again in %.1f s.",
+                logger.log(
+                    logging.DEBUG if is_logged else logging.WARNING,
+                    "Cannot store the end of task %s (%s). Trying again until that works.",
                     task_id,
                     away.problem,
-                    delay,
                 )
+                is_logged = True
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, WRITE_RETRY_SECONDS[1])
 

@@ -53,6 +53,7 @@ class Control:
 
     async def run(self) -> None:
         """Receive commands and carry them out, until this is cancelled."""
+        trouble = ""
         while True:
             try:
                 notifications = await self._backend.collect(
@@ -62,11 +63,14 @@ class Control:
                 logger.debug("Cannot read commands: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
-            except Exception:
+            except Exception as error:
                 # If this coroutine ended, nothing would report it, and no command would arrive.
-                logger.exception("Cannot read commands.")
+                if str(error) != trouble:
+                    logger.exception("Cannot read commands.")
+                trouble = str(error)
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
+            trouble = ""
             for notification in notifications:
                 self._cursor = notification.cursor
                 try:

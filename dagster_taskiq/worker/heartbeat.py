@@ -57,6 +57,10 @@ class Heartbeat:
         #: When the last heartbeat that was accepted was sent, of ``time.monotonic()``.
         self._sent_at = 0.0
         self._is_urgent = asyncio.Event()
+        #: Why the last heartbeat could not be sent, as it was logged; empty if it was.
+        self._trouble = ""
+        #: Whether the log has that the lease is over.
+        self._is_overdue = False
 
     def send_soon(self) -> None:
         """Send the next heartbeat now, because something has changed, and not after the pause."""
@@ -72,15 +76,18 @@ class Heartbeat:
         if sent - self._sent_at > self._lease:
             # This process was frozen, or the backend unavailable, for longer than the lease: the
             # tasks that run here may have been started by other workers.
-            logger.error(
-                "No heartbeat was sent for %.0f s, longer than the lease of %g s.",
-                sent - self._sent_at,
-                self._lease,
-            )
+            if not self._is_overdue:
+                logger.error(
+                    "No heartbeat was sent for %.0f s, longer than the lease of %g s.",
+                    sent - self._sent_at,
+                    self._lease,
+                )
+            self._is_overdue = True
             name = self._describe().name
             self._pool.stop_all(f"worker {name} had lost its lease", at_once=True)
         revoked = await self._backend.beat(self._describe())
         self._sent_at = sent
+        self._is_overdue = False
         report_ready()
         self._pool.renew(sent + self._lease)
         if revoked:
@@ -96,34 +103,38 @@ class Heartbeat:
     async def run(self) -> None:
         """Send one at every interval, and sooner again while that fails, until cancelled."""
         self._sent_at = time.monotonic()
-        is_unavailable = False
         while True:
             try:
                 await self.send()
-            except ServerUnavailableError as error:
-                if not is_unavailable:
-                    logger.warning(
-                        "Cannot send a heartbeat: the backend does not answer (%s).", error.problem
-                    )
-                is_unavailable = True
-                await asyncio.sleep(min(RETRY_SECONDS, self._interval))
-                continue
-            except DagsterTaskiqError as error:
-                logger.error("Cannot send a heartbeat: %s", error)  # noqa: TRY400 - it has the fix
-                await asyncio.sleep(self._interval)
-                continue
-            except Exception:
+            except Exception as error:
                 # If this coroutine ended, nothing would report it, and the worker would run on
                 # without heartbeats. The server may be repaired while it runs.
-                logger.exception("Cannot send a heartbeat.")
-                await asyncio.sleep(self._interval)
+                self._log_trouble(error)
+                is_away = isinstance(error, ServerUnavailableError)
+                await asyncio.sleep(
+                    min(RETRY_SECONDS, self._interval) if is_away else self._interval
+                )
                 continue
-            if is_unavailable:
+            if self._trouble:
                 logger.warning("The backend answers again.")
-                is_unavailable = False
+                self._trouble = ""
             # Counted from when it was sent: a heartbeat may take most of the lease if the server is
             # frozen or its file locked, and the next one must come before the rest is over.
             await self._pause(self._sent_at + self._interval - time.monotonic())
+
+    def _log_trouble(self, error: Exception) -> None:
+        """Log why a heartbeat cannot be sent: once for each outage, and for each other fault."""
+        if isinstance(error, ServerUnavailableError):
+            trouble = "the backend does not answer"
+            if self._trouble != trouble:
+                logger.warning("Cannot send a heartbeat: %s (%s).", trouble, error.problem)
+        else:
+            trouble = str(error) or type(error).__name__
+            if self._trouble != trouble:
+                # An error of ours has the fix.
+                traceback = not isinstance(error, DagsterTaskiqError)
+                logger.error("Cannot send a heartbeat: %s", trouble, exc_info=traceback)
+        self._trouble = trouble
 
     async def _pause(self, seconds: float) -> None:
         with anyio.move_on_after(seconds):

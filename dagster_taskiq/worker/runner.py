@@ -106,7 +106,7 @@ class _Runner:
     ) -> bool:
         """Connect to a server, however long it takes; ``False`` if the worker is to end before."""
         delay = RECONNECT_SECONDS[0]
-        is_open = False
+        is_open = is_awaited = False
         while not self._finish.is_set():
             try:
                 if not is_open:
@@ -114,14 +114,20 @@ class _Runner:
                     is_open = True
                 await server.ping()
             except ServerUnavailableError as error:
-                logger.warning(
-                    "Cannot reach the %s (%s). Trying again in %.1f s.", shown, error.problem, delay
+                logger.log(
+                    logging.DEBUG if is_awaited else logging.WARNING,
+                    "Cannot reach the %s (%s). Trying again until it answers.",
+                    shown,
+                    error.problem,
                 )
+                is_awaited = True
                 try:
                     await asyncio.wait_for(self._finish.wait(), delay)
                 except asyncio.TimeoutError:
                     delay = min(delay * 2, RECONNECT_SECONDS[1])
             else:
+                if is_awaited:
+                    logger.warning("The %s answers.", shown)
                 return True
         return False
 

@@ -80,8 +80,11 @@ class TaskStarts:
                     return None if known and known.worker == self._worker_id else refused
                 return refused
             except ServerUnavailableError as error:
-                logger.warning(
-                    "Cannot record the start of task %s (%s). Trying again.", task.id, error.problem
+                logger.log(
+                    logging.DEBUG if in_doubt else logging.WARNING,
+                    "Cannot record the start of task %s (%s). Trying again until that works.",
+                    task.id,
+                    error.problem,
                 )
                 in_doubt = True
                 await asyncio.sleep(delay)
