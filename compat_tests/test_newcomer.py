@@ -188,7 +188,7 @@ def test_the_wheel_declares_both_scripts(wheel: zipfile.ZipFile) -> None:
     (name,) = (each for each in wheel.namelist() if each.endswith("entry_points.txt"))
     declared = wheel.read(name).decode()
     assert "dagster-taskiq = dagster_taskiq.cli:main" in declared
-    assert "dagster-celery = dagster_celery.cli:main" in declared
+    assert "dagster-celery = dagster_celery._cli.main:main" in declared
 
 
 def test_the_wheel_has_the_licence_and_names_it(wheel: zipfile.ZipFile) -> None:

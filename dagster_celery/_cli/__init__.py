@@ -7,5 +7,6 @@ shared by the commands.
 
 Dagster takes seconds to import. A worker that starts first starts the server that its child
 processes are forked from, which imports Dagster at the same time. So these modules import Dagster,
-and everything that imports it, in the functions that need it.
+and everything that imports it, in the functions that need it. So they do with what takes more than
+a moment: ``status`` is a health probe, which runs every few seconds.
 """

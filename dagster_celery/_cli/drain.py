@@ -6,12 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dagster_celery._cli.app_argument import find_app
 from dagster_celery._cli.config_file import get_app
 from dagster_celery._cli.options import app_option, config_of_workers
-from dagster_taskiq.cli.options import split_commas
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.settings.env import read_home
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -80,6 +77,7 @@ def drain_command(
         )
     # Imported here, as it imports Dagster, which the other commands need not wait for.
     from dagster_celery._upgrade.drain import drain_back, drain_celery  # noqa: PLC0415
+    from dagster_taskiq.cli.options import split_commas  # noqa: PLC0415
 
     found, instance = _app(config_yaml, app), _instance()
     if back:
@@ -101,6 +99,7 @@ def _app(config_yaml: str | None, app: str | None) -> "CeleryApp":
     if config_yaml is not None:
         return get_app(config_yaml)
     from dagster_celery._celery_app.app import CeleryApp  # noqa: PLC0415
+    from dagster_celery._cli.app_argument import find_app  # noqa: PLC0415
     from dagster_celery._launcher import CeleryRunLauncher  # noqa: PLC0415
     from dagster_celery._make_app import make_app  # noqa: PLC0415
 
@@ -117,5 +116,7 @@ def _app(config_yaml: str | None, app: str | None) -> "CeleryApp":
 def _instance() -> "DagsterInstance | None":
     """Return the Dagster instance of ``$DAGSTER_HOME``; ``None`` if that is not set."""
     from dagster import DagsterInstance  # noqa: PLC0415
+
+    from dagster_taskiq.settings.env import read_home  # noqa: PLC0415
 
     return DagsterInstance.get() if read_home() is not None else None

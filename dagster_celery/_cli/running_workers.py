@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterable, Sequence
 
 import click
 
@@ -11,6 +12,8 @@ from dagster_celery._cli.options import NO_APP, PASSED_ON, app_option, config_of
 from dagster_celery._cli.worker_name import get_worker_name
 from dagster_celery._translate.worker.node_name import expand_node_name
 from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.worker.local_status.client import Answer, ask_local_workers
+from dagster_taskiq.worker.local_status.sockets import StartedWith
 
 #: The exit code of ``status`` if there is no worker, as Celery has it (EX_UNAVAILABLE of
 #: sysexits.h).
@@ -57,16 +60,26 @@ def worker_terminate_command(
 
 @click.command(
     name="status",
-    help="Show which workers are online; the exit code is 69 when none is.",
+    help="Show which workers are online; the exit code is 69 when none is. As a health probe, that "
+    "is not on a terminal, it asks the workers on this host that were started with the same -A and "
+    "-y, if there are any, and not the broker.",
     context_settings=dict(PASSED_ON),
 )
 @config_of_workers(required=True)
 @app_option
+@click.option("--fleet", is_flag=True, help="Ask the broker for all workers, also in a probe.")
 @click.argument("additional_args", nargs=-1, type=click.UNPROCESSED)
-def status_command(config_yaml: str, app: str | None, additional_args: tuple[str, ...]) -> None:
+def status_command(
+    config_yaml: str, app: str | None, fleet: bool, additional_args: tuple[str, ...]
+) -> None:
     """Print a line for each worker, as ``celery status`` does, with its options."""
     if not app:
         raise ConfigError(NO_APP)
+    if not fleet and not additional_args and not sys.stdout.isatty():
+        answers = ask_local_workers(StartedWith(app, config_yaml))
+        if answers:
+            _show_answers(answers)
+            return
     warn_of_command("status")
     try:
         context = _STATUS_OPTIONS.make_context("status", list(additional_args))
@@ -78,10 +91,31 @@ def status_command(config_yaml: str, app: str | None, additional_args: tuple[str
     if context.params["json"]:
         click.echo(json.dumps(replies))
     else:
-        for name in replies:
-            click.echo(f"->  {name}: OK")
+        _show_names(replies)
     if not replies:
         click.echo("Error: No nodes replied within time constraint", err=True)
         sys.exit(NO_WORKER)
     if not context.params["json"]:
-        click.echo(f"\n{len(replies)} {'node' if len(replies) == 1 else 'nodes'} online.")
+        _show_count(len(replies))
+
+
+def _show_answers(answers: Sequence[Answer]) -> None:
+    """Print what the workers on this host have answered; exit with 69 if none of them has."""
+    alive = [each.status.name for each in answers if each.status is not None]
+    _show_names(alive)
+    for each in answers:
+        if each.status is None:
+            click.echo(f"Error: The worker with process id {each.pid} does not answer", err=True)
+    click.echo("Only the workers on this host were asked; --fleet asks the broker.", err=True)
+    if not alive:
+        sys.exit(NO_WORKER)
+    _show_count(len(alive))
+
+
+def _show_names(names: Iterable[str]) -> None:
+    for name in names:
+        click.echo(f"->  {name}: OK")
+
+
+def _show_count(number: int) -> None:
+    click.echo(f"\n{number} {'node' if number == 1 else 'nodes'} online.")

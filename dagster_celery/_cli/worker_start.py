@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import click
 
 from dagster_celery._cli.config_file import get_validated_config
-from dagster_celery._cli.config_module import importable
 from dagster_celery._cli.newer_commands import COMMAND_LINE, warn_of_command
 from dagster_celery._cli.options import NO_APP, PASSED_ON, app_option
 from dagster_celery._cli.worker_name import get_worker_name
@@ -15,7 +14,7 @@ from dagster_celery._translate.worker.arguments import translate_arguments
 from dagster_celery._translate.worker.node_name import expand_node_name
 from dagster_taskiq.deprecations import warn_older
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.worker.detach import start_detached
+from dagster_taskiq.worker.local_status.sockets import StartedWith
 
 #: How often ``-q`` may be given, as with dagster-celery.
 MAX_QUEUE_OPTIONS = 4
@@ -37,6 +36,8 @@ def launch_background_worker(subprocess_args: Sequence[str], env: Mapping[str, s
         ConfigError: ``$DAGSTER_HOME``, which its log is written to, is not set; or the worker has
             ended as it started.
     """
+    from dagster_taskiq.worker.detach import start_detached  # noqa: PLC0415
+
     arguments = list(subprocess_args)
     named = arguments.index("--name") + 1 if "--name" in arguments else 0
     label = arguments[named] if named else "dagster-celery"
@@ -119,6 +120,8 @@ def worker_start_command(
         command = [sys.executable, "-m", "dagster_celery", *again, "--", *additional_args]
         launch_background_worker(command, os.environ)
         return
+    from dagster_celery._cli.config_module import importable  # noqa: PLC0415
+
     with importable(config_yaml):
         from dagster_celery._celery_app.app import CeleryApp  # noqa: PLC0415
         from dagster_celery._cli.app_argument import find_app, worker_arguments  # noqa: PLC0415
@@ -131,4 +134,9 @@ def worker_start_command(
         arguments = [*worker_arguments(found, bool(queue)), *called, *translated, *further]
         if isinstance(found, CeleryApp):
             log_leftovers(found, split_commas(queue))
-        start.main(["-A", place, *arguments], standalone_mode=False)
+        start.main(
+            ["-A", place, *arguments],
+            standalone_mode=False,
+            # What the health probe is given: it finds this worker by the same words.
+            obj=StartedWith(app, config_yaml),
+        )

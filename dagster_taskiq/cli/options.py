@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -10,8 +10,9 @@ from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.env import BACKEND_ENV, BROKER_ENV
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.settings.yaml_file import read_settings
-from dagster_taskiq.transport.broker import QueueBroker
-from dagster_taskiq.transport.current import load, use
+
+if TYPE_CHECKING:
+    from dagster_taskiq.transport.broker import QueueBroker
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -53,6 +54,9 @@ def settings_from(
     Raises:
         ConfigError: the file, the module or a URL cannot be used.
     """
+    # Imported here: a command that asks no broker needs no taskiq.
+    from dagster_taskiq.transport.current import load  # noqa: PLC0415
+
     if config_yaml is not None:
         settings = read_settings(config_yaml)
     elif app is not None:
@@ -69,13 +73,15 @@ def settings_from(
 
 def broker_from(
     broker: str | None, backend: str | None, config_yaml: Path | None, app: str | None
-) -> QueueBroker:
+) -> "QueueBroker":
     """Return the broker a worker listens to, with the middlewares and tasks of ``app`` on it.
 
     Raises:
         ConfigError: as :func:`settings_from`; or the module's own broker is another one than the
             other options ask for.
     """
+    from dagster_taskiq.transport.current import load, use  # noqa: PLC0415
+
     if app is None:
         return use(settings_from(broker, backend, config_yaml, None))
     if broker is None and backend is None and config_yaml is None:

@@ -25,6 +25,7 @@ from dagster_taskiq.wire.commands import Command, command
 from dagster_taskiq.wire.labels import KILL_GRACE_SECONDS
 from dagster_taskiq.wire.records import Worker
 from dagster_taskiq.worker.detach import start_detached
+from dagster_taskiq.worker.local_status.sockets import StartedWith
 
 #: One KiB, the unit of ``--max-memory-per-child`` (as Celery's option of that name has it).
 KIB = 1024
@@ -168,6 +169,10 @@ def start(
     logging.basicConfig(
         level=loglevel.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     )
+    # Another program that starts a worker by this command has given its own options.
+    started_with = click.get_current_context().find_object(StartedWith) or StartedWith(
+        app, str(config_yaml) if config_yaml else None, broker, backend
+    )
     # Imported here: the other commands need none of it, and answer faster without.
     from dagster_taskiq.execution.allowed_code import allowed_entries  # noqa: PLC0415
     from dagster_taskiq.worker.options import (  # noqa: PLC0415
@@ -198,6 +203,7 @@ def start(
             soft_time_limit=soft_time_limit,
         ),
         drain_timeout=drain_timeout,
+        started_with=started_with,
     )
     sys.exit(run_worker(listened, options))
 

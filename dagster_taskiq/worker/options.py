@@ -3,12 +3,13 @@
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.env import read_variable
 from dagster_taskiq.wire.labels import KILL_GRACE_SECONDS
 from dagster_taskiq.worker.cores import usable_cores
+from dagster_taskiq.worker.local_status.sockets import StartedWith
 
 #: The variable with the number of slots of a worker for which none is given.
 CONCURRENCY_ENV = "DAGSTER_TASKIQ_CONCURRENCY"
@@ -83,6 +84,8 @@ class WorkerOptions:
     #: Seconds that tasks have to finish after the first signal, before they are stopped; ``None``:
     #: no limit.
     drain_timeout: float | None = None
+    #: The options by which commands on its host find it.
+    started_with: StartedWith = field(default_factory=StartedWith)
 
 
 def default_max_runs(concurrency: int) -> int:

@@ -73,6 +73,7 @@ class _Runner:
         broker.is_worker_process = True
         broker.make_service = lambda: self._service
         try:
+            await self._service.local_status.start()
             if not await self._reach_servers():
                 return 0
             receiver = WorkerReceiver(
@@ -90,6 +91,7 @@ class _Runner:
             await broker.shutdown()
             await self._service.backend.shutdown()
             await broker.connection.close()
+            await self._service.local_status.close()
         logger.info("Worker %s has ended.", self._options.name)
         return 1 if self._stopped_tasks else 0
 

@@ -31,6 +31,8 @@ from dagster_taskiq.worker.control import Control
 from dagster_taskiq.worker.dagster_parts import log_parts, unexpected_parts
 from dagster_taskiq.worker.handover import Handover
 from dagster_taskiq.worker.heartbeat import Heartbeat
+from dagster_taskiq.worker.local_status.server import LocalStatusServer
+from dagster_taskiq.worker.local_status.sockets import LocalStatus
 from dagster_taskiq.worker.options import WorkerOptions, included
 from dagster_taskiq.worker.pool import Pool
 from dagster_taskiq.worker.task_handler import TaskHandler
@@ -68,6 +70,9 @@ class WorkerService:
         self.backend: StateBackend = backend
         self.options = options
         self._is_draining = False
+        self._is_ready = False
+        #: Answers commands on this host. It may be started before the rest, and ends after it.
+        self.local_status = LocalStatusServer(options.started_with, self._local_status)
         self._started_at = time.monotonic()
         self._background: set[asyncio.Task[None]] = set()
         self._wake_ups = WakeUps(self._post_wake_up, self._in_background)
@@ -106,7 +111,9 @@ class WorkerService:
             ChildStartError: no child can be started.
             OSError: there can be no socket for the children.
         """
+        await self.local_status.start()
         await self.pool.start(await self._relay.start() if self._relay is not None else "")
+        self._is_ready = True
         for work in (self._heartbeat.run(), self._control.run(), self._warn_of_eviction()):
             self._in_background(work)
         if os.getpid() == 1:
@@ -134,6 +141,7 @@ class WorkerService:
             await self.backend.close_channel(worker_channel(self.id))
         except ServerUnavailableError as error:
             logger.warning("Could not deregister this worker: %s", error)
+        await self.local_status.close()
 
     def begin_to_drain(self) -> None:
         """Show at once, with a heartbeat, that this worker takes no new runs and will end.
@@ -175,6 +183,15 @@ class WorkerService:
             uptime=round(time.monotonic() - self._started_at, 1),
             unexpected_parts=unexpected_parts(self.pool.dagster_parts),
         )
+
+    def _local_status(self) -> LocalStatus:
+        if self._is_draining:
+            state = "draining"
+        elif not self._is_ready:
+            state = "starting"
+        else:
+            state = "busy" if self.pool.running else "idle"
+        return LocalStatus(self.options.name, socket.gethostname(), os.getpid(), state)
 
     async def _warn_of_eviction(self) -> None:
         """Log which servers delete data when they are full, if they can be asked now."""
