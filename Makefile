@@ -32,7 +32,7 @@ help:
 	@echo "              the contract on all of them"
 	@echo "make test-all the same on every broker, and dagster-celery's own tests on each server"
 	@echo "make lint     style and types alone"
-	@echo "make legacy   dagster-celery's own tests alone, unmodified, on RabbitMQ and on Redis"
+	@echo "make legacy   dagster-celery's own tests alone, and those of libraries on it, unmodified"
 	@echo "make promises which test holds which promise, on which broker, into compat_tests/PROMISES.md"
 	@echo "make soak     half an hour of kills, cancels and cuts, and what came of it"
 	@echo "make bench    how fast it is beside dagster-celery with Celery, which it fetches; it"

@@ -10,9 +10,16 @@ from contextlib import contextmanager, suppress
 class Proxy:
     """Hands on what comes to its port to a server on this machine, and back, in a thread."""
 
-    def __init__(self, server_port: int) -> None:
+    def __init__(self, server_port: int, at: tuple[str, int] = ("127.0.0.1", 0)) -> None:
+        """Begin to serve.
+
+        Args:
+            server_port: that of the server.
+            at: the address and port of the door; any free port for 0.
+        """
         self.server_port = server_port
-        self._door = socket.create_server(("127.0.0.1", 0))
+        self._door = socket.create_server(at)
+        self.address = str(self._door.getsockname()[0])
         self.port = int(self._door.getsockname()[1])
         self._refusing = False
         self._ended = False
@@ -56,7 +63,7 @@ class Proxy:
         self._ended = True
         self.refuse()
         with suppress(OSError):
-            socket.create_connection(("127.0.0.1", self.port), 5).close()  # wakes the thread
+            socket.create_connection((self.address, self.port), 5).close()  # wakes the thread
         self._thread.join(30)
         self._door.close()
 
@@ -116,8 +123,8 @@ class Proxy:
 
 
 @contextmanager
-def proxy_to(server_port: int) -> Iterator[Proxy]:
-    proxy = Proxy(server_port)
+def proxy_to(server_port: int, at: tuple[str, int] = ("127.0.0.1", 0)) -> Iterator[Proxy]:
+    proxy = Proxy(server_port, at)
     try:
         yield proxy
     finally:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 from dagster import DagsterEvent
@@ -12,7 +13,6 @@ from dagster._grpc.types import ExecuteStepArgs
 from dagster._serdes import unpack_value
 
 from dagster_celery._celery_app.app import CeleryApp
-from dagster_celery._make_app import make_app
 from dagster_celery._step_events import by_step
 from dagster_celery._submission_error import with_submission_error
 from dagster_celery._submitting_client import StepResult, SubmittingClient
@@ -52,7 +52,7 @@ def core_celery_execution_loop(
         as ``TaskiqExecutor.execute``, and what the function raises.
     """
     executor: Any = job_context.executor
-    app = make_app(executor.app_args())
+    app = _make_app(executor.app_args())
     failed: list[Exception] = []
 
     def submit(*args: Any) -> StepResult:
@@ -63,15 +63,32 @@ def core_celery_execution_loop(
             raise
 
     open_client = partial(_client, app, job_context, execution_plan, submit)
-    ours = TaskiqExecutor(app.configuration.settings, executor.retries)
+    ours = TaskiqExecutor(_settings_of(app), executor.retries)
     # A failed step is in the log, and is not raised, as with celery_executor.
     options = replace(ours.run_options, raises_step_errors=False)
     events = by_step(RunLoop(options, job_context, execution_plan, open_client).events())
     return with_submission_error(job_context, events, failed.__contains__)
 
 
+def _make_app(app_args: dict[str, Any]) -> object:
+    """Return the app that the public module makes, where a project may have put another function.
+
+    A test that has its steps executed without a broker does that. What it returns is handed to the
+    function that sends steps, and is else not used.
+    """
+    made: object = import_module("dagster_celery.core_execution_loop").make_app(app_args)
+    return made
+
+
+def _settings_of(app: object) -> Settings:
+    """Return those of an app; in memory for one of another kind, which sends to elsewhere."""
+    if isinstance(app, CeleryApp):
+        return app.configuration.settings
+    return Settings.from_dict({"broker": "memory://"})
+
+
 def _client(
-    app: CeleryApp,
+    app: object,
     context: PlanOrchestrationContext,
     plan: ExecutionPlan,
     step_execution_fn: StepExecutionFn,

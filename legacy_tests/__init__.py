@@ -1,1 +1,1 @@
-"""dagster-celery's own tests, unmodified, run against the ``dagster_celery`` of this project."""
+"""Tests of dagster-celery and of libraries on it, unmodified, on this project's package."""

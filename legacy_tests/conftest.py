@@ -1,4 +1,4 @@
-"""How the original suite is started beside others, and what is said of it at the end."""
+"""How the published suites are started beside others, and what is said of them at the end."""
 
 from pytest import ExitCode, TerminalReporter, hookimpl
 
@@ -13,6 +13,6 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter, exitstatus: Exit
     reports = [each for kind in ("passed", "failed") for each in terminalreporter.getreports(kind)]
     remarks = [text for each in reports for name, text in each.user_properties if name == REMARK]
     if remarks:
-        terminalreporter.section("the original suite of dagster-celery")
+        terminalreporter.section("the suites of dagster-celery and of libraries on it")
         for remark in remarks:
             terminalreporter.write_line(remark)

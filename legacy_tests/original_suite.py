@@ -1,4 +1,4 @@
-"""Running the tests of dagster-celery as they are, in a pytest of their own."""
+"""Running the tests of dagster-celery and of libraries on it, in a pytest of their own."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,42 +48,64 @@ class Seen:
     left_behind: list[list[str]]
 
 
-def run(sdist: Sdist, variables: Mapping[str, str]) -> Seen:
-    """Run the tests of one release against the ``dagster_celery`` of this project.
+@dataclass(frozen=True)
+class Side:
+    """Whose ``dagster_celery`` is tested, and by which interpreter."""
 
-    They lie in a directory with no other package of dagster-celery. Celery and kombu cannot be
-    imported, in no process that the tests start.
+    python: str
+    #: The directories of modules that the tests may import.
+    path: tuple[Path, ...]
+
+
+#: This project's, without Celery.
+OURS = Side(sys.executable, (HERE / "absent", HERE / "beside", ROOT))
+
+
+def run(
+    sdist: Sdist,
+    variables: Mapping[str, str],
+    side: Side = OURS,
+    plugins: Sequence[str] = (),
+) -> Seen:
+    """Run the tests of one release.
+
+    They lie in a directory with no other package of dagster-celery. With ``OURS``, Celery and kombu
+    cannot be imported, in no process that the tests start.
 
     Args:
-        sdist: the release.
+        sdist: the release; of a library on dagster-celery, its package is unpacked as well.
         variables: more for the environment, which has no settings of Celery or Dagster in it.
+        side: what they run against.
+        plugins: more modules of ``beside`` that pytest loads.
 
     Raises:
         RuntimeError: The tests can not be had, or pytest does not get as far as to run them.
     """
+    package = sdist.project.replace("-", "_")
+    tests = f"{package}_tests"
     # Sockets lie below it, and their paths may not be long.
     with tempfile.TemporaryDirectory(prefix="legacy-", ignore_cleanup_errors=True) as name:
         directory = Path(name)
-        unpack(sdist, "dagster_celery_tests", directory)
+        unpack(sdist, tests, directory)
+        if package != "dagster_celery":
+            unpack(sdist, package, directory)
+            unpack(sdist, "conftest.py", directory)
         # Here ends pytest's search for its configuration.
         (directory / "pytest.ini").write_text("[pytest]\n")
         (directory / "tmp").mkdir()
         seen, log = directory / "seen.json", directory / "output.log"
         environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith(NOT_THEIRS)},
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": os.pathsep.join(
-                map(str, (HERE / "absent", HERE / "beside", directory, ROOT))
-            ),
+            "PATH": f"{Path(side.python).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": os.pathsep.join(map(str, (directory, *side.path))),
             "TMPDIR": str(directory / "tmp"),
-            # They take the RabbitMQ that is there, and start none with Docker.
-            "BUILDKITE": "1",
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
             "SEEN": str(seen),
             **variables,
         }
         with _nothing_left_of(environment) as left_behind:
-            exit_code = _run_pytest(directory, log, environment)
+            command = _command(side.python, tests, plugins)
+            exit_code = _run_pytest(command, directory, log, environment)
         output = log.read_text(errors="replace")
         if not seen.exists():
             raise RuntimeError(f"pytest ended with exit code {exit_code}:\n{output}")
@@ -91,16 +113,15 @@ def run(sdist: Sdist, variables: Mapping[str, str]) -> Seen:
         return Seen(exit_code, output, left_behind=left_behind, **found)
 
 
-def _run_pytest(directory: Path, log: Path, environment: Mapping[str, str]) -> int:
-    command = [sys.executable, "-m", "pytest", "-p", "observing", "-p", "pytest_timeout"]
-    command += [
-        f"--timeout={PATIENCE}",
-        "-p",
-        "no:cacheprovider",
-        "-v",
-        "-ra",
-        "dagster_celery_tests",
-    ]
+def _command(python: str, tests: str, plugins: Sequence[str]) -> list[str]:
+    loaded = ("observing", "pytest_timeout", *plugins, "no:cacheprovider")
+    options = [word for each in loaded for word in ("-p", each)]
+    return [python, "-m", "pytest", *options, f"--timeout={PATIENCE}", "-v", "-ra", tests]
+
+
+def _run_pytest(
+    command: Sequence[str], directory: Path, log: Path, environment: Mapping[str, str]
+) -> int:
     # A file and no pipe: a worker that is left behind would hold its other end.
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -48,13 +48,27 @@ NEWEST = Sdist(
 
 #: Libraries that have an executor, an app and tasks of their own on dagster-celery.
 KUBERNETES = Sdist(
-    version="0.29.27",
+    version=NEWEST.version,
     sha256="d0769c7b0ba5001db06fa978eabf0f1226f8664c04d1f34838f636f6512dce12",
+    tests=12,
+    project="dagster-celery-k8s",
+)
+OLDEST_KUBERNETES = Sdist(
+    version=OLDEST.version,
+    sha256="9eabfcb5736e0bcddf7bbec0565dfb867b499d010bb19ab8cba3b1a727b14011",
+    tests=12,
     project="dagster-celery-k8s",
 )
 DOCKER = Sdist(
-    version="0.29.27",
+    version=NEWEST.version,
     sha256="8aba77bca31cbd4393b27b45a597c9ed7f8a8f6a9e7784f1218e4f4f8b8cd87a",
+    tests=4,
+    project="dagster-celery-docker",
+)
+OLDEST_DOCKER = Sdist(
+    version=OLDEST.version,
+    sha256="5b5f05bfbb5e132cdf72b2e54946c064c97daa5266540fcd9b7125b48792574b",
+    tests=4,
     project="dagster-celery-docker",
 )
 
