@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
+from compat_tests import compatibility
 from compat_tests.checkout import ROOT
 from compat_tests.workers import options_of_start
 from dagster_taskiq.app import QUEUES_ENV
@@ -101,13 +102,22 @@ def test_the_figures_of_the_readme_are_those_that_were_measured() -> None:
     assert f"{ours} commands per second instead of {theirs}" in readme
 
 
-@pytest.mark.parametrize("name", ["errors.md", "settings.md"])
+@pytest.mark.parametrize(
+    "name", ["compatibility.md", "reference/errors.md", "reference/settings.md"]
+)
 def test_the_generated_tables_are_those_of_the_code(name: str, tmp_path: Path) -> None:
-    page = REFERENCE / name
+    page = DOCS / name
     copy = Path(shutil.copy(page, tmp_path))
     script = ROOT / "scripts" / "update_docs.py"
     subprocess.run([sys.executable, str(script), str(copy)], check=True, cwd=ROOT)
     assert copy.read_text() == page.read_text(), "Run: python scripts/update_docs.py"
+
+
+@pytest.mark.parametrize("row", [*compatibility.libraries(), *compatibility.servers()], ids=str)
+def test_each_row_about_releases_names_a_test_that_is_there(row: compatibility.Row) -> None:
+    file, _, function = row.test.partition("::")
+    assert (ROOT / file).exists()
+    assert not function or f"\ndef {function}(" in (ROOT / file).read_text()
 
 
 def table(page: str, heading: str = "") -> dict[str, str]:

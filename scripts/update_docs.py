@@ -12,6 +12,10 @@ import re
 import sys
 from pathlib import Path
 
+# The releases that the tests pin are those of the tables about them.
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from compat_tests import compatibility
 from dagster_celery._translate import tables
 from dagster_celery._translate.names import COMMANDS, NAMES
 from dagster_taskiq import errors as public_errors
@@ -20,6 +24,7 @@ from dagster_taskiq.settings import reference
 DOCS = Path(__file__).parent.parent / "docs"
 #: The pages with generated tables.
 PAGES = (
+    DOCS / "compatibility.md",
     DOCS / "migration.md",
     DOCS / "reference" / "errors.md",
     DOCS / "reference" / "settings.md",
@@ -59,6 +64,8 @@ TABLES = {
     "errors": errors,
     "executor-fields": reference.executor_fields,
     "launcher-fields": reference.launcher_fields,
+    "compatibility-libraries": compatibility.libraries_table,
+    "compatibility-servers": compatibility.servers_table,
 }
 
 

@@ -313,6 +313,32 @@ def test_pip_installs_the_published_libraries_beside_ours(
     assert_serves(place, NEWEST)
 
 
+@_test_all("it installs some eighty packages")
+@pytest.mark.timeout(900)
+def test_what_the_warning_says_repairs_an_original_that_came_back(
+    published: Path, third_parties: Path, tmp_path: Path
+) -> None:
+    place = new_place(tmp_path / "place", also=third_parties)
+    where = ("--quiet", "--no-compile", "--find-links", str(published))
+    place.pip("install", *where, "dagster-taskiq")
+    # What the next installation of a library does, without its other requirements.
+    place.pip("install", "--quiet", "--no-deps", f"dagster-celery=={NEWEST}", *LIBRARIES)
+
+    said = place.run("import dagster_taskiq").stderr
+    assert "is not the package of dagster-taskiq, but of Celery's dagster-celery" in said
+    commands = [line.split() for line in said.splitlines() if line.startswith("    ")]
+    assert [command[0] for command in commands] == ["pip", "pip", "dagster-taskiq", "pip"]
+    for name, *arguments in commands:
+        if name == "pip":
+            more = where if "--force-reinstall" in arguments else ()
+            place.pip(*arguments, *more, directory=tmp_path)
+        else:
+            run(str(place.directory / "bin" / name), *arguments, directory=tmp_path)
+
+    assert place.run("import dagster_taskiq, dagster_celery").stderr == ""
+    assert_serves(place, NEWEST)
+
+
 @_test_all("it has Poetry resolve some eighty packages")
 @pytest.mark.timeout(900)
 def test_poetry_resolves_the_published_libraries_with_the_stand_in(
