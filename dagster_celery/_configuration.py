@@ -19,7 +19,7 @@ from dagster_celery._defaults import (
 )
 from dagster_celery._translate.rows import Remark
 from dagster_celery._translate.settings.translate import translate_settings
-from dagster_celery._warnings import warn_user
+from dagster_celery._warnings import warn_of_loss, warn_user
 from dagster_taskiq.deprecations import line_with, warn_older
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.env import BACKEND_ENV, BROKER_ENV, read_variable
@@ -122,10 +122,13 @@ def _warn(remarks: Iterable[Remark], file: str | None) -> None:
         if os.environ.get(older):
             warn_older(f"the variable {older} is now {newer}.", "<environment>")
     for remark in remarks:
-        if file is None:
+        line = 1 if file is None else line_with(file, remark.subject.rpartition(".")[2])
+        if remark.is_loss:
+            warn_of_loss(remark.text, file, line)
+        elif file is None:
             warn_user(remark.text)
         else:
-            warn_older(remark.text, file, line_with(file, remark.subject.rpartition(".")[2]))
+            warn_older(remark.text, file, line)
 
 
 def _unless(value: str | None, default: str) -> str | None:

@@ -9,10 +9,11 @@ from uuid import UUID
 
 import pytest
 
+from dagster_celery import DagsterCeleryWarning
 from dagster_celery._celery_app.conf import Conf, as_mapping
 from dagster_celery._celery_app.routing import Call, Queue, options_of, queue_of, route_of
 from dagster_celery._celery_app.sending import STEP_REQUEST, task_request
-from dagster_celery._celery_app.task_options import OPTIONS, WITHOUT_EFFECT, checked
+from dagster_celery._celery_app.task_options import LOST, OPTIONS, WITHOUT_EFFECT, checked
 from dagster_celery._celery_app.values import from_result, to_result
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.wire.labels import TYPED_LABEL
@@ -211,6 +212,12 @@ def test_routes_are_those_of_celery(
 def test_a_router_that_cannot_be_imported_is_named(place: str) -> None:
     with pytest.raises(ConfigError, match=f'The router "{place}" of task_routes'):
         route_of(Call("any"), {}, Conf({"task_routes": [place]}, {}))
+
+
+@pytest.mark.parametrize("option", LOST)
+def test_an_option_that_loses_something_is_shown_once_for_each_line(option: str) -> None:
+    with pytest.warns(DagsterCeleryWarning, match=f"{option} has no effect here: {LOST[option]}"):
+        assert checked({option: 1, "priority": 2}) == {"priority": 2}
 
 
 def test_options_that_change_nothing_are_dropped() -> None:

@@ -71,9 +71,10 @@ def test_each_row_has_an_explanation(row: Any) -> None:
 
 
 #: Every setting without effect, as it is written today and as it was.
+WITHOUT_EFFECT = [*rows_with(Fate.NO_EFFECT), *rows_with(Fate.LOST)]
 NO_EFFECT = [
-    *((name, name) for name in rows_with(Fate.NO_EFFECT)),
-    *((name, old_name(name)) for name in rows_with(Fate.NO_EFFECT) if name in SETTINGS),
+    *((name, name) for name in WITHOUT_EFFECT),
+    *((name, old_name(name)) for name in WITHOUT_EFFECT if name in SETTINGS),
 ]
 
 

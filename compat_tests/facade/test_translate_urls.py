@@ -80,12 +80,13 @@ def test_a_broker_that_nothing_serves_is_refused_with_another_to_use(name: str) 
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in BACKENDS if BACKENDS[name].fate is Fate.NO_EFFECT]
+    "name", [name for name, row in BACKENDS.items() if row.fate in (Fate.NO_EFFECT, Fate.LOST)]
 )
 @pytest.mark.parametrize("form", ["{}", "{}://", "{}+x://user:s3cret@host/path"])
 def test_a_backend_that_nothing_serves_is_accepted_with_a_remark(name: str, form: str) -> None:
     url, (remark,) = translate_backend(form.format(name))
     assert url == "rpc://"
+    assert remark.is_loss == (BACKENDS[name].fate is Fate.LOST)
     assert "event log has the results" in remark.text
     assert 'Write "rpc://"' in remark.text
     assert "s3cret" not in remark.text

@@ -41,13 +41,14 @@ def rows_with(fate: Fate) -> list[str]:
     return [name for name, row in WORKER_OPTIONS.items() if row.fate is fate]
 
 
-@pytest.mark.parametrize("name", rows_with(Fate.NO_EFFECT))
+@pytest.mark.parametrize("name", [*rows_with(Fate.NO_EFFECT), *rows_with(Fate.LOST)])
 def test_what_has_no_effect_is_accepted_by_each_name_with_a_remark(name: str) -> None:
     for flag in WORKER_OPTIONS[name].flags:
         given = [flag] if WORKER_OPTIONS[name].is_flag else [flag, "1"]
         arguments, (remark,) = translate_arguments(given)
         assert arguments == []
         assert remark.subject == flag
+        assert remark.is_loss == (name in rows_with(Fate.LOST))
         assert remark.text == f"{flag} has no effect here: {WORKER_OPTIONS[name].explanation}"
 
 

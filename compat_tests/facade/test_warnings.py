@@ -1,8 +1,10 @@
 """Each older name warns once, at the line of the project that has it."""
 
 import os
+import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,8 @@ import pytest
 
 from compat_tests.checkout import ROOT
 from compat_tests.preloaded import run_program
+from dagster_celery import DagsterCeleryWarning
+from dagster_celery._make_app import make_app
 from dagster_celery._translate.names import NAMES
 
 #: The category, for a filter that is set once Python has started.
@@ -440,3 +444,88 @@ found = [name for name in sys.modules if name.split(".")[0] in ("celery", "kombu
 assert not found, found
 """
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=120)
+
+
+#: Settings of which something is not done here, and one that is only renamed.
+LOSING: dict[str, object] = {
+    "worker_send_task_events": True,
+    "beat_schedule": {"hourly": {"task": "t", "schedule": 3600}},
+    "task_default_rate_limit": "10/m",
+    "worker_log_format": "%(message)s",
+    "worker_agent": "my.Agent",
+    "worker_pool": "gevent",
+    "task_serializer": "pickle",
+    "task_acks_late": True,
+    "task_annotations": {"*": {"rate_limit": "10/s"}},
+    "worker_umask": "077",
+    "worker_concurency": 3,
+}
+QUIET: dict[str, object] = {
+    "result_expires": 60,
+    "worker_prefetch_multiplier": 2,
+    "task_serializer": "json",
+    "worker_pool": "prefork",
+    "worker_send_task_events": False,
+    "a_constant_of_the_project": 1,
+}
+
+
+def losses(config: dict[str, object]) -> list[str]:
+    """Return what is shown by default about a configuration, by the names of its settings."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.resetwarnings()
+        warnings.simplefilter("always", UserWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        make_app({"broker": "redis://host", **config})
+    texts = [str(each.message) for each in caught if each.category is DagsterCeleryWarning]
+    return [re.match(r"dagster-celery: (?:config_source\.)?(\S+)", text)[1] for text in texts]
+
+
+@pytest.mark.parametrize("name", LOSING)
+def test_what_is_lost_is_shown_by_default(name: str) -> None:
+    assert losses({"config_source": {name: LOSING[name]}}) == [name]
+
+
+@pytest.mark.parametrize("name", QUIET)
+def test_what_is_renamed_or_needs_nothing_is_quiet(name: str) -> None:
+    assert losses({"config_source": {name: QUIET[name]}}) == []
+
+
+@pytest.mark.parametrize(
+    ("backend", "shown"),
+    [
+        ("db+postgresql://host/results", True),
+        ("mongodb://host", True),
+        ("my.own:Backend", True),
+        ("rpc://", False),
+        ("disabled://", False),
+        ("redis://host/2", False),
+    ],
+)
+def test_a_backend_that_is_not_used_is_shown(backend: str, shown: bool) -> None:
+    assert bool(losses({"backend": backend})) == shown
+
+
+def test_a_loss_raises_nothing_under_w_error() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_app({"broker": "redis://host", "config_source": LOSING})
+
+
+def test_python_shows_what_is_lost_and_hides_what_is_renamed(
+    project: Path, dagster_home: Path
+) -> None:
+    (dagster_home / "dagster.yaml").write_text(
+        OLD_INSTANCE + "      worker_send_task_events: true\n"
+    )
+    (project / "opens.py").write_text(
+        "from dagster import DagsterInstance\n"
+        "with DagsterInstance.get() as instance:\n    instance.run_launcher\n"
+    )
+
+    done = python(project, "opens.py")
+
+    assert done.returncode == 0, done.stderr
+    assert "dagster.yaml:10: DagsterCeleryWarning: dagster-celery: config_source." in done.stderr
+    assert "worker_send_task_events has no effect here" in done.stderr
+    assert "result_expires" not in done.stderr

@@ -1,10 +1,10 @@
 """The YAML file of ``-y``: an executor's config."""
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dagster_celery._warnings import warn_of_loss
 from dagster_taskiq.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -93,10 +93,9 @@ def _at_top(document: Mapping[str, Any], path: str) -> Mapping[str, Any]:
 
     if set(document) <= set(CELERY_CONFIG):
         return document
-    warnings.warn(
+    warn_of_loss(
         f"{path} has no `execution: config:`, so nothing of it is used and all defaults hold. It "
         f"begins with {next(iter(document))!r}; is it another kind of file?",
-        UserWarning,
-        stacklevel=3,
+        path,
     )
     return {}

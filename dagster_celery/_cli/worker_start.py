@@ -12,6 +12,7 @@ from dagster_celery._cli.options import NO_APP, PASSED_ON, app_option
 from dagster_celery._cli.worker_name import get_worker_name
 from dagster_celery._translate.worker.arguments import translate_arguments
 from dagster_celery._translate.worker.node_name import expand_node_name
+from dagster_celery._warnings import warn_of_loss
 from dagster_taskiq.deprecations import warn_older
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.worker.local_status.sockets import StartedWith
@@ -109,7 +110,8 @@ def worker_start_command(
     further, remarks = translate_arguments(additional_args, always | passed)
     warn_of_command("worker start", [*(["--name", name] if name else []), *translated, *further])
     for remark in remarks:
-        warn_older(remark.text, COMMAND_LINE)
+        warn = warn_of_loss if remark.is_loss else warn_older
+        warn(remark.text, COMMAND_LINE)
     if background:
         get_validated_config(config_yaml)
         again = ["worker", "start", "--app", app, "--loglevel", loglevel]

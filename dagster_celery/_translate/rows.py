@@ -14,6 +14,8 @@ class Fate(Enum):
     TRANSLATED = "translated"
     #: It is accepted, and changes nothing; the row explains why.
     NO_EFFECT = "no effect"
+    #: It is accepted, and what it asks for is not done; that is shown by default.
+    LOST = "lost"
     #: It is an error, since the user would lose something without it; the row names what to use.
     REFUSED = "refused"
 
@@ -40,6 +42,8 @@ class Remark:
     subject: str
     #: Whole sentences, which name what to write instead. They show no password.
     text: str
+    #: Whether something that it asks for is not done: then the warning is shown by default.
+    is_loss: bool = False
 
 
 @dataclass(frozen=True)

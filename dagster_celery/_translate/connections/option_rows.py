@@ -53,6 +53,10 @@ def _no_effect(because: str, *names: str) -> tuple[Option, ...]:
     return tuple(Option(name, Fate.NO_EFFECT, because) for name in names)
 
 
+def _lost(because: str, *names: str) -> tuple[Option, ...]:
+    return tuple(Option(name, Fate.LOST, because) for name in names)
+
+
 def _elsewhere(name: str, explanation: str) -> Option:
     """Return a row for an option that becomes a setting or a part of the URL (``settings``)."""
     return Option(name, Fate.TRANSLATED, explanation)
@@ -98,7 +102,7 @@ TLS: Mapping[str, Option] = by_name(
                 Server.RABBITMQ: ("verify", rabbitmq_verification),
             },
         ),
-        *_no_effect(
+        *_lost(
             "Python's own defaults choose the version and ciphers of TLS.",
             "version",
             "tls_minimum_version",

@@ -94,7 +94,7 @@ def _options(
             if found
             else _without_effect(one, str(name), row, rows, server)
         )
-        remarks.append(Remark(one, sentence))
+        remarks.append(Remark(one, sentence, _is_loss(str(name), row, rows)))
     return options, tuple(remarks)
 
 
@@ -118,6 +118,11 @@ def _option(subject: str, row: Option | None, value: Any, server: Server) -> dic
     return {} if found is None else {name: found}
 
 
+def _is_loss(name: str, row: Option | None, rows: Mapping[str, Option]) -> bool:
+    """Whether something is not done that an option asks for: one without a row may be misspelt."""
+    return bool(did_you_mean(name, rows)) if row is None else row.fate is Fate.LOST
+
+
 def _without_effect(
     subject: str, name: str, row: Option | None, rows: Mapping[str, Option], server: Server
 ) -> str:
@@ -127,7 +132,7 @@ def _without_effect(
             f"{subject} has no effect here: nothing is known of it.{did_you_mean(name, rows)} "
             "Leave it out."
         )
-    if row.fate is Fate.NO_EFFECT:
+    if row.fate in (Fate.NO_EFFECT, Fate.LOST):
         return f"{subject} has no effect here: {row.explanation}"
     if not row.on:
         return f"{subject} is {row.explanation}"

@@ -45,14 +45,20 @@ class Draft:
         """The kind of server of the backend; none if it is on the broker's own server."""
         return server_of(self.settings.get("backend", ""))
 
-    def remark(self, subject: str, rest: str) -> None:
+    def remark(self, subject: str, rest: str, is_loss: bool = False) -> None:
         """Add a remark.
 
         Args:
             subject: the name of the setting, with which the remark begins.
             rest: the rest of the sentence.
+            is_loss: whether something that it asks for is not done.
         """
-        self.remarks.append(Remark(subject, f"{subject} {rest}"))
+        self.remarks.append(Remark(subject, f"{subject} {rest}", is_loss))
+
+    def loss(self, given: Given, rest: str) -> str:
+        """Add a remark on a setting of which something is not done; return an empty text."""
+        self.remark(given.subject, rest, is_loss=True)
+        return ""
 
     def add_options(self, becomes: str, options: Mapping[str, Any]) -> None:
         """Add options to ``broker_options`` or ``backend_options``."""

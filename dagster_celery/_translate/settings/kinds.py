@@ -111,6 +111,11 @@ def no_effect(because: str, *names: str) -> tuple[Setting, ...]:
     return tuple(Setting(name, Fate.NO_EFFECT, because) for name in names)
 
 
+def lost(because: str, *names: str) -> tuple[Setting, ...]:
+    """Return rows for settings that have no effect, so that something is not done."""
+    return tuple(Setting(name, Fate.LOST, because) for name in names)
+
+
 def refused(instead: str, *names: str) -> tuple[Setting, ...]:
     """Return rows for settings that are refused, with what to use instead."""
     return tuple(Setting(name, Fate.REFUSED, instead) for name in names)

@@ -13,6 +13,7 @@ from dagster_celery._translate.settings.kinds import (
     Setting,
     app_setting,
     backend_option,
+    lost,
     no_effect,
     part_of_url,
     refused,
@@ -223,6 +224,7 @@ SETTINGS: Mapping[str, Setting] = by_name(
         ),
         special("task_queues", "`--queue` of `dagster-taskiq worker start`.", translations.queues),
         *no_effect(_PRIORITIES, "task_queue_max_priority"),
+        *lost(_STRAIGHT, "worker_direct"),
         *no_effect(
             _STRAIGHT,
             "task_create_missing_queues",
@@ -233,10 +235,10 @@ SETTINGS: Mapping[str, Setting] = by_name(
             "task_default_exchange",
             "task_default_exchange_type",
             "task_default_routing_key",
-            "worker_direct",
             "worker_detect_quorum_queues",
         ),
-        *no_effect(_NO_RATES, "task_default_rate_limit", "worker_disable_rate_limits"),
+        *lost(_NO_RATES, "task_default_rate_limit"),
+        *no_effect(_NO_RATES, "worker_disable_rate_limits"),
         *no_effect(
             _ALWAYS_THERE,
             "task_track_started",
@@ -288,7 +290,7 @@ SETTINGS: Mapping[str, Setting] = by_name(
             "worker_proc_alive_timeout",
             "worker_lost_wait",
         ),
-        *no_effect(
+        *lost(
             "the first signal lets what runs finish; for how long is `--drain-timeout` of "
             "dagster-taskiq worker start.",
             "worker_soft_shutdown_timeout",
@@ -300,23 +302,19 @@ SETTINGS: Mapping[str, Setting] = by_name(
             "worker_deduplicate_successful_tasks",
         ),
         *no_effect(REVOKED, "worker_state_db"),
+        *lost(_OWN_LOGS, "worker_log_format", "worker_task_log_format"),
         *no_effect(
             _OWN_LOGS,
             "worker_hijack_root_logger",
             "worker_log_color",
             "worker_log_datefmt",
-            "worker_log_format",
             "worker_redirect_stdouts",
             "worker_redirect_stdouts_level",
             "worker_task_log_datefmt",
-            "worker_task_log_format",
         ),
+        *lost(_OWN_WORKER, "worker_agent", "worker_autoscaler", "worker_consumer", "worker_timer"),
         *no_effect(
             _OWN_WORKER,
-            "worker_agent",
-            "worker_autoscaler",
-            "worker_consumer",
-            "worker_timer",
             "worker_timer_precision",
         ),
         *no_effect(
@@ -324,10 +322,9 @@ SETTINGS: Mapping[str, Setting] = by_name(
             "stop what is cancelled, in any case.",
             "worker_enable_remote_control",
         ),
+        *lost(NO_EVENTS, "worker_send_task_events", "task_send_sent_event"),
         *no_effect(
             NO_EVENTS,
-            "worker_send_task_events",
-            "task_send_sent_event",
             "event_queue_expires",
             "event_queue_ttl",
             "event_queue_prefix",
@@ -345,12 +342,12 @@ SETTINGS: Mapping[str, Setting] = by_name(
             "control_exchange",
         ),
         # Parts of Celery that are not here.
+        *lost(NO_BEAT, "beat_schedule"),
         *no_effect(
             NO_BEAT,
             "beat_enable_remote_control",
             "beat_remote_control_max_tick_age",
             "beat_max_loop_interval",
-            "beat_schedule",
             "beat_scheduler",
             "beat_schedule_filename",
             "beat_sync_every",
@@ -428,9 +425,7 @@ UNDECLARED: Mapping[str, Setting] = by_name(
             "{env: NAME}`.",
             "redis_backend_credential_provider",
         ),
-        *no_effect(
-            _NO_DAEMON, "worker_logfile", "worker_pidfile", "worker_umask", "worker_executable"
-        ),
+        *lost(_NO_DAEMON, "worker_logfile", "worker_pidfile", "worker_umask", "worker_executable"),
         *refused(
             "start the worker as the user it is to run as (su, `User=` of systemd, the container's "
             "user).",

@@ -86,7 +86,10 @@ def _translate(draft: Draft, given: Given, broker: str, backend: str) -> None:
     row = _ROWS.get(given.name)
     if row is None:
         meant = did_you_mean(given.name, [*_ROWS, *_BY_OLD_NAME])
-        draft.remark(given.subject, f"is no setting of Celery's, and has no effect.{meant}")
+        # A name that is like none of Celery's is one of the project's own, such as HOST.
+        draft.remark(
+            given.subject, f"is no setting of Celery's, and has no effect.{meant}", bool(meant)
+        )
     elif given.value is None and given.name not in _MAY_BE_NONE:
         draft.remark(given.subject, "is not set, which changes nothing. Leave it out.")
     elif row.fate is Fate.REFUSED:
@@ -94,7 +97,8 @@ def _translate(draft: Draft, given: Given, broker: str, backend: str) -> None:
     elif _is_overridden(given, broker, backend):
         draft.remark(given.subject, "is not used: another URL is in force. Leave it out.")
     elif row.translate is None:
-        draft.remark(given.subject, f"has no effect here: {row.explanation}")
+        is_loss = row.fate is Fate.LOST and bool(given.value)
+        draft.remark(given.subject, f"has no effect here: {row.explanation}", is_loss)
     elif sentence := _sentence(row.translate, draft, given):
         draft.remark(given.subject, sentence)
 

@@ -89,9 +89,12 @@ def tls_of(kind: str) -> Translate:
             return IS_THE_DEFAULT
         server = draft.server if kind == "broker" else draft.backend_server
         if server in (Server.NONE, Server.SOCKET):
-            return f"has no effect here: no {kind} that uses TLS is given with it."
+            sentence = f"has no effect here: no {kind} that uses TLS is given with it."
+            # A socket is on this machine; of a broker that is named elsewhere, nothing is known.
+            return sentence if server is Server.NONE else draft.loss(given, sentence)
         if given.value is True and server is not Server.RABBITMQ:
-            return "has no effect, as in Celery: on Redis it has to be a mapping. Leave it out."
+            text = "has no effect, as in Celery: on Redis it has to be a mapping. Leave it out."
+            return draft.loss(given, text)
         options, remarks = tls_options(given.value, server, given.subject, becomes)
         draft.add_options(becomes, options)
         draft.remarks += remarks
@@ -121,10 +124,11 @@ def worker_lost(draft: Draft, given: Given) -> str:
     if _retried(draft):
         draft.settings["worker_lost"] = OnWorkerLost.RETRY
         return 'is "worker_lost: retry" of taskiq_executor.'
-    return (
+    return draft.loss(
+        given,
         "alone has no effect here: a message is acknowledged once its task has started, and a step "
         "whose worker dies fails; the op's RetryPolicy decides whether it is tried again. To have "
-        'it tried again in any case, write "worker_lost: retry" of taskiq_executor.'
+        'it tried again in any case, write "worker_lost: retry" of taskiq_executor.',
     )
 
 
@@ -193,7 +197,8 @@ def pool(draft: Draft, given: Given) -> str:
     if _is_solo(draft):
         draft.worker["concurrency"] = 1
         return ONE_TASK
-    return _POOLS.get(str(given.value), IN_PROCESSES)
+    known = _POOLS.get(str(given.value))
+    return draft.loss(given, IN_PROCESSES) if known is None else known
 
 
 def expires(draft: Draft, given: Given) -> str:
@@ -227,10 +232,13 @@ def annotations(draft: Draft, given: Given) -> str:
         if name in _ANNOTATIONS and (limit := seconds(value)) is not None
     }
     draft.worker.update(found)
+    if not given.value:
+        return IS_THE_DEFAULT
     if not found:
-        return (
+        return draft.loss(
+            given,
             "has no effect here: time limits belong to a worker, rates to Dagster's pools, and "
-            "retries to an op's RetryPolicy."
+            "retries to an op's RetryPolicy.",
         )
     options = " ".join(
         f"--{name.replace('_', '-')} {plain(value)}" for name, value in found.items()
@@ -241,7 +249,7 @@ def annotations(draft: Draft, given: Given) -> str:
     )
 
 
-def serializer(_: Draft, given: Given) -> str:
+def serializer(draft: Draft, given: Given) -> str:
     """Refuse the serializer that signs messages; any other has no effect.
 
     Raises:
@@ -249,4 +257,5 @@ def serializer(_: Draft, given: Given) -> str:
     """
     if given.value == "auth":
         raise ConfigError(f"{given.subject} cannot be auth here: {SIGNING}")
-    return f"has no effect here: {OWN_FORMAT}"
+    sentence = f"has no effect here: {OWN_FORMAT}"
+    return sentence if given.value == "json" else draft.loss(given, sentence)

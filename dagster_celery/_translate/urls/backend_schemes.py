@@ -46,8 +46,9 @@ BACKENDS: Mapping[str, Scheme] = by_name(
             database_backend,
             None,
         ),
+        Scheme("disabled", Fate.NO_EFFECT, "It " + _NOT_USED, shared_with_broker, None),
         *(
-            Scheme(name, Fate.NO_EFFECT, "It " + _NOT_USED, shared_with_broker, None)
+            Scheme(name, Fate.LOST, "It " + _NOT_USED, shared_with_broker, None)
             for name in (
                 "cache",
                 "mongodb",
@@ -58,7 +59,6 @@ BACKENDS: Mapping[str, Scheme] = by_name(
                 "cosmosdbsql",
                 "riak",
                 "file",
-                "disabled",
                 "consul",
                 "dynamodb",
                 "azureblockblob",

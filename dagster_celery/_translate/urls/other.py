@@ -22,9 +22,10 @@ def rpc(_: str, __: Sentinel) -> Found:
     return Found(SHARED_WITH_BROKER)
 
 
-def shared_with_broker(_: str, __: Sentinel) -> Found:
+def shared_with_broker(text: str, _: Sentinel) -> Found:
     """Return the same for a backend that is not used, with a sentence about that."""
     return Found(
         SHARED_WITH_BROKER,
         (f'That one {NOT_USED} Write "{SHARED_WITH_BROKER}", or leave `backend` out.',),
+        is_loss=not text.startswith("disabled"),
     )

@@ -12,6 +12,8 @@ class Found:
 
     url: str
     notes: tuple[str, ...] = ()
+    #: Whether the server that the user has named is not used.
+    is_loss: bool = False
 
 
 @dataclass(frozen=True)

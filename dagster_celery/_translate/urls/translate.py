@@ -59,6 +59,7 @@ def translate_backend(url: str, sentinel: Sentinel | None = None) -> tuple[str, 
                 "backend",
                 f'The backend class "{text}" {NOT_USED} Write "{SHARED_WITH_BROKER}", or leave '
                 "`backend` out.",
+                is_loss=True,
             ),
         )
     return _translated(url, text, "backend", sentinel)
@@ -100,4 +101,4 @@ def _translated(
     if found.url == given.strip() and not found.notes:
         return found.url, ()
     sentences = [f'The {kind} "{shown}" is "{redact(found.url)}" here.', *found.notes]
-    return found.url, (Remark(kind, " ".join(sentences)),)
+    return found.url, (Remark(kind, " ".join(sentences), found.is_loss),)

@@ -21,6 +21,9 @@ _OF_CELERY_ITSELF = {
 }
 
 
+#: Pools of Celery's whose tasks are in processes, as here.
+_ALIKE = ("prefork", "processes", "solo")
+
 #: ``celery worker`` reads each option from a variable as well, whose name begins with this.
 ENVIRONMENT_PREFIX = "CELERY_WORKER"
 
@@ -50,13 +53,15 @@ def translate_arguments(
         subject = typed[name]
         if row.fate is Fate.REFUSED:
             raise ConfigError(f"{subject} of celery worker cannot be used here: {row.explanation}")
+        is_loss = row.fate is Fate.LOST
         if row.translate is None:
             sentence = f"{subject} has no effect here: {row.explanation}"
         else:
             found = _translated(row.translate, subject, value, values)
             translated += found
             sentence = _sentence(subject, row, found)
-        remarks.append(Remark(subject, sentence))
+            is_loss = name == "pool" and value[-1] not in _ALIKE
+        remarks.append(Remark(subject, sentence, is_loss))
     return translated, tuple(remarks)
 
 

@@ -116,6 +116,10 @@ def _no_effect(because: str, *flags: str, is_flag: bool = False) -> WorkerOption
     return WorkerOption(_name(flags), Fate.NO_EFFECT, because, flags, is_flag)
 
 
+def _lost(because: str, *flags: str, is_flag: bool = False) -> WorkerOption:
+    return WorkerOption(_name(flags), Fate.LOST, because, flags, is_flag)
+
+
 def _refused(instead: str, *flags: str, is_flag: bool = False) -> WorkerOption:
     return WorkerOption(_name(flags), Fate.REFUSED, instead, flags, is_flag)
 
@@ -154,7 +158,7 @@ WORKER_OPTIONS: Mapping[str, WorkerOption] = by_name(
             "-P",
             "--pool",
         ),
-        _no_effect(NO_EVENTS, "-E", "--task-events", "--events", is_flag=True),
+        _lost(NO_EVENTS, "-E", "--task-events", "--events", is_flag=True),
         _translated("`--time-limit`.", _last("--time-limit", _seconds), "--time-limit"),
         _translated(
             "`--soft-time-limit`.", _last("--soft-time-limit", _seconds), "--soft-time-limit"
@@ -173,7 +177,7 @@ WORKER_OPTIONS: Mapping[str, WorkerOption] = by_name(
             _last("--max-memory-per-child", count),
             "--max-memory-per-child",
         ),
-        _no_effect(
+        _lost(
             "nothing is purged. What waits for a run that has ended is dropped when a worker takes "
             "it.",
             "--purge",
@@ -200,24 +204,24 @@ WORKER_OPTIONS: Mapping[str, WorkerOption] = by_name(
         _refused(NO_BEAT, "-B", "--beat", is_flag=True),
         _no_effect(NO_BEAT, "-s", "--schedule-filename", "--schedule"),
         _no_effect(NO_BEAT, "--scheduler"),
-        _no_effect(
+        _lost(
             "a worker logs to its standard error. Write `2>> FILE` behind the command.",
             "--logfile",
             "-f",
         ),
-        _no_effect(
+        _lost(
             "there is no file with the process id. `dagster-taskiq worker list` shows it, and "
             "`dagster-taskiq worker terminate NAME` ends a worker.",
             "--pidfile",
         ),
         _refused(_AS_THAT_USER, "--uid"),
         _refused(_AS_THAT_USER, "--gid"),
-        _no_effect(
+        _lost(
             "a worker has the umask of the shell that starts it: write `umask 077` before the "
             "command.",
             "--umask",
         ),
-        _no_effect(
+        _lost(
             "a worker runs on the interpreter that `dagster-celery` is installed in.",
             "--executable",
         ),
