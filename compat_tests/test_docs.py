@@ -21,7 +21,12 @@ from dagster_taskiq.tags import PRIORITY_TAG, QUEUE_TAG, RUN_PRIORITY_TAG, TASK_
 from dagster_taskiq.transport.rabbitmq.url import OPTIONS
 from dagster_taskiq.transport.registry import BACKENDS, BROKERS
 from dagster_taskiq.wire.labels import PRIORITY_LABEL, QUEUE_LABEL, UNITS
-from dagster_taskiq.worker.options import CONCURRENCY_ENV, PoolOptions
+from dagster_taskiq.worker.options import (
+    CONCURRENCY_ENV,
+    DRAIN_TIMEOUT_ENV,
+    KILL_GRACE_ENV,
+    PoolOptions,
+)
 
 DOCS = ROOT / "docs"
 REFERENCE = DOCS / "reference"
@@ -174,7 +179,8 @@ def test_every_label_is_listed_and_no_other() -> None:
 
 def test_every_variable_is_listed_and_no_other() -> None:
     ours = {BROKER_ENV, BACKEND_ENV, CONCURRENCY_ENV, QUEUES_ENV, ALLOW_ENV, HOME_ENV}
-    assert set(table("environment.md")) == {*ours, "DAGSTER_EXECUTOR_POP_EVENTS_OFFSET"}
+    ours |= {DRAIN_TIMEOUT_ENV, KILL_GRACE_ENV, "DAGSTER_EXECUTOR_POP_EVENTS_OFFSET"}
+    assert {name for row in table("environment.md") for name in row.split(", ")} == ours
 
 
 def test_every_option_of_rabbitmq_is_listed_and_no_other() -> None:

@@ -127,6 +127,7 @@ def worker_start_command(
     with importable(config_yaml):
         from dagster_celery._celery_app.app import CeleryApp  # noqa: PLC0415
         from dagster_celery._cli.app_argument import find_app, worker_arguments  # noqa: PLC0415
+        from dagster_celery._cli.chart import limits_in_pod  # noqa: PLC0415
         from dagster_celery._upgrade.notices import log_leftovers  # noqa: PLC0415
         from dagster_taskiq.cli.options import split_commas  # noqa: PLC0415
         from dagster_taskiq.cli.worker import start  # noqa: PLC0415
@@ -134,10 +135,13 @@ def worker_start_command(
         place, found = find_app(app)
         called = ["--name", expand_node_name(get_worker_name(name))]
         arguments = [*worker_arguments(found, bool(queue)), *called, *translated, *further]
+        limits = limits_in_pod(app, os.environ)
+        if limits:
+            click.echo(f"In a pod, which has 30 s to end: {' '.join(limits)}.", err=True)
         if isinstance(found, CeleryApp):
             log_leftovers(found, split_commas(queue))
         start.main(
-            ["-A", place, *arguments],
+            ["-A", place, *arguments, *limits],
             standalone_mode=False,
             # What the health probe is given: it finds this worker by the same words.
             obj=StartedWith(app, config_yaml),

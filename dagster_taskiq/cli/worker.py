@@ -26,6 +26,7 @@ from dagster_taskiq.wire.labels import KILL_GRACE_SECONDS
 from dagster_taskiq.wire.records import Worker
 from dagster_taskiq.worker.detach import start_detached
 from dagster_taskiq.worker.local_status.sockets import StartedWith
+from dagster_taskiq.worker.options import DRAIN_TIMEOUT_ENV, KILL_GRACE_ENV
 
 #: One KiB, the unit of ``--max-memory-per-child`` (as Celery's option of that name has it).
 KIB = 1024
@@ -126,11 +127,15 @@ def worker() -> None:
     type=click.FloatRange(min=0),
     default=KILL_GRACE_SECONDS,
     show_default=True,
+    envvar=KILL_GRACE_ENV,
+    show_envvar=True,
     help="Seconds between SIGTERM and SIGKILL for a task that is stopped.",
 )
 @click.option(
     "--drain-timeout",
     type=click.FloatRange(min=0),
+    envvar=DRAIN_TIMEOUT_ENV,
+    show_envvar=True,
     help=(
         "Seconds that running tasks get to finish after the first signal; a launched run that "
         "waits for its steps then goes back into its queue. Default: no limit."

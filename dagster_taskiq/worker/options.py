@@ -13,6 +13,9 @@ from dagster_taskiq.worker.local_status.sockets import StartedWith
 
 #: The variable with the number of slots of a worker for which none is given.
 CONCURRENCY_ENV = "DAGSTER_TASKIQ_CONCURRENCY"
+#: The variables of the options of the same names, which count where these are not given.
+DRAIN_TIMEOUT_ENV = "DAGSTER_TASKIQ_DRAIN_TIMEOUT"
+KILL_GRACE_ENV = "DAGSTER_TASKIQ_KILL_GRACE"
 
 
 def default_concurrency() -> tuple[int, str]:
