@@ -8,8 +8,11 @@ import fcntl
 import hashlib
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import tomli
 
 from compat_tests.checkout import ROOT
 
@@ -51,8 +54,10 @@ class Environment:
         pinned = [f"{name}=={self.dagster}" for name in ("dagster", "dagster-graphql")]
         pinned += [f"{name}=={self.release}" for name in ("dagster-k8s", "dagster-postgres")]
         if self.is_original:
-            pinned.append(f"dagster-celery=={self.release}")
-        return [*pinned, *_COMMON]
+            return [*pinned, f"dagster-celery=={self.release}", *_COMMON]
+        # What this project requires; its package is on the import path of the tests.
+        project = tomli.loads((ROOT / "pyproject.toml").read_text())["project"]
+        return [*pinned, *project["dependencies"], *_COMMON]
 
     def python(self) -> str:
         """Return the path of its interpreter; it is made where it is not there yet.
@@ -60,26 +65,30 @@ class Environment:
         Raises:
             RuntimeError: a package can not be had.
         """
-        project = ROOT / "pyproject.toml"
-        # Those of this project, whose package is on the import path of the tests.
-        ours = [] if self.is_original else ["--requirements", str(project)]
-        contents = "\n".join(self.requirements) + (project.read_text() if ours else "")
-        name = hashlib.sha256(contents.encode()).hexdigest()[:16]
+        name = hashlib.sha256("\n".join(self.requirements).encode()).hexdigest()[:16]
         directory = KEPT / name
         python = directory / "bin" / "python"
         KEPT.mkdir(parents=True, exist_ok=True)
         with (KEPT / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not (directory / "complete").exists():
-                _uv("venv", "--clear", "--no-project", "--python", sys.executable, str(directory))
-                _uv("pip", "install", "--python", str(python), *ours, *self.requirements)
+                _make(directory, python, self.requirements)
                 (directory / "complete").touch()
         return str(python)
 
 
-def _uv(*arguments: str) -> None:
-    done = subprocess.run(
-        [str(UV), *arguments, "--quiet"], capture_output=True, text=True, check=False
-    )
+def _make(directory: Path, python: Path, requirements: Sequence[str]) -> None:
+    environment = ("venv", "--clear", "--no-project", "--python", sys.executable, str(directory))
+    _run(str(UV), "--quiet", *environment)
+    try:
+        _run(str(UV), "--quiet", "pip", "install", "--python", str(python), *requirements)
+    except RuntimeError:
+        # It does not read pip's configuration, which may be what makes packages reachable.
+        pip = (sys.executable, "-m", "pip", "--python", str(python), "--quiet")
+        _run(*pip, "--disable-pip-version-check", "install", *requirements)
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"uv {' '.join(arguments)} failed, once needed here:\n{done.stderr}")
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")

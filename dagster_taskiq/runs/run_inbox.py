@@ -80,6 +80,8 @@ class InProcessRunner:
         """
         self._tasks = tasks
         self._steps = steps
+        #: Whether a task has raised an error, instead of writing its step's failure alone.
+        self.has_raised = False
 
     def wait(self, timeout: float) -> None:
         """Execute the next task that waits; if none does, sleep for ``timeout`` seconds."""
@@ -91,6 +93,7 @@ class InProcessRunner:
         with task_context(TaskContext("in process")):
             result = perform(self._tasks.broker, message)
         if result.error is not None:
+            self.has_raised = True
             result.error = TaskFailedError(describe_failure(result.error))
         self._tasks.finish(task, result)
         self._steps.report_task_end(task.id)

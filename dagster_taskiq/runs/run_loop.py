@@ -125,8 +125,8 @@ class RunLoop:
                 pools=pools,
             )
             yield from open_run.events()
-        wanted = self._options.raises_step_errors and self._context.raise_on_error
-        if open_run.errors and wanted:
+        wanted = self._options.raises_step_errors or open_run.task_has_raised
+        if open_run.errors and wanted and self._context.raise_on_error:
             texts = "\n".join(error.to_string() for error in open_run.errors)
             raise DagsterSubprocessError(
                 f"Steps failed in their workers:\n{texts}", subprocess_error_infos=open_run.errors
@@ -222,6 +222,11 @@ class _OpenRun:
     def errors(self) -> list[SerializableErrorInfo]:
         """The errors of steps that have failed so far."""
         return self._progress.errors
+
+    @property
+    def task_has_raised(self) -> bool:
+        """Whether a task that was executed in this process has raised an error itself."""
+        return self._runner is not None and self._runner.has_raised
 
     def events(self) -> Iterator[DagsterEvent]:
         """Execute the plan; yield the run's events as they are read from its log."""

@@ -31,5 +31,6 @@ class RunOptions:
     #: Dagster's ``Executor``.
     report_error: Callable[[IStepContext, SerializableErrorInfo, KnownExecutionState], DagsterEvent]
     #: Whether a failed step is raised to a caller that wants errors raised. What Dagster's log has
-    #: of it does not depend on that.
+    #: of it does not depend on that. If the task of the step has raised the error as well, in this
+    #: process, the caller gets it in any case.
     raises_step_errors: bool = True
