@@ -1,5 +1,8 @@
 """What dagster-celery does beyond its names and settings, which a project may rely on."""
 
+import json
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +29,7 @@ from dagster._grpc.types import ExecuteStepArgs
 from dagster._serdes import deserialize_value, pack_value
 from dagster_shared.libraries import DagsterLibraryRegistry
 
+from compat_tests.checkout import ROOT
 from compat_tests.preloaded import run_program
 from dagster_celery import DagsterCeleryWarning, celery_executor
 from dagster_celery._celery_app.celery_errors import as_celerys
@@ -45,6 +49,7 @@ from dagster_taskiq.errors import (
 )
 from dagster_taskiq.tags import RUN_PRIORITY_TAG, describe_unread_priority, read_priority
 from dagster_taskiq.version import __version__
+from legacy_tests.sdists import NEWEST, unpack
 
 EAGER = {"execution": {"config": {"config_source": {"task_always_eager": True}}}}
 
@@ -185,7 +190,8 @@ def test_an_app_takes_every_setting_as_an_argument() -> None:
         (TimeoutError("late"), "TimeoutError"),
         (TaskRevokedError("late"), "TaskRevokedError"),
         (TaskCutShortError("late"), "TaskRevokedError"),
-        (TimeLimitError("late"), "TimeLimitExceeded"),
+        (TimeLimitError("It exceeded its time limit."), "TimeLimitExceeded"),
+        (TimeLimitError("It exceeded its soft time limit."), "SoftTimeLimitExceeded"),
         (WorkerLostError("late"), "WorkerLostError"),
         (ChildDiedError("late"), "WorkerLostError"),
     ],
@@ -201,7 +207,7 @@ def test_an_error_of_a_result_is_celerys_too_where_celery_is_imported(
     both = as_celerys(ours)
 
     assert isinstance(both, theirs) and isinstance(both, type(ours))
-    assert str(both) == "late" and repr(both) == f"{type(ours).__name__}('late')"
+    assert (str(both), repr(both)) == (str(ours), repr(ours))
     assert as_celerys(both) is both
     plain = ValueError("of the task itself")
     assert as_celerys(plain) is plain
@@ -301,6 +307,44 @@ def test_celerys_own_command_ends_in_a_sentence(command: str, instead: str) -> N
     assert last.startswith(f"Error: `celery {name}` speaks to Celery's workers")
     assert instead in last
     assert "Traceback" not in done.output
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package as it is published."""
+    return unpack(NEWEST, "dagster_celery", tmp_path_factory.mktemp("original"))
+
+
+def behave(package: Path, home: Path) -> dict[str, Any]:
+    """Return what a package does, in a process that has it and no other of that name."""
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("CELERY_", "DAGSTER_", "PYTHON"))
+    }
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("behaving.py"))],
+        env={**kept, "PYTHONPATH": str(package.parent), "DAGSTER_HOME": str(home)},
+        cwd=home,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert Path(answer["file"]).parent == package
+    reported: dict[str, Any] = answer["reported"]
+    return reported
+
+
+@pytest.mark.test_all("the tests above, of ours alone; the original is the control")
+def test_the_original_does_the_same(original: Path, dagster_home: Path) -> None:
+    theirs = behave(original, dagster_home)
+
+    assert theirs == behave(ROOT / "dagster_celery", dagster_home)
+    assert theirs["a failed op"] == [False, []] and theirs["a run's priority"] == [True, []]
+    assert theirs["a step unsent"] == [False, [TEXT]]
 
 
 @pytest.mark.test_all("test_celerys_own_command_ends_in_a_sentence, as a program")

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from celery.app.routes import Router, prepare
 
 from dagster_celery import DagsterCeleryWarning
 from dagster_celery._celery_app.conf import Conf, as_mapping
@@ -204,7 +205,10 @@ def test_routes_are_those_of_celery(
 ) -> None:
     conf = Conf({"task_routes": routes}, {})
 
+    celerys = Router(prepare(routes)).lookup_route(name, (1,), {"b": 2}, options, None)
+
     assert route_of(Call(name, (1,), {"b": 2}), options, conf) == route
+    assert ({"queue": celerys} if isinstance(celerys, str) else celerys or {}) == route
     assert options_of(route) == ({"priority": 3} if "priority" in route else {})
 
 

@@ -32,7 +32,7 @@ def as_celerys(error: E) -> E:
         An error of a class derived from that of ``error`` and of Celery's error for the same, with
         the same text and attributes. ``error`` itself, if Celery is not there or has no such error.
     """
-    celerys = _celerys_error(type(error))
+    celerys = _celerys_error(error)
     if celerys is None or isinstance(error, celerys):
         return error
     both = _class_of_both(type(error), celerys)
@@ -43,9 +43,11 @@ def as_celerys(error: E) -> E:
     return made.with_traceback(error.__traceback__)
 
 
-def _celerys_error(ours: type[BaseException]) -> type[BaseException] | None:
+def _celerys_error(error: BaseException) -> type[BaseException] | None:
     module = sys.modules.get("celery.exceptions")
-    name = next((name for each, name in _CELERYS.items() if issubclass(ours, each)), "")
+    name = next((name for ours, name in _CELERYS.items() if isinstance(error, ours)), "")
+    if isinstance(error, TimeLimitError) and "soft time limit" in str(error):
+        name = f"Soft{name}"
     found = getattr(module, name, None) if name else None
     return found if isinstance(found, type) and issubclass(found, BaseException) else None
 
