@@ -107,6 +107,12 @@ def libraries() -> list[Row]:
             "compat_tests/facade/test_docker_library.py",
         ),
         Row(
+            *("dagster-celery-k8s", version, NEWEST_DAGSTER),
+            "the pod of a worker as Dagster's Helm chart has it: command, configuration, "
+            "environment, mounts and probe, on Redis and PostgreSQL, and its end",
+            "compat_tests/facade/test_helm_chart.py",
+        ),
+        Row(
             *("dagster-celery-k8s, -docker", version, Environment(version, False).dagster),
             "installed by pip beside the wheel that stands in for dagster-celery, and imported",
             f"{_INSTALLERS}::test_pip_installs_the_published_libraries_beside_ours",

@@ -4,6 +4,7 @@ Libraries require ``dagster-celery==RELEASE``. With the wheel of ``dagster-taski
 uv and Poetry leave this project's package ``dagster_celery`` as it is, however they are called.
 """
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -89,6 +90,23 @@ def by_constraints(install: Callable[..., object], index: Index) -> None:
     install(*index.options, "-c", str(file), "dagster-taskiq", LIBRARY)
 
 
+def by_hashes(install: Callable[..., object], index: Index) -> None:
+    file = index.stand_in.with_name("hashed.txt")
+    wanted = {
+        "dagster-taskiq==0.1.0": next(index.wheels.glob("dagster_taskiq-*")),
+        f"dagster-celery=={STANDS_IN}": index.stand_in,
+        f"{LIBRARY}=={NEWEST}": next(index.wheels.glob("dagster_celery_k8s-*")),
+    }
+    lines = [f"{name} --hash=sha256:{digest_of(path)}" for name, path in wanted.items()]
+    file.write_text("\n".join(lines) + "\n")
+    where = ("--find-links", str(index.stand_in.parent))
+    install(*index.options, *where, "--require-hashes", "-r", str(file))
+
+
+def digest_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 WAYS = [
     pytest.param(in_one_command, id="in one command"),
     *(
@@ -97,6 +115,7 @@ WAYS = [
             "file by file": file_by_file,
             "requirements": by_requirements,
             "constraints": by_constraints,
+            "hashes": by_hashes,
         }.items()
     ),
 ]
