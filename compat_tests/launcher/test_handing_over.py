@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from dagster import DagsterRunStatus
+from dagster._core.workspace.load_target import GrpcServerTarget
 
 from compat_tests.executor.runs import Outcome
 from compat_tests.executor.scratch import Scratch
@@ -21,9 +22,12 @@ from compat_tests.launcher.deaths import (
     wait_until_taken,
     wait_until_task_ended,
 )
-from compat_tests.launcher.fleet import Fleet
+from compat_tests.launcher.fleet import Fleet, open_fleet
+from compat_tests.proxy import proxy_to
+from compat_tests.servers import own_redis
 from compat_tests.waiting import eventually
 from compat_tests.workers import WorkerProcess, running_worker
+from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.tags import TASK_ID_TAG
 from dagster_taskiq.wire.records import TaskState
 
@@ -33,7 +37,7 @@ CANCELED = DagsterRunStatus.CANCELED
 #: Config of a run whose steps go to the queue of the workers that drain.
 STEPS_ON_SECOND = {"execution": {"config": {"queue": SECOND_QUEUE}}}
 
-#: Starts a worker of the second queue for a fleet, with more options.
+#: Starts a worker of the second queue, or another one, for a fleet, with more options.
 StartWorker = Callable[..., WorkerProcess]
 
 pytest_plugins = ["compat_tests.launcher.monitored_fleets"]
@@ -43,8 +47,10 @@ pytest_plugins = ["compat_tests.launcher.monitored_fleets"]
 def start_worker(tmp_path: Path) -> Iterator[StartWorker]:
     with ExitStack() as stack:
 
-        def start(fleet: Fleet, name: str, *options: str) -> WorkerProcess:
-            arguments = ("-q", SECOND_QUEUE, "-c", "1", "--kill-grace", "2", *options)
+        def start(
+            fleet: Fleet, name: str, *options: str, queue: str = SECOND_QUEUE
+        ) -> WorkerProcess:
+            arguments = ("-q", queue, "-c", "1", "--kill-grace", "2", *options)
             worker = running_worker(fleet.settings, tmp_path, *arguments, name=name)
             return stack.enter_context(worker)
 
@@ -205,3 +211,30 @@ def test_a_worker_killed_as_it_hands_a_run_over_loses_nothing(
 
     eventually(is_taken, "another worker has the run")
     finish(resuming, outcome)
+
+
+def test_a_run_is_handed_over_when_its_broker_is_back(
+    code_server: GrpcServerTarget, start_worker: StartWorker, scratch: Scratch, dagster_home: Path
+) -> None:
+    with (
+        own_redis() as server,
+        proxy_to(server.port) as door,
+        open_fleet(
+            dagster_home, Settings(broker=f"redis://127.0.0.1:{door.port}/0"), code_server
+        ) as fleet,
+    ):
+        leaving = start_worker(fleet, "leaving", "--drain-timeout", "0.1")
+        start_worker(fleet, "steps", queue=fleet.settings.queue)
+        outcome = hold_relay(fleet, scratch)
+        first = wait_until_taken(outcome)
+        door.refuse()
+
+        leaving.signal(signal.SIGTERM)
+
+        wait_until_gone(first)
+        eventually(lambda: "Could not hand over task" in leaving.output(), "it tries again")
+        door.accept()
+        leaving.wait()
+        start_worker(fleet, "staying")
+        wait_until_taken(outcome, 2)
+        finish(fleet, outcome)

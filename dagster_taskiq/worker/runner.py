@@ -13,7 +13,11 @@ from functools import partial
 
 from taskiq.acks import AcknowledgeType
 
-from dagster_taskiq.errors import DagsterTaskiqError, ServerUnavailableError
+from dagster_taskiq.errors import (
+    DagsterTaskiqError,
+    ServerUnavailableError,
+    TaskHandedOverError,
+)
 from dagster_taskiq.settings.urls import redact
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.broker import RECONNECT_SECONDS, QueueBroker
@@ -189,6 +193,8 @@ def _in_one_sentence(record: logging.LogRecord) -> bool:
     warning that a task has no result is dropped: those that this package does not run have none.
     """
     error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+    if isinstance(error, TaskHandedOverError):
+        record.levelno, record.levelname = logging.INFO, "INFO"
     if isinstance(error, DagsterTaskiqError):
         record.msg, record.args, record.exc_info = "%s", (str(error),), None
     return not (record.levelno == logging.WARNING and "skipped setting result" in str(record.msg))

@@ -122,7 +122,8 @@ class RunningTask:
         if self._stop_reason is None:
             self._stop_reason = reason
             logger.info(
-                "Stopping task %s in child %d: %s.",
+                "%s task %s in child %d: %s.",
+                "Handing over" if self._is_handed_over else "Stopping",
                 self.message.task_id,
                 self.child.pid,
                 reason.rstrip("."),

@@ -15,7 +15,6 @@ from dagster_taskiq.errors import (
     ServerUnavailableError,
     TaskCutShortError,
     TaskHandedOverError,
-    TaskRevokedError,
     TimeLimitError,
     UnusableMessageError,
 )
@@ -161,7 +160,7 @@ class TaskHandler:
                 await self._internal.finalize_run(message, f"{worker} stopped the run: {reason}.")
                 raise
             end = f"task {successor} goes on with the run" if successor else "the run has ended"
-            raise TaskRevokedError(f"{reason}; {end}.") from None
+            raise TaskHandedOverError(f"{reason}; {end}.") from None
         except TaskCutShortError as error:
             reason = str(error).rstrip(".")
             await self._internal.finalize_run(message, f"{worker} stopped the run: {reason}.")
