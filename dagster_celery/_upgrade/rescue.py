@@ -9,7 +9,7 @@ every time, so it starts once however often it is sent.
 import time
 from collections.abc import Callable
 
-from dagster import DagsterRunStatus
+from dagster import DagsterRun, DagsterRunStatus
 
 from dagster_celery._upgrade.left_queues import LeftMessage, LeftQueues
 from dagster_celery._upgrade.messages import CeleryMessage, Kind
@@ -23,7 +23,7 @@ from dagster_taskiq.execution.run_tasks import STARTABLE
 from dagster_taskiq.runs.run_health import RunHealth
 from dagster_taskiq.wire.labels import CODE_LABEL
 from dagster_taskiq.wire.records import Task, TaskState
-from dagster_taskiq.wire.task_names import RESUME_JOB
+from dagster_taskiq.wire.task_names import EXECUTE_PLAN, RESUME_JOB
 from dagster_taskiq.wire.task_request import TaskRequest
 
 #: How long it takes at most until what has come or ended is seen, in seconds.
@@ -71,6 +71,8 @@ class Rescue:
         self._answered: set[str] = set()
         #: Why the loop of a run is gone, by the id of the run.
         self._orphaned: dict[str, str] = {}
+        #: The runs that this process has resumed.
+        self._resumed: set[str] = set()
         #: Kept messages to be deleted when such a run has been ended or resumed.
         self._unanswerable: list[CeleryMessage] = []
         #: Messages that were left where they are, and named, by queue.
@@ -188,14 +190,14 @@ class Rescue:
         if run.is_finished:
             self._say(f'Step "{step}" of run {run_id}: the run is {run.status.value}; dropped.')
             left.drop()
-        elif message.id in self._pending or message.id in self._client.tasks([message.id]):
+        elif self._is_known(message):
             # It came back to the queue after it was sent here.
             if left.keep():
-                self._pending[message.id] = message
+                self._go_on_with(message)
         elif self._replies.waits(message):
             if left.keep():
                 self._send(message, run_id, step)
-        elif tags.TASK_ID_TAG in run.tags:
+        elif run_id in self._resumed or self._is_executed_here(run):
             self._say(f'Step "{step}" of run {run_id}: the run goes on here without it; dropped.')
             left.drop()
         else:
@@ -206,8 +208,11 @@ class Rescue:
         """Go on with a message that was kept before."""
         run_id, step = self._runs.run_of(message), self._runs.step_of(message)
         run = self._runs.get(run_id)
-        if message.id in self._client.tasks([message.id]):
+        if (task := self._client.tasks([message.id]).get(message.id)) is not None:
             self._pending[message.id] = message
+            if task.state is TaskState.WAITING:
+                # A process that was killed as it sent it may have come no further than the record.
+                self._submit(message)
         elif run is None or run.is_finished:
             self._queues.forget(message)
         elif self._replies.waits(message):
@@ -227,6 +232,21 @@ class Rescue:
             self._say(f"Run {run_id}: {why}")
             self._answer(message, failure(message.id, why))
             return
+        self._submit(message)
+        self._pending[message.id] = message
+        self._say(f'Step "{step}" of run {run_id}: sent to the workers here.')
+
+    def _is_executed_here(self, run: DagsterRun) -> bool:
+        """Return whether a worker here has begun a run, or has begun to go on with it."""
+        task_id = run.tags.get(tags.TASK_ID_TAG)
+        task = self._client.tasks([task_id]).get(task_id) if task_id else None
+        return task is not None and task.state is not TaskState.WAITING
+
+    def _is_known(self, message: CeleryMessage) -> bool:
+        return message.id in self._pending or bool(self._client.tasks([message.id]))
+
+    def _submit(self, message: CeleryMessage) -> None:
+        """Send a step to the workers here; sent again, it starts once."""
         self._client.submit(
             TaskRequest(
                 id=message.id,
@@ -238,8 +258,6 @@ class Rescue:
                 labels={CODE_LABEL: self._runs.code_directory(message)},
             )
         )
-        self._pending[message.id] = message
-        self._say(f'Step "{step}" of run {run_id}: sent to the workers here.')
 
     def _answer_what_has_ended(self) -> None:
         tasks = self._client.tasks(list(self._pending))
@@ -253,7 +271,8 @@ class Rescue:
 
     def _result(self, message: CeleryMessage, task: Task) -> bytes:
         """Return the result of a task that has ended, in Celery's form."""
-        if task.state is TaskState.SUCCESS:
+        if task.state is TaskState.SUCCESS and message.task != EXECUTE_PLAN:
+            # The tasks of libraries return the events of their step.
             result = self._client.result(task.id)
             value = result.return_value if result is not None else None
             if isinstance(value, list):
@@ -292,7 +311,7 @@ class Rescue:
 
     def _end_orphaned_run(self, run_id: str, why: str) -> None:
         run = self._runs.get(run_id)
-        if run is None or run.is_finished or tags.TASK_ID_TAG in run.tags:
+        if run is None or run.is_finished:
             return
         if run.status is DagsterRunStatus.CANCELING:
             self._runs.cancel(run, f"The run was stopped; {why}.")
@@ -302,6 +321,7 @@ class Rescue:
         if self._runs.was_launched(run) and not begun:
             self._runs.report(run, f"{gone} The run is resumed.")
             self._runs.resume(run)
+            self._resumed.add(run_id)
             self._say(f"Run {run_id}: resumed here, since {why}.")
         else:
             steps = f" Step(s) had begun and not ended: {', '.join(begun)}." if begun else ""
