@@ -204,6 +204,9 @@ def test_a_worker_says_what_is_left_beside_it(house: House) -> None:
     assert level == logging.WARNING
     assert f'1 in queue "{house.queue}"' in text
     assert "`dagster-celery drain`" in text
+    config = str(house.config_file)
+    status = house.cli("status", "-A", "dagster_celery.app", "-y", config, "--fleet")
+    assert f"Warning: {text}" in status.stderr
     assert [("LOWER priorities first" in each) for _, each in others] == [True] * (
         house.kind == "redis"
     )

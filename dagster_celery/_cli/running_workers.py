@@ -1,8 +1,11 @@
 """The commands about workers that run: ``worker list``, ``worker terminate`` and ``status``."""
 
 import json
+import logging
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +17,9 @@ from dagster_celery._translate.worker.node_name import expand_node_name
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.worker.local_status.client import Answer, ask_local_workers
 from dagster_taskiq.worker.local_status.sockets import StartedWith
+
+if TYPE_CHECKING:
+    from dagster_celery._celery_app.app import CeleryApp
 
 #: The exit code of ``status`` if there is no worker, as Celery has it (EX_UNAVAILABLE of
 #: sysexits.h).
@@ -87,11 +93,13 @@ def status_command(
         raise ConfigError(f"status: {error.format_message()}") from None
     destination = context.params["destination"]
     chosen = destination.split(",") if destination else None
-    replies = get_app(config_yaml).control.inspect(chosen).ping() or {}
+    found = get_app(config_yaml)
+    replies = found.control.inspect(chosen).ping() or {}
     if context.params["json"]:
         click.echo(json.dumps(replies))
     else:
         _show_names(replies)
+        _warn_of_leftovers(found)
     if not replies:
         click.echo("Error: No nodes replied within time constraint", err=True)
         sys.exit(NO_WORKER)
@@ -110,6 +118,16 @@ def _show_answers(answers: Sequence[Answer]) -> None:
     if not alive:
         sys.exit(NO_WORKER)
     _show_count(len(alive))
+
+
+def _warn_of_leftovers(app: "CeleryApp") -> None:
+    """Print what Celery has left, unless its queues cannot be looked at."""
+    from dagster_celery._upgrade.notices import leftover_notices  # noqa: PLC0415
+
+    with suppress(Exception):
+        for level, text in leftover_notices(app, ()):
+            if level >= logging.WARNING:
+                click.echo(f"Warning: {text}", err=True)
 
 
 def _show_names(names: Iterable[str]) -> None:
