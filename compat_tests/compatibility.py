@@ -98,13 +98,26 @@ def libraries() -> list[Row]:
     rows += [
         Row(
             *("dagster-celery-k8s", version, NEWEST_DAGSTER),
-            "runs and steps as Jobs of what stands in for a cluster, and termination",
+            "runs and steps as Jobs of what stands in for a cluster: fan-outs, termination, pods "
+            "that fail, workers that leave or die",
             "compat_tests/facade/test_kubernetes_library.py",
         ),
         Row(
+            *("dagster-celery-k8s", oldest.version, oldest_dagster()),
+            "a run and a step as Jobs of what stands in for a cluster, and a pod that fails",
+            "compat_tests/facade/test_kubernetes_library.py::"
+            "test_a_pod_that_fails_fails_its_step_with_the_reason",
+        ),
+        Row(
             *("dagster-celery-docker", version, NEWEST_DAGSTER),
-            "steps as containers of what stands in for an engine, fan-outs, failures, termination",
+            "steps as containers of what stands in for an engine: fan-outs, failures, termination, "
+            "workers that leave or die",
             "compat_tests/facade/test_docker_library.py",
+        ),
+        Row(
+            *("dagster-celery-docker", oldest.version, oldest_dagster()),
+            "steps as containers of what stands in for an engine",
+            "compat_tests/facade/test_docker_library.py::test_each_step_is_a_container_with_a_name",
         ),
         Row(
             *("dagster-celery-k8s", version, NEWEST_DAGSTER),

@@ -6,6 +6,7 @@ import sys
 import tarfile
 import tempfile
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 
 #: Where they are kept: with the virtual environment, so that they go when it is made anew.
@@ -71,6 +72,19 @@ OLDEST_DOCKER = Sdist(
     tests=4,
     project="dagster-celery-docker",
 )
+
+
+def library_here(project: str) -> Sdist:
+    """Return the release of a library that came out with the Dagster that is installed.
+
+    Of a Dagster between the oldest and the newest it is the newest library there is here.
+
+    Args:
+        project: its name on PyPI.
+    """
+    oldest = version("dagster") == f"1.13.{OLDEST.version.rpartition('.')[2]}"
+    found = (OLDEST_KUBERNETES, OLDEST_DOCKER) if oldest else (KUBERNETES, DOCKER)
+    return next(each for each in found if each.project == project)
 
 
 def fetch(sdist: Sdist, kept: Path = KEPT) -> Path:

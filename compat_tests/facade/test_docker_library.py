@@ -21,7 +21,7 @@ from compat_tests.facade.conftest import OldFleet, end
 from compat_tests.facade.docker_engine import Engine, running_engine
 from compat_tests.preloaded import Program, start_program
 from compat_tests.waiting import eventually
-from legacy_tests.sdists import DOCKER, unpack
+from legacy_tests.sdists import library_here, unpack
 
 #: Each step is a process that imports Dagster, which takes long on a busy machine.
 pytestmark = pytest.mark.timeout(400)
@@ -151,7 +151,7 @@ def project(
 ) -> Iterator[Project]:
     fleet = old_fleet_of_kind("embedded")
     directory = tmp_path_factory.mktemp("docker-project")
-    unpack(DOCKER, "dagster_celery_docker", directory)
+    unpack(library_here("dagster-celery-docker"), "dagster_celery_docker", directory)
     (directory / "jobs.py").write_text(JOBS)
     environment = {**os.environ, **environment_of(directory, fleet.home)}
     with (
@@ -178,6 +178,7 @@ def project(
         yield project
 
 
+@pytest.mark.oldest
 def test_each_step_is_a_container_with_a_name(project: Project) -> None:
     code, output = project.execute("docker_job")
 

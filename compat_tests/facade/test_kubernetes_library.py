@@ -21,7 +21,7 @@ from compat_tests.facade.conftest import OldFleet, end
 from compat_tests.facade.kubernetes_api import Cluster, running_cluster
 from compat_tests.preloaded import Program, run_program
 from compat_tests.waiting import eventually
-from legacy_tests.sdists import KUBERNETES, unpack
+from legacy_tests.sdists import library_here, unpack
 
 #: Each step is a process that imports Dagster, which takes long on a busy machine.
 pytestmark = pytest.mark.timeout(400)
@@ -142,7 +142,7 @@ def project(
     directory = tmp_path_factory.mktemp("kubernetes-project")
     fleet = OldFleet(shared.settings, directory / "home")
     fleet.home.mkdir()
-    unpack(KUBERNETES, "dagster_celery_k8s", directory)
+    unpack(library_here("dagster-celery-k8s"), "dagster_celery_k8s", directory)
     (directory / "jobs.py").write_text(JOBS)
     environment = environment_of(directory, fleet.home)
     with running_cluster(directory, environment) as (cluster, kubeconfig):
@@ -255,6 +255,7 @@ def test_a_job_whose_time_limit_is_over_is_deleted(project: Project) -> None:
     assert any("soft time limit" in each for each in said)
 
 
+@pytest.mark.oldest
 def test_a_pod_that_fails_fails_its_step_with_the_reason(project: Project) -> None:
     run_id = launch(project, "dying_job", patience=60.0)
     with DagsterInstance.from_config(str(project.fleet.home)) as instance:
