@@ -12,6 +12,7 @@ from dagster_taskiq.deprecations import (
     warn_older,
     warn_shown,
 )
+from dagster_taskiq.settings.worker_fleet import worker_settings
 
 #: The category of all warnings about older names, also of those of the engine, by the name that
 #: filters of users have it. It is the same class, so that such a filter applies to all of them.
@@ -63,7 +64,8 @@ def warn_of_loss(text: str, file: str | None = None, line: int = 1) -> None:
     """Warn that something which was asked for is not done here; Python shows that by default.
 
     Like :func:`dagster_taskiq.deprecations.warn_older`, it raises nothing: what is configured is
-    read by processes that have to start.
+    read by processes that have to start. In a child of a worker, only what a task configures is
+    shown: the rest is what the worker has shown, and each new child reads it again.
 
     Args:
         text: what is not done, and what to do instead; one or two sentences.
@@ -71,6 +73,8 @@ def warn_of_loss(text: str, file: str | None = None, line: int = 1) -> None:
             executed.
         line: the line in the file, from 1.
     """
+    if worker_settings() is not None and (file is not None or not _is_task()):
+        return
     if file is None:
         file, line = _users_place()
     warn_shown(text, DagsterCeleryWarning, file, line)
@@ -95,6 +99,15 @@ def warn_importer(text: str, depth: int) -> None:
     if _package_of(frame) not in _NOT_THE_USERS | {"importlib"}:
         warn = warn_older if _is_installed(file) else warn_at
         warn(text, file, frame.f_lineno)
+
+
+def _is_task() -> bool:
+    """Whether this process, a child of a worker, executes a task."""
+    # Imported here, as it imports taskiq, which few processes need that read a configuration. A
+    # child of a worker has it.
+    from dagster_taskiq.execution.task_context import current_message  # noqa: PLC0415
+
+    return current_message() is not None
 
 
 def _users_place() -> tuple[str, int]:

@@ -9,12 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from taskiq import TaskiqMessage
 
 from compat_tests.checkout import ROOT
 from compat_tests.preloaded import run_program
 from dagster_celery import DagsterCeleryWarning
 from dagster_celery._make_app import make_app
 from dagster_celery._translate.names import NAMES
+from dagster_taskiq.execution.task_context import executing
+from dagster_taskiq.settings.settings import Settings
 
 #: The category, for a filter that is set once Python has started.
 CATEGORY = "dagster_celery.DagsterCeleryDeprecationWarning"
@@ -529,3 +532,16 @@ def test_python_shows_what_is_lost_and_hides_what_is_renamed(
     assert "dagster.yaml:10: DagsterCeleryWarning: dagster-celery: config_source." in done.stderr
     assert "worker_send_task_events has no effect here" in done.stderr
     assert "result_expires" not in done.stderr
+
+
+def test_a_child_of_a_worker_shows_only_what_a_task_configures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    losing: dict[str, object] = {"config_source": {"worker_log_format": "%(message)s"}}
+    worker = Settings(broker="redis://host")
+    monkeypatch.setattr("dagster_taskiq.settings.worker_fleet._worker_settings", worker)
+
+    assert losses(losing) == []
+    message = TaskiqMessage(task_id="t", task_name="t", labels={}, args=[], kwargs={})
+    with executing(message):
+        assert losses(losing) == ["worker_log_format"]
