@@ -123,8 +123,8 @@ class Proxy:
 
 
 @contextmanager
-def proxy_to(server_port: int, at: tuple[str, int] = ("127.0.0.1", 0)) -> Iterator[Proxy]:
-    proxy = Proxy(server_port, at)
+def proxy_to(server_port: int) -> Iterator[Proxy]:
+    proxy = Proxy(server_port)
     try:
         yield proxy
     finally:

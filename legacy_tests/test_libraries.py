@@ -8,7 +8,6 @@ the same releases: what passes there passes here.
 import errno
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg2
@@ -16,7 +15,7 @@ import pytest
 
 import dagster_celery
 from compat_tests.checkout import ROOT
-from compat_tests.proxy import Proxy, proxy_to
+from compat_tests.proxy import Proxy
 from compat_tests.servers import own_postgres
 from legacy_tests import original_suite
 from legacy_tests.conftest import REMARK
@@ -43,15 +42,11 @@ POSTGRES_PORT = 5432
 DATABASE = ("CREATE ROLE test LOGIN PASSWORD 'test'", "CREATE DATABASE test OWNER test")
 
 
-@contextmanager
-def postgres_at_its_port(server_port: int) -> Iterator[Proxy]:
+def postgres_at_its_port(server_port: int) -> Proxy:
     """Have a server answer at the port that the tests expect, on some address of this machine."""
     for number in range(1, 50):
         try:
-            door = proxy_to(server_port, at=(f"127.0.0.{number}", POSTGRES_PORT))
-            with door as proxy:
-                yield proxy
-                return
+            return Proxy(server_port, at=(f"127.0.0.{number}", POSTGRES_PORT))
         except OSError as error:
             if error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
                 raise
@@ -67,8 +62,11 @@ def postgres_address() -> Iterator[str]:
             for statement in DATABASE:
                 cursor.execute(statement)
         connection.close()
-        with postgres_at_its_port(server.port) as proxy:
+        proxy = postgres_at_its_port(server.port)
+        try:
             yield proxy.address
+        finally:
+            proxy.end()
 
 
 def ours(sdist: Sdist) -> Side:
