@@ -110,16 +110,24 @@ def unsent() -> None:
     at_once()
 
 
-def outcome(name: str, raise_on_error: bool) -> list[Any]:
+#: Nobody serves this port.
+AWAY: dict[str, Any] = {
+    "broker": "redis://localhost:1/0",
+    "backend": "redis://localhost:1/0",
+    "config_source": {"task_publish_retry": False},
+}
+
+
+def outcome(name: str, raise_on_error: bool, config: dict[str, Any] = EAGER) -> list[Any]:
     """Return whether a job has succeeded, or what it raised; and its events about sending."""
     definition = globals()[name]
-    config = {} if definition is unsent else {"execution": {"config": EAGER}}
+    run_config = {} if definition is unsent else {"execution": {"config": config}}
     with DagsterInstance.get() as instance:
         try:
             with execute_job(
                 reconstructable(definition),
                 instance,
-                run_config=config,
+                run_config=run_config,
                 raise_on_error=raise_on_error,
             ) as result:
                 found: Any = result.success
@@ -172,6 +180,7 @@ def main() -> None:
         "a step's priority": attempt(lambda: outcome("words_for_the_priority_of_a_step", False)),
         "a step unsent": attempt(lambda: outcome("unsent", False)),
         "a step unsent, raised": attempt(lambda: outcome("unsent", True)),
+        "a broker that is away": attempt(lambda: outcome("failing", False, AWAY)),
         "events of a direct call": attempt(events_of_a_direct_call),
         "an argument of make_app": attempt(
             lambda: conf(setting, worker_concurrency=9, changes={"task_time_limit": 7}, **source)

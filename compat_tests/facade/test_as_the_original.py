@@ -164,6 +164,17 @@ def test_a_step_that_cannot_be_sent_has_an_event(instance: DagsterInstance) -> N
     assert TEXT in [each.message for each in result.all_events]
 
 
+def test_a_broker_that_is_away_has_the_same_event(instance: DagsterInstance) -> None:
+    away = "redis://localhost:1/0"
+    source = {"broker_connection_timeout": 0.3}
+    config = {"broker": away, "backend": away, "config_source": source}
+    run_config = {"execution": {"config": config}}
+    with execute_job(reconstructable(failing), instance, run_config=run_config) as result:
+        assert not result.success
+    logged = [entry.message for entry in instance.all_logs(result.run_id)]
+    assert sum(TEXT in each for each in logged) == 1
+
+
 def test_an_app_takes_every_setting_as_an_argument() -> None:
     app = make_app(
         {
@@ -344,7 +355,7 @@ def test_the_original_does_the_same(original: Path, dagster_home: Path) -> None:
 
     assert theirs == behave(ROOT / "dagster_celery", dagster_home)
     assert theirs["a failed op"] == [False, []] and theirs["a run's priority"] == [True, []]
-    assert theirs["a step unsent"] == [False, [TEXT]]
+    assert theirs["a step unsent"] == theirs["a broker that is away"] == [False, [TEXT]]
 
 
 @pytest.mark.test_all("test_celerys_own_command_ends_in_a_sentence, as a program")
