@@ -4,10 +4,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from dagster_celery._celery_app.celery_errors import is_revoked
 from dagster_celery._celery_app.results import AsyncResult
 from dagster_celery._celery_app.sending import STEP_REQUEST
 from dagster_celery._step_watchers.watchers import WATCHERS
-from dagster_taskiq.errors import TaskRevokedError
 from dagster_taskiq.execution.perform import describe_failure
 from dagster_taskiq.execution.task_context import current_context
 from dagster_taskiq.runs.step_client import StepClient
@@ -174,8 +174,8 @@ def _outcome(result: StepResult) -> tuple[TaskState, str]:
     """Return the state that a result which is ready has ended with, and its error."""
     try:
         result.get()
-    except TaskRevokedError as error:
-        return TaskState.REVOKED, str(error)
     except Exception as error:
+        if is_revoked(error):
+            return TaskState.REVOKED, str(error)
         return TaskState.FAILURE, describe_failure(error)
     return TaskState.SUCCESS, ""

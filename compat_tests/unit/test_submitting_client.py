@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+import celery.exceptions  # type: ignore[import-untyped]
 import pytest
 
 from dagster_celery._celery_app.sending import STEP_REQUEST
@@ -140,6 +141,7 @@ def test_a_step_elsewhere_is_started_until_its_result_is_ready(
     [
         (ValueError("not today"), TaskState.FAILURE),
         (TaskRevokedError("not today"), TaskState.REVOKED),
+        (celery.exceptions.TaskRevokedError("not today"), TaskState.REVOKED),
     ],
 )
 def test_how_a_step_elsewhere_has_ended_is_its_error(

@@ -43,6 +43,12 @@ def as_celerys(error: E) -> E:
     return made.with_traceback(error.__traceback__)
 
 
+def is_revoked(error: Exception) -> bool:
+    """Return whether an error is that of a task that was revoked, ours or Celery's."""
+    celerys = getattr(sys.modules.get("celery.exceptions"), "TaskRevokedError", TaskRevokedError)
+    return isinstance(error, TaskRevokedError | celerys)
+
+
 def _celerys_error(error: BaseException) -> type[BaseException] | None:
     module = sys.modules.get("celery.exceptions")
     name = next((name for ours, name in _CELERYS.items() if isinstance(error, ours)), "")
