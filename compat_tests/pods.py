@@ -1,10 +1,11 @@
-"""What a container of Kubernetes is for its processes: names, mounts, environment, and an end.
+"""What a container of Kubernetes is for its processes: name, mounts, user, variables, and an end.
 
-On Linux, a pod has a host name and mounts of its own. Elsewhere it is a process with the pod's
-environment.
+On Linux, with the rights of root, a pod has a host name, mounts and a user of its own. Elsewhere it
+is a process with the pod's environment, in which the paths of its mounts are replaced.
 """
 
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -17,24 +18,6 @@ from pathlib import Path
 #: What Kubernetes waits after SIGTERM, in seconds, if a pod does not say otherwise.
 GRACE_SECONDS = 30.0
 
-#: Makes the mounts of a pod, and becomes its command: $1 is its host name, $2 the number of
-#: directories that follow and can be written to, in one that cannot.
-_ENTER = """
-hostname "$1"
-writable=$2
-shift 2
-mount --bind "$READ_ONLY" "$READ_ONLY"
-mount -o remount,bind,ro "$READ_ONLY"
-unset READ_ONLY
-while [ "$writable" -gt 0 ]; do
-    mount --bind "$1" "$1"
-    mount -o remount,bind,rw "$1"
-    writable=$((writable - 1))
-    shift
-done
-exec "$@"
-"""
-
 
 @dataclass
 class Pod:
@@ -42,42 +25,45 @@ class Pod:
 
     name: str
     command: Sequence[str]
-    #: All of its variables; ``PATH`` and ``HOSTNAME`` are added.
+    #: All of its variables; ``PATH``, ``HOSTNAME`` and ``HOME`` are added.
     environment: Mapping[str, str]
     #: The file that its output goes to.
     log: Path
-    #: A directory that it cannot write to, as those of mounted files.
-    read_only: Path
-    #: Directories in that one, or elsewhere, that it can write to (``emptyDir``).
-    writable: Sequence[Path] = ()
+    #: What is mounted, read-only: files and directories by their paths in the pod.
+    mounts: Mapping[str, Path]
+    #: Directories that it can write to (``emptyDir``), by their paths in the pod.
+    empty_dirs: Mapping[str, Path] = field(default_factory=dict)
+    has_read_only_root: bool = False
+    #: ``None`` for root, as which images run that name none.
+    user: int | None = None
     grace: float = GRACE_SECONDS
     process: "subprocess.Popen[bytes]" = field(init=False)
 
     def __post_init__(self) -> None:
-        if not _has_namespaces():
+        if not has_namespaces():
             self.name = socket.gethostname()
 
     def start(self) -> "Pod":
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                [*self._enter(), *self.command],
+                [*self._enter(), *map(self._path, self.command)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**self._environment(), "READ_ONLY": str(self.read_only)},
-                cwd=self.read_only,
+                env=self._environment(),
+                cwd="/",
                 start_new_session=True,
             )
         return self
 
     def probe(self, command: Sequence[str], timeout: float) -> bool:
         """Whether a command that is executed in the pod succeeds in time, as kubelet judges it."""
-        inside = ["nsenter", "-t", str(self.process.pid), "-m", "-u"] if _has_namespaces() else []
+        inside = ["nsenter", "-t", str(self.process.pid), "-m", "-u"] if has_namespaces() else []
         try:
             done = subprocess.run(
-                [*inside, *command],
+                [*inside, *self._become_user(), *command],
                 env=self._environment(),
-                cwd=self.read_only,
+                cwd="/",
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 timeout=timeout,
@@ -102,21 +88,76 @@ class Pod:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(30)
 
+    def _path(self, text: str) -> str:
+        """Return a text of the manifest with the paths of mounts as they are for the process."""
+        if has_namespaces():
+            return text
+        for path, source in {**self.mounts, **self.empty_dirs}.items():
+            text = text.replace(path, str(source))
+            text = text.replace(str(Path(path).parent), str(source.parent))
+        return text
+
     def _environment(self) -> dict[str, str]:
         scripts = str(Path(sys.executable).parent)
         path = os.pathsep.join((scripts, os.environ["PATH"]))
-        return {"PATH": path, "HOSTNAME": self.name, "HOME": "/", **self.environment}
+        own = {name: self._path(value) for name, value in self.environment.items()}
+        temporary = self.empty_dirs.get("/tmp")
+        here = {"TMPDIR": str(temporary)} if temporary and not has_namespaces() else {}
+        return {"PATH": path, "HOSTNAME": self.name, "HOME": "/", **here, **own}
+
+    def _become_user(self) -> list[str]:
+        """Return the command that gives up root's rights, and then becomes the one that follows."""
+        if self.user is None or not has_namespaces():
+            return []
+        nothing = ["setpriv", "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"]
+        user = str(self.user)
+        other = [*nothing, "--reuid", user, "--regid", user, "--clear-groups"]
+        # The Python of a developer may be in a home that is closed to others. Root without its
+        # rights is a user like any other, too.
+        # The first program is still found with root's rights; what it starts is not.
+        code = "import subprocess, sys; subprocess.run([sys.executable, '-c', ''], check=True)"
+        can_run = subprocess.run(
+            [*other, sys.executable, "-c", code], check=False, stderr=subprocess.DEVNULL
+        )
+        return other if can_run.returncode == 0 else nothing
 
     def _enter(self) -> list[str]:
-        if not _has_namespaces():
+        """Return the command that makes the pod, and then becomes the command that follows it."""
+        if not has_namespaces():
             return []
-        writable = [str(each) for each in self.writable]
-        return [
-            *("unshare", "--mount", "--uts", "sh", "-ec", _ENTER, "pod"),
-            *(self.name, str(len(writable)), *writable),
-        ]
+        lines = [f"hostname {shlex.quote(self.name)}"]
+        new = {_top(path) for path in (*self.mounts, *self.empty_dirs) if not Path(path).exists()}
+        lines += [f"mount -t tmpfs tmpfs {each}" for each in sorted(new)]
+        for path, source in self.mounts.items():
+            lines += _bind(source, path)
+            lines += [f"mount -o remount,bind,ro {shlex.quote(path)}"]
+        # The last one may hide where the others come from.
+        for path, source in self.empty_dirs.items():
+            source.mkdir(exist_ok=True)
+            source.chmod(0o777)  # its group is the pod's
+            lines += _bind(source, path)
+        if self.has_read_only_root:
+            lines += [f"mount -o remount,ro {each}" for each in sorted(new)]
+            lines += ["mount -o remount,bind,ro /"]
+        lines += [f'exec {shlex.join(self._become_user())} "$@"']
+        return ["unshare", "--mount", "--uts", "sh", "-ec", "\n".join(lines), "pod"]
 
 
-def _has_namespaces() -> bool:
+def has_namespaces() -> bool:
     """Whether this user may make some: root, on Linux."""
     return sys.platform == "linux" and os.getuid() == 0 and shutil.which("unshare") is not None
+
+
+def _top(path: str) -> str:
+    """Return the directory in the root that a path is in."""
+    return "/".join(str(Path(path).resolve()).split("/")[:2])
+
+
+def _bind(source: Path, path: str) -> list[str]:
+    target = shlex.quote(path)
+    made = (
+        f"mkdir -p {target}" if source.is_dir() else f"mkdir -p $(dirname {target}); touch {target}"
+    )
+    # What is there already may be on a file system that takes no files.
+    made = "true" if Path(path).exists() else made
+    return [made, f"mount --bind {shlex.quote(str(source))} {target}"]

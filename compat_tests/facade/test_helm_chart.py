@@ -100,7 +100,9 @@ class Release:
         arguments += ["-q", "dagster", "--", *ADDITIONAL]
         name = f"dagster-celery-workers-dagster-7d9f6c-x{len(self.pods)}"
         log = self.directory / f"{name}.log"
-        pod = Pod(name, ["dagster-celery", *arguments], self.environment, log, self.home).start()
+        # All of $DAGSTER_HOME is read-only, not the mounted files alone.
+        mounts = {str(self.home): self.home}
+        pod = Pod(name, ["dagster-celery", *arguments], self.environment, log, mounts).start()
         self.pods.append(pod)
 
         def there() -> bool:

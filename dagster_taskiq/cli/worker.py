@@ -26,7 +26,12 @@ from dagster_taskiq.wire.labels import KILL_GRACE_SECONDS
 from dagster_taskiq.wire.records import Worker
 from dagster_taskiq.worker.detach import start_detached
 from dagster_taskiq.worker.local_status.sockets import StartedWith
-from dagster_taskiq.worker.options import DRAIN_TIMEOUT_ENV, KILL_GRACE_ENV
+from dagster_taskiq.worker.options import (
+    DRAIN_TIMEOUT_ENV,
+    HTTP_PORT_ENV,
+    KILL_GRACE_ENV,
+    POD_DELETION_COST_ENV,
+)
 
 #: One KiB, the unit of ``--max-memory-per-child`` (as Celery's option of that name has it).
 KIB = 1024
@@ -141,6 +146,23 @@ def worker() -> None:
         "waits for its steps then goes back into its queue. Default: no limit."
     ),
 )
+@click.option(
+    "--http-port",
+    type=click.IntRange(min=1, max=65535),
+    envvar=HTTP_PORT_ENV,
+    show_envvar=True,
+    help=(
+        "Serve /livez and /readyz on this port, on all addresses, for probes of Kubernetes. "
+        "Default: nowhere."
+    ),
+)
+@click.option(
+    "--pod-deletion-cost",
+    is_flag=True,
+    envvar=POD_DELETION_COST_ENV,
+    show_envvar=True,
+    help="In a pod of Kubernetes: have idle pods deleted first when there are to be fewer.",
+)
 def start(
     broker: str | None,
     backend: str | None,
@@ -160,6 +182,8 @@ def start(
     soft_time_limit: float | None,
     kill_grace: float,
     drain_timeout: float | None,
+    http_port: int | None,
+    pod_deletion_cost: bool,
 ) -> None:
     """Start a worker; it serves until it gets SIGTERM or SIGINT.
 
@@ -208,6 +232,8 @@ def start(
             soft_time_limit=soft_time_limit,
         ),
         drain_timeout=drain_timeout,
+        http_port=http_port,
+        pod_deletion_cost=pod_deletion_cost,
         started_with=started_with,
     )
     sys.exit(run_worker(listened, options))
@@ -337,7 +363,9 @@ def _start_in_background(context: click.Context) -> None:
             # A URL may hold a password, and everyone on this machine may read a command line.
             if value is not None:
                 environment[URL_VARIABLES[parameter.name]] = value
-        elif value is not None and parameter.name != "background":
+        elif value is True:
+            arguments += [parameter.opts[-1]] if parameter.name != "background" else []
+        elif value is not None:
             for each in value if isinstance(value, tuple) else (value,):
                 arguments += [parameter.opts[-1], str(each)]
     label = given.get("name") or time.strftime("%Y%m%d-%H%M%S")

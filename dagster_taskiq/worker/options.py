@@ -16,6 +16,8 @@ CONCURRENCY_ENV = "DAGSTER_TASKIQ_CONCURRENCY"
 #: The variables of the options of the same names, which count where these are not given.
 DRAIN_TIMEOUT_ENV = "DAGSTER_TASKIQ_DRAIN_TIMEOUT"
 KILL_GRACE_ENV = "DAGSTER_TASKIQ_KILL_GRACE"
+HTTP_PORT_ENV = "DAGSTER_TASKIQ_HTTP_PORT"
+POD_DELETION_COST_ENV = "DAGSTER_TASKIQ_POD_DELETION_COST"
 
 
 def default_concurrency() -> tuple[int, str]:
@@ -87,6 +89,10 @@ class WorkerOptions:
     #: Seconds that tasks have to finish after the first signal, before they are stopped; ``None``:
     #: no limit.
     drain_timeout: float | None = None
+    #: Where it serves HTTP probes; ``None``: nowhere.
+    http_port: int | None = None
+    #: Whether it tells Kubernetes what it costs to delete its pod.
+    pod_deletion_cost: bool = False
     #: The options by which commands on its host find it.
     started_with: StartedWith = field(default_factory=StartedWith)
 

@@ -77,7 +77,7 @@ class _Runner:
         broker.is_worker_process = True
         broker.make_service = lambda: self._service
         try:
-            await self._service.local_status.start()
+            await self._service.serve_status()
             if not await self._reach_servers():
                 return 0
             receiver = WorkerReceiver(
@@ -95,7 +95,7 @@ class _Runner:
             await broker.shutdown()
             await self._service.backend.shutdown()
             await broker.connection.close()
-            await self._service.local_status.close()
+            await self._service.serve_no_status()
         logger.info("Worker %s has ended.", self._options.name)
         return 1 if self._stopped_tasks else 0
 

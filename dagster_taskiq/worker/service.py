@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from taskiq import TaskiqMessage
 from taskiq.decor import AsyncTaskiqDecoratedTask
@@ -44,6 +44,16 @@ logger = logging.getLogger(__name__)
 REAP_SECONDS = 2.0
 
 
+class StatusServer(Protocol):
+    """Answers those who ask this process whether it lives."""
+
+    async def start(self) -> None:
+        """Begin to answer; nothing happens if it does already."""
+
+    async def close(self) -> None:
+        """Answer no longer."""
+
+
 class WorkerService:
     """One worker in this process."""
 
@@ -71,8 +81,9 @@ class WorkerService:
         self.options = options
         self._is_draining = False
         self._is_ready = False
-        #: Answers commands on this host. It may be started before the rest, and ends after it.
-        self.local_status = LocalStatusServer(options.started_with, self._local_status)
+        self._status_servers: list[StatusServer] = [
+            LocalStatusServer(options.started_with, self._local_status)
+        ]
         self._started_at = time.monotonic()
         self._background: set[asyncio.Task[None]] = set()
         self._wake_ups = WakeUps(self._post_wake_up, self._in_background)
@@ -95,6 +106,17 @@ class WorkerService:
         broker.queues = options.queues
         broker.consumer = self.id
         broker.gate = self.pool.slots
+        #: Work in the background that not every worker has.
+        self._more_work: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        # Imported here: aiohttp takes a moment, and few workers have these.
+        if options.http_port is not None:
+            from dagster_taskiq.worker.http_probes import HttpProbes  # noqa: PLC0415
+
+            self._status_servers.append(HttpProbes(options.http_port, self._state, broker.ping))
+        if options.pod_deletion_cost:
+            from dagster_taskiq.worker.pod_deletion_cost import PodDeletionCost  # noqa: PLC0415
+
+            self._more_work.append(PodDeletionCost(lambda: bool(self.pool.running)).run)
         #: What is done with each message.
         self.handler = TaskHandler(broker, backend, self.pool, self._wake_ups, self.id)
 
@@ -111,11 +133,13 @@ class WorkerService:
             ChildStartError: no child can be started.
             OSError: there can be no socket for the children.
         """
-        await self.local_status.start()
+        await self.serve_status()
         await self.pool.start(await self._relay.start() if self._relay is not None else "")
         self._is_ready = True
         for work in (self._heartbeat.run(), self._control.run(), self._warn_of_eviction()):
             self._in_background(work)
+        for each in self._more_work:
+            self._in_background(each())
         if os.getpid() == 1:
             self._in_background(_reap_orphans())
         logger.info(
@@ -141,7 +165,21 @@ class WorkerService:
             await self.backend.close_channel(worker_channel(self.id))
         except ServerUnavailableError as error:
             logger.warning("Could not deregister this worker: %s", error)
-        await self.local_status.close()
+        await self.serve_no_status()
+
+    async def serve_status(self) -> None:
+        """Answer those who ask this process whether it lives: before the rest of it is started.
+
+        Raises:
+            ConfigError: it cannot serve HTTP where it is told to.
+        """
+        for each in self._status_servers:
+            await each.start()
+
+    async def serve_no_status(self) -> None:
+        """Answer no longer."""
+        for each in self._status_servers:
+            await each.close()
 
     def begin_to_drain(self) -> None:
         """Show at once, with a heartbeat, that this worker takes no new runs and will end.
@@ -185,13 +223,14 @@ class WorkerService:
         )
 
     def _local_status(self) -> LocalStatus:
+        return LocalStatus(self.options.name, socket.gethostname(), os.getpid(), self._state())
+
+    def _state(self) -> str:
         if self._is_draining:
-            state = "draining"
-        elif not self._is_ready:
-            state = "starting"
-        else:
-            state = "busy" if self.pool.running else "idle"
-        return LocalStatus(self.options.name, socket.gethostname(), os.getpid(), state)
+            return "draining"
+        if not self._is_ready:
+            return "starting"
+        return "busy" if self.pool.running else "idle"
 
     async def _warn_of_eviction(self) -> None:
         """Log which servers delete data when they are full, if they can be asked now."""

@@ -25,6 +25,9 @@ from dagster_taskiq.worker.local_status.sockets import (
 
 logger = logging.getLogger(__name__)
 
+#: How often a socket is made anew whose directory was removed meanwhile.
+ATTEMPTS = 5
+
 
 class LocalStatusServer:
     """Tells commands on this host that one worker lives, and what it does."""
@@ -46,16 +49,7 @@ class LocalStatusServer:
         if self._server is not None:
             return
         try:
-            self._path = _place() / f"{self._key}-{os.getpid()}{SUFFIX}"
-            # Listening before it is where it is looked for: a socket there that refuses is stale.
-            new = self._path.with_suffix(".new")
-            new.unlink(missing_ok=True)
-            listening = socket.socket(socket.AF_UNIX)
-            with address_of(new) as address:
-                listening.bind(address)
-            listening.listen()
-            listening.setblocking(False)
-            new.replace(self._path)
+            self._path, listening = _listen(f"{self._key}-{os.getpid()}")
             self._server = await asyncio.start_unix_server(self._answer, sock=listening)
         except OSError as error:
             logger.warning(
@@ -73,6 +67,7 @@ class LocalStatusServer:
         if self._path is not None:
             with suppress(OSError):
                 self._path.unlink(missing_ok=True)
+                self._path.parent.rmdir()  # unless there are other workers
             self._path = None
 
     async def _answer(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -80,6 +75,35 @@ class LocalStatusServer:
         with suppress(OSError):  # the other side may wait no longer
             await writer.drain()
         writer.close()
+
+
+def _listen(name: str) -> tuple[Path, socket.socket]:
+    """Return the path of a new socket, and the socket, which listens.
+
+    Raises:
+        OSError: there can be none.
+    """
+    listening = socket.socket(socket.AF_UNIX)
+    for attempt in range(ATTEMPTS):
+        path = _place() / f"{name}{SUFFIX}"
+        # Listening before it is where it is looked for: a socket there that refuses is stale.
+        new = path.with_suffix(".new")
+        try:
+            new.unlink(missing_ok=True)
+            with address_of(new) as address:
+                listening.bind(address)
+            listening.listen()
+            listening.setblocking(False)
+            new.replace(path)
+        except FileNotFoundError:
+            # The worker that was the last one there has removed the directory.
+            if attempt == ATTEMPTS - 1:
+                raise
+            listening.close()
+            listening = socket.socket(socket.AF_UNIX)
+        else:
+            break
+    return path, listening
 
 
 def _place() -> Path:
