@@ -100,14 +100,23 @@ def test_outputs_kept_in_memory_are_refused_with_what_to_use_instead(
     assert scratch.count("two") == 0
 
 
-@pytest.mark.parametrize("tag", ["dagster-taskiq/run_priority", "dagster-celery/run_priority"])
-def test_a_run_priority_that_is_no_integer_fails_the_run_by_the_tags_own_name(
-    house: House, scratch: Scratch, tag: str
+def test_a_run_priority_that_is_no_integer_fails_the_run_by_the_tags_name(
+    house: House, scratch: Scratch
 ) -> None:
+    tag = "dagster-taskiq/run_priority"
     outcome = house.run(jobs.values, scratch, tags={tag: "urgent"})
     assert outcome.status is FAILURE
     assert f'"{tag}" must be an integer' in outcome.run_failure()
     assert "'urgent'" in outcome.run_failure()
+
+
+def test_a_run_priority_of_dagster_celery_that_is_no_integer_counts_as_0(
+    house: House, scratch: Scratch
+) -> None:
+    tag = "dagster-celery/run_priority"
+    outcome = house.run(jobs.values, scratch, tags={tag: "urgent"})
+    assert outcome.status is DagsterRunStatus.SUCCESS
+    assert outcome.says(f'The tag "{tag}" counts as 0', "'urgent' is no integer")
 
 
 def test_a_step_priority_that_is_no_integer_fails_the_run_before_anything_runs(
