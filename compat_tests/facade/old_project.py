@@ -58,6 +58,12 @@ def go_on_after(path: str, seconds: float = 30) -> str:
     return "went on"
 
 
+@app.task(name="execute_step_of_library")
+def execute_step_of_library(execute_step_args_packed: dict[str, Any], **_: Any) -> list[str]:
+    """Return what the tasks of libraries on dagster-celery return: the events of a step."""
+    return [f"the events of {execute_step_args_packed['step_keys_to_execute']}"]
+
+
 @op(tags={"dagster-celery/queue": "side", "dagster-celery/priority": "7"})
 def aside(context: OpExecutionContext, config: Notes) -> int:
     note(config.directory, f"aside {os.getpid()}")

@@ -288,6 +288,24 @@ def test_a_step_that_has_begun_is_not_executed_a_second_time(house: House, tmp_p
     assert not (tmp_path / "notes").exists()
 
 
+@pytest.mark.test_all("steps are rescued on every push, and the tasks of libraries tested")
+def test_the_step_of_a_library_is_answered_with_its_result(house: House, tmp_path: Path) -> None:
+    celery, run, task_id = house.celery, house.new_run(tmp_path), uuid.uuid4().hex
+    message = house.step_message(run, task_id, celery.expect(task_id))
+    message["headers"]["task"] = "execute_step_of_library"
+    celery.put(house.queue, message)
+    results: list[Done] = []
+    with ExitStack() as stack:
+        house.start_worker(stack)
+        rescue = threading.Thread(target=lambda: results.append(house.drain("--rescue")))
+        rescue.start()
+        answer = celery.result()
+        house.instance.report_run_failed(run)
+        rescue.join(60)
+    assert (answer["status"], answer["result"]) == ("SUCCESS", ["the events of ['aside']"])
+    assert results[0].returncode == 0, results[0].stderr
+
+
 def test_a_rescue_is_refused_while_celerys_workers_consume(house: House) -> None:
     house.celery.put(house.queue, celerys.document("own", {}, task_id="some-id"))
     if isinstance(house.celery, OnRedis):
@@ -343,3 +361,8 @@ def test_before_the_way_back_what_was_sent_here_is_listed(house: House, tmp_path
 def test_without_options_the_launchers_broker_is_looked_at(house: House) -> None:
     done = house.cli("drain")
     assert house.queue in done.stdout, done.stderr
+    # The app of -A has the settings of the environment.
+    url = house.settings.broker
+    done = house.cli("drain", "-A", "dagster_celery.app", CELERY_BROKER_URL=url)
+    assert url.rpartition("@")[2].rpartition(":")[2] in done.stdout, done.stderr
+    assert house.queue not in done.stdout

@@ -60,7 +60,15 @@ def leftovers_of_ours(client: Client, runs: Runs | None) -> Leftovers:
         runs: the runs; ``None`` if there is no Dagster instance.
     """
     counts = [QueueCount(each.queue, each.waiting, each.claimed, None) for each in client.depths()]
-    return Leftovers(tuple(counts), tuple(runs.sent_here() if runs is not None else ()))
+    if runs is None:
+        return Leftovers(tuple(counts), ())
+    sent = {each.run.run_id: each for each in runs.sent_here()}
+    for worker in client.workers():
+        for task in () if worker.is_lost else worker.running:
+            run = None if task.run_id in sent else runs.get(task.run_id)
+            if run is not None:
+                sent[run.run_id] = SentRun(run, f"its steps, to worker {worker.name}")
+    return Leftovers(tuple(counts), tuple(sent.values()))
 
 
 def show_leftovers(left: Leftovers, title: str) -> None:

@@ -135,6 +135,7 @@ class Rescue:
         return ""
 
     def _handle_all(self) -> None:
+        self._runs.read_anew()
         for count in self._queues.count(self._names):
             # Those that stay are not read again and again.
             if count.waiting + (count.taken or 0) > len(self._left[count.queue]):
@@ -261,6 +262,7 @@ class Rescue:
 
     def _answer_what_has_ended(self) -> None:
         tasks = self._client.tasks(list(self._pending))
+        self._runs.read_anew()
         for message in list(self._pending.values()):
             task = tasks.get(message.id)
             if task is None:

@@ -1,7 +1,7 @@
 """Dagster's side of the upgrade: the runs that dagster-celery has sent, and their logs."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dagster import (
@@ -88,6 +88,7 @@ class Runs:
         """
         self.instance = instance
         self._settings = settings
+        self._logs: dict[str, Mapping[str, Sequence[DagsterEvent]]] = {}
 
     def get(self, run_id: str) -> DagsterRun | None:
         """Return a run as it is now; ``None`` if it is not in this instance."""
@@ -146,6 +147,8 @@ class Runs:
     def attempt(self, message: CeleryMessage) -> StepAttempt:
         """Return what the log has of the attempt at a step that a message asks for.
 
+        The log of a run is read once until :meth:`read_anew` is called.
+
         Raises:
             ValueError: as :meth:`step_of`.
         """
@@ -153,9 +156,7 @@ class Runs:
         state = args.known_state if isinstance(args, ExecuteStepArgs) else None
         earlier = state.get_retry_state().get_attempt_count(key) if state else 0
         events: list[DagsterEvent] = []
-        for event in self._events(args.run_id):
-            if event.step_key != key:
-                continue
+        for event in self._steps_of(args.run_id).get(key, ()):
             if earlier:
                 earlier -= event.event_type is DagsterEventType.STEP_UP_FOR_RETRY
             elif event.event_type not in _OF_THE_ENGINE:
@@ -166,6 +167,10 @@ class Runs:
             has_begun=DagsterEventType.STEP_START in kinds or bool(kinds & _STEP_ENDS),
             has_ended=bool(kinds & _STEP_ENDS),
         )
+
+    def read_anew(self) -> None:
+        """Let :meth:`attempt` read the logs of runs again."""
+        self._logs.clear()
 
     def code_directory(self, message: CeleryMessage) -> str:
         """Return the working directory of the code of a message's job; empty if it has none.
@@ -229,6 +234,15 @@ class Runs:
         entries = self.instance.all_logs(run.run_id, of_type=DagsterEventType.ENGINE_EVENT)
         matches = (_SENT_STEP.search(entry.message or "") for entry in entries)
         return [match["queue"] for match in matches if match]
+
+    def _steps_of(self, run_id: str) -> Mapping[str, Sequence[DagsterEvent]]:
+        """Return the events of each step of a run, by its key."""
+        if run_id not in self._logs:
+            steps: dict[str, list[DagsterEvent]] = {}
+            for event in self._events(run_id):
+                steps.setdefault(event.step_key or "", []).append(event)
+            self._logs[run_id] = steps
+        return self._logs[run_id]
 
     def _events(self, run_id: str) -> Iterable[DagsterEvent]:
         entries = self.instance.all_logs(run_id)
