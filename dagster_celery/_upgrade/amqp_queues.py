@@ -1,6 +1,6 @@
 """Celery's queues on a RabbitMQ."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -87,11 +87,14 @@ class AmqpQueues:
 
     def kept(self) -> list[CeleryMessage]:
         """See :meth:`LeftQueues.kept`."""
-        return [_read(taken, "") for taken in self._look_at_kept("")]
+        return [_read(taken, "") for taken in self._look_at_kept(())]
 
-    def forget(self, message: CeleryMessage) -> None:
-        """See :meth:`LeftQueues.forget`."""
-        self._look_at_kept(message.id)
+    def forget(self, messages: Collection[CeleryMessage]) -> None:
+        """See :meth:`LeftQueues.forget`: all messages are looked at for it, since none can be
+        taken by its id.
+        """
+        if messages:
+            self._look_at_kept({each.id for each in messages})
 
     def settle(self, channel: Channel, taken: ForeignMessage, keep_for: str) -> None:
         """Acknowledge a message, and in the same transaction publish it to our own queue.
@@ -125,15 +128,15 @@ class AmqpQueues:
             entries.append(_Entry(self, channel, taken, _read(taken, queue)))
             yield entries[-1]
 
-    def _look_at_kept(self, without: str) -> list[ForeignMessage]:
-        """Return the messages in our queue, having deleted those of one task."""
+    def _look_at_kept(self, without: Collection[str]) -> list[ForeignMessage]:
+        """Return the messages in our queue, having deleted those of some tasks, by id."""
         if self.portal.call(self.connection.count, self.kept_queue) is None:
             return []
         found = []
         with self._transactions() as channel:
             while (message := self.portal.call(channel.get, self.kept_queue)) is not None:
                 taken = read_foreign(message)
-                if without and taken.headers.get("id") == without:
+                if taken.headers.get("id") in without:
                     self.settle(channel, taken, "")
                 else:
                     found.append(taken)

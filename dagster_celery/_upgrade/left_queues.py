@@ -1,6 +1,6 @@
 """Celery's queues on any server, as ``drain`` looks into them and rescues what is there."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -67,5 +67,5 @@ class LeftQueues(Protocol):
     def kept(self) -> list[CeleryMessage]:
         """Return the messages that were kept, by this process or one before."""
 
-    def forget(self, message: CeleryMessage) -> None:
-        """Delete a message that was kept."""
+    def forget(self, messages: Collection[CeleryMessage]) -> None:
+        """Delete messages that were kept."""

@@ -4,7 +4,7 @@ import json
 import re
 import uuid
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,9 +120,10 @@ class RedisQueues:
             messages.append(read_redis(payload.encode(), queue))
         return messages
 
-    def forget(self, message: CeleryMessage) -> None:
+    def forget(self, messages: Collection[CeleryMessage]) -> None:
         """See :meth:`LeftQueues.forget`."""
-        self.command("HDEL", self.kept_key, message.id)
+        if messages:
+            self.command("HDEL", self.kept_key, *(each.id for each in messages))
 
     def keep(self, entry: "_Entry") -> bool:
         """Move a message to our hash; see :meth:`LeftMessage.keep`."""

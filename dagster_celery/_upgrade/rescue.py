@@ -73,6 +73,8 @@ class Rescue:
         self._orphaned: dict[str, str] = {}
         #: The runs that this process has resumed.
         self._resumed: set[str] = set()
+        #: Kept messages that are of no use any more.
+        self._settled: list[CeleryMessage] = []
         #: Kept messages to be deleted when such a run has been ended or resumed.
         self._unanswerable: list[CeleryMessage] = []
         #: Messages that were left where they are, and named, by queue.
@@ -98,7 +100,11 @@ class Rescue:
             self._check_consumers()
             self._handle_all()
             self._answer_what_has_ended()
-            if self._end_orphaned_runs():
+            has_ended_runs = self._end_orphaned_runs()
+            # Together, since on RabbitMQ all that are kept are looked at for it.
+            self._queues.forget(self._settled)
+            self._settled.clear()
+            if has_ended_runs:
                 continue  # to their messages, which are of no use any more
             waiting = self._waiting_for()
             if not waiting:
@@ -215,7 +221,7 @@ class Rescue:
                 # A process that was killed as it sent it may have come no further than the record.
                 self._submit(message)
         elif run is None or run.is_finished:
-            self._queues.forget(message)
+            self._settled.append(message)
         elif self._replies.waits(message):
             self._send(message, run_id, step)
         else:
@@ -293,7 +299,7 @@ class Rescue:
         if self._replies.answer(message, result):
             self._answered.add(run_id)
             self._say(f'Step "{step}" of run {run_id}: its run loop has the result.')
-            self._queues.forget(message)
+            self._settled.append(message)
         else:
             self._orphaned[run_id] = f'nobody waited any more for the result of its step "{step}"'
             self._unanswerable.append(message)
@@ -307,7 +313,7 @@ class Rescue:
             self._answered.discard(run_id)
         for message in list(self._unanswerable):
             if self._runs.run_of(message) in ready:
-                self._queues.forget(message)
+                self._settled.append(message)
                 self._unanswerable.remove(message)
         return bool(ready)
 
