@@ -31,7 +31,7 @@ def flaky(context: OpExecutionContext, number: int) -> int:
     return number
 
 
-@op
+@op(tags={"dagster-celery/queue": "side-of-the-day"})
 def total(context: OpExecutionContext, numbers: list[int]) -> int:
     note(context, "total")
     return sum(numbers)

@@ -31,6 +31,9 @@ pytestmark = pytest.mark.test_all(
 #: Where make puts the original, which the benchmarks use as well.
 ORIGINAL = ROOT / ".venv-original"
 
+#: The queue of one step of the project.
+SIDE = "side-of-the-day"
+
 #: What each run of the project notes: each attempt at each step, once.
 NOTES = {
     "many, attempt 0": 1,
@@ -132,13 +135,23 @@ class Project:
     def start_celery(self, *options: str) -> "subprocess.Popen[bytes]":
         """Start a worker of Celery's."""
         config = ("-A", "dagster_celery.app", "-y", str(self.directory / "celery.yaml"))
-        command = ("worker", "start", *config, "-q", self.queue, "--", "-c", "1", *options)
+        command = (
+            "worker",
+            "start",
+            *config,
+            "-q",
+            f"{self.queue},{SIDE}",
+            "--",
+            "-c",
+            "1",
+            *options,
+        )
         return self.start_original("dagster-celery", *command)
 
     def start_ours(self) -> None:
         """Start a worker of this package, in place of Celery's."""
         config = ("-A", "dagster_celery.app", "-y", str(self.directory / "celery.yaml"))
-        command = ["worker", "start", *config, "-q", self.queue, "--", "-c", "2"]
+        command = ["worker", "start", *config, "-q", f"{self.queue},{SIDE}", "--", "-c", "2"]
         environment = {**self.environment, "PYTHONPATH": str(ROOT)}
         log = self.directory / "ours.log"
         worker = start_program("dagster_celery", command, log, environment)

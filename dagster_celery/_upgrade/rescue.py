@@ -8,6 +8,7 @@ every time, so it starts once however often it is sent.
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from dagster import DagsterRun, DagsterRunStatus
 
@@ -59,7 +60,7 @@ class Rescue:
         """
         self._force = force
         self._queues = queues
-        self._names = names
+        self._names = list(names)
         self._replies = replies
         self._runs = runs
         self._client = client
@@ -97,6 +98,7 @@ class Rescue:
             self._go_on_with(message)
         last_news = ""
         while True:
+            self._find_further_queues()
             self._check_consumers()
             self._handle_all()
             self._answer_what_has_ended()
@@ -123,6 +125,14 @@ class Rescue:
                 f"Celery's workers consume there ({consumers}). Stop them first, or the same is "
                 "executed twice. If they serve none of these queues, add --force."
             )
+
+    def _find_further_queues(self) -> None:
+        """Look for queues that the run loops that were answered have sent further steps to."""
+        for run_id in () if self._pending else self._answered:
+            for name in self._runs.queues_of(run_id):
+                if name not in self._left:
+                    self._names.append(name)
+                    self._left[name] = set()
 
     def _waiting_for(self) -> str:
         """Return what is still to come, in a sentence; empty if nothing is."""
@@ -159,7 +169,7 @@ class Rescue:
             elif message.kind is Kind.STEP:
                 self._handle_step(left, self._runs.run_of(message))
             else:
-                self._leave(message, "is of a task of your own, which is sent anew by its sender")
+                self._leave(message, "is of a task of your own: send it again")
         except ValueError as error:
             self._leave(message, str(error))
 
@@ -274,11 +284,13 @@ class Rescue:
             if task is None:
                 # Its record was lost: sent again, it starts once if it has not started.
                 self._go_on_with(message)
-            elif task.state.is_final or self._health.why_lost(task):
+            elif lost := self._health.why_lost(task):
+                self._answer(message, self._result(message, replace(task, error=lost)))
+            elif task.state.is_final:
                 self._answer(message, self._result(message, task))
 
     def _result(self, message: CeleryMessage, task: Task) -> bytes:
-        """Return the result of a task that has ended, in Celery's form."""
+        """Return the result of a task that has ended, or was lost, in Celery's form."""
         if task.state is TaskState.SUCCESS and message.task != EXECUTE_PLAN:
             # The tasks of libraries return the events of their step.
             result = self._client.result(task.id)
@@ -288,7 +300,7 @@ class Rescue:
         attempt = self._runs.attempt(message)
         if task.state is TaskState.SUCCESS or attempt.has_ended:
             return success(message.id, attempt.events)
-        why = task.error or "The step was executed by a worker that is gone."
+        why = task.error or "It is not known why the step has not come to its end."
         if task.state is TaskState.REVOKED:
             return revoked(message.id, why)
         return failure(message.id, why)

@@ -124,6 +124,11 @@ class Runs:
                 found.append(SentRun(run, f"as task {task_id}"))
         return found
 
+    def queues_of(self, run_id: str) -> list[str]:
+        """Return the queues that a run loop of dagster-celery has sent steps of a run to."""
+        run = self.get(run_id)
+        return [] if run is None else self._steps_sent(run)
+
     def run_of(self, message: CeleryMessage) -> str:
         """Return the id of the run that a message is of.
 
