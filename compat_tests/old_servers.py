@@ -33,22 +33,21 @@ def old_redis() -> Iterator[str]:
     """Yield the URL of a Redis 6.0."""
     if OLD_REDIS_ENV in os.environ:
         yield os.environ[OLD_REDIS_ENV]
-        return
-    if _can_install():
-        binary = _installed() / "usr" / "bin" / "redis-server"
+    elif _is_installed():
         with tempfile.TemporaryDirectory(prefix="dagster-taskiq-old-redis-") as directory:
-            server = RedisServer(str(binary), Path(directory), environment=_environment())
+            binary = str(_DIRECTORY / "usr" / "bin" / "redis-server")
+            server = RedisServer(binary, Path(directory), environment=_environment())
             server.start()
             try:
                 yield server.url
             finally:
                 server.stop()
-        return
-    from testcontainers.redis import RedisContainer
+    else:
+        from testcontainers.redis import RedisContainer
 
-    with RedisContainer("redis:6.0") as container:
-        host, port = container.get_container_host_ip(), container.get_exposed_port(6379)
-        yield f"redis://{host}:{port}/0"
+        with RedisContainer("redis:6.0") as container:
+            host, port = container.get_container_host_ip(), container.get_exposed_port(6379)
+            yield f"redis://{host}:{port}/0"
 
 
 @contextmanager
@@ -60,35 +59,38 @@ def old_rabbit(meeting_place: Path) -> Iterator[str]:
     """
     if OLD_RABBIT_ENV in os.environ:
         yield os.environ[OLD_RABBIT_ENV]
-    elif _can_install():
-        script = _installed() / "usr" / "lib" / "rabbitmq" / "bin" / "rabbitmq-server"
-        with shared_rabbit(str(script), meeting_place, _environment()) as url:
+    elif _is_installed():
+        script = str(_DIRECTORY / "usr" / "lib" / "rabbitmq" / "bin" / "rabbitmq-server")
+        with shared_rabbit(script, meeting_place, _environment()) as url:
             yield url
     else:
         with rabbit_container(image="rabbitmq:3.8") as url:
             yield url
 
 
-def _can_install() -> bool:
-    """Whether the programs are here, or can be put here; raises if Docker has no way either."""
-    debian = Path("/usr/share/keyrings/debian-archive-keyring.gpg").exists()
-    if _DIRECTORY.exists() or (debian and shutil.which("apt-get")):
-        return True
-    if shutil.which("docker"):
-        return False
-    raise RuntimeError(
-        "No Redis 6.0 and no RabbitMQ 3.8 for the tests. Run them on a Debian, which can download "
-        f"both, or install Docker, or set {OLD_REDIS_ENV} and {OLD_RABBIT_ENV}."
-    )
+def _is_installed() -> bool:
+    """Whether the programs are there; the first process of all that ask installs them.
 
-
-def _installed() -> Path:
-    """Return the directory with the programs; the first process of all that ask makes it."""
+    Raises:
+        RuntimeError: they cannot be installed, and there is no Docker either.
+    """
     with _DIRECTORY.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not _DIRECTORY.exists():
-            subprocess.run([str(_INSTALL), str(_DIRECTORY)], check=True, timeout=_INSTALL_SECONDS)
-    return _DIRECTORY
+        if _DIRECTORY.exists():
+            return True
+        done = subprocess.run(
+            [str(_INSTALL), str(_DIRECTORY)],
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=_INSTALL_SECONDS,
+        )
+    if done.returncode == 0 or shutil.which("docker"):
+        return done.returncode == 0
+    raise RuntimeError(
+        f"No Redis 6.0 and no RabbitMQ 3.8 for the tests: {done.stderr.strip()} Run them on a "
+        f"Debian, install Docker, or set {OLD_REDIS_ENV} and {OLD_RABBIT_ENV}."
+    )
 
 
 def _environment() -> Mapping[str, str]:

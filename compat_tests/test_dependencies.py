@@ -29,6 +29,8 @@ def names(requirements: list[str]) -> set[str]:
 REQUIRED = names(PROJECT["dependencies"])
 #: What is there if Dagster's storage is of this kind, and imported only then.
 OF_THE_STORAGE = {"dagster-postgres"}
+#: What the libraries on dagster-celery bring, and is imported only for their tasks.
+OF_THE_LIBRARIES = {"dagster-k8s", "docker"}
 #: What dagster-celery-k8s and dagster-celery-docker require, and imported only with them.
 OF_LIBRARIES = {"dagster-k8s", "docker"}
 

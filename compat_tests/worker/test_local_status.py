@@ -30,14 +30,15 @@ from dagster_taskiq.worker.local_status.sockets import LocalStatus, StartedWith,
 WORDS = StartedWith("shop.app", "celery.yaml")
 STATUS = LocalStatus("w1", "pod-1", 7, "busy")
 
-#: Runs a command in a process that shows which of these it has imported in the end.
+#: Runs a command in a process that shows what it has imported in the end that takes long.
 SHOW_IMPORTS = """
 import sys
 from {module} import main
 try:
     main()
 finally:
-    print(sorted({{"dagster", "taskiq"}} & set(sys.modules)), file=sys.stderr)
+    heavy = {{"aiohttp", "dagster", "pydantic", "sqlalchemy", "taskiq"}}
+    print(sorted(heavy & set(sys.modules)), file=sys.stderr)
 """
 
 
@@ -137,6 +138,16 @@ def test_a_temporary_directory_may_have_a_long_path(
         assert [each.status for each in ask_local_workers(WORDS)] == [STATUS]
 
 
+def test_where_nothing_can_be_written_the_socket_is_in_shared_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_directory() -> str:
+        raise FileNotFoundError("no usable temporary directory")
+
+    monkeypatch.setattr(tempfile, "gettempdir", no_directory)
+    assert directory() == Path("/dev/shm") / f"dagster-taskiq-{os.getuid()}"
+
+
 def test_a_directory_that_others_can_enter_is_not_trusted(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -147,7 +158,7 @@ def test_a_directory_that_others_can_enter_is_not_trusted(
     assert "is not a directory of this user's alone" in warning
 
 
-def test_a_probe_asks_neither_broker_nor_dagster_nor_taskiq() -> None:
+def test_a_probe_asks_no_broker_and_imports_nothing_that_takes_long() -> None:
     config = "celery.yaml"
     probes = {
         "dagster_celery._cli.main": ("status", "-A", "shop.app", "-y", config),

@@ -8,10 +8,9 @@ import click
 
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.env import BACKEND_ENV, BROKER_ENV
-from dagster_taskiq.settings.settings import Settings
-from dagster_taskiq.settings.yaml_file import read_settings
 
 if TYPE_CHECKING:
+    from dagster_taskiq.settings.settings import Settings
     from dagster_taskiq.transport.broker import QueueBroker
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -48,13 +47,15 @@ def connection_options(function: F) -> F:
 
 def settings_from(
     broker: str | None, backend: str | None, config_yaml: Path | None, app: str | None
-) -> Settings:
+) -> "Settings":
     """Return the settings the options of :func:`connection_options` ask for.
 
     Raises:
         ConfigError: the file, the module or a URL cannot be used.
     """
-    # Imported here: a command that asks no broker needs no taskiq.
+    # Imported here: a health probe, which asks no broker, needs none of it.
+    from dagster_taskiq.settings.settings import Settings  # noqa: PLC0415
+    from dagster_taskiq.settings.yaml_file import read_settings  # noqa: PLC0415
     from dagster_taskiq.transport.current import load  # noqa: PLC0415
 
     if config_yaml is not None:
