@@ -30,7 +30,6 @@ def asks(port: int) -> Callable[[str], Answer]:
     return ask
 
 
-@pytest.mark.parametrize("broker_kind", ["embedded"], indirect=True)
 def test_a_worker_is_ready_until_it_drains_and_lives_until_it_ends(
     start_worker: StartWorker, settings: Settings, tmp_path: Path
 ) -> None:
@@ -64,7 +63,7 @@ def test_a_worker_whose_broker_is_away_lives_and_is_not_ready(
         eventually(lambda: ask("/readyz") == (HTTPStatus.OK, "idle"))
         for away, back in ((server.freeze, server.thaw), (server.kill, server.start)):
             away()
-            away_answer = (HTTPStatus.SERVICE_UNAVAILABLE, "the broker does not answer")
+            away_answer = (HTTPStatus.SERVICE_UNAVAILABLE, "the broker or backend does not answer")
             eventually(lambda answer=away_answer: ask("/readyz") == answer)
             assert ask("/livez") == (HTTPStatus.OK, "idle")
             back()

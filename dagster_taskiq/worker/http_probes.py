@@ -2,7 +2,8 @@
 
 ``/livez`` answers as long as the worker's event loop does, and knows of no broker: a liveness probe
 restarts what does not answer, and a restart repairs no broker. ``/readyz`` is 503 while the worker
-starts, drains, or cannot reach its broker. Both answer with one word, and there are no names in it.
+starts, drains, or cannot reach its broker or backend. Both answer in a word or a few, with no name
+among them.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from dagster_taskiq.transport.background import look_at
 
 logger = logging.getLogger(__name__)
 
-#: How long the broker has to answer, in seconds; less than a probe should be given.
+#: How long broker and backend have to answer, in seconds; less than a probe should be given.
 PING_SECONDS = 3.0
 
 
@@ -31,7 +32,7 @@ class HttpProbes:
         Args:
             port: where to listen, on all addresses, since kubelet asks that of the pod.
             state: returns ``starting``, ``idle``, ``busy`` or ``draining``.
-            ping: returns when the broker has answered, and raises if it does not.
+            ping: returns when broker and backend have answered, and raises if one does not.
         """
         self._port = port
         self._state = state
@@ -77,11 +78,11 @@ class HttpProbes:
         state = self._state()
         if state in ("starting", "draining"):
             return web.Response(status=503, text=f"{state}\n")
-        if not await self._broker_answers():
-            return web.Response(status=503, text="the broker does not answer\n")
+        if not await self._servers_answer():
+            return web.Response(status=503, text="the broker or backend does not answer\n")
         return web.Response(text=f"{state}\n")
 
-    async def _broker_answers(self) -> bool:
+    async def _servers_answer(self) -> bool:
         if self._pinging is None or self._pinging.done():
             self._pinging = asyncio.ensure_future(self._ping())
             self._pinging.add_done_callback(look_at)
@@ -91,5 +92,5 @@ class HttpProbes:
             return False
         error = None if self._pinging.cancelled() else self._pinging.exception()
         if error is not None and not isinstance(error, DagsterTaskiqError):
-            logger.error("Cannot ask the broker.", exc_info=error)
+            logger.error("Cannot ask broker and backend.", exc_info=error)
         return error is None and not self._pinging.cancelled()

@@ -112,7 +112,7 @@ class WorkerService:
         if options.http_port is not None:
             from dagster_taskiq.worker.http_probes import HttpProbes  # noqa: PLC0415
 
-            self._status_servers.append(HttpProbes(options.http_port, self._state, broker.ping))
+            self._status_servers.append(HttpProbes(options.http_port, self._state, self._ping))
         if options.pod_deletion_cost:
             from dagster_taskiq.worker.pod_deletion_cost import PodDeletionCost  # noqa: PLC0415
 
@@ -224,6 +224,10 @@ class WorkerService:
 
     def _local_status(self) -> LocalStatus:
         return LocalStatus(self.options.name, socket.gethostname(), os.getpid(), self._state())
+
+    async def _ping(self) -> None:
+        await self.broker.ping()
+        await self.backend.ping()
 
     def _state(self) -> str:
         if self._is_draining:
