@@ -122,7 +122,7 @@ def libraries() -> list[Row]:
         Row(
             *("dagster-celery-k8s", version, NEWEST_DAGSTER),
             "the pod of a worker as Dagster's Helm chart has it: command, configuration, "
-            "environment, mounts and probe, on Redis and PostgreSQL, and its end",
+            "environment, mounts and probe, on the chart's Redis 6.0 and RabbitMQ 3.8, and its end",
             "compat_tests/facade/test_helm_chart.py",
         ),
         Row(

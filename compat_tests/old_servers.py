@@ -15,7 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from compat_tests.checkout import ROOT
-from compat_tests.servers import RedisServer, rabbit_container, shared_rabbit
+from compat_tests.servers import (
+    RabbitServer,
+    RedisServer,
+    own_rabbit,
+    own_redis,
+    rabbit_container,
+    shared_rabbit,
+)
 
 #: A Redis 6.0, and a RabbitMQ 3.8, that are already there.
 OLD_REDIS_ENV = "DAGSTER_TASKIQ_TEST_OLD_REDIS_URL"
@@ -34,20 +41,47 @@ def old_redis() -> Iterator[str]:
     if OLD_REDIS_ENV in os.environ:
         yield os.environ[OLD_REDIS_ENV]
     elif _is_installed():
-        with tempfile.TemporaryDirectory(prefix="dagster-taskiq-old-redis-") as directory:
-            binary = str(_DIRECTORY / "usr" / "bin" / "redis-server")
-            server = RedisServer(binary, Path(directory), environment=_environment())
-            server.start()
-            try:
-                yield server.url
-            finally:
-                server.stop()
+        with own_old_redis() as server:
+            yield server.url
     else:
         from testcontainers.redis import RedisContainer
 
         with RedisContainer("redis:6.0") as container:
             host, port = container.get_container_host_ip(), container.get_exposed_port(6379)
             yield f"redis://{host}:{port}/0"
+
+
+@contextmanager
+def own_old_redis() -> Iterator[RedisServer]:
+    """Start a server that only one test uses: today's, where there are no old ones to start."""
+    if not _is_installed():
+        with own_redis() as server:
+            yield server
+        return
+    with tempfile.TemporaryDirectory(prefix="dagster-taskiq-old-redis-") as directory:
+        binary = str(_DIRECTORY / "usr" / "bin" / "redis-server")
+        server = RedisServer(binary, Path(directory), environment=_environment())
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+@contextmanager
+def own_old_rabbit() -> Iterator[RabbitServer]:
+    """As :func:`own_old_redis`."""
+    if not _is_installed():
+        with own_rabbit() as server:
+            yield server
+        return
+    directory = Path(tempfile.mkdtemp(prefix="dagster-taskiq-old-rabbitmq-"))
+    server = RabbitServer(str(_rabbit_script()), directory, environment=_environment())
+    try:
+        server.start()
+        yield server
+    finally:
+        server.end()
 
 
 @contextmanager
@@ -60,12 +94,15 @@ def old_rabbit(meeting_place: Path) -> Iterator[str]:
     if OLD_RABBIT_ENV in os.environ:
         yield os.environ[OLD_RABBIT_ENV]
     elif _is_installed():
-        script = str(_DIRECTORY / "usr" / "lib" / "rabbitmq" / "bin" / "rabbitmq-server")
-        with shared_rabbit(script, meeting_place, _environment()) as url:
+        with shared_rabbit(str(_rabbit_script()), meeting_place, _environment()) as url:
             yield url
     else:
         with rabbit_container(image="rabbitmq:3.8") as url:
             yield url
+
+
+def _rabbit_script() -> Path:
+    return _DIRECTORY / "usr" / "lib" / "rabbitmq" / "bin" / "rabbitmq-server"
 
 
 def _is_installed() -> bool:

@@ -1,8 +1,9 @@
 """Dagster's Helm chart, unchanged: its worker's pod, the probe of it, and its end.
 
 Command, environment, configuration and mounts are as the templates of the chart have them. What the
-pod talks to is a real Redis and a real PostgreSQL; the cluster is the one of
-compat_tests/facade/kubernetes_api.py, and dagster-celery-k8s the published one.
+pod talks to is a Redis or RabbitMQ of the release that the chart brings, and a PostgreSQL, all of
+them real; the cluster is the one of compat_tests/facade/kubernetes_api.py, and dagster-celery-k8s
+the published one.
 """
 
 import os
@@ -20,8 +21,9 @@ import yaml
 
 from compat_tests.checkout import ROOT
 from compat_tests.facade.kubernetes_api import Cluster, running_cluster
+from compat_tests.old_servers import own_old_rabbit, own_old_redis
 from compat_tests.pods import Pod
-from compat_tests.servers import RedisServer, new_database, own_redis
+from compat_tests.servers import RabbitServer, RedisServer, new_database
 from compat_tests.waiting import eventually
 from dagster_celery._cli.chart import limits_in_pod
 from dagster_taskiq.client import Client, client_for
@@ -85,13 +87,14 @@ class Release:
     directory: Path
     home: Path
     environment: dict[str, str]
-    redis: RedisServer
+    server: RedisServer | RabbitServer
     cluster: Cluster
     pods: list[Pod]
 
     @property
     def client(self) -> Client:
-        return client_for(Settings(broker=self.redis.url))
+        backend = "rpc://" if self.server.url.startswith("amqp") else None
+        return client_for(Settings(broker=self.server.url, backend=backend))
 
     def start_worker(self) -> Pod:
         """Start the pod of the queue "dagster", and wait until its probe succeeds."""
@@ -173,21 +176,29 @@ def write_files(release: Release, storage: dict[str, object], kubeconfig: Path) 
         path.chmod(0o444)
 
 
-@pytest.fixture(scope="module")
-def release(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
+@pytest.fixture(scope="module", params=["redis", "rabbitmq"])
+def release(
+    request: pytest.FixtureRequest, postgres_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Release]:
     directory = tmp_path_factory.mktemp("helm")
     home = directory / "dagster_home"
     home.mkdir()
     unpack(KUBERNETES, "dagster_celery_k8s", directory)
     (directory / "jobs.py").write_text(JOBS)
     with ExitStack() as stack:
-        redis = stack.enter_context(own_redis())
+        server: RedisServer | RabbitServer
+        if request.param == "redis":
+            server = stack.enter_context(own_old_redis())
+            urls = (server.url, server.url)
+        else:
+            server = stack.enter_context(own_old_rabbit())
+            urls = (server.url.replace("amqp:", "pyamqp:") + "/", "rpc://")
         database = urlsplit(stack.enter_context(new_database(postgres_url)))
         environment = {
             "DAGSTER_HOME": str(home),
             "DAGSTER_PG_PASSWORD": database.password or "any",
-            "DAGSTER_CELERY_BROKER_URL": redis.url,
-            "DAGSTER_CELERY_BACKEND_URL": redis.url,
+            "DAGSTER_CELERY_BROKER_URL": urls[0],
+            "DAGSTER_CELERY_BACKEND_URL": urls[1],
             "DAGSTER_K8S_INSTANCE_CONFIG_MAP": "release-dagster-instance",
             "DAGSTER_K8S_PG_PASSWORD_SECRET": "release-postgresql-secret",
             "DAGSTER_K8S_PIPELINE_RUN_ENV_CONFIGMAP": "release-pipeline-env",
@@ -200,7 +211,7 @@ def release(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
         }
         jobs = {**os.environ, **environment}
         cluster, kubeconfig = stack.enter_context(running_cluster(directory, jobs))
-        found = Release(directory, home, environment, redis, cluster, [])
+        found = Release(directory, home, environment, server, cluster, [])
         storage = {
             "postgres_db": {
                 "username": database.username,
@@ -228,16 +239,16 @@ def test_the_charts_worker_lives_while_its_broker_is_away(release: Release) -> N
     assert worker.concurrency == 16
     assert worker.name.endswith(f"@{pod.name}")
 
-    release.redis.freeze()
+    release.server.freeze()
     try:
         assert is_alive(pod)
     finally:
-        release.redis.thaw()
-    release.redis.kill()
+        release.server.thaw()
+    release.server.kill()
     try:
         assert is_alive(pod)
     finally:
-        release.redis.start()
+        release.server.start()
 
     # The process of the worker itself; its children go on.
     psutil.Process(pod.process.pid).suspend()
