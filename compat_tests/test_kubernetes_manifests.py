@@ -50,12 +50,13 @@ KEDA_POSTGRESQL = {
 Manifest = dict[str, Any]
 
 
-def read(name: str) -> list[Manifest]:
-    return list(yaml.safe_load_all((DIRECTORY / "workers" / name).read_text()))
+def read(path: Path) -> list[Manifest]:
+    return list(yaml.safe_load_all(path.read_text()))
 
 
 FILES = yaml.safe_load((DIRECTORY / "workers" / "kustomization.yaml").read_text())["resources"]
-MANIFESTS = [each for name in FILES for each in read(name)]
+WORKERS = [each for name in FILES for each in read(DIRECTORY / "workers" / name)]
+MANIFESTS = [*WORKERS, *read(DIRECTORY / "instance.yaml")]
 DEPLOYMENTS = [each for each in MANIFESTS if each["kind"] == "Deployment"]
 SCALED = [each for each in MANIFESTS if each["kind"] == "ScaledObject"]
 
@@ -88,7 +89,7 @@ def test_every_file_is_used_and_the_chart_gets_the_same() -> None:
     }
     values = yaml.safe_load((DIRECTORY / "values.yaml").read_text())
     # The chart makes the ConfigMap, from its other values.
-    assert values["extraManifests"] == [each for each in MANIFESTS if each["kind"] != "ConfigMap"]
+    assert values["extraManifests"] == WORKERS
     launcher = values["runLauncher"]
     assert launcher["type"] == "CustomRunLauncher"
     custom = launcher["config"]["customRunLauncher"]
