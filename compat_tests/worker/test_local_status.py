@@ -83,9 +83,11 @@ def test_a_worker_is_found_by_the_options_it_was_started_with() -> None:
 
 
 def test_a_socket_shows_nothing_of_a_url_with_a_password() -> None:
-    with listening(StartedWith(broker="redis://:secret@host")):
+    words = StartedWith(broker="redis://:secret@host")
+    with listening(words):
         (path,) = directory().iterdir()
         assert "secret" not in path.name
+    assert "secret" not in repr(words)
 
 
 def test_a_worker_whose_loop_is_blocked_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 #: The end of the name of each socket.
@@ -24,8 +24,9 @@ class StartedWith:
     app: str | None = None
     #: The path of the config file.
     config: str | None = None
-    broker: str | None = None
-    backend: str | None = None
+    # Not shown: there may be a password in a URL.
+    broker: str | None = field(default=None, repr=False)
+    backend: str | None = field(default=None, repr=False)
 
     @property
     def key(self) -> str:
