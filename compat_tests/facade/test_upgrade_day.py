@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,10 +64,16 @@ class Project:
     backend: str
     stack: ExitStack
     queue: str
+    #: Of the executor's ``config_source``.
+    options: Mapping[str, Any]
 
     def write(self) -> None:
         shutil.copy(ROOT / "compat_tests/facade/original_project.py", self.directory / "project.py")
-        config = {"broker": self.broker, "backend": self.backend}
+        config = {
+            "broker": self.broker,
+            "backend": self.backend,
+            "config_source": {"task_default_queue": self.queue, **self.options},
+        }
         launcher = {"module": "dagster_celery.launcher", "class": "CeleryRunLauncher"}
         coordinator = {
             "module": "dagster._core.run_coordinator",
@@ -81,8 +87,7 @@ class Project:
                 "run_coordinator": coordinator,
             },
         )
-        own = {**config, "config_source": {"task_default_queue": self.queue}}
-        self._yaml("celery.yaml", {"execution": {"config": own}})
+        self._yaml("celery.yaml", {"execution": {"config": config}})
         DagsterInstance.from_config(str(self.directory)).dispose()
 
     @property
@@ -177,16 +182,29 @@ class Project:
         (self.directory / name).write_text(yaml.safe_dump(document))
 
 
-@pytest.fixture(params=["redis", "rabbitmq", "rpc-on-redis"])
+#: Names of Celery's keys on a Redis that are not those by default.
+RENAMED = {
+    "broker_transport_options": {
+        "global_keyprefix": "project:",
+        "priority_steps": [0, 2, 5, 8],
+        "sep": ":",
+    },
+    "result_backend_transport_options": {"global_keyprefix": "results"},
+    "result_expires": 600,
+}
+
+
+@pytest.fixture(params=["redis", "rabbitmq", "rpc-on-redis", "renamed"])
 def project(request: pytest.FixtureRequest, tmp_path: Path, original: Path) -> Iterator[Project]:
     with ExitStack() as stack:
         if request.param == "rabbitmq":
             broker = str(request.getfixturevalue("rabbitmq_url")).replace("amqp://", "pyamqp://")
         else:
             broker = stack.enter_context(own_redis()).url
-        backend = broker if request.param == "redis" else "rpc://"
+        backend = broker if request.param in ("redis", "renamed") else "rpc://"
+        options = RENAMED if request.param == "renamed" else {}
         queue = f"day-{uuid.uuid4().hex[:8]}"
-        project = Project(tmp_path, original, broker, backend, stack, queue)
+        project = Project(tmp_path, original, broker, backend, stack, queue, options)
         project.write()
         yield project
 
