@@ -20,19 +20,28 @@ from dagster._core.execution.plan.state import KnownExecutionState
 from dagster._grpc.types import ExecuteRunArgs, ExecuteStepArgs
 from dagster._serdes import deserialize_value, pack_value
 
+from compat_tests.brokers import OLD_RABBITMQ, OLD_REDIS
 from compat_tests.conftest import make_settings
 from compat_tests.facade import celerys_messages as celerys
 from compat_tests.facade.celerys_messages import OnRabbit, OnRedis
 from compat_tests.facade.conftest import Done, OldFleet, end, run_cli
 from compat_tests.facade.old_project import old_job
 from compat_tests.waiting import eventually
+from dagster_celery._upgrade.left_queues import KEPT
 from dagster_celery._upgrade.messages import Kind, read_redis
 from dagster_celery._upgrade.notices import leftover_notices
 from dagster_taskiq.client import client_for
 from dagster_taskiq.tags import OLDER_NAMES, TASK_ID_TAG
 from dagster_taskiq.wire.records import Task
 
-KINDS = ("redis", "rabbitmq")
+KINDS = (
+    "redis",
+    "rabbitmq",
+    *(
+        pytest.param(old, marks=pytest.mark.test_all("the newer one holds the same on every push"))
+        for old in (OLD_REDIS, OLD_RABBITMQ)
+    ),
+)
 
 
 @dataclass
@@ -43,16 +52,20 @@ class House(OldFleet):
     queue: str = field(default_factory=lambda: f"crunch-{uuid.uuid4().hex[:8]}")
 
     @property
+    def is_redis(self) -> bool:
+        return self.kind in ("redis", OLD_REDIS)
+
+    @property
     def config(self) -> dict[str, Any]:
         config = super().config
-        if self.kind == "redis":
+        if self.is_redis:
             config["backend"] = self.settings.broker
         config["config_source"]["task_default_queue"] = self.queue
         return config
 
     @property
     def celery(self) -> OnRedis | OnRabbit:
-        if self.kind == "redis":
+        if self.is_redis:
             return OnRedis(self.settings.broker, self.settings.prefix)
         return OnRabbit(self.settings.broker)
 
@@ -137,6 +150,7 @@ def house(request: pytest.FixtureRequest, tmp_path: Path, home_template: Path) -
     yield house
     if isinstance(house.celery, OnRabbit):
         house.celery.delete(house.queue)
+        house.celery.delete(f"{house.settings.prefix}:{KEPT}")
 
 
 def test_a_message_is_read_whatever_it_is() -> None:
@@ -207,11 +221,10 @@ def test_a_worker_says_what_is_left_beside_it(house: House) -> None:
     config = str(house.config_file)
     status = house.cli("status", "-A", "dagster_celery.app", "-y", config, "--fleet")
     assert f"Warning: {text}" in status.stderr
-    assert [("LOWER priorities first" in each) for _, each in others] == [True] * (
-        house.kind == "redis"
-    )
+    assert [("LOWER priorities first" in each) for _, each in others] == [True] * (house.is_redis)
 
 
+@pytest.mark.each_broker
 def test_what_is_left_is_rescued(house: House, tmp_path: Path) -> None:
     celery = house.celery
     launched = house.new_run(tmp_path, celery_task="a-celery-task")
@@ -234,7 +247,7 @@ def test_what_is_left_is_rescued(house: House, tmp_path: Path) -> None:
         house.start_worker(stack)
         log = house.home / "ours.log"
         eventually(lambda: "left in Celery's queues (5 in queue" in log.read_text())
-        assert "LOWER" not in log.read_text() or house.kind == "redis"
+        assert "LOWER" not in log.read_text() or house.is_redis
 
         # It gives up at once, as if it were killed while the step is executed.
         assert house.drain("--rescue", "--wait", "0").returncode == 1
@@ -306,6 +319,7 @@ def test_the_step_of_a_library_is_answered_with_its_result(house: House, tmp_pat
     assert results[0].returncode == 0, results[0].stderr
 
 
+@pytest.mark.each_broker
 def test_a_rescue_is_refused_while_celerys_workers_consume(house: House) -> None:
     house.celery.put(house.queue, celerys.document("own", {}, task_id="some-id"))
     if isinstance(house.celery, OnRedis):
