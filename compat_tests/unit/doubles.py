@@ -148,5 +148,5 @@ class EmptyLog(RunLog):
     def report(self, text: str, step: ExecutionStep | None = None) -> None:
         self.reports.append(text)
 
-    def report_sent(self, step: StepInFlight, request: TaskRequest, broker: str) -> None:
+    def report_sent(self, step: StepInFlight, priority: int, broker: str) -> None:
         self.reports.append(f"sent {step.task_id}")

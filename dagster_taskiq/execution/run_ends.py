@@ -8,6 +8,7 @@ from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus
 from dagster_taskiq.client import Client
 from dagster_taskiq.execution.late_rows import wait_for_late_rows
 from dagster_taskiq.execution.pool_slots import free_run
+from dagster_taskiq.execution.task_beginnings import sent_task
 from dagster_taskiq.wire.records import TaskState
 
 #: The reason for which the steps of such a run are stopped.
@@ -82,13 +83,7 @@ def stop_steps(instance: DagsterInstance, client: Client, run_id: str, reason: s
     """
     sent = instance.all_logs(run_id, of_type=DagsterEventType.STEP_WORKER_STARTING)
     events = [entry.dagster_event for entry in sent]
-    ids = [
-        str(value.value)
-        for event in events
-        if event is not None
-        for name, value in event.engine_event_data.metadata.items()
-        if name == "task_id"
-    ]
+    ids = [task_id for event in events if event is not None and (task_id := sent_task(event))]
     going = [task.id for task in client.tasks(ids).values() if not task.state.is_final]
     if going:
         client.revoke(going, reason)

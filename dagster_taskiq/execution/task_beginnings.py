@@ -1,4 +1,4 @@
-"""The event with which a task begins, in the event log of its run."""
+"""The events with which a task is sent, and begins, in the event log of its run."""
 
 import os
 import socket
@@ -36,6 +36,16 @@ def begun_task(event: DagsterEvent) -> str:
         return ""
     # An event of the launcher has the id of the task that it has sent, and no process.
     task_id = data.metadata.get("task_id") if "pid" in data.metadata else None
+    return str(task_id.value) if task_id is not None else ""
+
+
+def sent_task(event: DagsterEvent) -> str:
+    """Return the id of the task of a step that was sent with an event; empty for other events."""
+    data = event.event_specific_data
+    is_sent = event.event_type is DagsterEventType.STEP_WORKER_STARTING
+    if not is_sent or not isinstance(data, EngineEventData):
+        return ""
+    task_id = data.metadata.get("task_id")
     return str(task_id.value) if task_id is not None else ""
 
 

@@ -8,7 +8,7 @@ from dagster._core.execution.plan.active import ActiveExecution
 from dagster._core.execution.plan.step import ExecutionStep
 
 from dagster_taskiq.execution.pool_slots import pool_of
-from dagster_taskiq.execution.task_beginnings import begun_task
+from dagster_taskiq.execution.task_beginnings import begun_task, sent_task
 from dagster_taskiq.runs.outcomes import Outcomes
 from dagster_taskiq.runs.replay import Pools, replay
 from dagster_taskiq.runs.run_log import RunLog
@@ -74,8 +74,9 @@ class Resumption:
         in_flight = replay(past, self._context, self._active, self._pools)
         workers = {worker.id: worker for worker in self._client.workers()}
         begun = {begun_task(tailed.event) for tailed in past}
+        sent = {sent_task(tailed.event) for tailed in past}
         for step in in_flight.values():
-            self._take_over(step, workers, begun)
+            self._take_over(step, workers, begun, sent)
 
     def run_again(self, step: StepInFlight, why: str) -> None:
         """Send a step again whose task has died with its worker before the run was resumed.
@@ -115,7 +116,11 @@ class Resumption:
                 self._sender.launch([step], self._incarnations[key])
 
     def _take_over(
-        self, step: ExecutionStep, workers: Mapping[str, Worker], begun: Collection[str]
+        self,
+        step: ExecutionStep,
+        workers: Mapping[str, Worker],
+        begun: Collection[str],
+        sent: Collection[str],
     ) -> None:
         """Go on with a step's last task as if this loop had sent it; if there is none, send one.
 
@@ -126,6 +131,7 @@ class Resumption:
             step: the step.
             workers: all that are known, by id.
             begun: the ids of the tasks that have begun, as the log has it.
+            sent: the ids of those that were sent.
         """
         task = self._last_task(step, begun)
         if task is None:
@@ -138,6 +144,8 @@ class Resumption:
         incarnation = self._incarnations[step.key] - 1
         in_flight = StepInFlight(step, task.id, task.queue, incarnation, begun=has_begun)
         self._steps.add(in_flight)
+        if task.id not in sent:
+            self._sender.report_sent(in_flight)
         worker = workers.get(task.worker)
         if task.state is TaskState.STARTED and worker is not None and worker.is_lost:
             in_flight.rerun_reason = "its worker was lost"

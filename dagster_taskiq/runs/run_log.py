@@ -9,7 +9,6 @@ from dagster._core.execution.plan.step import ExecutionStep
 
 from dagster_taskiq.runs.event_tail import ALL_TYPES, EventTail, Tailed, ends_step
 from dagster_taskiq.runs.steps_in_flight import StepInFlight
-from dagster_taskiq.wire.task_request import TaskRequest
 
 #: What is read from the log: all but the event that the loop writes for each step that it sends,
 #: which it has already.
@@ -82,12 +81,12 @@ class RunLog:
         context = self._context.for_step(step) if step is not None else self._context
         DagsterEvent.engine_event(context, text, EngineEventData())
 
-    def report_sent(self, step: StepInFlight, request: TaskRequest, broker: str) -> None:
+    def report_sent(self, step: StepInFlight, priority: int, broker: str) -> None:
         """Write the event that a step was sent.
 
         Args:
             step: which one.
-            request: what was sent.
+            priority: with which priority.
             broker: URL of the broker, without its password.
         """
         event = DagsterEvent.step_worker_starting(
@@ -95,7 +94,7 @@ class RunLog:
             f'Sent step "{step.key}" to queue "{step.queue}".',
             metadata={
                 "queue": step.queue,
-                "priority": request.priority,
+                "priority": priority,
                 "task_id": step.task_id,
                 "broker": broker,
             },

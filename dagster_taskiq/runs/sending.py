@@ -98,6 +98,14 @@ class StepSender:
         attempt = self._active.retry_state.get_attempt_count(step.key)
         return self._requests.task_id(step, attempt, incarnation)
 
+    def report_sent(self, step: StepInFlight) -> None:
+        """Write that a step was sent, by a process that has ended before it could write that.
+
+        The steps of a run that is stopped are found by these events.
+        """
+        priority = self._requests.priority_of(step.execution_step)
+        self._log.report_sent(step, priority, self._broker)
+
     def _send_batch(self, steps: Sequence[StepInFlight]) -> bool:
         """Send steps with one call; return whether the broker has taken them."""
         state = self._active.get_known_state()
@@ -108,5 +116,5 @@ class StepSender:
         self._servers.end_outage()
         # Written after the steps were sent: meanwhile, workers already start them.
         for step, request in zip(steps, requests, strict=True):
-            self._log.report_sent(step, request, self._broker)
+            self._log.report_sent(step, request.priority, self._broker)
         return True
