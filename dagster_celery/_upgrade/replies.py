@@ -21,7 +21,9 @@ from dagster_taskiq.transport.redis.connection import RedisConnection
 
 #: How long a run loop may take to read its reply queue, in seconds. dagster-celery's reads it every
 #: second, and may be held up by what it writes to a slow database.
-LISTEN_SECONDS = 10.0
+LISTEN_SECONDS = 20.0
+#: How long a run loop may take to subscribe again after its connection was lost, in seconds.
+SUBSCRIBE_SECONDS = 5.0
 #: How often that is looked at, in seconds.
 LOOK_SECONDS = 0.3
 #: How long what was found of a reply queue holds, in seconds.
@@ -106,7 +108,10 @@ class RedisReplies:
                 channel = f"{self._prefix}{message.id}"
                 return int((await self._connection.client.pubsub_numsub(channel))[0][1])
 
-        return self._portal.call(subscribers) > 0
+        deadline = time.monotonic() + SUBSCRIBE_SECONDS
+        while not (found := self._portal.call(subscribers)) and time.monotonic() < deadline:
+            time.sleep(LOOK_SECONDS)
+        return found > 0
 
     def answer(self, message: CeleryMessage, result: bytes) -> bool:
         """See :meth:`Replies.answer`."""

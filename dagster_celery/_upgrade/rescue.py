@@ -211,14 +211,15 @@ class Rescue:
             # It came back to the queue after it was sent here.
             if left.keep():
                 self._go_on_with(message)
-        elif self._replies.waits(message):
+        elif run_id in self._orphaned:
+            pass  # it is dropped when that run has been ended, or resumed
+        elif run_id not in self._resumed and self._replies.waits(message):
             if left.keep():
                 self._send(message, run_id, step)
         elif run_id in self._resumed or self._is_executed_here(run):
             self._say(f'Step "{step}" of run {run_id}: the run goes on here without it; dropped.')
             left.drop()
         else:
-            # Dropped when that run has been ended, or resumed.
             self._orphaned[run_id] = f'nobody waited any more for its step "{step}"'
 
     def _go_on_with(self, message: CeleryMessage) -> None:
