@@ -7,21 +7,10 @@ import importlib
 import json
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-from dagster import (
-    DagsterInstance,
-    Executor,
-    OpExecutionContext,
-    RetryPolicy,
-    execute_job,
-    executor,
-    job,
-    multiple_process_executor_requirements,
-    op,
-    reconstructable,
-)
+from dagster import DagsterInstance, execute_job, reconstructable
 from dagster._core.execution.retries import RetryMode
 from dagster._grpc.types import ExecuteStepArgs
 from dagster._serdes import deserialize_value, pack_value
@@ -29,86 +18,13 @@ from dagster_shared.libraries import DagsterLibraryRegistry
 
 warnings.simplefilter("ignore")  # older names warn, and that is tested elsewhere
 
+import behaviour_jobs  # noqa: E402
+from behaviour_jobs import EAGER  # noqa: E402
+
 import dagster_celery  # noqa: E402
-from dagster_celery import celery_executor  # noqa: E402
-from dagster_celery.core_execution_loop import core_celery_execution_loop  # noqa: E402
 from dagster_celery.launcher import CeleryRunLauncher  # noqa: E402
 from dagster_celery.make_app import make_app  # noqa: E402
 from dagster_celery.tasks import create_task  # noqa: E402
-
-#: The original sends eager tasks nowhere; a broker is named so that none is looked for.
-EAGER: dict[str, Any] = {
-    "broker": "memory://",
-    "backend": "rpc://",
-    "config_source": {"task_always_eager": True},
-}
-
-
-@op(retry_policy=RetryPolicy(max_retries=1))
-def second_time(context: OpExecutionContext) -> None:
-    if context.retry_number == 0:
-        raise ValueError("not yet")
-
-
-@op
-def never() -> None:
-    raise ValueError("never")
-
-
-@op
-def at_once() -> int:
-    return 1
-
-
-@op(tags={"dagster-celery/priority": "high"})
-def with_words() -> int:
-    return 1
-
-
-class Unsending(Executor):
-    """An executor whose steps cannot be sent."""
-
-    retries = RetryMode.DISABLED
-
-    def app_args(self) -> dict[str, Any]:
-        return dict(EAGER)
-
-    def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[Any]:
-        def submit(*_: object) -> Any:
-            raise OSError("no way to send it")
-
-        return core_celery_execution_loop(plan_context, execution_plan, submit)
-
-
-@executor(requirements=multiple_process_executor_requirements())
-def unsending(_: object) -> Executor:
-    return Unsending()
-
-
-@job(executor_def=celery_executor)
-def retried() -> None:
-    second_time()
-
-
-@job(executor_def=celery_executor)
-def failing() -> None:
-    never()
-
-
-@job(executor_def=celery_executor, tags={"dagster-celery/run_priority": "high"})
-def words_for_the_priority_of_a_run() -> None:
-    at_once()
-
-
-@job(executor_def=celery_executor)
-def words_for_the_priority_of_a_step() -> None:
-    with_words()
-
-
-@job(executor_def=unsending)
-def unsent() -> None:
-    at_once()
-
 
 #: Nobody serves this port.
 AWAY: dict[str, Any] = {
@@ -120,8 +36,8 @@ AWAY: dict[str, Any] = {
 
 def outcome(name: str, raise_on_error: bool, config: dict[str, Any] = EAGER) -> list[Any]:
     """Return whether a job has succeeded, or what it raised; and its events about sending."""
-    definition = globals()[name]
-    run_config = {} if definition is unsent else {"execution": {"config": config}}
+    definition = getattr(behaviour_jobs, name)
+    run_config = {} if name == "unsent" else {"execution": {"config": config}}
     with DagsterInstance.get() as instance:
         try:
             with execute_job(
@@ -140,6 +56,7 @@ def outcome(name: str, raise_on_error: bool, config: dict[str, Any] = EAGER) -> 
 
 def events_of_a_direct_call() -> list[str]:
     """Return the kinds of events of the second call, from the start of the step on."""
+    retried = behaviour_jobs.retried
     recon = reconstructable(retried)
     with DagsterInstance.get() as instance:
         run = instance.create_run_for_job(retried, run_config={"execution": {"config": EAGER}})

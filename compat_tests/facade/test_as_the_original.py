@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,7 @@ from click.testing import CliRunner
 from dagster import (
     DagsterEventType,
     DagsterInstance,
-    Executor,
-    OpExecutionContext,
-    RetryPolicy,
     execute_job,
-    executor,
-    job,
-    multiple_process_executor_requirements,
-    op,
     reconstructable,
 )
 from dagster._core.execution.retries import RetryMode
@@ -30,12 +22,18 @@ from dagster._serdes import deserialize_value, pack_value
 from dagster_shared.libraries import DagsterLibraryRegistry
 
 from compat_tests.checkout import ROOT
+from compat_tests.facade.behaviour_jobs import (
+    EAGER,
+    failing,
+    retried,
+    unsent,
+    words_for_the_priority_of_a_run,
+)
 from compat_tests.preloaded import run_program
-from dagster_celery import DagsterCeleryWarning, celery_executor
+from dagster_celery import DagsterCeleryWarning
 from dagster_celery._celery_app.celery_errors import as_celerys
 from dagster_celery._cli.config_module import importable
 from dagster_celery._submission_error import TEXT
-from dagster_celery.core_execution_loop import core_celery_execution_loop
 from dagster_celery.launcher import CeleryRunLauncher
 from dagster_celery.make_app import make_app
 from dagster_celery.tasks import create_task
@@ -51,70 +49,14 @@ from dagster_taskiq.tags import RUN_PRIORITY_TAG, describe_unread_priority, read
 from dagster_taskiq.version import __version__
 from legacy_tests.sdists import NEWEST, unpack
 
-EAGER = {"execution": {"config": {"config_source": {"task_always_eager": True}}}}
-
-
-@op(retry_policy=RetryPolicy(max_retries=1))
-def second_time(context: OpExecutionContext) -> None:
-    if context.retry_number == 0:
-        raise ValueError("not yet")
-
-
-@op
-def never() -> None:
-    raise ValueError("never")
-
-
-@op
-def at_once() -> int:
-    return 1
-
-
-class Unsending(Executor):
-    """An executor whose steps cannot be sent."""
-
-    retries = RetryMode.DISABLED
-
-    def app_args(self) -> dict[str, Any]:
-        return {"config_source": {"task_always_eager": True}}
-
-    def execute(self, plan_context: Any, execution_plan: Any) -> Iterator[Any]:
-        def submit(*_: object) -> Any:
-            raise OSError("no way to send it")
-
-        return core_celery_execution_loop(plan_context, execution_plan, submit)
-
-
-@executor(requirements=multiple_process_executor_requirements())
-def unsending(_: object) -> Executor:
-    return Unsending()
-
-
-@job(executor_def=celery_executor)
-def retried() -> None:
-    second_time()
-
-
-@job(executor_def=celery_executor)
-def failing() -> None:
-    never()
-
-
-@job(executor_def=celery_executor, tags={"dagster-celery/run_priority": "high"})
-def with_words_for_a_priority() -> None:
-    at_once()
-
-
-@job(executor_def=unsending)
-def unsent() -> None:
-    at_once()
+RUN_EAGERLY = {"execution": {"config": EAGER}}
 
 
 def test_a_step_that_is_called_returns_the_events_of_this_execution(
     instance: DagsterInstance,
 ) -> None:
     recon = reconstructable(retried)
-    run = instance.create_run_for_job(retried, run_config=EAGER)
+    run = instance.create_run_for_job(retried, run_config=RUN_EAGERLY)
     args = ExecuteStepArgs(
         job_origin=recon.get_python_origin(),
         run_id=run.run_id,
@@ -133,13 +75,13 @@ def test_a_step_that_is_called_returns_the_events_of_this_execution(
 
 def test_a_failed_op_is_not_raised(instance: DagsterInstance) -> None:
     recon = reconstructable(failing)
-    with execute_job(recon, instance, run_config=EAGER, raise_on_error=True) as result:
+    with execute_job(recon, instance, run_config=RUN_EAGERLY, raise_on_error=True) as result:
         assert not result.success
 
 
 def test_a_priority_of_a_run_that_is_no_number_counts_as_0(instance: DagsterInstance) -> None:
-    recon = reconstructable(with_words_for_a_priority)
-    with execute_job(recon, instance, run_config=EAGER) as result:
+    recon = reconstructable(words_for_the_priority_of_a_run)
+    with execute_job(recon, instance, run_config=RUN_EAGERLY) as result:
         assert result.success
     said = [entry.message for entry in instance.all_logs(result.run_id)]
     assert [each for each in said if "counts as 0: 'high' is no integer" in each]

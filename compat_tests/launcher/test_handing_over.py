@@ -64,6 +64,15 @@ def hold_relay(fleet: Fleet, scratch: Scratch, config: dict[str, object] | None 
     return outcome
 
 
+def hand_over_to_nobody(fleet: Fleet, start_worker: StartWorker, scratch: Scratch) -> Outcome:
+    """Return a run that is in its queue again, since its worker had too little time to drain."""
+    leaving = start_worker(fleet, "leaving", "--drain-timeout", "0.1")
+    outcome = hold_relay(fleet, scratch)
+    leaving.signal(signal.SIGTERM)
+    leaving.wait()
+    return outcome
+
+
 def finish(fleet: Fleet, outcome: Outcome) -> None:
     """Let a relay that was handed over come to its end; check that nothing was done twice."""
     outcome.scratch.note("go")
@@ -125,12 +134,8 @@ def test_a_worker_that_drains_waits_for_its_step_alone(
 def test_after_the_drain_timeout_a_run_waits_for_another_worker(
     fleet: Fleet, start_worker: StartWorker, scratch: Scratch
 ) -> None:
-    leaving = start_worker(fleet, "leaving", "--drain-timeout", "0.1")
-    outcome = hold_relay(fleet, scratch)
+    outcome = hand_over_to_nobody(fleet, start_worker, scratch)
 
-    leaving.signal(signal.SIGTERM)
-
-    leaving.wait()
     assert outcome.status is STARTED
     assert task_of(fleet, outcome).state is TaskState.WAITING
     start_worker(fleet, "staying")
@@ -141,10 +146,7 @@ def test_after_the_drain_timeout_a_run_waits_for_another_worker(
 def test_a_run_that_was_handed_over_and_waits_can_be_terminated(
     fleet: Fleet, start_worker: StartWorker, scratch: Scratch
 ) -> None:
-    leaving = start_worker(fleet, "leaving", "--drain-timeout", "0.1")
-    outcome = hold_relay(fleet, scratch)
-    leaving.signal(signal.SIGTERM)
-    leaving.wait()
+    outcome = hand_over_to_nobody(fleet, start_worker, scratch)
 
     assert fleet.terminate(outcome)
 
