@@ -16,9 +16,11 @@ from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRun,
 from dagster import reconstructable as of_function
 from dagster._core.definitions.reconstruct import ReconstructableJob
 from dagster._core.execution.plan.handle import StepHandle
+from dagster._core.execution.plan.objects import StepRetryData
 from dagster._core.execution.plan.state import KnownExecutionState
 from dagster._grpc.types import ExecuteRunArgs, ExecuteStepArgs
 from dagster._serdes import deserialize_value, pack_value
+from dagster._utils.error import SerializableErrorInfo
 
 from compat_tests.brokers import OLD_RABBITMQ, OLD_REDIS
 from compat_tests.conftest import make_settings
@@ -107,7 +109,22 @@ class House(OldFleet):
             "execute_job", packed, task_id=task_id, queue=self.queue, priority=0
         )
 
-    def step_message(self, run: DagsterRun, task_id: str, reply_to: str = "") -> dict[str, Any]:
+    def report_step(self, run: DagsterRun, kind: DagsterEventType) -> None:
+        """Write an event of the first step of a run."""
+        up_for_retry = DagsterEventType.STEP_UP_FOR_RETRY
+        data = StepRetryData(SerializableErrorInfo("no", [], None))
+        event = DagsterEvent(
+            kind.value,
+            job_name=run.job_name,
+            step_handle=StepHandle.parse_from_key("aside"),
+            step_key="aside",
+            event_specific_data=data if kind is up_for_retry else None,
+        )
+        self.instance.report_dagster_event(event, run.run_id)
+
+    def step_message(
+        self, run: DagsterRun, task_id: str, reply_to: str = "", earlier: int = 0
+    ) -> dict[str, Any]:
         """Make the message of the first step of a run, and write that the run has started."""
         start = DagsterEvent(DagsterEventType.RUN_START.value, job_name=run.job_name)
         self.instance.report_dagster_event(start, run.run_id)
@@ -116,7 +133,7 @@ class House(OldFleet):
             run_id=run.run_id,
             step_keys_to_execute=["aside"],
             instance_ref=self.instance.get_ref(),
-            known_state=KnownExecutionState(),
+            known_state=KnownExecutionState(previous_retry_attempts={"aside": earlier}),
         )
         kwargs = {
             "execute_step_args_packed": pack_value(args),
@@ -277,16 +294,17 @@ def test_what_is_left_is_rescued(house: House, tmp_path: Path) -> None:
     assert sum(line.startswith("aside") for line in notes) == 2, "one of each run, once"
 
 
-def test_a_step_that_has_begun_is_not_executed_a_second_time(house: House, tmp_path: Path) -> None:
+@pytest.mark.parametrize("earlier", [0, 1])
+def test_a_step_that_has_begun_is_not_executed_a_second_time(
+    house: House, tmp_path: Path, earlier: int
+) -> None:
     celery, run, task_id = house.celery, house.new_run(tmp_path), uuid.uuid4().hex
-    celery.put(house.queue, house.step_message(run, task_id, celery.expect(task_id)))
-    begun = DagsterEvent(
-        DagsterEventType.STEP_START.value,
-        job_name=run.job_name,
-        step_handle=StepHandle.parse_from_key("aside"),
-        step_key="aside",
-    )
-    house.instance.report_dagster_event(begun, run.run_id)
+    message = house.step_message(run, task_id, celery.expect(task_id), earlier)
+    celery.put(house.queue, message)
+    house.report_step(run, DagsterEventType.STEP_START)
+    for _ in range(earlier):
+        house.report_step(run, DagsterEventType.STEP_UP_FOR_RETRY)
+        house.report_step(run, DagsterEventType.STEP_RESTARTED)
     results: list[Done] = []
     rescue = threading.Thread(target=lambda: results.append(house.drain("--rescue")))
     rescue.start()

@@ -36,8 +36,10 @@ _SENT_STEP = re.compile(
     r'Submitting celery task for step "(?P<step>.*)" to queue "(?P<queue>.*)"\.'
 )
 
+#: Events with which an attempt at a step begins: the first one, and any later one.
+STEP_BEGINS = frozenset({DagsterEventType.STEP_START, DagsterEventType.STEP_RESTARTED})
 #: Events after which an attempt at a step has ended.
-_STEP_ENDS = frozenset(
+STEP_ENDS = frozenset(
     {
         DagsterEventType.STEP_SUCCESS,
         DagsterEventType.STEP_FAILURE,
@@ -169,8 +171,8 @@ class Runs:
         kinds = {event.event_type for event in events}
         return StepAttempt(
             events=tuple(serialize_value(event) for event in events),
-            has_begun=DagsterEventType.STEP_START in kinds or bool(kinds & _STEP_ENDS),
-            has_ended=bool(kinds & _STEP_ENDS),
+            has_begun=bool(kinds & (STEP_BEGINS | STEP_ENDS)),
+            has_ended=bool(kinds & STEP_ENDS),
         )
 
     def read_anew(self) -> None:
@@ -223,9 +225,9 @@ class Runs:
         """Return the steps that have begun and not ended, by the log."""
         open_steps: dict[str, None] = {}
         for event in self._events(run.run_id):
-            if event.step_key and event.event_type is DagsterEventType.STEP_START:
+            if event.step_key and event.event_type in STEP_BEGINS:
                 open_steps[event.step_key] = None
-            elif event.step_key and event.event_type in _STEP_ENDS:
+            elif event.step_key and event.event_type in STEP_ENDS:
                 open_steps.pop(event.step_key, None)
         return list(open_steps)
 
