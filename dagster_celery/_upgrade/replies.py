@@ -134,8 +134,8 @@ class AmqpReplies:
     """Results as messages in the queue of the process that waits (``rpc://``), on a RabbitMQ.
 
     Such a queue stays for a day when its process has ended, and has no consumer while that process
-    lives: a run loop takes what is in it every second, and puts back what is not final. So whoever
-    reads it is found by a message that says that the task has started, which every run loop takes.
+    lives: a run loop takes what is in it every second, and puts back what is not final. So a
+    message that the task has started is sent there: each run loop takes it, or puts it back.
     """
 
     def __init__(self, queues: AmqpQueues) -> None:
