@@ -21,8 +21,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import aiormq
+import psutil
 import psycopg2
 import redis
+
+from compat_tests.waiting import eventually
 
 #: A Redis or Valkey that is already there; its database is written to under prefixes of the tests.
 REDIS_ENV = "DAGSTER_TASKIQ_TEST_REDIS_URL"
@@ -61,6 +64,26 @@ def free_port(most: int = 65535) -> int:
             port = int(probe.getsockname()[1])
         if port <= most:
             return port
+
+
+def _freeze(process: "subprocess.Popen[bytes]") -> None:
+    """Stop a process, and return when it does nothing more.
+
+    On a busy machine, one of its threads takes a while to notice the signal, and the others go on
+    until it has.
+    """
+    process.send_signal(signal.SIGSTOP)
+    eventually(lambda: _is_frozen(process.pid), "it is frozen")
+
+
+def _is_frozen(pid: int) -> bool:
+    threads = Path(f"/proc/{pid}/task")
+    if not threads.exists():
+        return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+    states = [
+        (each / "stat").read_text().rpartition(")")[2].split()[0] for each in threads.iterdir()
+    ]
+    return set(states) == {"T"}
 
 
 class RedisServer:
@@ -115,7 +138,7 @@ class RedisServer:
     def freeze(self) -> None:
         """Let it do nothing, with all connections open, until :meth:`thaw`."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
+        _freeze(self.process)
 
     def thaw(self) -> None:
         assert self.process is not None
@@ -302,7 +325,7 @@ class RabbitServer:
     def freeze(self) -> None:
         """Let it do nothing, with all connections open, until :meth:`thaw`."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
+        _freeze(self.process)
 
     def thaw(self) -> None:
         assert self.process is not None

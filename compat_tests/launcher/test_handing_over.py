@@ -1,16 +1,19 @@
 """Workers that drain hand the runs they hold over to other workers, which go on with them."""
 
 import signal
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
 from dagster import DagsterRunStatus
+from dagster._core.launcher import WorkerStatus
 from dagster._core.workspace.load_target import GrpcServerTarget
 
 from compat_tests.executor.runs import Outcome
 from compat_tests.executor.scratch import Scratch
+from compat_tests.launcher.conftest import OwnFleet
 from compat_tests.launcher.deaths import (
     ON_SECOND,
     SECOND_QUEUE,
@@ -94,6 +97,7 @@ def test_the_run_of_a_worker_that_drains_goes_on_at_another(
     outcome = hold_relay(fleet, scratch)
     first = wait_until_taken(outcome)
     staying = start_worker(fleet, "staying")
+    before = outcome.run
 
     leaving.signal(signal.SIGTERM)
 
@@ -103,6 +107,9 @@ def test_the_run_of_a_worker_that_drains_goes_on_at_another(
     assert not Path(f"/proc/{first}").exists()
     assert outcome.says("Worker leaving", "has handed the run over", f"{outcome.run_id}.1")
     wait_until_taken(outcome, 2)
+    # Run monitoring may have read the run before, and checks it now.
+    health = fleet.instance.run_launcher.check_run_worker_health(before)
+    assert (health.status, health.run_worker_id) == (WorkerStatus.RUNNING, f"{outcome.run_id}.1")
     assert (
         f"task {outcome.run_id}.1 goes on"
         in fleet.client.tasks([outcome.run_id])[outcome.run_id].error
@@ -213,6 +220,57 @@ def test_a_worker_killed_as_it_hands_a_run_over_loses_nothing(
 
     eventually(is_taken, "another worker has the run")
     finish(resuming, outcome)
+
+
+def test_a_run_whose_code_is_still_being_loaded_is_begun_elsewhere(
+    code_server: GrpcServerTarget, start_worker: StartWorker, scratch: Scratch, dagster_home: Path
+) -> None:
+    with own_redis() as server:
+        settings = Settings(broker=server.url, include=["compat_tests.slow_module"])
+        with open_fleet(dagster_home, settings, code_server) as fleet:
+            leaving = start_worker(fleet, "leaving", "--drain-timeout", "0.1")
+            outcome = fleet.launch("whole", scratch, tags=ON_SECOND)
+            wait_until_taken(outcome)
+
+            leaving.signal(signal.SIGTERM)
+
+            assert leaving.wait() == 0
+            assert task_of(fleet, outcome).state is TaskState.WAITING
+            assert scratch.count("first") == 0
+            start_worker(fleet, "staying")
+            fleet.wait(outcome)
+            assert outcome.status is SUCCESS
+            assert (scratch.count("first"), len(taken_by(outcome))) == (1, 2)
+            assert outcome.run.tags[TASK_ID_TAG] == f"{outcome.run_id}.1"
+
+
+def test_a_hand_over_goes_on_when_the_drain_timeout_is_over(
+    own_fleet: OwnFleet, start_worker: StartWorker, scratch: Scratch
+) -> None:
+    fleet = own_fleet()
+    # Its step keeps the worker until the time is over, while the run's storage is slow.
+    leaving = start_worker(fleet, "leaving", "--drain-timeout", "1")
+    outcome = hold_relay(fleet, scratch, STEPS_ON_SECOND)
+    first = wait_until_taken(outcome)
+    start_worker(fleet, "staying")
+    with storage_locked(fleet):
+        leaving.signal(signal.SIGTERM)
+        wait_until_gone(first)
+        eventually(lambda: "drain timeout of 1 s is over" in leaving.output(), "it is over")
+    leaving.wait()
+    wait_until_taken(outcome, 2)
+    fleet.wait(outcome)
+    assert outcome.run.tags[TASK_ID_TAG] == f"{outcome.run_id}.1"
+
+
+@contextmanager
+def storage_locked(fleet: Fleet) -> Iterator[None]:
+    """Let no process write to the runs of an instance on SQLite in the block."""
+    (path,) = Path(fleet.instance.root_directory).glob("history/runs.db")
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=30)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
 
 
 def test_a_run_is_handed_over_when_its_broker_is_back(

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-from dagster import DagsterInstance
+from dagster import DagsterInstance, DagsterRunStatus
 from dagster._core.storage.dagster_run import DagsterRun
 from dagster._grpc.types import ExecuteRunArgs, ResumeRunArgs
 from dagster._serdes import pack_value, unpack_value
@@ -17,13 +17,13 @@ from dagster_taskiq import tags
 from dagster_taskiq.client import client_for
 from dagster_taskiq.execution.instances import find_run, instance_of
 from dagster_taskiq.execution.run_ends import PROCESS_ENDED, end_run, follow_log, stop_steps
-from dagster_taskiq.execution.run_tasks import RESUMABLE
+from dagster_taskiq.execution.run_tasks import RESUMABLE, STARTABLE
 from dagster_taskiq.execution.task_context import current_context
 from dagster_taskiq.settings.worker_fleet import process_settings
 from dagster_taskiq.wire.labels import CODE_LABEL, PRIORITY_LABEL, QUEUE_LABEL
 from dagster_taskiq.wire.queues import queue_of_run_queue
 from dagster_taskiq.wire.run_task_ids import attempt_of, resumption_id
-from dagster_taskiq.wire.task_names import PACKED_RUN, RESUME_JOB
+from dagster_taskiq.wire.task_names import EXECUTE_JOB, PACKED_RUN, RESUME_JOB
 from dagster_taskiq.wire.task_request import TaskRequest
 
 
@@ -53,11 +53,11 @@ def hand_over_run(
     run = find_run(instance, args.run_id)
     if run.is_finished or follow_log(instance, args.run_id):
         return ""
-    if run.status not in RESUMABLE:  # it is being cancelled
+    if run.status not in (*RESUMABLE, *STARTABLE):  # it is being cancelled
         if end_run(instance, args.run_id, "Its process was ended, as its worker is to end."):
             stop_steps(instance, client, args.run_id, PROCESS_ENDED)
         return ""
-    request = _resumption(args, kwargs, labels, task_id)
+    request = _successor(args, run, kwargs, labels, task_id)
     # Before it is sent, as when a run is launched: the task can be found from then on.
     names = (tags.TASK_ID_TAG, tags.OLDER_NAMES[tags.TASK_ID_TAG])
     changed = {each: request.id for each in names if run.tags.get(each) == task_id}
@@ -76,27 +76,32 @@ def hand_over_run(
     return request.id
 
 
-def _resumption(
+def _successor(
     args: ExecuteRunArgs | ResumeRunArgs,
+    run: DagsterRun,
     kwargs: Mapping[str, Any],
     labels: Mapping[str, Any],
     task_id: str,
 ) -> TaskRequest:
-    """Return the request to resume a run, after the task with these arguments and labels."""
-    resume_args = ResumeRunArgs(
+    """Return the request to go on with a run, after the task with these arguments and labels.
+
+    A run that had not begun is executed from its start.
+    """
+    has_begun = run.status is DagsterRunStatus.STARTED
+    name = RESUME_JOB if has_begun else EXECUTE_JOB
+    kind = ResumeRunArgs if has_begun else ExecuteRunArgs
+    run_args = kind(
         job_origin=args.job_origin,
         run_id=args.run_id,
         instance_ref=args.instance_ref,
         set_exit_code_on_failure=True,
     )
+    before = {"previous_task_id": task_id} if has_begun else {}
+    include = list(kwargs.get("include") or ())
     return TaskRequest(
         id=resumption_id(args.run_id, attempt_of(task_id) + 1),
-        name=RESUME_JOB,
-        kwargs={
-            PACKED_RUN[RESUME_JOB]: pack_value(resume_args),
-            "previous_task_id": task_id,
-            "include": list(kwargs.get("include") or ()),
-        },
+        name=name,
+        kwargs={PACKED_RUN[name]: pack_value(run_args), "include": include, **before},
         queue=str(labels[QUEUE_LABEL]),
         priority=int(labels.get(PRIORITY_LABEL) or 0),
         run_id=args.run_id,

@@ -48,6 +48,9 @@ RESUMABLE = (DagsterRunStatus.STARTING, DagsterRunStatus.STARTED)
 #: The names of Dagster's executors that begin a resumed run from its start: they would execute
 #: again what has been done.
 STARTS_OVER = ("in_process", "multiprocess", "multi_or_in_process_executor")
+#: The names of executors whose runs are resumed at any moment: those of this package, and of the
+#: libraries on it.
+RESUMES = ("taskiq", "celery", "celery-docker", "celery-k8s")
 #: How long, beyond the lease, the process that had a resumed run before may take to end, in
 #: seconds.
 FENCE_SECONDS = 60.0
@@ -78,8 +81,9 @@ def execute_job(
     instance = instance_of(args)
     run = _run_to_execute(instance, args.run_id, STARTABLE)
     with capture_interrupts(), _ending_reported(instance, run) as on_event:
-        load_job(instance, run, args.job_origin, include)
+        job = load_job(instance, run, args.job_origin, include)
         _run_to_execute(instance, args.run_id, STARTABLE)
+        _report_begun(job)
         _execute_run_command_body(
             args.run_id, instance, write_stream_fn=on_event, set_exit_code_on_failure=True
         )
@@ -111,6 +115,7 @@ def resume_job(
         job = load_job(instance, run, args.job_origin, include)
         _run_to_execute(instance, args.run_id, RESUMABLE)
         _refuse_to_start_over(instance, args.run_id, job)
+        _report_begun(job)
         _resume_run_command_body(
             args.run_id, instance, write_stream_fn=on_event, set_exit_code_on_failure=True
         )
@@ -205,6 +210,12 @@ def _wait_until_fenced(task_id: str) -> None:
                 f"(host {worker.host}, pid {worker.pid}), though it was told to."
             )
         time.sleep(FENCE_LOOK_SECONDS)
+
+
+def _report_begun(job: JobDefinition) -> None:
+    """Report that a run begins, unless another process could go on with it at any moment."""
+    if job.executor_def.name not in RESUMES:
+        current_context().begun()
 
 
 def _refuse_to_start_over(instance: DagsterInstance, run_id: str, job: JobDefinition) -> None:

@@ -38,6 +38,8 @@ class TaskContext:
     wake: Callable[[], None] = lambda: None
     #: To be called when the task only waits for its own steps from now on.
     orchestrating: Callable[[], None] = lambda: None
+    #: To be called when the task, a run, begins what no other process could go on with.
+    begun: Callable[[], None] = lambda: None
     #: To be called when the task has work elsewhere that no other process could follow, so that it
     #: cannot be handed over to another worker.
     stay: Callable[[], None] = lambda: None

@@ -53,6 +53,10 @@ class RunHealth:
             return CheckRunHealthResult(WorkerStatus.RUNNING, text, run_worker_id=task_id)
         # The run's last event is written before its task ends.
         now = self._instance.get_run_by_id(run.run_id)
+        if now is not None and now.tags.get(tags.TASK_ID_TAG) != task_id:
+            # Run monitoring reads all runs before it checks the first; this one was handed over to
+            # another worker, or resumed, since then.
+            return self.check(now)
         if now is None or now.is_finished or follow_log(self._instance, run.run_id):
             return CheckRunHealthResult(WorkerStatus.SUCCESS, run_worker_id=task_id)
         instance = self._instance

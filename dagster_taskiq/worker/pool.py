@@ -173,14 +173,25 @@ class Pool:
         elif task_id in self._waiting:
             self._stopped_early[task_id] = reason
 
-    def stop_all(self, reason: str, at_once: bool = False) -> None:
+    def stop_all(self, reason: str, at_once: bool = False) -> bool:
         """Stop every task that runs here, because of the worker and not of the task.
 
-        One that only watches a step is handed over: what it watches goes on.
+        One that only watches a step is handed over: what it watches goes on. The worker's own tasks
+        go on, which write what became of others, unless all must end at once.
+
+        Returns:
+            Whether there was one to stop.
         """
         self.hand_over(reason, lambda message: WATCHES_LABEL in message.labels)
-        for task_id in [*self._running, *self._waiting]:
+        stopped = [
+            task_id
+            for task_id, task in self._running.items()
+            if at_once or not (task.is_internal or task.is_handed_over)
+        ]
+        stopped += self._waiting
+        for task_id in stopped:
             self.stop(task_id, reason, at_once, is_cancellation=False)
+        return bool(stopped)
 
     def cancel_seconds_of(self, task_id: str, default: float) -> float:
         """Return how many seconds a task that runs here has to end when it is cancelled."""

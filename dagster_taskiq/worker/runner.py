@@ -181,9 +181,8 @@ class _Runner:
     def _kill(self, why: str) -> None:
         self._drain()
         self._take_no_more()
-        if self._service.pool.running:
+        if self._service.stop_tasks(why):
             self._stopped_tasks = True
-            self._service.stop_tasks(why)
 
 
 def _in_one_sentence(record: logging.LogRecord) -> bool:

@@ -15,6 +15,7 @@ from dagster_taskiq.errors import (
 )
 from dagster_taskiq.wire.labels import RUN_LABEL, STEP_LABEL, WATCHES_LABEL
 from dagster_taskiq.wire.records import Running
+from dagster_taskiq.wire.task_names import PACKED_RUN
 from dagster_taskiq.worker.child_process import ChildProcess
 from dagster_taskiq.worker.limits import may_run_another
 from dagster_taskiq.worker.options import PoolOptions
@@ -53,6 +54,8 @@ class RunningTask:
         self.is_orchestrating = False
         #: It has work elsewhere that no other process could follow.
         self.must_stay = False
+        #: It does what no other process could go on with, unless it orchestrates.
+        self.has_begun = False
         #: Whether its child may run another task after it.
         self.leaves_child_usable = False
         self._options = options
@@ -61,14 +64,16 @@ class RunningTask:
         #: The reason is a time limit, so the task has failed and was not cancelled.
         self._is_over_limit = False
         #: Another worker is to go on with it.
-        self._is_handed_over = False
+        self.is_handed_over = False
 
     @property
     def may_be_handed_over(self) -> bool:
         """Whether another worker could go on with it now."""
         if self.must_stay or self._stop_reason is not None:
             return False
-        return self.is_orchestrating or self._only_watches
+        if self.message.task_name in PACKED_RUN:
+            return self.is_orchestrating or not self.has_begun
+        return self._only_watches
 
     @property
     def _only_watches(self) -> bool:
@@ -101,12 +106,14 @@ class RunningTask:
                 on_orchestrating()
             elif "stay" in frame:
                 self.must_stay = True
+            elif "begun" in frame:
+                self.has_begun = True
             else:
                 return self._result_of(frame)
         if self._stop_reason is not None:
             # Once it has ended, nothing of the task runs any more.
             await self.child.wait_for_exit()
-            kind = TaskHandedOverError if self._is_handed_over else TaskCutShortError
+            kind = TaskHandedOverError if self.is_handed_over else TaskCutShortError
             raise self._stopped_error(kind)
         return None
 
@@ -123,7 +130,7 @@ class RunningTask:
             self._stop_reason = reason
             logger.info(
                 "%s task %s in child %d: %s.",
-                "Handing over" if self._is_handed_over else "Stopping",
+                "Handing over" if self.is_handed_over else "Stopping",
                 self.message.task_id,
                 self.child.pid,
                 reason.rstrip("."),
@@ -145,7 +152,7 @@ class RunningTask:
         Args:
             reason: for the log, and for the record of the task.
         """
-        self._is_handed_over = True
+        self.is_handed_over = True
         self.stop(reason, at_once=True, is_cancellation=False)
 
     def exceed_limit(self, reason: str, at_once: bool) -> None:

@@ -194,14 +194,18 @@ class WorkerService:
         """Hand over every task that only waits or watches, whether or not a worker is there."""
         self._handover.hand_over_all()
 
-    def stop_tasks(self, why: str, at_once: bool = False) -> None:
+    def stop_tasks(self, why: str, at_once: bool = False) -> bool:
         """Stop all tasks that run.
 
         Args:
             why: what has happened to this worker, to follow its name.
             at_once: kill them; otherwise they have the grace period that a cancelled task has.
+
+        Returns:
+            Whether there was one to stop; those that are handed over do not count.
         """
-        self.pool.stop_all(f"worker {self.options.name} ({socket.gethostname()}) {why}", at_once)
+        worker = f"worker {self.options.name} ({socket.gethostname()})"
+        return self.pool.stop_all(f"{worker} {why}", at_once)
 
     def describe(self) -> Worker:
         """Return this worker as its next heartbeat shows it."""

@@ -84,6 +84,7 @@ def _serve(channel: socket.socket) -> None:
         setup["worker_name"],
         wake=parent.report_wake,
         orchestrating=parent.report_orchestrating,
+        begun=parent.report_begun,
         stay=parent.report_stay,
         stop_request=StopReasons(channel).read,
         loading=process.loading,

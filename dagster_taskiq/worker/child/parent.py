@@ -47,6 +47,10 @@ class Parent:
         """Report that the task is a run that only waits for its own steps from now on."""
         self._send({"orchestrating": True})
 
+    def report_begun(self) -> None:
+        """Report that the task, a run, does what no other process could go on with."""
+        self._send({"begun": True})
+
     def report_stay(self) -> None:
         """Report that the task must not be handed over to another worker."""
         self._send({"stay": True})
