@@ -192,8 +192,6 @@ def files_of(cluster: Cluster, pod: Manifest) -> dict[str, dict[str, str]]:
             "port": url.port,
             "username": url.username,
             "db_name": url.path.lstrip("/"),
-            # As other tests: SQLAlchemy 2.1 takes another driver by default.
-            "scheme": "postgresql+psycopg2",
         }
         found[manifest["metadata"]["name"]] = {"dagster.yaml": yaml.safe_dump(instance)}
     return found
