@@ -27,6 +27,16 @@ class Pools(InstanceConcurrencyContext):
             return True
         return super().claim(concurrency_key, step_key, step_priority)
 
+    def count_as_pending(self, step_key: str) -> None:
+        """Count a step that was replayed, and was never sent, as one that waits for its slot.
+
+        The process before has claimed the slot, or has waited for it. If this one ends before it
+        has asked for it again, what the storage holds for the step is freed.
+        """
+        if step_key in self._claims:
+            self._claims.discard(step_key)
+            self._pending_claims.add(step_key)
+
 
 def replay(
     past: Sequence[Tailed],

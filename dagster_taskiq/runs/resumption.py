@@ -138,6 +138,7 @@ class Resumption:
             self._log.report(
                 f'Step "{step.key}" is sent anew: nothing is known of a task of it.', step
             )
+            self._pools.count_as_pending(step.key)
             self._unclaimed[step.key] = step
             return
         has_begun = task.state is not TaskState.WAITING
