@@ -1,6 +1,7 @@
 """Which tasks a resumed run goes on with, and under which ids it sends others."""
 
 from collections.abc import Collection
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -96,23 +97,23 @@ def test_a_task_that_has_died_is_followed_by_one_with_an_id_of_its_own(run: Run)
     assert "run:a:0.2" in run.sent
 
 
-def test_a_loop_that_ends_at_once_leaves_no_step_waiting_for_a_pool(
-    instance: DagsterInstance,
-) -> None:
-    storage = instance.event_log_storage
-    storage.set_concurrency_slots("narrow", 1)
-    assert storage.claim_concurrency_slot("narrow", "another run", "x").is_claimed
-    run = DagsterRun(job_name="three", run_id="run")
-    died = Pools(instance, run)  # its process has been killed
-    assert not died.claim("narrow", "a")
+def test_a_loop_that_ends_at_once_leaves_no_step_waiting_for_a_pool(tmp_path: Path) -> None:
+    with DagsterInstance.local_temp(str(tmp_path)) as instance:
+        storage = instance.event_log_storage
+        storage.set_concurrency_slots("narrow", 1)
+        assert storage.claim_concurrency_slot("narrow", "another run", "x").is_claimed
+        run = DagsterRun(job_name="three", run_id="run")
+        died = Pools(instance, run)  # its process has been killed
+        assert not died.claim("narrow", "a")
 
-    with Pools(instance, run) as pools:
-        pools.replaying = True
-        assert pools.claim("narrow", "a")
-        pools.replaying = False
-        pools.count_as_pending("a")
+        with Pools(instance, run) as pools:
+            pools.replaying = True
+            assert pools.claim("narrow", "a")
+            pools.replaying = False
+            pools.count_as_pending("a")
 
-    assert storage.get_concurrency_info("narrow").pending_steps == []
+        left = {each.run_id for each in storage.get_concurrency_info("narrow").pending_steps}
+        assert left == {"another run"}
 
 
 def test_each_task_that_watches_a_step_again_has_an_id_of_its_own(run: Run) -> None:
