@@ -70,7 +70,7 @@ class OnRedis:
     def __init__(self, url: str, prefix: str) -> None:
         self.client = redis.Redis.from_url(url)
         self.prefix = prefix
-        self.subscription = self.client.pubsub()
+        self._expected = ""
 
     def put(self, queue: str, message: Mapping[str, Any]) -> None:
         priority = message["properties"]["priority"]
@@ -90,21 +90,27 @@ class OnRedis:
         keys = [f"{self.prefix}{queue}{SEPARATOR}{each}" for each in range(1, 10)]
         return sum(int(self.client.llen(key)) for key in (f"{self.prefix}{queue}", *keys))
 
+    def purge(self, queue: str) -> None:
+        """Delete what is in a queue."""
+        keys = [f"{self.prefix}{queue}{SEPARATOR}{each}" for each in range(1, 10)]
+        self.client.delete(f"{self.prefix}{queue}", *keys)
+
     def expect(self, task_id: str) -> str:
-        """Wait for a result, as a run loop does; return the name of its reply queue."""
-        self.subscription.subscribe(f"celery-task-meta-{task_id}")
-        assert self.subscription.get_message(timeout=30) is not None  # it is subscribed
+        """Wait for a result, as a run loop does; return the name of its reply queue.
+
+        It has no subscription, as one that has lost it, and looks for the result's key.
+        """
+        self._expected = f"celery-task-meta-{task_id}"
         return "not-used"
 
     def result(self) -> dict[str, Any]:
-        """Return the result that came, which is kept as well."""
-        while True:
-            message = self.subscription.get_message(timeout=60)
-            assert message is not None, "no result was published"
-            if message["type"] == "message":
-                assert self.client.get(message["channel"]) == message["data"]
-                assert 0 < int(self.client.ttl(message["channel"])) <= 86400
-                return dict(json.loads(message["data"]))
+        """Return the result when it is there."""
+        deadline = time.monotonic() + 60
+        while (found := self.client.get(self._expected)) is None:
+            assert time.monotonic() < deadline, "no result was written"
+            time.sleep(0.2)
+        assert 0 < int(self.client.ttl(self._expected)) <= 86400
+        return dict(json.loads(found))
 
 
 class OnRabbit:
@@ -162,6 +168,14 @@ class OnRabbit:
         assert self._result is not None, "no result was sent"
         return self._result
 
+    def purge(self, queue: str) -> None:
+        """Delete what is in a queue."""
+
+        async def purge(channel: Any) -> None:
+            await channel.queue_purge(queue)
+
+        self.on_channel(purge)
+
     def delete(self, queue: str) -> None:
         async def delete(channel: Any) -> None:
             await channel.queue_delete(queue)
@@ -190,9 +204,6 @@ class OnRabbit:
             tag = found.delivery.delivery_tag or 0
             answer = json.loads(found.body)
             assert found.header.properties.correlation_id == task_id == answer["task_id"]
-            if answer["status"] == "STARTED":
-                await channel.basic_nack(tag, requeue=True)
-            else:
-                await channel.basic_ack(tag)
-                self._result = answer
+            await channel.basic_ack(tag)
+            self._result = answer
         await connection.close()

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import socket
 import threading
 import uuid
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ import yaml
 from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus
 from dagster import reconstructable as of_function
 from dagster._core.definitions.reconstruct import ReconstructableJob
+from dagster._core.events import EngineEventData
 from dagster._core.execution.plan.handle import StepHandle
 from dagster._core.execution.plan.objects import StepRetryData
 from dagster._core.execution.plan.state import KnownExecutionState
@@ -79,10 +82,11 @@ class House(OldFleet):
         config = str(self.config_file)
         return self.cli("drain", "-y", config, "-q", self.queue, *arguments)
 
-    def write_dagster_yaml(self) -> None:
+    def write_dagster_yaml(self, default_queue: str = "", **more: Any) -> None:
         launcher = {"module": "dagster_celery.launcher", "class": "CeleryRunLauncher"}
-        config = {**self.config, "default_queue": self.queue}
+        config = {**self.config, "default_queue": default_queue or self.queue}
         document = {"telemetry": {"enabled": False}, "run_launcher": {**launcher, "config": config}}
+        document |= more
         (self.home / "dagster.yaml").write_text(yaml.safe_dump(document))
 
     def new_run(self, notes: Path, celery_task: str = "") -> DagsterRun:
@@ -109,15 +113,15 @@ class House(OldFleet):
             "execute_job", packed, task_id=task_id, queue=self.queue, priority=0
         )
 
-    def report_step(self, run: DagsterRun, kind: DagsterEventType) -> None:
-        """Write an event of the first step of a run."""
+    def report_step(self, run: DagsterRun, kind: DagsterEventType, step: str = "aside") -> None:
+        """Write an event of a step of a run."""
         up_for_retry = DagsterEventType.STEP_UP_FOR_RETRY
         data = StepRetryData(SerializableErrorInfo("no", [], None))
         event = DagsterEvent(
             kind.value,
             job_name=run.job_name,
-            step_handle=StepHandle.parse_from_key("aside"),
-            step_key="aside",
+            step_handle=StepHandle.parse_from_key(step),
+            step_key=step,
             event_specific_data=data if kind is up_for_retry else None,
         )
         self.instance.report_dagster_event(event, run.run_id)
@@ -266,9 +270,12 @@ def test_what_is_left_is_rescued(house: House, tmp_path: Path) -> None:
         eventually(lambda: "left in Celery's queues (5 in queue" in log.read_text())
         assert "LOWER" not in log.read_text() or house.is_redis
 
-        # It gives up at once, as if it were killed while the step is executed.
-        assert house.drain("--rescue", "--wait", "0").returncode == 1
-        assert celery.waiting(house.queue) == 1
+        def all_handled() -> bool:
+            assert house.drain("--rescue", "--wait", "1").returncode == 1
+            return celery.waiting(house.queue) == 1
+
+        # It gives up soon, as if it were killed while the steps are executed.
+        eventually(all_handled)
         results: list[Done] = []
         rescue = threading.Thread(target=lambda: results.append(house.drain("--rescue")))
         rescue.start()
@@ -276,7 +283,7 @@ def test_what_is_left_is_rescued(house: House, tmp_path: Path) -> None:
         # The run loop goes on, and the run ends.
         end_event = DagsterEvent(DagsterEventType.RUN_SUCCESS.value, job_name=looping.job_name)
         house.instance.report_dagster_event(end_event, looping.run_id)
-        rescue.join(60)
+        rescue.join(120)
 
         assert answer["status"] == "SUCCESS"
         events = [deserialize_value(each, DagsterEvent) for each in answer["result"]]
@@ -291,7 +298,7 @@ def test_what_is_left_is_rescued(house: House, tmp_path: Path) -> None:
         assert house.status(orphan) is DagsterRunStatus.FAILURE
         eventually(lambda: house.status(launched) is DagsterRunStatus.SUCCESS)
     notes = (tmp_path / "notes").read_text().splitlines()
-    assert sum(line.startswith("aside") for line in notes) == 2, "one of each run, once"
+    assert sum(line.startswith("aside") for line in notes) == 3, "one of each run, once"
 
 
 @pytest.mark.parametrize("earlier", [0, 1])
@@ -305,18 +312,82 @@ def test_a_step_that_has_begun_is_not_executed_a_second_time(
     for _ in range(earlier):
         house.report_step(run, DagsterEventType.STEP_UP_FOR_RETRY)
         house.report_step(run, DagsterEventType.STEP_RESTARTED)
+    foreign = celerys.document("own", {}, task_id="foreign")
+    celery.put(house.queue, foreign)
     results: list[Done] = []
     rescue = threading.Thread(target=lambda: results.append(house.drain("--rescue")))
     rescue.start()
 
     answer = celery.result()
 
+    # What comes as the message goes away that was left in the queue is seen.
+    eventually(lambda: celery.waiting(house.queue) == 1)
+    celery.purge(house.queue)
+    ended = house.new_run(tmp_path, celery_task="another")
+    house.instance.report_run_failed(ended)
+    celery.put(house.queue, house.run_message(ended, "another"))
+    eventually(lambda: celery.waiting(house.queue) == 0)
     house.instance.report_run_failed(run)
     rescue.join(60)
     assert answer["status"] == "FAILURE"
     assert "had begun on one of Celery's workers" in answer["result"]["exc_message"][0]
     assert results[0].returncode == 0, results[0].stderr
     assert not (tmp_path / "notes").exists()
+
+
+def test_a_run_is_ended_only_when_nothing_of_it_goes_on(house: House, tmp_path: Path) -> None:
+    monitoring = {"enabled": True, "max_resume_run_attempts": 1}
+    house.write_dagster_yaml(run_monitoring=monitoring)
+    # A launcher's run is monitored; the process of another is this one; and the last one waits for
+    # one more step, which a worker of Celery's has taken without acknowledging it late.
+    orphan, launched, living, hanging, taken = runs = [
+        house.new_run(tmp_path, celery_task=task) for task in ("", "a-task", "", "", "")
+    ]
+    for run in (orphan, launched, living, hanging):
+        message = house.step_message(run, uuid.uuid4().hex, "nobody-reads-this")
+        if run is living:
+            message["headers"]["origin"] = f"gen{os.getpid()}@{socket.gethostname()}"
+        house.celery.put(house.queue, message)
+    for run in (hanging, taken):
+        text = f'Submitting celery task for step "then" to queue "{house.queue}".'
+        house.instance.report_engine_event(text, run, step_key="then")
+        house.report_step(run, DagsterEventType.STEP_START, "then")
+    for run in (orphan, launched, living, hanging):
+        house.report_step(run, DagsterEventType.STEP_START)
+    start = DagsterEvent(DagsterEventType.RUN_START.value, job_name=taken.job_name)
+    house.instance.report_dagster_event(start, taken.run_id)
+
+    done = house.drain("--rescue", "--wait", "300")
+
+    assert done.returncode == 1, done.stderr
+    assert house.status(orphan) is DagsterRunStatus.FAILURE
+    for run in (launched, living, hanging):
+        assert house.status(run) is DagsterRunStatus.STARTED
+    assert f"{launched.run_id}: left to Dagster's run monitoring" in done.stdout
+    assert f"{living.run_id}: its process (gen{os.getpid()}@" in done.stdout
+    for run in (hanging, taken):
+        assert f'{run.run_id}: waits for its step(s) "then", which' in done.stdout
+    gone = "The process of the run has gone"
+    ends = [
+        sum(gone in (entry.dagster_event.message or "") for entry in log if entry.dagster_event)
+        for log in (house.instance.all_logs(run.run_id) for run in runs)
+    ]
+    assert ends == [1, 1, 0, 0, 0]
+    assert house.celery.waiting(house.queue) == 0
+
+
+def test_the_queues_of_runs_are_known_from_the_launcher_and_the_log(
+    house: House, tmp_path: Path
+) -> None:
+    runs, logged = f"{house.queue}-runs", f"{house.queue}-logged"
+    house.write_dagster_yaml(default_queue=runs)
+    run = house.new_run(tmp_path, celery_task="a-task")
+    data = EngineEventData({"Celery Queue": logged})
+    house.instance.report_engine_event("It was forwarded.", run, data)
+
+    found = house.cli("drain", "-y", str(house.config_file)).stdout.split()
+
+    assert {house.queue, runs, logged} <= set(found)
 
 
 @pytest.mark.test_all("steps are rescued on every push, and the tasks of libraries tested")
@@ -397,4 +468,3 @@ def test_without_options_the_launchers_broker_is_looked_at(house: House) -> None
     url = house.settings.broker
     done = house.cli("drain", "-A", "dagster_celery.app", CELERY_BROKER_URL=url)
     assert url.rpartition("@")[2].rpartition(":")[2] in done.stdout, done.stderr
-    assert house.queue not in done.stdout

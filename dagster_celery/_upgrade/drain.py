@@ -64,7 +64,8 @@ def drain_celery(
     with open_queues(servers) as (left, portal):
 
         def look() -> Leftovers:
-            names = queues or servers.queues
+            of_launcher = runs.queues_of_launcher if runs is not None else ()
+            names = queues or (*servers.queues, *of_launcher)
             return leftovers_of_celery(left, names, runs, only_these=bool(queues))
 
         if rescue:

@@ -43,6 +43,8 @@ class CeleryMessage:
     #: The queue that a result is sent to with ``rpc://``.
     reply_to: str = ""
     correlation_id: str = ""
+    #: The process that has sent it, as ``gen<pid>@<host>``; empty if it is not known.
+    origin: str = ""
     args: Sequence[object] = ()
     kwargs: Mapping[str, object] | None = None
     #: What tells messages without an id apart.
@@ -158,6 +160,7 @@ def read(
         priority=priority if isinstance(priority, int) else 0,
         reply_to=reply_to,
         correlation_id=correlation_id,
+        origin=_text(headers.get("origin")),
         args=args,
         kwargs=kwargs,
         digest=_digest(body),

@@ -26,19 +26,13 @@ def revoked(task_id: str, why: str) -> bytes:
     return _result(task_id, "REVOKED", error)
 
 
-def started(task_id: str) -> bytes:
-    """Return what Celery writes of a task that has started; a run loop goes on waiting."""
-    return _result(task_id, "STARTED", {"pid": 0, "hostname": "dagster-taskiq"})
-
-
 def _result(task_id: str, status: str, result: object) -> bytes:
-    is_final = status != "STARTED"
     document = {
         "status": status,
         "result": result,
         "traceback": None,
         "children": [],
-        "date_done": datetime.now(timezone.utc).isoformat() if is_final else None,
+        "date_done": datetime.now(timezone.utc).isoformat(),
         "task_id": task_id,
     }
     return json.dumps(document).encode()

@@ -1,6 +1,5 @@
 """Dagster's side of the upgrade: the runs that dagster-celery has sent, and their logs."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,9 @@ from dagster._core.launcher import LaunchRunContext, ResumeRunContext, RunLaunch
 from dagster._grpc.types import ExecuteRunArgs, ExecuteStepArgs, ResumeRunArgs
 from dagster._serdes import serialize_value, unpack_value
 
+from dagster_celery._launcher import CeleryRunLauncher
 from dagster_celery._upgrade.messages import CeleryMessage
+from dagster_celery._upgrade.step_events import OF_THE_ENGINE, SENT_STEP, STEP_BEGINS, STEP_ENDS
 from dagster_taskiq import tags
 from dagster_taskiq.execution.code_location import working_directory_of
 from dagster_taskiq.execution.run_ends import end_run
@@ -31,30 +32,8 @@ GOING = (
     DagsterRunStatus.STARTED,
     DagsterRunStatus.CANCELING,
 )
-#: What the run loop of dagster-celery writes into the log of a run for each step that it sends.
-_SENT_STEP = re.compile(
-    r'Submitting celery task for step "(?P<step>.*)" to queue "(?P<queue>.*)"\.'
-)
-
-#: Events with which an attempt at a step begins: the first one, and any later one.
-STEP_BEGINS = frozenset({DagsterEventType.STEP_START, DagsterEventType.STEP_RESTARTED})
-#: Events after which an attempt at a step has ended.
-STEP_ENDS = frozenset(
-    {
-        DagsterEventType.STEP_SUCCESS,
-        DagsterEventType.STEP_FAILURE,
-        DagsterEventType.STEP_UP_FOR_RETRY,
-        DagsterEventType.STEP_SKIPPED,
-    }
-)
-#: Events that are not of the step itself, and that no run loop needs to hear of.
-_OF_THE_ENGINE = frozenset(
-    {
-        DagsterEventType.ENGINE_EVENT,
-        DagsterEventType.STEP_WORKER_STARTING,
-        DagsterEventType.STEP_WORKER_STARTED,
-    }
-)
+#: The name under which dagster-celery's launcher writes a run's queue into its log.
+_QUEUE_OF_RUN = "Celery Queue"
 
 
 @dataclass(frozen=True)
@@ -91,6 +70,8 @@ class Runs:
         self.instance = instance
         self._settings = settings
         self._logs: dict[str, Mapping[str, Sequence[DagsterEvent]]] = {}
+        #: The queues that runs were sent to, by their logs: these do not change.
+        self._launch_queues: dict[str, list[str]] = {}
 
     def get(self, run_id: str) -> DagsterRun | None:
         """Return a run as it is now; ``None`` if it is not in this instance."""
@@ -109,6 +90,7 @@ class Runs:
                 continue
             queue = run.tags.get(tags.OLDER_NAMES[tags.QUEUE_TAG])
             queues = [queue] if task_id and queue else []
+            queues += self._queues_of_launch(run) if task_id else []
             steps = self._steps_sent(run)
             queues += steps
             if task_id:
@@ -126,10 +108,11 @@ class Runs:
                 found.append(SentRun(run, f"as task {task_id}"))
         return found
 
-    def queues_of(self, run_id: str) -> list[str]:
-        """Return the queues that a run loop of dagster-celery has sent steps of a run to."""
-        run = self.get(run_id)
-        return [] if run is None else self._steps_sent(run)
+    @property
+    def queues_of_launcher(self) -> tuple[str, ...]:
+        """The queue of ``CeleryRunLauncher`` for what has no tag; none of any other launcher."""
+        launcher = self.instance.run_launcher
+        return (launcher.default_queue,) if isinstance(launcher, CeleryRunLauncher) else ()
 
     def run_of(self, message: CeleryMessage) -> str:
         """Return the id of the run that a message is of.
@@ -166,7 +149,7 @@ class Runs:
         for event in self._steps_of(args.run_id).get(key, ()):
             if earlier:
                 earlier -= event.event_type is DagsterEventType.STEP_UP_FOR_RETRY
-            elif event.event_type not in _OF_THE_ENGINE:
+            elif event.event_type not in OF_THE_ENGINE:
                 events.append(event)
         kinds = {event.event_type for event in events}
         return StepAttempt(
@@ -209,9 +192,17 @@ class Runs:
         """Write that a run whose cancellation was requested is cancelled."""
         self.instance.report_run_canceled(run, message=why)
 
-    def fail(self, run: DagsterRun, why: str) -> None:
-        """Write that a run has failed, unless its log has another end."""
-        end_run(self.instance, run.run_id, why)
+    def fail(self, run: DagsterRun, why: str) -> bool:
+        """Write that a run has failed, unless its log has another end.
+
+        Args:
+            run: the run.
+            why: sentences for its log.
+
+        Returns:
+            ``False`` if it was sent by a run launcher, and Dagster's run monitoring will resume it.
+        """
+        return end_run(self.instance, run.run_id, why, may_resume=self.was_launched(run))
 
     def report(self, run: DagsterRun, text: str) -> None:
         """Write a sentence into the log of a run."""
@@ -234,12 +225,23 @@ class Runs:
     def _going(self) -> Sequence[DagsterRun]:
         return self.instance.get_runs(RunsFilter(statuses=list(GOING)))
 
+    def _queues_of_launch(self, run: DagsterRun) -> list[str]:
+        """Return the queues that a run was sent to, as the launcher of dagster-celery wrote it."""
+        if run.run_id not in self._launch_queues:
+            entries = self.instance.all_logs(run.run_id, of_type=DagsterEventType.ENGINE_EVENT)
+            events = [entry.dagster_event for entry in entries if entry.dagster_event is not None]
+            values = [each.engine_event_data.metadata.get(_QUEUE_OF_RUN) for each in events]
+            self._launch_queues[run.run_id] = [
+                str(each.value) for each in values if each is not None
+            ]
+        return self._launch_queues[run.run_id]
+
     def _steps_sent(self, run: DagsterRun) -> list[str]:
         """Return the queues that steps of a run were sent to by the run loop of dagster-celery."""
         if run.status in STARTABLE:
             return []
         entries = self.instance.all_logs(run.run_id, of_type=DagsterEventType.ENGINE_EVENT)
-        matches = (_SENT_STEP.search(entry.message or "") for entry in entries)
+        matches = (SENT_STEP.search(entry.message or "") for entry in entries)
         return [match["queue"] for match in matches if match]
 
     def _steps_of(self, run_id: str) -> Mapping[str, Sequence[DagsterEvent]]:

@@ -21,13 +21,14 @@ _ENDS = {
 }
 
 
-def end_run(instance: DagsterInstance, run_id: str, why: str) -> bool:
+def end_run(instance: DagsterInstance, run_id: str, why: str, *, may_resume: bool = True) -> bool:
     """Write the end of a run that is not executed any more, unless Dagster will resume it.
 
     Args:
         instance: the instance of the run.
         run_id: the run.
         why: sentences for the run's event log.
+        may_resume: whether a run launcher has sent it, so that Dagster may resume it.
 
     Returns:
         Whether the run has ended, now or before.
@@ -44,7 +45,8 @@ def end_run(instance: DagsterInstance, run_id: str, why: str) -> bool:
         instance.report_run_canceled(run, message=f"The run was stopped. {why}")
         return True
     # Run monitoring resumes what it has seen started, and nothing else.
-    if run.status is DagsterRunStatus.STARTED and instance.run_will_resume(run_id):
+    is_started = run.status is DagsterRunStatus.STARTED
+    if may_resume and is_started and instance.run_will_resume(run_id):
         instance.report_engine_event(f"{why} Dagster's run monitoring will resume the run.", run)
         return False
     instance.report_run_failed(run, message=why)
