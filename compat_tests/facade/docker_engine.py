@@ -11,7 +11,7 @@ import struct
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -37,6 +37,12 @@ class Container:
     exit_code: int = 0
 
     @property
+    def status(self) -> str:
+        if self.process is None:
+            return "created"
+        return "exited" if self.ended.is_set() else "running"
+
+    @property
     def environment(self) -> dict[str, str]:
         pairs = (each.partition("=") for each in self.body.get("Env") or ())
         return {name: value for name, _, value in pairs}
@@ -46,11 +52,11 @@ class Container:
         return dict(self.body.get("Labels") or {})
 
     def describe(self) -> dict[str, Any]:
-        running = self.process is not None and not self.ended.is_set()
+        running = self.status == "running"
         return {
             "Id": self.id,
             "Name": f"/{self.name}",
-            "State": {"Running": running, "ExitCode": self.exit_code},
+            "State": {"Status": self.status, "Running": running, "ExitCode": self.exit_code},
             "Config": {**self.body, "Tty": False},
             "HostConfig": {**self.body.get("HostConfig", {}), "LogConfig": {"Type": "json-file"}},
         }
@@ -64,7 +70,7 @@ class Engine:
     """The containers of one machine."""
 
     def __init__(self, directory: Path, environment: dict[str, str]) -> None:
-        """Make one without containers.
+        """Make one without containers, which creates them at once.
 
         Args:
             directory: the working directory of all containers, where they leave their logs too.
@@ -78,8 +84,18 @@ class Engine:
         self.containers: dict[str, Container] = {}
         #: All that were ever started, in order.
         self.started: list[Container] = []
+        #: While it is clear, no container is created: the image is pulled.
+        self.has_image = threading.Event()
+        #: While it is clear, what was created is not told to those who have asked for it.
+        self.answers_creation = threading.Event()
+        #: How many containers were asked for.
+        self.asked = 0
+        self.has_image.set()
+        self.answers_creation.set()
 
     def create(self, name: str, body: dict[str, Any]) -> "Answer":
+        self.asked += 1
+        self.has_image.wait()
         with self._lock:
             if any(each.name == name for each in self.containers.values()):
                 return 409, {"message": f"Conflict. The container name /{name} is already in use."}
@@ -88,9 +104,12 @@ class Engine:
             log = self._directory / f"container-{self._created}.log"
             made = Container(f"{self._created:012x}", name, body, log)
             self.containers[made.id] = made
-            return 201, {"Id": made.id, "Warnings": []}
+        self.answers_creation.wait()
+        return 201, {"Id": made.id, "Warnings": []}
 
     def start(self, container: Container) -> "Answer":
+        if container.process is not None:
+            return 304, None
         module, *arguments = container.body["Cmd"]
         container.process = start_program(
             module,
@@ -105,6 +124,8 @@ class Engine:
         return 204, None
 
     def stop(self, container: Container, seconds: float) -> "Answer":
+        if container.status != "running":
+            return 304, None
         container.signal(signal.SIGTERM)
         if not container.ended.wait(seconds):
             container.signal(signal.SIGKILL)
@@ -117,7 +138,9 @@ class Engine:
         return 204, None
 
     def wait(self, container: Container) -> "Answer":
-        container.ended.wait()
+        """Wait until it is not running, as Docker does: what was not started is not, either."""
+        if container.status == "running":
+            container.ended.wait()
         return 200, {"StatusCode": container.exit_code}
 
     def find(self, name_or_id: str) -> Container | None:
@@ -127,6 +150,8 @@ class Engine:
         return None
 
     def close(self) -> None:
+        self.has_image.set()
+        self.answers_creation.set()
         for container in self.started:
             container.signal(signal.SIGKILL)
             container.ended.wait()
@@ -184,7 +209,8 @@ def _handler(engine: Engine) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
-            self.wfile.write(text)
+            with suppress(BrokenPipeError):  # its client was killed
+                self.wfile.write(text)
 
         def send_logs(self, container: Container | None) -> None:
             """Send what a container has written, when it has ended."""
@@ -193,8 +219,9 @@ def _handler(engine: Engine) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.close_connection = True
             if container is not None:
-                container.ended.wait()
-                text = container.log.read_bytes()
+                if container.status == "running":
+                    container.ended.wait()
+                text = container.log.read_bytes() if container.log.exists() else b""
                 self.wfile.write(struct.pack(">BxxxL", 1, len(text)) + text)
 
         do_GET = do_POST = do_DELETE = answer

@@ -30,7 +30,7 @@ JOBS = """
 import os, time
 from pathlib import Path
 from compat_tests.facade.shapes import fan
-from dagster import Definitions, job, op
+from dagster import Definitions, RetryPolicy, job, op
 from dagster_celery_docker import celery_docker_executor
 
 @op(tags={"dagster-celery/priority": "3"})
@@ -66,6 +66,15 @@ def dies():
         time.sleep(0.05)
     os._exit(7)
 
+@op(retry_policy=RetryPolicy(max_retries=1))
+def flaky(context):
+    assert context.retry_number == 1
+    return 1
+
+@job(executor_def=celery_docker_executor)
+def flaky_job():
+    flaky()
+
 @job(executor_def=celery_docker_executor)
 def dying_job():
     two(dies())
@@ -86,7 +95,7 @@ def docker_job():
 def failing_job():
     two(wrong(one()))
 
-defs = Definitions(jobs=[docker_job, dying_job, failing_job, fan_job, long_job])
+defs = Definitions(jobs=[docker_job, dying_job, failing_job, fan_job, flaky_job, long_job])
 """
 
 
@@ -99,7 +108,7 @@ class Project:
     start_worker: Callable[[str, str], "subprocess.Popen[bytes] | Program"]
 
     def start(self, job: str, queue: str = "docker") -> "subprocess.Popen[bytes] | Program":
-        """Start a run; what it logs is in a file beside the project."""
+        """Start a run with the config of a queue; what it logs is in a file beside the project."""
         for name in ("begun", "release", "ended"):
             self.note(name).unlink(missing_ok=True)
         where = ("-f", str(self.directory / "jobs.py"), "-c", f"{queue}.yaml")
@@ -111,9 +120,9 @@ class Project:
             directory=self.directory,
         )
 
-    def execute(self, job: str) -> tuple[int, str]:
+    def execute(self, job: str, queue: str = "docker") -> tuple[int, str]:
         """Run a job; return the exit code, and what was logged."""
-        code = self.start(job).wait(300)
+        code = self.start(job, queue).wait(300)
         return code, (self.directory / f"{job}.log").read_text()
 
     def note(self, name: str) -> Path:
@@ -130,13 +139,19 @@ class Project:
         with self.last_run() as (instance, run):
             return [str(entry.message) for entry in instance.all_logs(run.run_id)]
 
-    def write_config(self, queue: str) -> None:
-        """Write the config of a run whose steps go to a queue."""
+    def write_config(self, queue: str, file: str = "", **container: object) -> None:
+        """Write the config of a run whose steps go to a queue.
+
+        Args:
+            queue: the queue.
+            file: the name of the config, if not that of the queue.
+            container: the user's own arguments of each container.
+        """
         source = {**self.fleet.config["config_source"], "task_default_queue": queue}
-        docker = {"image": "shop/steps:1", "env_vars": ["GREETING"]}
+        docker = {"image": "shop/steps:1", "env_vars": ["GREETING"], "container_kwargs": container}
         config = {**self.fleet.config, "config_source": source, "docker": docker}
         text = yaml.safe_dump({"execution": {"config": config}})
-        (self.directory / f"{queue}.yaml").write_text(text)
+        (self.directory / f"{file or queue}.yaml").write_text(text)
 
 
 def environment_of(directory: Path, home: Path) -> dict[str, str]:
@@ -172,7 +187,15 @@ def project(
             return process
 
         project = Project(fleet, directory, engine, start_worker)
-        for queue in ("docker", "dying", "draining", "unwatched"):
+        for queue in (
+            "docker",
+            "dying",
+            "draining",
+            "unwatched",
+            "has_image",
+            "answers_creation",
+            "ended",
+        ):
             project.write_config(queue)
         start_worker("docker", "docker")
         yield project
@@ -233,6 +256,84 @@ def test_terminating_a_run_ends_and_removes_the_container(project: Project) -> N
     assert not any("Still not stopped" in each for each in project.said())
 
 
+def test_terminating_a_run_as_docker_creates_leaves_nothing(project: Project) -> None:
+    project.write_config("docker", "kept", auto_remove=False)
+    before = len(project.engine.started)
+    project.engine.answers_creation.clear()
+    process = project.start("long_job", "kept")
+    eventually(lambda: project.engine.containers, "the container is created")
+    with project.last_run() as (instance, run):
+        instance.report_run_canceling(run)
+        process.send_signal(signal.SIGINT)
+        process.wait(120)
+    project.engine.answers_creation.set()
+    assert project.engine.containers == {}
+    assert len(project.engine.started) == before
+
+
+@pytest.mark.parametrize(
+    "phase",
+    [
+        "has_image",
+        pytest.param(
+            "answers_creation",
+            marks=pytest.mark.test_all("the other one creates the container late, too"),
+        ),
+    ],
+)
+def test_a_worker_drains_before_the_container_has_started(phase: str, project: Project) -> None:
+    before = len(project.engine.started)
+    asked = project.engine.asked
+    leaving = project.start_worker(f"leaving-{phase}", phase)
+    gate = getattr(project.engine, phase)
+    gate.clear()
+    run = project.start("long_job", queue=phase)
+    what = f"the container is asked for, and {phase} keeps Docker from answering"
+    eventually(lambda: project.engine.asked > asked, what)
+    if phase == "answers_creation":
+        eventually(lambda: project.engine.containers, "it is there")
+    project.start_worker(f"staying-{phase}", phase)
+
+    leaving.send_signal(signal.SIGTERM)
+
+    assert leaving.wait(60) == 0
+    if phase == "has_image":
+        eventually(lambda: project.engine.asked > asked + 1, "it is asked for again")
+    gate.set()
+    eventually(project.note("begun").exists, "the step has begun")
+    if phase == "answers_creation":
+        assert any("starts it and waits" in each for each in project.said())
+    finish(project, run, before)
+
+
+def test_a_name_of_the_users_own_serves_every_attempt(project: Project) -> None:
+    project.write_config("docker", "own-name", name="own", labels=["theirs"])
+    before = len(project.engine.started)
+
+    code, output = project.execute("flaky_job", "own-name")
+
+    assert code == 0, output
+    first, second = project.engine.started[before:]
+    assert first.name == second.name == "own"
+    assert first.labels["theirs"] == ""
+    attempts = [each.labels["dagster/task-id"].rpartition(":")[2] for each in (first, second)]
+    assert attempts == ["0", "1"]
+
+
+def test_a_container_of_another_step_is_never_waited_for(project: Project) -> None:
+    project.write_config("docker", "kept-name", name="kept", auto_remove=False)
+    before = len(project.engine.started)
+
+    code, output = project.execute("docker_job", "kept-name")
+
+    # As with dagster-celery: the second step has no container, as the name is taken.
+    assert code != 0
+    assert "The container name /kept is already in use" in output
+    (first,) = project.engine.started[before:]
+    assert list(project.engine.containers.values()) == [first]
+    project.engine.remove(first)
+
+
 def test_a_container_whose_worker_dies_is_watched_by_another(project: Project) -> None:
     before = len(project.engine.started)
     leaving = project.start_worker("dying", "dying")
@@ -262,11 +363,48 @@ def test_a_worker_that_drains_hands_its_watching_over(project: Project) -> None:
     finish(project, run, before)
 
 
+@pytest.mark.parametrize(
+    "dies",
+    [
+        False,
+        pytest.param(True, marks=pytest.mark.test_all("it waits until a worker counts as lost")),
+    ],
+)
+def test_a_container_nobody_watches_ends_with_its_run(
+    dies: bool, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_TASKIQ_DRAIN_TIMEOUT", "1")
+    leaving = project.start_worker(f"leaving-ended-{dies}", "ended")
+    process = project.start("long_job", queue="ended")
+    eventually(project.note("begun").exists, "the container has begun")
+    leaving.send_signal(signal.SIGKILL if dies else signal.SIGTERM)
+    leaving.wait(60)
+    if not dies:
+        says = "goes on without its task"
+        eventually(lambda: any(says in each for each in project.said()), "its task waits again")
+    with project.last_run() as (instance, run):
+        instance.report_run_canceling(run)
+        process.send_signal(signal.SIGINT)
+        process.wait(120)
+        found = instance.get_run_by_id(run.run_id)
+    assert found is not None and found.status is DagsterRunStatus.CANCELED
+    assert not project.engine.started[-1].ended.is_set()
+    assert any('worker of queue "ended" will end it' in each for each in project.said())
+
+    worker = project.start_worker(f"next-ended-{dies}", "ended")
+
+    eventually(project.engine.started[-1].ended.is_set, "the container is ended")
+    eventually(lambda: not project.engine.containers, "it is removed")
+    eventually(lambda: any("was ended: its run is over" in each for each in project.said()))
+    end(worker)
+
+
 def finish(project: Project, run: "subprocess.Popen[bytes] | Program", before: int) -> None:
     """Let the step end, and check that it ran in one container."""
     project.note("release").touch()
     assert run.wait(120) == 0, (project.directory / "long_job.log").read_text()
-    assert len(project.engine.started) == before + 2  # long_one, and two
+    started = [each.name for each in project.engine.started[before:]]
+    assert len(started) == 2, started  # long_one, and two
     assert len(project.note("begun").read_text().split()) == 1
 
 

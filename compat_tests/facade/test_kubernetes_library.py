@@ -244,6 +244,33 @@ def test_a_job_whose_worker_dies_is_watched_by_another(project: Project) -> None
     finish(project, run_id)
 
 
+def test_a_job_that_nobody_watches_is_deleted_with_its_run(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_TASKIQ_DRAIN_TIMEOUT", "1")
+    leaving = start_worker(project, "left")
+    run_id = launch(project, "released_job")
+    eventually(lambda: note(project, "released-begun"), "the step has begun")
+    step_job = project.cluster.created[-1]
+    end(leaving)
+    with DagsterInstance.from_config(str(project.fleet.home)) as instance:
+
+        def said(words: str) -> bool:
+            return any(words in str(entry.message) for entry in instance.all_logs(run_id))
+
+        eventually(lambda: said("goes on without its task"), "its task waits again")
+        terminated = project.run("-c", TERMINATE, run_id)
+        assert terminated.returncode == 0, terminated.stderr
+        eventually(lambda: status_of(instance, run_id) is DagsterRunStatus.CANCELED)
+        assert said('worker of queue "leaving" will end it')
+        assert step_job not in project.cluster.deleted
+
+        start_worker(project, "late")
+
+        eventually(lambda: step_job in project.cluster.deleted, "the step's Job is deleted")
+        eventually(lambda: said(f"Deleting Kubernetes Job {step_job}: its run is over."))
+
+
 def test_a_job_whose_time_limit_is_over_is_deleted(project: Project) -> None:
     start_worker(project, "strict", "--soft-time-limit", "1")
     run_id = launch(project, "released_job")

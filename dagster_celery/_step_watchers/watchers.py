@@ -7,13 +7,14 @@ from typing import Any
 from dagster_celery._step_watchers import docker, kubernetes
 from dagster_celery._step_watchers.watcher import Watcher
 from dagster_taskiq.wire.labels import WATCHES_LABEL
+from dagster_taskiq.wire.step_task_ids import first_incarnation
 from dagster_taskiq.wire.task_request import TaskRequest
+from dagster_taskiq.wire.watching_tasks import EXECUTE_STEP_DOCKER, EXECUTE_STEP_K8S_JOB
 
-#: The tasks of dagster-celery-docker and dagster-celery-k8s. Both have had these names in every
-#: release.
+#: The tasks of dagster-celery-docker and dagster-celery-k8s.
 WATCHERS: Mapping[str, Watcher] = {
-    "execute_step_docker": docker.WATCHER,
-    "execute_step_k8s_job": kubernetes.WATCHER,
+    EXECUTE_STEP_DOCKER: docker.WATCHER,
+    EXECUTE_STEP_K8S_JOB: kubernetes.WATCHER,
 }
 
 
@@ -23,6 +24,9 @@ def for_watcher(request: TaskRequest) -> TaskRequest:
     if watcher is None:
         return request
     prepared = watcher.prepare(request)
+    if first_incarnation(request.id) != request.id:
+        # The step has begun, and has to be watched or ended, whenever that is.
+        prepared = replace(prepared, expires_at=0.0)
     return replace(prepared, labels={**prepared.labels, WATCHES_LABEL: True})
 
 

@@ -10,6 +10,7 @@ from dagster_taskiq.execution.late_rows import wait_for_late_rows
 from dagster_taskiq.execution.pool_slots import free_run
 from dagster_taskiq.execution.task_beginnings import sent_task
 from dagster_taskiq.wire.records import TaskState
+from dagster_taskiq.wire.watching_tasks import is_to_end_its_step
 
 #: The reason for which the steps of such a run are stopped.
 PROCESS_ENDED = "the process of its run has ended"
@@ -72,7 +73,8 @@ def stop_steps(instance: DagsterInstance, client: Client, run_id: str, reason: s
 
     Each step that was sent has the id of its task in the run's event log. Those that wait are
     cancelled, those that run are stopped, and what all others hold in Dagster's pools is freed.
-    What a running step holds is freed by its worker when the step has ended.
+    What a running step holds is freed by its worker when the step has ended. A task that waits, and
+    is to watch what an earlier one has started, is left to end that.
 
     Args:
         instance: the instance of the run.
@@ -86,7 +88,11 @@ def stop_steps(instance: DagsterInstance, client: Client, run_id: str, reason: s
     sent = instance.all_logs(run_id, of_type=DagsterEventType.STEP_WORKER_STARTING)
     events = [entry.dagster_event for entry in sent]
     ids = [task_id for event in events if event is not None and (task_id := sent_task(event))]
-    going = [task.id for task in client.tasks(ids).values() if not task.state.is_final]
+    going = [
+        task.id
+        for task in client.tasks(ids).values()
+        if not task.state.is_final and not is_to_end_its_step(task)
+    ]
     if going:
         client.revoke(going, reason)
     free_run(instance, run_id, running=_steps_that_run(client, going))

@@ -212,7 +212,9 @@ class _OpenRun:
             lost_messages=LostMessages(servers, steps, report=log.report, send=self._sender.send),
             unserved_queues=UnservedQueues(broker, log.report),
         )
-        self._stopping = Stopping(context, active, pools, servers, steps, log, settings.lease)
+        self._stopping = Stopping(
+            context, active, pools, servers, steps, log, self._sender, settings.lease
+        )
         self._inbox = RunInbox(servers, steps, run_id)
         tasks = client.in_process
         #: Executes the steps if there are no workers to do it.

@@ -12,11 +12,13 @@ from dagster_taskiq import tags
 from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.runs.replay import Pools
 from dagster_taskiq.runs.run_log import RunLog
+from dagster_taskiq.runs.sending import StepSender
 from dagster_taskiq.runs.servers import Servers
-from dagster_taskiq.runs.steps_in_flight import StepsInFlight
+from dagster_taskiq.runs.steps_in_flight import StepInFlight, StepsInFlight
 from dagster_taskiq.wire.labels import CUSTOM_STEP_SECONDS, KILL_GRACE_SECONDS
-from dagster_taskiq.wire.records import Worker
+from dagster_taskiq.wire.records import Task, TaskState, Worker
 from dagster_taskiq.wire.task_names import is_custom_step
+from dagster_taskiq.wire.watching_tasks import is_to_end_its_step
 
 #: How long stopped tasks may take to end beyond the grace period of their workers, or beyond the
 #: lease if their worker is lost meanwhile, in seconds.
@@ -34,6 +36,7 @@ class Stopping:
         servers: Servers,
         steps: StepsInFlight,
         log: RunLog,
+        sender: StepSender,
         lease: float,
     ) -> None:
         """Stop nothing yet.
@@ -45,6 +48,7 @@ class Stopping:
             servers: broker and backend.
             steps: the steps in flight.
             log: the run's event log.
+            sender: sends tasks to end what nobody watches any more.
             lease: after how many seconds without a heartbeat a worker is lost.
         """
         self._context = context
@@ -53,6 +57,7 @@ class Stopping:
         self._servers = servers
         self._steps = steps
         self._log = log
+        self._sender = sender
         self._lease = lease
 
     def stop_in_flight(self, reason: str) -> None:
@@ -106,7 +111,9 @@ class Stopping:
             return
         client = self._servers.client
         try:
-            client.revoke(task_ids, reason)
+            left = [task for task in client.tasks(task_ids).values() if is_to_end_its_step(task)]
+            left_ids = {task.id for task in left}
+            client.revoke([each for each in task_ids if each not in left_ids], reason)
             tasks = client.tasks(task_ids)
         except ServerUnavailableError as error:
             # A task that waits finds, before it starts, that its run has ended.
@@ -117,10 +124,14 @@ class Stopping:
             task = tasks.get(step.task_id)
             if task is not None and task.state.is_final:
                 self._pools.free_step(step.key)
+        for task in left:
+            self._log.report(_describe_left(task.step_key, task.queue))
+            self._steps.report_task_end(task.id)  # it is not waited for
 
     def _wait_for(
         self, task_ids: Sequence[str], follow: Callable[[], None], *, is_cancelled: bool
     ) -> None:
+        self._drop_ended()
         workers = self._servers.call(lambda client: client.workers()) or ()
         deadline = time.monotonic() + stopping_seconds(workers, self._lease)
         custom = self._custom_steps(task_ids)
@@ -145,8 +156,24 @@ class Stopping:
 
         A process that was killed could not free the slot itself.
         """
-        for step in self._steps.drop_ended():
+        dropped = self._steps.drop_ended()
+        for step in dropped:
             self._pools.free_step(step.key)
+        self._end_unwatched(dropped)
+
+    def _end_unwatched(self, dropped: Sequence[StepInFlight]) -> None:
+        """Send a task to end each step whose task watched it, and has died with its worker."""
+        task_ids = [step.task_id for step in dropped]
+        tasks = self._servers.call(lambda client: client.tasks(task_ids)) if task_ids else None
+        for step in dropped:
+            task = (tasks or {}).get(step.task_id)
+            if task is not None and self._servers.client.only_watches(task) and _has_died(task):
+                self._sender.launch([step.execution_step], step.incarnation + 1)
+                self._log.report(_describe_left(step.key, step.queue), step.execution_step)
+                # Nobody waits for it. It finds that the run is over, whenever it starts.
+                for sent in [each for each in self._steps if each.key == step.key]:
+                    self._steps.mark_sent(sent)
+                    self._steps.remove(sent)
 
     def _custom_steps(self, task_ids: Sequence[str]) -> dict[str, str]:
         """Return the keys, by task id, of steps whose tasks are a library's own.
@@ -170,6 +197,19 @@ class Stopping:
         tasks = self._servers.call(lambda client: client.tasks([task_id])) or {}
         task = tasks.get(task_id)
         return task is not None and task.revoke_requested
+
+
+def _has_died(task: Task) -> bool:
+    """Return whether a task has ended with its worker or process, and has stopped nothing."""
+    was_cut_off = task.state is TaskState.REVOKED and task.started_at > 0
+    return task.state is TaskState.LOST or (was_cut_off and not task.revoke_requested)
+
+
+def _describe_left(step_key: str, queue: str) -> str:
+    return (
+        f'Nobody watches the container or Kubernetes Job of step "{step_key}" now: the next worker '
+        f'of queue "{queue}" will end it. Its task is left in the queue for that.'
+    )
 
 
 def is_cancelled_or_ended(instance: DagsterInstance, run_id: str) -> bool:
