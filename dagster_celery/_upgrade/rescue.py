@@ -83,10 +83,12 @@ class Rescue:
         self._pending: dict[str, CeleryMessage] = {}
         #: The runs whose loops have been answered, and may send more steps.
         self._answered: dict[str, RunWatch] = {}
-        #: Kept messages whose results were sent, until it is known what the run loop does.
-        self._told: dict[str, CeleryMessage] = {}
-        #: Results that nobody can read now: the reply queue is not there.
-        self._untold: dict[str, bytes] = {}
+        #: Kept messages whose results were sent, by run, until it is known what its loop does.
+        self._told: dict[str, list[CeleryMessage]] = {}
+        #: The processes that have sent steps, as the messages name them, by run.
+        self._origins: dict[str, set[str]] = {}
+        #: Results that nobody can read now, as the reply queue is not there, by the id of the task.
+        self._untold: dict[str, tuple[CeleryMessage, bytes]] = {}
         #: Steps that have ended by what their run loop was told, and not by the log, by run.
         self._given_up: dict[str, set[str]] = {}
         #: Why a run is to be ended or resumed, by its id.
@@ -355,11 +357,12 @@ class Rescue:
     def _answer(self, message: CeleryMessage, result: bytes) -> None:
         run_id, step = self._runs.run_of(message), self._runs.step_of(message)
         self._pending.pop(message.id, None)
-        self._told[message.id] = message
+        self._told.setdefault(run_id, []).append(message)
+        self._origins.setdefault(run_id, set()).add(message.origin)
         if self._replies.answer(message, result):
             self._say(f'Step "{step}" of run {run_id}: its run loop has the result.')
         else:
-            self._untold[message.id] = result
+            self._untold[message.id] = (message, result)
         if run_id in self._answered:
             self._answered[run_id].look()
             self._answered[run_id].restart()
@@ -368,10 +371,10 @@ class Rescue:
 
     def _watch_run_loops(self) -> None:
         """See which of the run loops that were answered go on, and which do not."""
-        for message_id, result in list(self._untold.items()):
+        for message, result in list(self._untold.values()):
             # A run loop that lives makes its reply queue anew when the server has lost it.
-            if self._replies.answer(self._told[message_id], result):
-                del self._untold[message_id]
+            if self._remaining() > 0 and self._replies.answer(message, result):
+                del self._untold[message.id]
         pending = {self._runs.run_of(each) for each in self._pending.values()}
         for run_id, watch in list(self._answered.items()):
             run = self._runs.get(run_id)
@@ -390,13 +393,12 @@ class Rescue:
         watch = RunWatch(self._runs.instance, run_id)
         given_up = self._given_up.get(run_id, set())
         lost = [step for step in watch.open_steps if step not in given_up]
-        origins = {each.origin for each in self._told.values() if self._runs.run_of(each) == run_id}
         if lost:
             self._settle(run_id)
             self._say_hanging(run_id, lost)
         elif watch.is_held():
             self._answered[run_id].restart()
-        elif lives := [each for each in origins if lives_here(each)]:
+        elif lives := [each for each in self._origins.get(run_id, ()) if lives_here(each)]:
             self._settle(run_id)
             self._hanging.add(run_id)
             self._say(
@@ -415,8 +417,7 @@ class Rescue:
 
     def _settle_told(self, run_id: str) -> None:
         """Delete the kept messages of a run whose results are of use to nobody any more."""
-        for message in [each for each in self._told.values() if self._runs.run_of(each) == run_id]:
-            del self._told[message.id]
+        for message in self._told.pop(run_id, []):
             self._untold.pop(message.id, None)
             self._settled.append(message)
 

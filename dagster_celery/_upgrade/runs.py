@@ -70,6 +70,8 @@ class Runs:
         self.instance = instance
         self._settings = settings
         self._logs: dict[str, Mapping[str, Sequence[DagsterEvent]]] = {}
+        #: The arguments of messages, by the ids of their tasks.
+        self._known_args: dict[str, ExecuteRunArgs | ResumeRunArgs | ExecuteStepArgs] = {}
         #: The queues that runs were sent to, by their logs: these do not change.
         self._launch_queues: dict[str, list[str]] = {}
 
@@ -265,8 +267,14 @@ class Runs:
         own.register_instance(self.instance)
         return own
 
+    def _args(self, message: CeleryMessage) -> ExecuteRunArgs | ResumeRunArgs | ExecuteStepArgs:
+        known = self._known_args.get(message.id)
+        if known is None:
+            known = self._known_args[message.id] = self._unpack(message)
+        return known
+
     @staticmethod
-    def _args(message: CeleryMessage) -> ExecuteRunArgs | ResumeRunArgs | ExecuteStepArgs:
+    def _unpack(message: CeleryMessage) -> ExecuteRunArgs | ResumeRunArgs | ExecuteStepArgs:
         packed = message.packed
         if not isinstance(packed, dict):
             raise ValueError("has no arguments of Dagster's")  # noqa: TRY004 - as for all others
