@@ -256,6 +256,9 @@ def test_what_killed_workers_had_taken_is_rescued(project: Project) -> None:
 
 
 def test_a_run_whose_process_is_gone_fails_with_the_reason(project: Project) -> None:
+    # Run monitoring does not resume it: no run launcher has sent it.
+    with (project.directory / "dagster.yaml").open("a") as file:
+        yaml.safe_dump({"run_monitoring": {"enabled": True, "max_resume_run_attempts": 1}}, file)
     loop = project.execute()
     eventually(lambda: project.all_sent(1))
     project.kill(loop)
