@@ -29,10 +29,8 @@ def names(requirements: list[str]) -> set[str]:
 REQUIRED = names(PROJECT["dependencies"])
 #: What is there if Dagster's storage is of this kind, and imported only then.
 OF_THE_STORAGE = {"dagster-postgres"}
-#: What the libraries on dagster-celery bring, and is imported only for their tasks.
-OF_THE_LIBRARIES = {"dagster-k8s", "docker"}
-#: What dagster-celery-k8s and dagster-celery-docker require, and imported only with them.
-OF_LIBRARIES = {"dagster-k8s", "docker"}
+#: What dagster-celery-k8s and dagster-celery-docker bring, and is imported only for their tasks.
+OF_THE_LIBRARIES = {"dagster-k8s", "docker", "kubernetes", "requests"}
 
 
 def imports_of(path: Path) -> Iterator[str]:
@@ -63,7 +61,7 @@ def test_every_dependency_is_imported() -> None:
 
 def test_everything_that_is_imported_is_a_dependency() -> None:
     extra = names(PROJECT["optional-dependencies"]["postgres"])
-    known = REQUIRED | extra | OF_THE_STORAGE | OF_LIBRARIES
+    known = REQUIRED | extra | OF_THE_STORAGE | OF_THE_LIBRARIES
     assert {name: files for name, files in imported().items() if name not in known} == {}
 
 

@@ -41,7 +41,7 @@ def _watch(call: Call, kwargs: Mapping[str, Any]) -> Any:
 
 def _delete_job(step: Any, kwargs: Mapping[str, Any], why: str) -> bool:
     """Delete the Job of the current attempt at a step; return whether there is one."""
-    import kubernetes  # type: ignore[import-untyped]  # noqa: PLC0415
+    import kubernetes  # noqa: PLC0415
     from dagster_k8s.client import DagsterKubernetesClient  # noqa: PLC0415
 
     names = list(step.metadata(_JOB, of_last_attempt=True))
