@@ -7,7 +7,6 @@ from typing import Any, Protocol
 from dagster_celery._celery_app.celery_errors import is_revoked
 from dagster_celery._celery_app.results import AsyncResult
 from dagster_celery._celery_app.sending import STEP_REQUEST
-from dagster_celery._step_watchers.watchers import WATCHERS
 from dagster_taskiq.execution.perform import describe_failure
 from dagster_taskiq.execution.task_context import current_context
 from dagster_taskiq.runs.step_client import StepClient
@@ -91,10 +90,6 @@ class SubmittingClient:
         known = self._client.tasks(here) if here else {}
         known.update({each: self._look(each) for each in task_ids if each in self._elsewhere})
         return known
-
-    def only_watches(self, task: Task) -> bool:
-        """Return whether a task is one of a library's that only watch a step."""
-        return task.name in WATCHERS
 
     def workers(self) -> list[Worker]:
         """Return the workers, with one that stands for elsewhere if a step runs there."""

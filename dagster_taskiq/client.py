@@ -212,11 +212,6 @@ class Client:
         """Record that a task's worker is lost; ``False`` when the task has ended meanwhile."""
         return self._call(lambda: self.backend.mark_lost(task, error))
 
-    def only_watches(self, task: Task) -> bool:
-        """Return ``False``: the tasks of this package execute their steps themselves."""
-        del task
-        return False
-
     def workers(self) -> list[Worker]:
         """Return the workers that are known, the lost ones too."""
         return self._call(self.backend.workers)

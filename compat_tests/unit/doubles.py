@@ -72,8 +72,6 @@ class FakeClient:
     known_workers: list[Worker] = field(default_factory=list)
     empty_queues: set[str] = field(default_factory=set)
     in_process: InProcessTasks | None = None
-    #: The ids of tasks that only watch their steps.
-    watching: set[str] = field(default_factory=set)
     #: While it is set, no call is answered.
     is_down: bool = False
     #: What was called, in order.
@@ -82,8 +80,8 @@ class FakeClient:
     lost: dict[str, str] = field(default_factory=dict)
     sent: list[TaskRequest] = field(default_factory=list)
 
-    def add(self, task_id: str, state: TaskState, worker: str = "") -> None:
-        self.records[task_id] = Task(task_id, queue=QUEUE, state=state, worker=worker)
+    def add(self, task_id: str, state: TaskState, worker: str = "", name: str = "") -> None:
+        self.records[task_id] = Task(task_id, name, queue=QUEUE, state=state, worker=worker)
 
     def _call(self, name: str) -> None:
         self.calls.append(name)
@@ -107,9 +105,6 @@ class FakeClient:
         self._call("mark_lost")
         self.lost[task.id] = error
         return True
-
-    def only_watches(self, task: Task) -> bool:
-        return task.id in self.watching
 
     def workers(self) -> list[Worker]:
         self._call("workers")

@@ -14,6 +14,7 @@ from dagster_taskiq.runs.resumption import Resumption
 from dagster_taskiq.runs.servers import Servers
 from dagster_taskiq.runs.steps_in_flight import StepInFlight, StepsInFlight
 from dagster_taskiq.wire.records import TaskState
+from dagster_taskiq.wire.watching_tasks import EXECUTE_STEP_DOCKER
 
 
 class LogReader(Progress):
@@ -73,11 +74,11 @@ class Run:
             "run",
         )
 
-    def end(self, key: str, state: TaskState) -> StepInFlight:
+    def end(self, key: str, state: TaskState, task_name: str = "") -> StepInFlight:
         """Put a step in flight whose task has ended in this state."""
         step = make_step(key)
         self.steps.add(step)
-        self.client.add(key, state)
+        self.client.add(key, state, name=task_name)
         self.steps.report_task_end(key)
         return step
 
@@ -138,9 +139,8 @@ def test_a_step_that_had_died_before_the_run_was_resumed_is_run_again(run: Run) 
 
 
 def test_a_step_that_a_dead_task_only_watched_is_watched_again(run: Run) -> None:
-    run.client.watching = {"a", "b"}
-    run.end("a", TaskState.LOST)
-    run.end("b", TaskState.FAILURE)
+    run.end("a", TaskState.LOST, EXECUTE_STEP_DOCKER)
+    run.end("b", TaskState.FAILURE, EXECUTE_STEP_DOCKER)
     run.ended_tasks.settle()
     assert run.resumption.watched_again.keys() == {"a"}
     # One that has ended by itself has said what became of the step.

@@ -44,9 +44,6 @@ class BrokerClient:
         self.lost.append(task.id)
         return True
 
-    def only_watches(self, task: Task) -> bool:
-        return False
-
     def workers(self) -> list[Worker]:
         return [HERE]
 

@@ -19,8 +19,9 @@ from dagster_taskiq.runs.resumption import Resumption
 from dagster_taskiq.runs.run_log import RunLog
 from dagster_taskiq.runs.servers import Servers
 from dagster_taskiq.runs.steps_in_flight import StepInFlight, StepsInFlight
-from dagster_taskiq.runs.stopping import is_cancelled_or_ended
+from dagster_taskiq.runs.stopping import has_died, is_cancelled_or_ended
 from dagster_taskiq.wire.records import Task, TaskState
+from dagster_taskiq.wire.watching_tasks import watches_a_step
 
 #: The error of a step without an end, by the state in which its task has ended.
 _ERRORS: Mapping[TaskState, type[DagsterTaskiqError]] = {
@@ -116,7 +117,7 @@ class EndedTasks:
         elif step.rerun_reason and self._has_died(task):
             self._steps.remove(step)
             self._resumption.run_again(step, step.rerun_reason)
-        elif self._servers.client.only_watches(task) and self._has_died(task):
+        elif watches_a_step(task) and self._has_died(task):
             self._steps.remove(step)
             self._resumption.watch_again(step, _sentence(task.error))
         else:
@@ -138,24 +139,15 @@ class EndedTasks:
         return expected and now - step.end_missing_since < LATE_SECONDS
 
     def _has_died(self, task: Task) -> bool:
-        """Return whether a task ended because its worker or process did, for no fault of its own.
-
-        A worker that is shut down by force, or finds that it has lost its lease, stops what it
-        runs. Nobody has asked for that, so the run goes on.
-        """
-        if not _was_stopped(task) or task.revoke_requested:
-            return task.state is TaskState.LOST
-        return not is_cancelled_or_ended(self._instance, self._run_id)
+        """Return whether a task ended because its worker or process did, and its run goes on."""
+        if task.state is TaskState.LOST:
+            return True
+        return has_died(task) and not is_cancelled_or_ended(self._instance, self._run_id)
 
 
 def _is_cut_off(task: Task | None) -> bool:
     """Return whether a task's process was ended from outside, in the middle of what it did."""
-    return task is not None and (_was_stopped(task) or task.state is TaskState.LOST)
-
-
-def _was_stopped(task: Task) -> bool:
-    """Return whether a task was ended by its worker; one that never started was only revoked."""
-    return task.state is TaskState.REVOKED and task.started_at > 0
+    return task is not None and (task.was_stopped or task.state is TaskState.LOST)
 
 
 def _describe_end(step: StepInFlight, task: Task) -> str:

@@ -57,9 +57,6 @@ class StepClient(Protocol):
     def mark_lost(self, task: Task, error: str) -> bool:
         """Record that a task's worker is lost; ``False`` when the task has ended meanwhile."""
 
-    def only_watches(self, task: Task) -> bool:
-        """Return whether a task only watches a step that runs elsewhere, so that another may."""
-
     def workers(self) -> list[Worker]:
         """Return the workers that are known, the lost ones too."""
 

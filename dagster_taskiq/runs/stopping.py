@@ -18,7 +18,7 @@ from dagster_taskiq.runs.steps_in_flight import StepInFlight, StepsInFlight
 from dagster_taskiq.wire.labels import CUSTOM_STEP_SECONDS, KILL_GRACE_SECONDS
 from dagster_taskiq.wire.records import Task, TaskState, Worker
 from dagster_taskiq.wire.task_names import is_custom_step
-from dagster_taskiq.wire.watching_tasks import is_to_end_its_step
+from dagster_taskiq.wire.watching_tasks import is_to_end_its_step, watches_a_step
 
 #: How long stopped tasks may take to end beyond the grace period of their workers, or beyond the
 #: lease if their worker is lost meanwhile, in seconds.
@@ -167,7 +167,7 @@ class Stopping:
         tasks = self._servers.call(lambda client: client.tasks(task_ids)) if task_ids else None
         for step in dropped:
             task = (tasks or {}).get(step.task_id)
-            if task is not None and self._servers.client.only_watches(task) and _has_died(task):
+            if task is not None and watches_a_step(task) and has_died(task):
                 self._sender.launch([step.execution_step], step.incarnation + 1)
                 self._log.report(_describe_left(step.key, step.queue), step.execution_step)
                 # Nobody waits for it. It finds that the run is over, whenever it starts.
@@ -199,10 +199,12 @@ class Stopping:
         return task is not None and task.revoke_requested
 
 
-def _has_died(task: Task) -> bool:
-    """Return whether a task has ended with its worker or process, and has stopped nothing."""
-    was_cut_off = task.state is TaskState.REVOKED and task.started_at > 0
-    return task.state is TaskState.LOST or (was_cut_off and not task.revoke_requested)
+def has_died(task: Task) -> bool:
+    """Return whether a task ended because its worker or process did, and nobody has asked for it.
+
+    A worker that is shut down by force, or finds that it has lost its lease, stops what it runs.
+    """
+    return task.state is TaskState.LOST or (task.was_stopped and not task.revoke_requested)
 
 
 def _describe_left(step_key: str, queue: str) -> str:

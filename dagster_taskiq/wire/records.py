@@ -53,6 +53,11 @@ class Task:
     revoke_requested: bool = False
 
     @property
+    def was_stopped(self) -> bool:
+        """Whether its worker has ended it; one that never started was only revoked."""
+        return self.state is TaskState.REVOKED and self.started_at > 0
+
+    @property
     def loop_channel(self) -> str:
         """The channel that notifies a run's loop of the task's end; empty if it is not a step's."""
         return run_channel(self.run_id) if self.run_id and self.step_key else ""

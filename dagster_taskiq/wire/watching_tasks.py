@@ -11,6 +11,11 @@ EXECUTE_STEP_K8S_JOB = "execute_step_k8s_job"
 WATCHING_TASKS = frozenset({EXECUTE_STEP_DOCKER, EXECUTE_STEP_K8S_JOB})
 
 
+def watches_a_step(task: Task) -> bool:
+    """Return whether a task only watches a step that runs elsewhere, so that another may."""
+    return task.name in WATCHING_TASKS
+
+
 def is_to_end_its_step(task: Task) -> bool:
     """Return whether a task is not to be cancelled when its run is stopped.
 
@@ -19,6 +24,6 @@ def is_to_end_its_step(task: Task) -> bool:
     """
     return (
         task.state is TaskState.WAITING
-        and task.name in WATCHING_TASKS
+        and watches_a_step(task)
         and first_incarnation(task.id) != task.id
     )
