@@ -4,19 +4,20 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+from anyio.from_thread import BlockingPortal
 from taskiq import AsyncTaskiqTask, BrokerMessage, TaskiqResult
 from taskiq.kicker import AsyncKicker
 
 from dagster_taskiq import app
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.transport.home_loop import background
 
 USER_TASKS = "compat_tests.user_tasks"
 
 
 class Sender:
-    """A broker and its backend, open in another thread's loop."""
+    """A broker and its backend, open on the loop that this process has in the background."""
 
     def __init__(self, broker: QueueBroker, portal: BlockingPortal) -> None:
         self.broker = broker
@@ -55,10 +56,10 @@ class Sender:
 
 @contextmanager
 def open_sender(settings: Settings) -> Iterator[Sender]:
-    with start_blocking_portal() as portal:
-        broker = app.make(settings)
-        portal.call(broker.startup)
-        try:
-            yield Sender(broker, portal)
-        finally:
-            portal.call(broker.shutdown)
+    portal = background().portal
+    broker = app.make(settings)
+    portal.call(broker.startup)
+    try:
+        yield Sender(broker, portal)
+    finally:
+        portal.call(broker.shutdown)

@@ -93,6 +93,7 @@ def beat_of(settings: Settings, name: str, lease: float, **more: Any) -> None:
 
     async def work() -> None:
         backend = make_backend(settings)
+        backend.home.use_running_loop()
         await backend.startup()
         await backend.beat(Worker(name, name, "far-away", 99, ("q",), 3, "0.0", lease, **more))
         await backend.shutdown()

@@ -1,23 +1,19 @@
 """Synchronous access to the asynchronous broker and backend.
 
-Dagster is synchronous, taskiq is not. One event loop runs on a thread of its own for the whole
-process (anyio's blocking portal); connections are opened on it once and closed at exit.
+Dagster is synchronous, taskiq is not. Everything is done on the event loop that this process has in
+the background; connections are opened there once and closed when the process ends.
 """
 
-import asyncio
-import atexit
 import concurrent.futures
 import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+from anyio.from_thread import BlockingPortal
 from taskiq import TaskiqMessage, TaskiqResult
 from taskiq.exceptions import ResultGetError
 
@@ -29,6 +25,7 @@ from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.connection import reach
 from dagster_taskiq.transport.eviction import Eviction
+from dagster_taskiq.transport.home_loop import background
 from dagster_taskiq.wire.commands import Command, command
 from dagster_taskiq.wire.labels import (
     EXPIRED,
@@ -337,18 +334,11 @@ class InProcessQueue:
         return None
 
 
-@dataclass
-class _Process:
-    """What this process has open; a forked process starts with nothing open."""
-
-    pid: int
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    portal: BlockingPortal | None = None
-    stack: AbstractContextManager[BlockingPortal] | None = None
-    clients: dict[str, Client] = field(default_factory=dict)
-
-
-_process = _Process(os.getpid())
+#: The open clients of this process, by their settings.
+_clients: dict[str, Client] = {}
+_opening = threading.Lock()
+#: What a forked process has inherited and does not use.
+_inherited: list[object] = []
 
 
 def client_for(settings: Settings) -> Client:
@@ -358,43 +348,22 @@ def client_for(settings: Settings) -> Client:
         ServerUnavailableError: broker or backend does not answer within ``connect_timeout``.
         ConfigError: the settings cannot work.
     """
-    global _process  # noqa: PLW0603 - replaced in a forked process, whose threads are gone
-    if _process.pid != os.getpid():
-        _process = _Process(os.getpid())
-    with _process.lock:
+    with _opening:
         key = str(settings.to_dict())
-        client = _process.clients.get(key)
+        client = _clients.get(key)
         if client is None:
-            client = Client(settings, _portal())
+            client = Client(settings, background().portal)
             client.open()
-            _process.clients[key] = client
+            _clients[key] = client
         return client
 
 
-def _portal() -> BlockingPortal:
-    if _process.portal is None:
-        _process.stack = start_blocking_portal()
-        _process.portal = _process.stack.__enter__()
-        _process.portal.call(_name_threads)
-        atexit.register(_close, _process)
-    return _process.portal
+def _forget() -> None:
+    """Begin with no client in a process that was forked."""
+    global _opening, _clients
+    # The other's connections must not be closed here, so they are kept.
+    _inherited.append(_clients)
+    _opening, _clients = threading.Lock(), {}
 
 
-async def _name_threads() -> None:
-    """Name the threads that stay until this process ends."""
-    threading.current_thread().name = "dagster-taskiq-client"
-    threads = ThreadPoolExecutor(thread_name_prefix="dagster-taskiq-client")
-    asyncio.get_running_loop().set_default_executor(threads)
-
-
-def _close(process: _Process) -> None:
-    if process.pid != os.getpid() or process.stack is None:
-        return
-    with ExitStack() as stack:
-        # First, so that it is done last and in any case: a thread that runs on would keep the
-        # process from ending.
-        stack.push(process.stack)
-        for client in process.clients.values():
-            stack.callback(client.close)
-    process.clients.clear()
-    process.stack = process.portal = None
+os.register_at_fork(after_in_child=_forget)

@@ -27,6 +27,10 @@ class ServerUnavailableError(DagsterTaskiqError):
         self.problem = problem or text
 
 
+class ForkedProcessError(DagsterTaskiqError):
+    """The connection of a broker was opened before this process was forked. Close it before."""
+
+
 class TaskRevokedError(DagsterTaskiqError):
     """The task was cancelled, before it started or while it ran."""
 

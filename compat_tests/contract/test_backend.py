@@ -48,6 +48,7 @@ def broker_kind(request: pytest.FixtureRequest) -> str:
 async def opened(settings: Settings) -> AsyncIterator[StateBackend]:
     """Open a backend with a connection of its own, as another process would."""
     backend = make_backend(settings)
+    backend.home.use_running_loop()
     await backend.startup()
     try:
         yield backend

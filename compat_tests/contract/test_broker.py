@@ -55,6 +55,7 @@ async def opened(
     broker = make_broker(settings.replace(lease=lease, heartbeat_interval=lease / 4))
     broker.consumer = consumer
     broker.queues = ("q",)
+    broker.use_running_loop()
     await broker.startup()
     try:
         yield broker

@@ -19,6 +19,7 @@ def test_a_listener_and_a_reader_end_when_they_are_cancelled(settings: Settings)
         broker = make(settings)
         backend = broker.result_backend
         assert isinstance(backend, StateBackend)
+        broker.use_running_loop()
         await broker.startup()
         for round_number in range(ROUNDS):
             listener = broker.listen()

@@ -61,6 +61,7 @@ async def backends(settings: Settings, count: int) -> AsyncIterator[list[SqlBack
         for _ in range(count):
             backend = registry.make_backend(settings)
             assert isinstance(backend, SqlBackend)
+            backend.home.use_running_loop()
             await backend.startup()
             stack.push_async_callback(backend.shutdown)
             found.append(backend)

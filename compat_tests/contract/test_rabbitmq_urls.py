@@ -480,6 +480,7 @@ def test_a_task_may_have_any_id(place: Place, task_id: str) -> None:
         broker = app.make(settings)
         backend = broker.result_backend
         assert isinstance(backend, StateBackend)
+        broker.use_running_loop()
         await broker.startup()
         task = Task(task_id, "some_task", "queue", run_id="r=1", step_key="ß", worker="wörker")
         await backend.submitted([task])

@@ -64,6 +64,7 @@ def test_a_cluster_that_does_not_say_so_is_known_by_what_it_answers(cluster: str
         broker = make(Settings(broker=cluster))
         backend = broker.result_backend
         assert isinstance(backend, StateBackend)
+        broker.use_running_loop()
         await broker.startup()
         try:
             # Keys of one script, which a cluster keeps on different nodes.

@@ -41,6 +41,7 @@ async def listeners(settings: Settings, count: int) -> AsyncIterator[list[QueueB
         for number in range(count):
             broker = make_broker(settings)
             broker.consumer, broker.queues = f"listener {number}", ("q",)
+            broker.use_running_loop()
             await broker.startup()
             stack.push_async_callback(broker.shutdown)
             assert await broker.claim() is None

@@ -150,6 +150,7 @@ def test_steps_whose_messages_have_gone_from_the_queue_are_sent_again(
     async def empty_the_queue() -> int:
         broker = make_broker(own.settings)
         broker.queues = (own.settings.queue,)
+        broker.use_running_loop()
         await broker.startup()
         count = 0
         while (delivery := await broker.claim()) is not None:

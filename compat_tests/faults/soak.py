@@ -501,6 +501,7 @@ def queues_in(ctl: Callable[..., str]) -> dict[str, int]:
 async def sweep(settings: Settings) -> None:
     """Do what a worker does now and then: delete what has expired."""
     backend = make_backend(settings)
+    backend.home.use_running_loop()
     await backend.startup()
     await backend.sweep()
     await backend.shutdown()

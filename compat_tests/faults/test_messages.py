@@ -231,6 +231,7 @@ GROWTH = 16
 
 async def put_foreign(house_settings: Settings, bodies: list[bytes]) -> None:
     broker = make_broker(house_settings)
+    broker.use_running_loop()
     await broker.startup()
     for first in range(0, len(bodies), 4):
         some = bodies[first : first + 4]
@@ -372,6 +373,7 @@ def test_a_listener_hands_on_what_can_be_read_and_sets_aside_the_rest(
 
 async def listen_to(bodies: list[bytes]) -> None:
     broker = make_broker(Settings(broker=f"memory://{uuid.uuid4().hex}"))
+    broker.use_running_loop()
     await broker.startup()
     for number, body in enumerate(bodies):
         await broker.put(f"t{number}", broker.settings.queue, 0, body)

@@ -263,6 +263,7 @@ def test_what_a_newer_release_sends_beside_is_left_aside(
 
     async def send_what_nobody_knows() -> None:
         backend = make_backend(fleet.settings)
+        backend.home.use_running_loop()
         await backend.startup()
         await backend.post(run_channel(outcome.run_id), {"newer": "notification"})
         await backend.post(worker_channel(worker.id), {"command": "newer"})

@@ -204,6 +204,7 @@ def test_a_run_whose_worker_is_not_on_record_yet_is_well(fleet: Fleet, scratch: 
         # As before its first heartbeat, or when the backend has lost its data.
         backend = app.make(fleet.settings).result_backend
         assert isinstance(backend, StateBackend)
+        backend.home.use_running_loop()
         await backend.startup()
         await backend.deregister(worker)
         await backend.shutdown()

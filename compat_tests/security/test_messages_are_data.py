@@ -74,6 +74,7 @@ async def broker(settings: Settings) -> AsyncIterator[QueueBroker]:
 async def opened(settings: Settings) -> AsyncIterator[QueueBroker]:
     broker = app.make(settings)
     broker.queues = ("q",)
+    broker.use_running_loop()
     await broker.startup()
     try:
         yield broker

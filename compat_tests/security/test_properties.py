@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+from anyio.from_thread import BlockingPortal
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from taskiq import TaskiqMessage
@@ -34,6 +34,7 @@ from dagster_taskiq.tags import (
     read_tag,
 )
 from dagster_taskiq.transport.broker import Connection, Delivery, QueueBroker
+from dagster_taskiq.transport.home_loop import background
 from dagster_taskiq.wire.labels import TYPED_LABEL
 from dagster_taskiq.wire.typed_values import decode, encode, holds_typed
 from dagster_taskiq.worker import frames
@@ -249,14 +250,14 @@ def opened_broker(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[QueueBroker, BlockingPortal]]:
     chosen = make_settings(request.param, tmp_path_factory.mktemp("messages"), request)
-    with start_blocking_portal() as portal:
-        broker = app.make(chosen)
-        broker.queues = ("q",)
-        portal.call(broker.startup)
-        try:
-            yield broker, portal
-        finally:
-            portal.call(broker.shutdown)
+    portal = background().portal
+    broker = app.make(chosen)
+    broker.queues = ("q",)
+    portal.call(broker.startup)
+    try:
+        yield broker, portal
+    finally:
+        portal.call(broker.shutdown)
 
 
 finite = st.recursive(

@@ -34,6 +34,7 @@ TASK = Task("t", "execute", "q", "run", "step", worker="w")
 async def worker() -> AsyncIterator[QueueBroker]:
     broker = registry.make(Settings(broker=f"memory://{uuid.uuid4().hex}"))
     broker.queues = ("q",)
+    broker.use_running_loop()
     await broker.startup()
     yield broker
     await broker.shutdown()
@@ -45,6 +46,7 @@ async def relayed(worker: QueueBroker) -> AsyncIterator[tuple[RelayServer, Queue
     assert isinstance(worker.result_backend, StateBackend)
     server = RelayServer(worker, worker.result_backend)
     child = Relay(await server.start(), worker.settings).make(worker.settings)
+    child.use_running_loop()
     await child.startup()
     try:
         yield server, child

@@ -28,6 +28,7 @@ from dagster_taskiq.errors import (
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.connection import Connection
 from dagster_taskiq.transport.eviction import Eviction
+from dagster_taskiq.transport.home_loop import Home, at_home
 from dagster_taskiq.wire.labels import RUN_LABEL, STEP_LABEL, WORKER_LABEL
 from dagster_taskiq.wire.notifications import Notification
 from dagster_taskiq.wire.records import Task, TaskState, Worker, end_notification
@@ -48,6 +49,9 @@ class StateBackend(AsyncResultBackend[Any]):
 
     What becomes of a task's record is decided by the functions of ``transitions`` alone.
 
+    taskiq's own methods may be called on any event loop, without :meth:`startup` too; the others
+    are called on the loop that is its home.
+
     Every method that talks to the server raises ``ServerUnavailableError`` if the server cannot
     serve now, and ``ConfigError`` if it will not before the configuration changes.
     """
@@ -59,6 +63,16 @@ class StateBackend(AsyncResultBackend[Any]):
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        #: The event loop on which the connection is used.
+        self.home = Home(self)
+
+    async def startup(self) -> None:
+        """Connect (taskiq's own hook)."""
+        await self.home.open()
+
+    async def shutdown(self) -> None:
+        """Disconnect (taskiq's own hook)."""
+        await self.home.close()
 
     @abstractmethod
     async def ping(self) -> None:
@@ -167,6 +181,7 @@ class StateBackend(AsyncResultBackend[Any]):
         """Record that the worker of a STARTED task is lost; ``False`` if the task has ended."""
         return await self.finish(task, TaskState.LOST, error, None)
 
+    @at_home
     async def set_result(self, task_id: str, result: TaskiqResult[Any]) -> None:
         """Record the end of a task that this process's worker started (taskiq's own hook).
 
@@ -206,11 +221,13 @@ class StateBackend(AsyncResultBackend[Any]):
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, WRITE_RETRY_SECONDS[1])
 
+    @at_home
     async def is_result_ready(self, task_id: str) -> bool:
         """Return whether the task has ended (taskiq's own hook)."""
         task = (await self.tasks([task_id])).get(task_id)
         return task is not None and task.state.is_final
 
+    @at_home
     async def get_result(self, task_id: str, with_logs: bool = False) -> TaskiqResult[Any]:
         """Return a task's result (taskiq's own hook); a revoked or lost task has an error.
 

@@ -23,6 +23,7 @@ from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.connection import Connection
 from dagster_taskiq.transport.eviction import Eviction
 from dagster_taskiq.transport.gate import OpenGate, Service, SlotGate
+from dagster_taskiq.transport.home_loop import Home, at_home
 from dagster_taskiq.wire.labels import (
     DELAY_LABEL,
     PRIORITY_LABEL,
@@ -77,6 +78,9 @@ class Delivery:
 class QueueBroker(AsyncBroker):
     """A broker with queues, priorities and claims.
 
+    taskiq's own methods may be called on any event loop, without :meth:`startup` too; the others
+    are called on the loop that is its home.
+
     Every method that talks to the server raises ``ServerUnavailableError`` if the server cannot
     serve now, and ``ConfigError`` if it will not before the configuration changes.
     """
@@ -89,6 +93,8 @@ class QueueBroker(AsyncBroker):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         self.settings = settings
+        #: The event loop on which the connection is used.
+        self.home = Home(self)
         #: The queues that :meth:`listen` serves, without their run queues.
         self.queues: tuple[str, ...] = (settings.queue,)
         #: The worker's id, which is recorded with each claim.
@@ -117,10 +123,16 @@ class QueueBroker(AsyncBroker):
         return self.all_queues if self.gate.takes_runs else self.queues
 
     async def startup(self) -> None:
-        """Connect; run taskiq's start-up hooks; in a worker, start its service."""
-        await self.connection.open()
+        """Connect; run taskiq's start-up hooks; in a worker, start its service.
+
+        The hooks run on the loop of the caller.
+        """
+        is_worker = self.is_worker_process and self.make_service is not None
+        if is_worker:
+            self.use_running_loop()
+        await self.home.open()
         await super().startup()
-        if self.is_worker_process and self.make_service is not None:
+        if is_worker and self.make_service is not None:
             self.service = self.make_service()
             await self.service.start()
 
@@ -131,7 +143,17 @@ class QueueBroker(AsyncBroker):
             self.service = None
         await self._give_back_all()
         await super().shutdown()
-        await self.connection.close()
+        await self.home.close()
+
+    def use_running_loop(self) -> None:
+        """Let the running event loop be the home of this broker and of its backend.
+
+        It is that of a worker's parent, which does nothing else.
+        """
+        for resident in (self, self.result_backend):
+            home = getattr(resident, "home", None)
+            if isinstance(home, Home):
+                home.use_running_loop()
 
     @abstractmethod
     async def ping(self) -> None:
@@ -206,6 +228,7 @@ class QueueBroker(AsyncBroker):
     async def rejected(self) -> int:
         """Return how many messages have been rejected."""
 
+    @at_home
     async def kick(self, message: BrokerMessage) -> None:
         """Send one message (taskiq's own method); see :meth:`kick_all`."""
         await self.kick_all([message])

@@ -78,6 +78,7 @@ class _Runner:
         broker.make_service = lambda: self._service
         try:
             await self._service.serve_status()
+            broker.use_running_loop()
             if not await self._reach_servers():
                 return 0
             receiver = WorkerReceiver(
@@ -94,7 +95,7 @@ class _Runner:
         finally:
             await broker.shutdown()
             await self._service.backend.shutdown()
-            await broker.connection.close()
+            await broker.home.close()
             await self._service.serve_no_status()
         logger.info("Worker %s has ended.", self._options.name)
         return 1 if self._stopped_tasks else 0
@@ -104,7 +105,7 @@ class _Runner:
         broker, backend = self._broker, self._service.backend
         settings = broker.settings
         return await self._reach(
-            f"broker {redact(settings.broker)}", broker, broker.connection.open
+            f"broker {redact(settings.broker)}", broker, broker.home.open
         ) and await self._reach(f"backend {redact(settings.backend_url)}", backend, backend.startup)
 
     async def _reach(

@@ -49,14 +49,6 @@ class RabbitBackend(StateBackend):
         self._inbox = Inbox(self.connection, names)
         self._heartbeats = Heartbeats()
 
-    async def startup(self) -> None:
-        """Open the connection."""
-        await self.connection.open()
-
-    async def shutdown(self) -> None:
-        """Close the connection."""
-        await self.connection.close()
-
     async def ping(self) -> None:
         """Ask the server."""
         await self.connection.ping()

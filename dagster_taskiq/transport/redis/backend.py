@@ -43,14 +43,6 @@ class RedisBackend(StateBackend):
         )
         self._keys = Keys(settings.prefix)
 
-    async def startup(self) -> None:
-        """Connect."""
-        await self.connection.open()
-
-    async def shutdown(self) -> None:
-        """Disconnect."""
-        await self.connection.close()
-
     async def ping(self) -> None:
         """Ask the server."""
         await self.connection.ping()

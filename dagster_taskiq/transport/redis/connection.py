@@ -77,6 +77,7 @@ class RedisConnection:
         try:
             self._client = self._make_client()
         except (TypeError, ValueError) as error:
+            self._users -= 1
             raise ConfigError(
                 f"Cannot use the broker or backend {self.boundary.shown}: {error}."
             ) from None

@@ -18,14 +18,6 @@ class RelayedBackend(StateBackend):
         super().__init__(settings)
         self.connection: RelayConnection = connection
 
-    async def startup(self) -> None:
-        """Share the connection."""
-        await self.connection.open()
-
-    async def shutdown(self) -> None:
-        """Give it up."""
-        await self.connection.close()
-
     async def ping(self) -> None:
         """See the base class."""
         await self._call("ping")

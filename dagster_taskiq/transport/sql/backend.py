@@ -45,14 +45,6 @@ class SqlBackend(StateBackend):
         #: Inserts records of tasks that are sent now.
         self._submit = insert.values(submitted_at=clock)
 
-    async def startup(self) -> None:
-        """Open the database, creating its tables."""
-        await self.connection.open()
-
-    async def shutdown(self) -> None:
-        """Close the database."""
-        await self.connection.close()
-
     async def ping(self) -> None:
         """Run one statement."""
         await self.connection.ping()

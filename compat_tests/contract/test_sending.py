@@ -1,0 +1,204 @@
+"""A user's own tasks are sent from any event loop, thread and process, as often as one likes."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dagster import DagsterInstance, DagsterRunStatus
+from taskiq import AsyncTaskiqTask
+from taskiq.exceptions import SendTaskError
+from taskiq.kicker import AsyncKicker
+
+from compat_tests import sending_jobs
+from compat_tests.checkout import ROOT
+from compat_tests.conftest import make_settings
+from compat_tests.executor.runs import House
+from compat_tests.executor.scratch import Scratch
+from compat_tests.servers import free_port
+from compat_tests.workers import running_worker
+from dagster_taskiq import app
+from dagster_taskiq.errors import ServerUnavailableError
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.broker import QueueBroker
+
+TASKS = "compat_tests.sending_tasks"
+
+
+@pytest.fixture(scope="module")
+def served(
+    broker_kind: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Settings]:
+    """Settings whose queue a worker serves, with slots for what waits and what it waits for."""
+    directory = tmp_path_factory.mktemp(f"sending-{broker_kind}")
+    settings = make_settings(broker_kind, directory, request)
+    with running_worker(settings, directory, "-i", TASKS, "-c", "3"):
+        yield settings
+
+
+@pytest.fixture
+def broker(served: Settings) -> Iterator[QueueBroker]:
+    """A broker as a project makes one; nothing has been started."""
+    broker = app.make(served)
+    yield broker
+    asyncio.run(broker.shutdown())
+
+
+async def send(broker: QueueBroker, name: str, *args: object) -> AsyncTaskiqTask[Any]:
+    kicker: AsyncKicker[Any, Any] = AsyncKicker(f"{TASKS}:{name}", broker, {})
+    return await kicker.kiq(*args)
+
+
+async def value_of(broker: QueueBroker, name: str, *args: object) -> Any:
+    sent = await send(broker, name, *args)
+    result = await sent.wait_result(check_interval=0.02, timeout=90)
+    return result.raise_for_error().return_value
+
+
+def test_each_event_loop_sends_with_or_without_a_startup(broker: QueueBroker) -> None:
+    assert asyncio.run(value_of(broker, "add", 1, 2)) == 3
+
+    async def started() -> int:
+        await broker.startup()
+        try:
+            return int(await value_of(broker, "add", 3, 4))
+        finally:
+            await broker.shutdown()
+
+    for _ in range(2):
+        assert asyncio.run(started()) == 7
+        assert asyncio.run(value_of(broker, "add", 5, 6)) == 11
+
+
+def test_threads_send_at_the_same_time(broker: QueueBroker) -> None:
+    def one(number: int) -> int:
+        return int(asyncio.run(value_of(broker, "add", number, 1)))
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(one, range(16))) == list(range(1, 17))
+
+
+def test_a_plain_task_and_an_async_one_send_others(broker: QueueBroker) -> None:
+    assert asyncio.run(value_of(broker, "plain", 1, 2)) == [3, 3, 3]
+    assert asyncio.run(value_of(broker, "in_a_coroutine", 1, 2)) == [3, 3]
+
+
+def test_ops_of_a_dagster_job_send_own_tasks(
+    served: Settings, instance: DagsterInstance, tmp_path: Path
+) -> None:
+    outcome = House(served, instance).run(sending_jobs.sending_job, Scratch(tmp_path))
+    assert outcome.status is DagsterRunStatus.SUCCESS
+
+
+# -- processes ---------------------------------------------------------------------------------
+
+
+def script(text: str) -> str:
+    head = """
+        import asyncio, json, os, sys, threading, time
+        from dagster_taskiq import app
+        from dagster_taskiq.settings.settings import Settings
+        from taskiq.kicker import AsyncKicker
+
+        broker = app.make(Settings.from_dict(json.loads(sys.argv[1])))
+
+        async def value(a, b):
+            sent = await AsyncKicker("compat_tests.sending_tasks:add", broker, {}).kiq(a, b)
+            return (await sent.wait_result(0.02, 60)).raise_for_error().return_value
+    """
+    return textwrap.dedent(head) + textwrap.dedent(text)
+
+
+def run(settings: Settings, text: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-c", script(text), json.dumps(settings.to_dict())]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_a_script_that_sends_ends_in_silence(served: Settings) -> None:
+    ended = run(
+        served,
+        """
+        print([asyncio.run(value(1, each)) for each in (2, 3)])
+        """,
+    )
+    assert (ended.returncode, ended.stdout.strip(), ended.stderr) == (0, "[3, 4]", "")
+
+
+def test_a_process_ends_while_something_is_sent(served: Settings) -> None:
+    ended = run(
+        served,
+        """
+        def for_ever():
+            while True:
+                asyncio.run(value(1, 2))
+
+        print(asyncio.run(value(1, 2)))
+        for _ in range(3):
+            threading.Thread(target=for_ever, daemon=True).start()
+        time.sleep(0.2)
+        """,
+    )
+    assert (ended.returncode, ended.stdout.strip()) == (0, "3")
+
+
+def test_a_forked_process_sends_unless_it_inherited_a_connection(served: Settings) -> None:
+    ended = run(
+        served,
+        """
+        def forked(work):
+            sys.stdout.flush()
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    print(work())
+                except BaseException as error:
+                    print(type(error.__cause__).__name__, error.__cause__)
+                sys.exit(0)
+            assert os.waitpid(pid, 0)[1] == 0
+
+        send = lambda: asyncio.run(value(1, 2))
+        forked(send)
+        print(send())
+        forked(send)
+        asyncio.run(broker.shutdown())
+        forked(send)
+        print(send())
+        """,
+    )
+    lines = ended.stdout.splitlines()
+    assert ended.returncode == 0, ended.stderr
+    assert [each for each in lines if each.isdigit()] == ["3"] * 4
+    (refused,) = (each for each in lines if not each.isdigit())
+    assert refused.startswith("ForkedProcessError")
+    assert "await broker.shutdown()" in refused
+
+
+# -- servers that are away -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:s3cret@127.0.0.1:{port}/0",
+        "amqp://me:s3cret@127.0.0.1:{port}//",
+        "postgresql://me:s3cret@127.0.0.1:{port}/db",
+    ],
+    ids=lambda url: str(url).partition(":")[0],
+)
+def test_what_cannot_be_sent_says_where_and_why(url: str) -> None:
+    broker = app.make(Settings(broker=url.format(port=free_port()), connect_timeout=2.0))
+    with pytest.raises(SendTaskError) as caught:
+        asyncio.run(send(broker, "add", 1, 2))
+    cause = caught.value.__cause__
+    assert isinstance(cause, ServerUnavailableError)
+    assert "127.0.0.1" in str(cause)
+    assert "Check that" in str(cause)
+    assert "s3cret" not in str(cause)
