@@ -1,7 +1,7 @@
 """A channel: what can be done on a connection, with deadlines, checked names and our errors."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
@@ -14,6 +14,9 @@ from dagster_taskiq.transport.rabbitmq.link import Link
 from dagster_taskiq.transport.rabbitmq.names import check_exchange_name, check_queue_name
 
 T = TypeVar("T")
+
+#: A message to be published: the name of a queue, the content, and the headers.
+Publication = tuple[str, bytes, Mapping[str, Any]]
 
 #: The queue type that we declare: a virtual host may have another default, without priorities.
 _CLASSIC = {"x-queue-type": "classic"}
@@ -102,9 +105,33 @@ class Channel:
             "requeue a message",
         )
 
-    async def commit(self) -> None:
-        """Let what was done on this channel since the last commit take effect, all of it."""
-        await self._call(self._raw.tx_commit(), "commit")
+    async def commit(
+        self,
+        publish: Sequence[Publication] = (),
+        ack: Sequence[DeliveredMessage] = (),
+        requeue: Sequence[DeliveredMessage] = (),
+    ) -> None:
+        """Let what is done here take effect, all of it, on a channel with transactions.
+
+        All is sent without waiting for more than the one answer.
+
+        Args:
+            publish: durable messages.
+            ack: messages that were taken here, to be deleted.
+            requeue: messages that were taken here, to be put back to their places.
+        """
+
+        async def work() -> None:
+            for queue, body, headers in publish:
+                properties = Basic.Properties(delivery_mode=2, headers=dict(headers))
+                await self._raw.basic_publish(body, routing_key=queue, properties=properties)
+            for message in ack:
+                await self._raw.basic_ack(_delivery_tag(message), wait=False)
+            for message in requeue:
+                await self._raw.basic_nack(_delivery_tag(message), requeue=True, wait=False)
+            await self._raw.tx_commit()
+
+        await self._call(work(), "commit")
 
     async def consume(
         self, queue: str, on_message: Callable[[DeliveredMessage], Awaitable[None]]

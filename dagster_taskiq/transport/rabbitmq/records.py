@@ -11,7 +11,8 @@ import asyncio
 import json
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -71,6 +72,8 @@ class Records:
         self._seen: dict[str, int] = {}
         # Tasks of one process wait for each other here, rather than ask the server repeatedly.
         self._turns = {name: asyncio.Lock() for name in RECORD_NAMES}
+        # The changes that wait for their turn, in order.
+        self._waiting: dict[str, list[_Change]] = {name: [] for name in RECORD_NAMES}
 
     async def read(self, name: str) -> Record:
         """Return the present content of a record.
@@ -94,42 +97,64 @@ class Records:
     async def change(self, name: str, by: Callable[[Record], T]) -> T:
         """Change a record, and return what ``by`` returned.
 
-        A change that has begun is completed even if the caller is cancelled meanwhile.
+        Changes that come while the record is being changed are made together after that, with one
+        write. A change that has begun is completed even if the caller is cancelled meanwhile.
 
         Args:
             name: one of ``RECORD_NAMES``.
             by: changes the content in place; is called again if the connection was lost before the
-                change was sent.
+                change was sent. If it raises an error, it has changed nothing.
 
         Raises:
             ServerUnavailableError: as :meth:`read`; the change may have been made.
         """
-        task = asyncio.ensure_future(self._change(name, by))
+        change = _Change(by)
+        self._waiting[name].append(change)
+        task = asyncio.ensure_future(self._change_by_all(name))
         task.add_done_callback(look_at)
-        return await asyncio.shield(task)
+        await asyncio.shield(task)
+        # It is answered: by that call, or by an earlier one that has made it too.
+        outcome: T = change.outcome.result()
+        return outcome
 
-    async def _change(self, name: str, by: Callable[[Record], T]) -> T:
+    async def _change_by_all(self, name: str) -> None:
+        """Make the changes of a record that wait, if no other call has made them meanwhile."""
+        async with self._turns[name]:
+            changes, self._waiting[name] = self._waiting[name], []
+            if not changes:
+                return
+            try:
+                await self._change(name, changes)
+            except Exception as error:
+                for change in changes:
+                    change.outcome.set_exception(error)
+            except BaseException:
+                for change in changes:
+                    change.outcome.cancel()
+                raise
+
+    async def _change(self, name: str, changes: "Sequence[_Change]") -> None:
         sent = False
 
-        async def work() -> T:
+        async def work() -> None:
             nonlocal sent
             async with self._connection.channel(transactional=True) as channel:
                 message = await self._take(channel, name)
                 record = _loads(message)
-                outcome = by(record)
+                for change in changes:
+                    change.make(record)
                 body = _dumps(record)
                 if body == message.body:
-                    await channel.requeue(message)
+                    await channel.commit(requeue=[message])
                 else:
-                    headers = {_VERSION: _version(message) + 1}
-                    await channel.publish(self._names.record(name), body, headers=headers)
-                    await channel.ack(message)
                     sent = True
-                await channel.commit()
-                return outcome
+                    headers = {_VERSION: _version(message) + 1}
+                    queue = self._names.record(name)
+                    await channel.commit([(queue, body, headers)], ack=[message])
 
-        async with self._turns[name]:
-            return await self._connection.retry_if_lost(work, lambda: not sent)
+        await self._connection.retry_if_lost(work, lambda: not sent)
+        for change in changes:
+            change.answer()
 
     async def _take(self, channel: Channel, name: str) -> DeliveredMessage:
         """Take a record on a channel; create all records first if this prefix has none."""
@@ -236,6 +261,29 @@ class Records:
                     await channel.publish(queue, _dumps({}), headers={_VERSION: 0})
                 await channel.declare_exchange(self._names.records_exchange)
             await channel.delete_queue(lock)
+
+
+class _Change:
+    """One change of a record, which may be made together with others."""
+
+    def __init__(self, by: Callable[[Record], Any]) -> None:
+        self._by = by
+        self._answer: Callable[[], None] = lambda: None
+        self.outcome: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.outcome.add_done_callback(look_at)
+
+    def make(self, record: Record) -> None:
+        """Make the change in the content of a record; may be called again."""
+        try:
+            value = self._by(record)
+        except Exception as error:
+            self._answer = partial(self.outcome.set_exception, error)
+        else:
+            self._answer = partial(self.outcome.set_result, value)
+
+    def answer(self) -> None:
+        """Answer the caller, once the record has been written."""
+        self._answer()
 
 
 def _loads(message: DeliveredMessage) -> Record:

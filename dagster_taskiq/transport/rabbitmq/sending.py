@@ -69,13 +69,13 @@ class Sender:
                 await self._queues.declare_route(channel, each.queue, delay)
                 for each, delay in zip(outgoing, units, strict=True)
             ]
-            # In this order, but without waiting for the confirmation of the one before.
+            at_once = {each.queue for each, delay in zip(outgoing, units, strict=True) if not delay}
+            # In this order, but without waiting for the confirmation of the one before. The server
+            # has a message in its queue before it passes on the wake-up that is sent after it.
             await asyncio.gather(
                 *(
                     messages.publish(channel, *route, each)
                     for route, each in zip(routes, outgoing, strict=True)
-                )
+                ),
+                *(self._wakeups.send(channel, queue) for queue in at_once),
             )
-            at_once = {each.queue for each, delay in zip(outgoing, units, strict=True) if not delay}
-            for queue in at_once:
-                await self._wakeups.send(channel, queue)
