@@ -116,8 +116,9 @@ def measure(each: Side, place: str, tasks: int) -> Round:
         environment = each.environment(url, place, directory)
         worker = Program(list(each.worker), directory / "worker.log", environment)
         stack.callback(worker.end)
+        python = each.venv.absolute() / "bin" / "python"
         sender = subprocess.Popen(
-            [str(each.venv.absolute() / "bin" / "python"), str(BOTH / "own_sender.py"), each.module],
+            [str(python), str(BOTH / "own_sender.py"), each.module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
@@ -227,7 +228,7 @@ def table(place: str, tasks: int, found: dict[str, list[Round]]) -> str:
         if ours is not None and who != OURS:
             cheapest = {name: min(round_.cpu for round_ in found[name]) for name in (OURS, who)}
             rows.append(
-                f"Executed by ours per second, as a multiple of {who}: {each.wall / ours.wall:.2f}; "
+                f"Ours per second, as a multiple of {who}: executed {each.wall / ours.wall:.2f}; "
                 f"by the CPU of all, {cheapest[who] / cheapest[OURS]:.2f}; "
                 f"sent: {each.send_wall / ours.send_wall:.2f}"
             )
