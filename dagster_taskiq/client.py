@@ -30,6 +30,7 @@ from dagster_taskiq.wire.commands import Command, command
 from dagster_taskiq.wire.labels import (
     EXPIRED,
     WORKER_LABEL,
+    attempt_of,
     has_expired,
 )
 from dagster_taskiq.wire.notifications import Notification, worker_channel
@@ -135,6 +136,9 @@ class Client:
                 body = command(Command.REVOKE, task=task_id, reason=reason, at_once=at_once)
                 await self.backend.post(worker_channel(worker), body)
             await self.broker.discard([each for each in task_ids if each not in started])
+            if started:
+                # No worker stops those of a lost one, and no loop of a run ends them.
+                await self.backend.end_lost(list(started))
 
         self._call(work)
 
@@ -323,7 +327,11 @@ class InProcessQueue:
         while (delivery := await broker.claim()) is not None:
             message = broker.formatter.loads(delivery.body)
             known = (await backend.tasks([delivery.task_id])).get(delivery.task_id)
-            task = replace(known or Task(delivery.task_id), worker=f"process-{os.getpid()}")
+            task = replace(
+                known or Task(delivery.task_id),
+                worker=f"process-{os.getpid()}",
+                attempt=attempt_of(message.labels),
+            )
             refused = await backend.start(task)
             await broker.acknowledge(delivery)
             if refused is not None:

@@ -68,6 +68,19 @@ class NoRecordError(DagsterTaskiqError):
         return cls(f"The backend knows nothing of task {task_id}: its record has been lost.")
 
 
+class NotPutBackYetError(DagsterTaskiqError):
+    """The message is for a later attempt than the one that the record shows as STARTED.
+
+    The worker of that attempt has sent it, and not yet recorded that the task waits again. Try
+    again later, and leave the message in its queue until then.
+    """
+
+    @classmethod
+    def of(cls, task_id: str) -> "NotPutBackYetError":
+        """Return the error for one task."""
+        return cls(f"The worker that runs task {task_id} has sent it again and still owns it.")
+
+
 class UnknownTaskError(DagsterTaskiqError):
     """The worker has no task of that name. Start it with ``--include`` naming the module."""
 

@@ -29,8 +29,9 @@ from dagster_taskiq.errors import (
     WorkerLostError,
 )
 from dagster_taskiq.settings.settings import Settings
-from dagster_taskiq.transport.backend import StateBackend, as_json
+from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.registry import make_backend
+from dagster_taskiq.transport.results import as_json
 from dagster_taskiq.wire.labels import RUN_LABEL, STEP_LABEL, WORKER_LABEL
 from dagster_taskiq.wire.notifications import FROM_START, run_channel, worker_channel
 from dagster_taskiq.wire.records import Running, Task, TaskState, Worker

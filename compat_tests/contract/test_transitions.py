@@ -13,7 +13,7 @@ import pytest
 
 from compat_tests.brokers import ALL_BROKERS
 from compat_tests.contract.test_backend import opened
-from dagster_taskiq.errors import NoRecordError
+from dagster_taskiq.errors import NoRecordError, NotPutBackYetError
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport import transitions
 from dagster_taskiq.transport.backend import StateBackend
@@ -33,7 +33,9 @@ def described(worker: str, *running: Running) -> Worker:
 
 
 def running(task: Task) -> Running:
-    return Running(task.id, task.name, task.run_id, task.step_key, pid=1, seconds=1.0)
+    return Running(
+        task.id, task.name, task.run_id, task.step_key, pid=1, seconds=1.0, attempt=task.attempt
+    )
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def revoked(known: Task | None, task: Task) -> tuple[Task, dict[str, str]]:
 
 def beaten(known: Task | None, task: Task) -> tuple[Task, list[str]]:
     after = transitions.adopt(known, running(task), task.worker, NOW)
-    return after, [after.id] if transitions.must_stop(after, task.worker) else []
+    return after, [after.id] if transitions.must_stop(after, running(task), task.worker) else []
 
 
 def start(recorded: bool) -> Event:
@@ -88,6 +90,23 @@ def finish(state: TaskState) -> Event:
     )
 
 
+def put_back(known: Task | None, task: Task) -> tuple[Task | None, bool]:
+    after = transitions.put_back(known, task, NOW)
+    return (after or known), after is not None
+
+
+def conclude(state: TaskState) -> Event:
+    def concluded(known: Task | None, task: Task) -> tuple[Task | None, bool]:
+        after = transitions.conclude(known, task, state, "reason", NOW)
+        return (after or known), after is not None
+
+    return Event(
+        f"conclude as {state.value}",
+        lambda backend, task: backend.conclude(task, state, "reason", None),
+        concluded,
+    )
+
+
 EVENTS = [
     Event(
         "submit",
@@ -97,6 +116,9 @@ EVENTS = [
     start(recorded=False),
     start(recorded=True),
     *map(finish, FINAL),
+    conclude(TaskState.SUCCESS),
+    conclude(TaskState.FAILURE),
+    Event("put back", lambda backend, task: backend.put_back(task, None), put_back),
     Event(
         "mark lost",
         lambda backend, task: backend.mark_lost(task, "reason"),
@@ -123,6 +145,16 @@ async def started(backend: StateBackend, task: Task) -> None:
     assert await backend.start(task) is None
 
 
+async def put_back_once(backend: StateBackend, task: Task) -> None:
+    await started(backend, task)
+    assert await backend.put_back(task, None)
+
+
+async def started_again(backend: StateBackend, task: Task) -> None:
+    await put_back_once(backend, task)
+    assert await backend.start(replace(task, attempt=1)) is None
+
+
 async def revoked_while_running(backend: StateBackend, task: Task) -> None:
     await started(backend, task)
     assert await backend.revoke([task.id], "no more") == {task.id: task.worker}
@@ -146,10 +178,18 @@ STATES: dict[str, Callable[[StateBackend, Task], Awaitable[None]]] = {
     "unknown": unknown,
     "waiting": submit,
     "started": started,
+    "put back": put_back_once,
+    "started again": started_again,
     "started and revoked": revoked_while_running,
     "revoked before it started": revoked_while_waiting,
     **{f"ended as {state.value}": ended(state) for state in FINAL},
 }
+
+
+#: The states of a task that has been put back.
+SEVERAL_ATTEMPTS = ("put back", "started again")
+#: The events for which the attempt counts.
+OF_AN_ATTEMPT = ("submit", "start", "put back", "finish as SUCCESS", "mark lost", "beat")
 
 
 @dataclass(frozen=True)
@@ -162,11 +202,14 @@ class Case:
     worker: str
     #: A step of a run, whose loop is notified; else a task of a user's own.
     is_step: bool
+    #: The attempt of the event.
+    attempt: int
 
     @property
     def name(self) -> str:
         kind = "step" if self.is_step else "task"
-        return f"{kind}, {self.state}: {self.event.name} by {self.worker}"
+        what = f"{self.event.name} {self.attempt} by {self.worker}"
+        return f"{kind}, {self.state}: {what}"
 
     @property
     def task(self) -> Task:
@@ -177,9 +220,17 @@ class Case:
 def cases() -> Iterator[Case]:
     for is_step in (True, False):
         for state in STATES:
+            if is_step and state in SEVERAL_ATTEMPTS:
+                continue
             for event in EVENTS:
                 for worker in (OWNER, OTHER):
-                    yield Case(state, event, worker, is_step)
+                    yield Case(state, event, worker, is_step, 0)
+    # Only a user's own task has more than one attempt.
+    for state in ("unknown", "waiting", "started", *SEVERAL_ATTEMPTS):
+        for event in EVENTS:
+            if event.name in OF_AN_ATTEMPT:
+                for attempt in (1, 2):
+                    yield Case(state, event, OWNER, False, attempt)
 
 
 # -- what comes of it ------------------------------------------------------------------------------
@@ -205,20 +256,20 @@ async def observe(backend: StateBackend, case: Case) -> tuple[dict[str, Any], di
     for each in await backend.collect(channel, FROM_START, 0.0) if channel else ():
         cursor = each.cursor
 
-    task = replace(case.task, worker=case.worker)
+    task = replace(case.task, worker=case.worker, attempt=case.attempt)
     answer: Any
     try:
         answer = await case.event.on_backend(backend, task)
-    except NoRecordError:
-        answer = NoRecordError
+    except (NoRecordError, NotPutBackYetError) as error:
+        answer = type(error)
     after = (await backend.tasks([task.id])).get(task.id)
     sent = await backend.collect(channel, cursor, 0.0) if channel else []
     posted = [each.body for each in sent]
     found = {"record": without_times(after, known), "answer": answer, "posted": posted}
     try:
         after, answer = case.event.on_record(known, task)
-    except NoRecordError:
-        after, answer = known, NoRecordError
+    except (NoRecordError, NotPutBackYetError) as error:
+        after, answer = known, type(error)
     posted = []
     if after is not None and after.loop_channel and transitions.has_ended(known, after):
         posted = [end_notification(after, after.state)]
@@ -261,9 +312,52 @@ def test_a_task_starts_once_and_what_has_ended_stays_so() -> None:
 def test_only_the_worker_that_started_a_task_may_run_and_end_it() -> None:
     other = replace(STARTED, worker=OTHER)
     assert transitions.finish(STARTED, other, TaskState.SUCCESS, "", 3.0) is None
-    assert not transitions.must_stop(STARTED, OWNER)
-    assert transitions.must_stop(STARTED, OTHER)
-    assert transitions.must_stop(replace(STARTED, revoke_requested=True), OWNER)
+    each = running(STARTED)
+    assert not transitions.must_stop(STARTED, each, OWNER)
+    assert transitions.must_stop(STARTED, each, OTHER)
+    assert transitions.must_stop(replace(STARTED, revoke_requested=True), each, OWNER)
+
+
+def test_only_the_worker_that_owns_a_task_puts_it_back_once_an_attempt() -> None:
+    assert transitions.put_back(WAITING, STARTED, 3.0) is None
+    assert transitions.put_back(STARTED, replace(STARTED, worker=OTHER), 3.0) is None
+    marked = replace(STARTED, revoke_requested=True)
+    assert transitions.put_back(marked, STARTED, 3.0) is None
+    waiting = transitions.put_back(STARTED, STARTED, 3.0)
+    assert waiting == replace(WAITING, submitted_at=3.0, attempt=1)
+    assert transitions.put_back(waiting, STARTED, 4.0) is None
+
+    # What is late of the first attempt changes nothing: a redelivery, a heartbeat, a result.
+    assert transitions.start(waiting, WAITING, 4.0) == (waiting, TaskState.STARTED)
+    assert transitions.adopt(waiting, running(STARTED), OWNER, 4.0) is waiting
+    assert not transitions.must_stop(waiting, running(STARTED), OWNER)
+    again, refused = transitions.start(waiting, replace(WAITING, attempt=1), 4.0)
+    assert (again.state, again.attempt, refused) == (TaskState.STARTED, 1, None)
+    assert transitions.put_back(again, STARTED, 5.0) is None
+    assert transitions.finish(again, STARTED, TaskState.LOST, "", 5.0) is None
+    ended = transitions.finish(again, again, TaskState.SUCCESS, "", 5.0)
+    assert ended == replace(again, state=TaskState.SUCCESS, finished_at=5.0)
+
+
+def test_a_message_of_an_attempt_that_is_not_yet_recorded_is_for_later() -> None:
+    early = replace(WAITING, attempt=1, worker=OTHER)
+    for known in (STARTED, replace(STARTED, revoke_requested=True)):
+        with pytest.raises(NotPutBackYetError, match="task t"):
+            transitions.start(known, early, 3.0)
+    end = transitions.finish(STARTED, STARTED, TaskState.LOST, "", 3.0)
+    assert transitions.start(end, early, 4.0) == (end, TaskState.LOST)
+    # A message outlives the record of its task.
+    begun, refused = transitions.start(None, early, 3.0)
+    assert (begun.state, begun.attempt, refused) == (TaskState.STARTED, 1, None)
+
+
+def test_what_nobody_has_started_may_be_concluded_unless_a_run_waits_for_it() -> None:
+    own = replace(WAITING, run_id="", step_key="")
+    end = transitions.conclude(own, own, TaskState.FAILURE, "no", 3.0)
+    assert end == replace(own, state=TaskState.FAILURE, error="no", finished_at=3.0)
+    assert transitions.conclude(None, own, TaskState.FAILURE, "no", 3.0) is not None
+    for known in (replace(STARTED, run_id=""), end, WAITING):
+        assert transitions.conclude(known, own, TaskState.SUCCESS, "", 4.0) is None
 
 
 def test_a_revoked_task_ends_at_once_unless_it_runs() -> None:

@@ -9,11 +9,13 @@ import asyncio
 import json
 import logging
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, ClassVar, TypeVar
 
 from taskiq import TaskiqResult
 from taskiq.abc.result_backend import AsyncResultBackend
+from taskiq.depends.progress_tracker import TaskProgress
+from taskiq.depends.progress_tracker import TaskState as ProgressState
 from taskiq.exceptions import ResultGetError, SecurityError
 
 from dagster_taskiq.errors import (
@@ -26,10 +28,13 @@ from dagster_taskiq.errors import (
     WorkerLostError,
 )
 from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.broker import Outgoing
 from dagster_taskiq.transport.connection import Connection
 from dagster_taskiq.transport.eviction import Eviction
 from dagster_taskiq.transport.home_loop import Home, at_home
-from dagster_taskiq.wire.labels import RUN_LABEL, STEP_LABEL, WORKER_LABEL
+from dagster_taskiq.transport.lost_workers import LostWorkers
+from dagster_taskiq.transport.results import as_json, result_from_json
+from dagster_taskiq.wire.labels import RUN_LABEL, STEP_LABEL, WORKER_LABEL, attempt_of
 from dagster_taskiq.wire.notifications import Notification
 from dagster_taskiq.wire.records import Task, TaskState, Worker, end_notification
 
@@ -42,6 +47,8 @@ UNFINISHED_SECONDS = 30 * 86400
 KEEP_SECONDS = 86400
 #: Seconds between two attempts to write what must not be lost: the first, and the longest.
 WRITE_RETRY_SECONDS = (0.1, 5.0)
+
+T = TypeVar("T")
 
 
 class StateBackend(AsyncResultBackend[Any]):
@@ -60,11 +67,17 @@ class StateBackend(AsyncResultBackend[Any]):
     connection: Connection
     #: Whether the children of a worker use its connection, because each costs the server much.
     shares_connection: ClassVar[bool] = False
+    #: Whether :meth:`put_back` can put a message into its queue in the same step.
+    puts_messages: ClassVar[bool] = False
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         #: The event loop on which the connection is used.
         self.home = Home(self)
+        #: Whether it is that of a worker or of a child of one, which write what must not be lost
+        #: for as long as the server is away. Others are told that it is.
+        self.is_worker_process = False
+        self._lost_workers = LostWorkers(self.workers, settings.heartbeat_interval)
 
     async def startup(self) -> None:
         """Connect (taskiq's own hook)."""
@@ -88,10 +101,10 @@ class StateBackend(AsyncResultBackend[Any]):
 
     @abstractmethod
     async def start(self, task: Task, *, recorded: bool = False) -> TaskState | None:
-        """Record that ``task.worker`` starts the task: at most one call ever succeeds.
+        """Record that ``task.worker`` starts the task: of each attempt, one call ever succeeds.
 
         Args:
-            task: which one, and the worker that starts it.
+            task: which one, the attempt that its message is for, and the worker that starts it.
             recorded: start it only if it is known. A task that was recorded when it was sent, and
                 is unknown now, may have started, or have ended, before its record was lost.
 
@@ -101,6 +114,40 @@ class StateBackend(AsyncResultBackend[Any]):
 
         Raises:
             NoRecordError: the task is unknown, with ``recorded``; nothing has changed.
+            NotPutBackYetError: the worker of an earlier attempt still owns it; nothing has changed.
+                If that worker is lost, :meth:`is_result_ready` notices.
+        """
+
+    @abstractmethod
+    async def put_back(self, task: Task, message: Outgoing | None) -> bool:
+        """Record that ``task.worker`` gives up a task that it runs: it is WAITING again.
+
+        Use :func:`dagster_taskiq.transport.put_back.put_back`, which also sends the message.
+
+        Args:
+            task: which one and which attempt, and the worker that has started it.
+            message: of the next attempt, to be put into its queue in the same step; only if
+                ``puts_messages``, and for a broker that has the same connection.
+
+        Returns:
+            ``False`` if that attempt is not STARTED by that worker, or has been revoked; nothing
+            has changed then, and no message has been sent.
+        """
+
+    @abstractmethod
+    async def conclude(
+        self, task: Task, state: TaskState, error: str, result: bytes | None
+    ) -> bool:
+        """Record the end of a user's own task that no worker has started.
+
+        Args:
+            task: which one, and what is recorded of it if it is unknown.
+            state: a final one.
+            error: the reason, in one sentence; empty for a success.
+            result: what :meth:`load_result` returns from then on.
+
+        Returns:
+            ``False`` if it is STARTED, has ended, or belongs to a run; nothing is recorded then.
         """
 
     @abstractmethod
@@ -168,6 +215,14 @@ class StateBackend(AsyncResultBackend[Any]):
         """Return the stored JSON of a task's result, if it has one."""
 
     @abstractmethod
+    async def store_progress(self, task_id: str, progress: bytes) -> None:
+        """Keep the JSON of a task's progress for as long as there is a record of the task."""
+
+    @abstractmethod
+    async def load_progress(self, task_id: str) -> bytes | None:
+        """Return the stored JSON of a task's progress, if it has one."""
+
+    @abstractmethod
     async def forget(self, task_ids: Sequence[str]) -> None:
         """Delete the records and results of those of these tasks that have ended.
 
@@ -183,10 +238,15 @@ class StateBackend(AsyncResultBackend[Any]):
 
     @at_home
     async def set_result(self, task_id: str, result: TaskiqResult[Any]) -> None:
-        """Record the end of a task that this process's worker started (taskiq's own hook).
+        """Record the end of a task (taskiq's own hook).
 
-        Retries for as long as the server is unavailable: a run waits for the end of its step. The
-        server decides whether the worker still owns the task.
+        It is that of a task that this process's worker started, if the result names that worker.
+        The server decides whether the worker still owns the task. Any other result is the end of a
+        task that nobody has started: so a pipeline of taskiq-pipelines that fails in the middle
+        ends its last task.
+
+        Retries in a worker for as long as the server is unavailable: a run waits for the end of its
+        step.
         """
         labels = result.labels
         task = Task(
@@ -194,38 +254,97 @@ class StateBackend(AsyncResultBackend[Any]):
             run_id=str(labels.get(RUN_LABEL, "")),
             step_key=str(labels.get(STEP_LABEL, "")),
             worker=str(labels.get(WORKER_LABEL, "")),
+            attempt=attempt_of(labels),
         )
         stored: bytes | None = None
         if not task.run_id:  # the outcome of a step is in the event log; here is only its state
             result, stored = as_json(result)
-        state, error = _end_of(result)
-        delay, is_logged = WRITE_RETRY_SECONDS[0], False
-        while True:
-            try:
-                if not await self.finish(task, state, error, stored):
-                    logger.warning(
-                        "Dropped the result of task %s: it is no longer this worker's.", task_id
-                    )
-                    if task.loop_channel:
-                        # If its record was lost, the loop gets no other notification.
-                        await self.post(task.loop_channel, end_notification(task, state))
-                return
-            except ServerUnavailableError as away:
-                logger.log(
-                    logging.DEBUG if is_logged else logging.WARNING,
-                    "Cannot store the end of task %s (%s). Trying again until that works.",
-                    task_id,
-                    away.problem,
-                )
-                is_logged = True
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, WRITE_RETRY_SECONDS[1])
+        state, error = end_of(result)
+        if task.worker:
+            await self.record_end(task, state, error, stored)
+            return
+        concluding = (task, state, error, stored)
+        if self.is_worker_process:
+            what = f"store the end of task {task_id}"
+            concluded = await until_available(lambda: self.conclude(*concluding), what)
+        else:
+            concluded = await self.conclude(*concluding)
+        if not concluded:
+            logger.warning(
+                "Dropped a result of task %s that does not come from its worker: the task has "
+                "started, has ended, or belongs to a run.",
+                task_id,
+            )
+
+    async def record_end(
+        self, task: Task, state: TaskState, error: str, result: bytes | None
+    ) -> bool:
+        """Record the end of a task as :meth:`finish`, however long the server is unavailable."""
+        what = f"store the end of task {task.id}"
+        if await until_available(lambda: self.finish(task, state, error, result), what):
+            return True
+        logger.warning("Dropped the result of task %s: it is no longer this worker's.", task.id)
+        if task.loop_channel:
+            # If its record was lost, the loop gets no other notification.
+            body = end_notification(task, state)
+            await until_available(lambda: self.post(task.loop_channel, body), what)
+        return False
 
     @at_home
     async def is_result_ready(self, task_id: str) -> bool:
-        """Return whether the task has ended (taskiq's own hook)."""
+        """Return whether the task has ended (taskiq's own hook).
+
+        A user's own task whose worker is found to be lost ends by this. What becomes of a task of a
+        run is decided by the loop of the run.
+        """
         task = (await self.tasks([task_id])).get(task_id)
-        return task is not None and task.state.is_final
+        if task is None or task.state.is_final:
+            return task is not None
+        if task.state is not TaskState.STARTED or task.run_id:
+            return False
+        reason = await self._lost_workers.why_lost(task.worker)
+        return reason is not None and await self._end_lost(task, reason)
+
+    async def end_lost(self, task_ids: Sequence[str]) -> None:
+        """End those of these tasks that are users' own, and whose workers are lost.
+
+        Waits for two heartbeats of a worker that seems lost, and for none else.
+        """
+        for task in (await self.tasks(task_ids)).values():
+            if task.state is TaskState.STARTED and not task.run_id:
+                reason = await self._lost_workers.confirm_lost(task.worker)
+                if reason is not None:
+                    await self._end_lost(task, reason)
+
+    async def _end_lost(self, task: Task, reason: str) -> bool:
+        if task.revoke_requested:
+            return await self.finish(task, TaskState.REVOKED, task.error, None)
+        return await self.mark_lost(task, reason)
+
+    @at_home
+    async def set_progress(self, task_id: str, progress: TaskProgress[Any]) -> None:
+        """Keep the progress of a task for as long as its record (taskiq's own hook).
+
+        Raises:
+            TypeError: it is not JSON.
+        """
+        try:
+            stored = json.dumps(progress.model_dump(mode="json"))
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"The progress of task {task_id} is not JSON: {error}") from None
+        await self.store_progress(task_id, stored.encode())
+
+    @at_home
+    async def get_progress(self, task_id: str) -> TaskProgress[Any] | None:
+        """Return the progress that a task has set; ``None`` if it has not (taskiq's own hook)."""
+        stored = await self.load_progress(task_id)
+        if stored is None:
+            return None
+        progress = TaskProgress[Any].model_validate(json.loads(stored))
+        names = [each.value for each in ProgressState]
+        if progress.state in names:
+            progress.state = ProgressState(progress.state)
+        return progress
 
     @at_home
     async def get_result(self, task_id: str, with_logs: bool = False) -> TaskiqResult[Any]:
@@ -241,7 +360,7 @@ class StateBackend(AsyncResultBackend[Any]):
         stored = await self.load_result(task_id)
         if stored is not None:
             try:
-                return TaskiqResult[Any].model_validate(json.loads(stored))
+                return result_from_json(stored)
             except (ValueError, SecurityError) as problem:
                 raise ResultUnreadableError(
                     f"The result of task {task_id} cannot be read, so no worker of ours has "
@@ -270,28 +389,31 @@ class StateBackend(AsyncResultBackend[Any]):
         )
 
 
-def as_json(result: TaskiqResult[Any]) -> tuple[TaskiqResult[Any], bytes]:
-    """Return a result with its JSON; if JSON cannot hold its value, a failure in its place."""
-    try:
-        return result, json.dumps(result.model_dump(mode="json")).encode()
-    except (TypeError, ValueError) as error:
-        problem = TypeError(f"The task's return value is not JSON: {error}")
-        failed = replace_result(result, problem)
-        return failed, json.dumps(failed.model_dump(mode="json")).encode()
+async def until_available(work: Callable[[], Awaitable[T]], what: str) -> T:
+    """Do something that must not be lost, again and again while the server is unavailable.
+
+    Args:
+        work: what to do; may be done twice, if the answer of the server was lost.
+        what: the same in words, for the log, to follow "Cannot".
+    """
+    delay, is_logged = WRITE_RETRY_SECONDS[0], False
+    while True:
+        try:
+            return await work()
+        except ServerUnavailableError as away:
+            logger.log(
+                logging.DEBUG if is_logged else logging.WARNING,
+                "Cannot %s (%s). Trying again until that works.",
+                what,
+                away.problem,
+            )
+            is_logged = True
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, WRITE_RETRY_SECONDS[1])
 
 
-def replace_result(result: TaskiqResult[Any], error: BaseException) -> TaskiqResult[Any]:
-    """Return ``result`` as a failure with ``error`` and no value."""
-    return TaskiqResult(
-        is_err=True,
-        return_value=None,
-        execution_time=result.execution_time,
-        labels=result.labels,
-        error=error,
-    )
-
-
-def _end_of(result: TaskiqResult[Any]) -> tuple[TaskState, str]:
+def end_of(result: TaskiqResult[Any]) -> tuple[TaskState, str]:
+    """Return the state in which a task ends with a result, and the reason in one sentence."""
     if result.error is None and not result.is_err:
         return TaskState.SUCCESS, ""
     text = str(result.error) or type(result.error).__name__

@@ -240,9 +240,10 @@ class QueueBroker(AsyncBroker):
             ConfigError: a priority is not an integer, or a label of
                 :mod:`dagster_taskiq.wire.labels` is not a time; nothing has been sent.
         """
-        await self.put_all([self._outgoing(message) for message in messages])
+        await self.put_all([self.outgoing(message) for message in messages])
 
-    def _outgoing(self, message: BrokerMessage) -> Outgoing:
+    def outgoing(self, message: BrokerMessage) -> Outgoing:
+        """Return what is sent for a message, by its labels; raises as :meth:`kick_all`."""
         check_times(message.labels)
         priority = message.labels.get(PRIORITY_LABEL) or 0
         try:

@@ -2,12 +2,19 @@
 
 ::
 
-    (unknown) --submit--> WAITING --start--> STARTED --finish--> SUCCESS, FAILURE, REVOKED or LOST
-                             |                  |
-                             +--revoke--> REVOKED   revoke only marks it: its worker stops it
+                               +-----------put back----------+
+                               v                             |
+    (unknown) --submit--> WAITING --start--> STARTED --------+--finish--> SUCCESS, FAILURE, REVOKED
+                             |                  |                         or LOST
+                             |                  +--revoke only marks it: its worker stops it
+                             +--revoke--> REVOKED
+                             +--conclude--> SUCCESS or FAILURE
 
-A task that is unknown may also be started, or revoked, at once: its message can overtake its
-record. ``adopt`` leads back to STARTED if a worker runs a task whose record was lost.
+A task that is unknown may also be started, revoked or concluded, at once: its message can overtake
+its record. ``adopt`` leads back to STARTED if a worker runs a task whose record was lost.
+
+A task has one attempt unless its worker puts it back, which begins the next one. Each message is
+for one attempt, and each attempt is started once.
 
 Each backend loads a record, calls one of these functions and stores what it returns, while no
 other process changes that record: in one transaction, or in one step of an event loop. The backend
@@ -21,7 +28,7 @@ the epoch.
 
 from dataclasses import replace
 
-from dagster_taskiq.errors import NoRecordError
+from dagster_taskiq.errors import NoRecordError, NotPutBackYetError
 from dagster_taskiq.wire.records import Running, Task, TaskState
 
 
@@ -33,15 +40,29 @@ def submit(known: Task | None, task: Task, now: float) -> Task:
 def start(
     known: Task | None, task: Task, now: float, *, recorded: bool = False
 ) -> tuple[Task, TaskState | None]:
-    """Start a task on behalf of ``task.worker``, unless it was started before.
+    """Start a task on behalf of ``task.worker``, unless that attempt was started before.
 
-    A task that was started is never started again, whatever became of it: what it does may have
-    taken effect. This is what makes a task run at most once, however often its message is
+    An attempt that was started is never started again, whatever became of it: what it does may have
+    taken effect. This is what makes an attempt run at most once, however often its message is
     delivered.
+
+    ============  =========================  =====================================================
+    the record    the message is for         then
+    ============  =========================  =====================================================
+    unknown       any attempt                it starts; with ``recorded``, ``NoRecordError``
+    WAITING       the same attempt           it starts
+    WAITING       an earlier attempt         refused as STARTED: that one was started
+    WAITING       a later attempt            it starts: the record is older than the message, as
+                                             after a loss of data
+    STARTED       the same, or an earlier    refused as STARTED
+    STARTED       a later attempt            ``NotPutBackYetError``, also if it is to be stopped:
+                                             its worker will put it back, or end it
+    ended         any attempt                refused by the final state
+    ============  =========================  =====================================================
 
     Args:
         known: the record.
-        task: what to record if there is none, and who starts it.
+        task: what to record if there is none, the attempt of the message, and who starts it.
         now: the time.
         recorded: start it only if it is known.
 
@@ -51,14 +72,53 @@ def start(
 
     Raises:
         NoRecordError: it is unknown, with ``recorded``.
+        NotPutBackYetError: an earlier attempt is STARTED.
     """
     if known is None and recorded:
         raise NoRecordError.of(task.id)
     waiting = submit(known, task, now)
+    if waiting.state is TaskState.STARTED and task.attempt > waiting.attempt:
+        raise NotPutBackYetError.of(task.id)
     if waiting.state is not TaskState.WAITING:
         return waiting, waiting.state
-    started = replace(waiting, state=TaskState.STARTED, worker=task.worker, started_at=now)
-    return started, None
+    if task.attempt < waiting.attempt:
+        return waiting, TaskState.STARTED
+    return (
+        replace(
+            waiting,
+            state=TaskState.STARTED,
+            worker=task.worker,
+            started_at=now,
+            attempt=task.attempt,
+        ),
+        None,
+    )
+
+
+def put_back(known: Task | None, task: Task, now: float) -> Task | None:
+    """Return the record of a task that its worker gives up, to be run again: its next attempt.
+
+    Args:
+        known: the record.
+        task: which task and attempt, and the worker that gives it up.
+        now: the time.
+
+    Returns:
+        ``None`` if that attempt is not STARTED by that worker, or is to be stopped. Nothing changes
+        then.
+    """
+    if not _owns(known, task) or known is None or known.attempt != task.attempt:
+        return None
+    if known.revoke_requested:
+        return None
+    return replace(
+        known,
+        state=TaskState.WAITING,
+        worker="",
+        submitted_at=now,
+        started_at=0.0,
+        attempt=known.attempt + 1,
+    )
 
 
 def finish(known: Task | None, task: Task, state: TaskState, error: str, now: float) -> Task | None:
@@ -66,17 +126,40 @@ def finish(known: Task | None, task: Task, state: TaskState, error: str, now: fl
 
     Args:
         known: the record.
-        task: which task, and the worker on whose behalf its end is recorded.
+        task: which task and attempt, and the worker on whose behalf its end is recorded.
         state: the final state.
         error: why, in one sentence; empty for a success.
         now: the time.
 
     Returns:
-        ``None`` if the task is not STARTED by that worker. Nothing changes then.
+        ``None`` if the task is not STARTED by that worker, or is at a later attempt. Nothing
+        changes then.
     """
-    if known is None or (known.state, known.worker) != (TaskState.STARTED, task.worker):
+    if not _owns(known, task) or known is None or known.attempt > task.attempt:
         return None
     return replace(known, state=state, error=error, finished_at=now)
+
+
+def conclude(
+    known: Task | None, task: Task, state: TaskState, error: str, now: float
+) -> Task | None:
+    """Return the record of a task that ends although no worker has started it.
+
+    Args:
+        known: the record.
+        task: what to record if there is none.
+        state: the final state.
+        error: why, in one sentence; empty for a success.
+        now: the time.
+
+    Returns:
+        ``None`` if the task was started, has ended, or belongs to a run, of which only Dagster and
+        its workers decide. Nothing changes then.
+    """
+    waiting = submit(known, task, now)
+    if waiting.state is not TaskState.WAITING or waiting.run_id:
+        return None
+    return replace(waiting, state=state, error=error, finished_at=now, worker="")
 
 
 def revoke(known: Task | None, task_id: str, reason: str, now: float) -> Task:
@@ -103,22 +186,32 @@ def adopt(known: Task | None, running: Running, worker_id: str, now: float) -> T
     """
     fresh = Task(running.id, running.name, "", running.run_id, running.step_key, submitted_at=now)
     task = known or fresh
-    if not record_was_lost(known):
+    if not record_was_lost(known, running):
         return task
-    return replace(task, state=TaskState.STARTED, worker=worker_id, started_at=now)
+    return replace(
+        task,
+        state=TaskState.STARTED,
+        worker=worker_id,
+        started_at=now,
+        attempt=running.attempt,
+    )
 
 
-def record_was_lost(known: Task | None) -> bool:
+def record_was_lost(known: Task | None, running: Running) -> bool:
     """Return whether the record of a task that a worker runs was lost: it should be STARTED.
 
     This is about the record, not about the task, whose state LOST means that its worker is lost.
     The server may have lost its data, and the task may have been sent again since.
     """
-    return known is None or known.state is TaskState.WAITING
+    if known is None:
+        return True
+    return known.state is TaskState.WAITING and not _was_put_back(known, running)
 
 
-def must_stop(task: Task, worker_id: str) -> bool:
+def must_stop(task: Task, running: Running, worker_id: str) -> bool:
     """Return whether a worker has to stop a task: it was revoked, or is not that worker's."""
+    if _was_put_back(task, running):
+        return False
     return task.revoke_requested or (task.state, task.worker) != (TaskState.STARTED, worker_id)
 
 
@@ -130,3 +223,16 @@ def may_forget(known: Task | None) -> bool:
 def has_ended(before: Task | None, after: Task) -> bool:
     """Return whether a change was the end of a task, of which the loop of its run is notified."""
     return after.state.is_final and not may_forget(before)
+
+
+def _owns(known: Task | None, task: Task) -> bool:
+    """Return whether a record is STARTED by the worker that ``task`` names."""
+    return known is not None and (known.state, known.worker) == (TaskState.STARTED, task.worker)
+
+
+def _was_put_back(known: Task, running: Running) -> bool:
+    """Return whether what a worker reports it runs is an attempt that the worker has put back.
+
+    No other worker can have done that, and the report is as old as the heartbeat.
+    """
+    return known.attempt > running.attempt

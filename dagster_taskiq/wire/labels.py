@@ -128,3 +128,16 @@ TYPED_LABEL = "typed_values"
 
 #: Label that the worker puts on a message it has started: its own id.
 WORKER_LABEL = "dagster_taskiq_worker"
+
+
+#: Label of a message: how many attempts its task has had before, each of which its worker has ended
+#: by putting the task back (a retry or requeue of a user's own task). No label means 0.
+ATTEMPT_LABEL = "dagster_taskiq_attempt"
+
+
+def attempt_of(labels: Mapping[str, Any]) -> int:
+    """Return the attempt that a message is for: 0 if it does not have one, or has what is none."""
+    try:
+        return max(0, int(labels.get(ATTEMPT_LABEL) or 0))
+    except (TypeError, ValueError, OverflowError):
+        return 0

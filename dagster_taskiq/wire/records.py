@@ -51,6 +51,9 @@ class Task:
     error: str = ""
     #: It was cancelled while it ran, and its worker has to stop it.
     revoke_requested: bool = False
+    #: How often its worker has put it back, to be run again. A message is for one attempt
+    #: (``ATTEMPT_LABEL``).
+    attempt: int = 0
 
     @property
     def was_stopped(self) -> bool:
@@ -77,6 +80,8 @@ class Running:
     seconds: float
     #: It is a run that waits for its own steps, and holds no slot.
     orchestrating: bool = False
+    #: The attempt that its message was for.
+    attempt: int = 0
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from dagster_taskiq.errors import (
     TaskRevokedError,
     TimeLimitError,
 )
-from dagster_taskiq.wire.labels import RUN_LABEL, STEP_LABEL, WATCHES_LABEL
+from dagster_taskiq.transport.results import result_from_json
+from dagster_taskiq.wire.labels import RUN_LABEL, STEP_LABEL, WATCHES_LABEL, attempt_of
 from dagster_taskiq.wire.records import Running
 from dagster_taskiq.wire.task_names import PACKED_RUN
 from dagster_taskiq.worker.child_process import ChildProcess
@@ -176,7 +177,7 @@ class RunningTask:
 
     def _result_of(self, done: dict[str, Any]) -> TaskiqResult[Any]:
         """Return the result that the child has reported."""
-        result = TaskiqResult[Any].model_validate_json(done["done"])
+        result = result_from_json(done["done"])
         self.child.tasks_done += 1
         self.leaves_child_usable = not done["last"] and may_run_another(
             self._options, self.child.tasks_done, int(done["rss"])
@@ -223,4 +224,5 @@ def describe_task(
         pid=pid,
         seconds=seconds,
         orchestrating=is_orchestrating,
+        attempt=attempt_of(message.labels),
     )

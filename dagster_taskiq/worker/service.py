@@ -78,6 +78,7 @@ class WorkerService:
         self.id = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.broker = broker
         self.backend: StateBackend = backend
+        backend.is_worker_process = True
         self.options = options
         self._is_draining = False
         self._is_ready = False

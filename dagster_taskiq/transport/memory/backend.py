@@ -8,6 +8,7 @@ from typing import Any
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport import transitions
 from dagster_taskiq.transport.backend import StateBackend
+from dagster_taskiq.transport.broker import Outgoing
 from dagster_taskiq.transport.memory.server import MemoryServer, server_at
 from dagster_taskiq.wire.notifications import FROM_START, Notification
 from dagster_taskiq.wire.records import Task, TaskState, Worker, end_notification
@@ -15,6 +16,8 @@ from dagster_taskiq.wire.records import Task, TaskState, Worker, end_notificatio
 
 class MemoryBackend(StateBackend):
     """Dictionaries; every call is atomic because nothing in it awaits."""
+
+    puts_messages = True
 
     def __init__(self, settings: Settings, connection: MemoryServer | None = None) -> None:
         super().__init__(settings)
@@ -35,13 +38,33 @@ class MemoryBackend(StateBackend):
         self._store(record)
         return refused
 
+    async def put_back(self, task: Task, message: Outgoing | None) -> bool:
+        """Change STARTED to WAITING, and add the message."""
+        waiting = transitions.put_back(self._known(task.id), task, time.time())
+        if waiting is None:
+            return False
+        if message is not None:
+            self.connection.put(message)
+        self._store(waiting)
+        return True
+
+    async def conclude(
+        self, task: Task, state: TaskState, error: str, result: bytes | None
+    ) -> bool:
+        """Change WAITING to a final state, or add the record."""
+        ended = transitions.conclude(self._known(task.id), task, state, error, time.time())
+        return self._end(ended, result)
+
     async def finish(self, task: Task, state: TaskState, error: str, result: bytes | None) -> bool:
         """Change STARTED to a final state."""
         ended = transitions.finish(self._known(task.id), task, state, error, time.time())
+        return self._end(ended, result)
+
+    def _end(self, ended: Task | None, result: bytes | None) -> bool:
         if ended is None:
             return False
         if result is not None:
-            self.connection.results[task.id] = result
+            self.connection.results[ended.id] = result
         self._store(ended)
         return True
 
@@ -68,7 +91,7 @@ class MemoryBackend(StateBackend):
         for each in worker.running:
             task = transitions.adopt(self._known(each.id), each, worker.id, now)
             self._store(task)
-            if transitions.must_stop(task, worker.id):
+            if transitions.must_stop(task, each, worker.id):
                 stop.append(task.id)
         return stop
 
@@ -109,6 +132,15 @@ class MemoryBackend(StateBackend):
         """Look up the result."""
         return self.connection.results.get(task_id)
 
+    async def store_progress(self, task_id: str, progress: bytes) -> None:
+        """Keep it, if there is a record."""
+        if task_id in self.connection.tasks:
+            self.connection.progress[task_id] = progress
+
+    async def load_progress(self, task_id: str) -> bytes | None:
+        """Look it up."""
+        return self.connection.progress.get(task_id)
+
     async def forget(self, task_ids: Sequence[str]) -> None:
         """Delete the records of tasks that have ended."""
         for task_id in task_ids:
@@ -136,3 +168,4 @@ class MemoryBackend(StateBackend):
     def _delete(self, task_id: str) -> None:
         del self.connection.tasks[task_id]
         self.connection.results.pop(task_id, None)
+        self.connection.progress.pop(task_id, None)

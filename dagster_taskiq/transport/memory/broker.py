@@ -22,12 +22,8 @@ class MemoryBroker(QueueBroker):
 
     async def put_all(self, messages: Sequence[Outgoing]) -> None:
         """Keep them."""
-        now = time.time()
         for each in messages:
-            number = next(self.connection.numbers)
-            self.connection.messages[number] = Message(
-                number, each.queue, each.priority, each.task_id, each.body, now + each.delay
-            )
+            self.connection.put(each)
         self.connection.changed()
 
     async def claim(self) -> Delivery | None:

@@ -2,10 +2,12 @@
 
 import asyncio
 import itertools
+import time
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from typing import Any
 
+from dagster_taskiq.transport.broker import Outgoing
 from dagster_taskiq.transport.error_boundary import ErrorBoundary
 from dagster_taskiq.wire.notifications import CHANNEL_LENGTH, Notification
 from dagster_taskiq.wire.records import Task, Worker
@@ -35,6 +37,7 @@ class MemoryServer:
     messages: dict[int, Message] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
     results: dict[str, bytes] = field(default_factory=dict)
+    progress: dict[str, bytes] = field(default_factory=dict)
     #: Each worker, with the time of its last heartbeat.
     workers: dict[str, tuple[Worker, float]] = field(default_factory=dict)
     notifications: defaultdict[str, deque[Notification]] = field(
@@ -51,6 +54,14 @@ class MemoryServer:
 
     async def close(self) -> None:
         """Return; the data stay until the process ends."""
+
+    def put(self, message: Outgoing) -> None:
+        """Add a message; the caller reports the change."""
+        number = next(self.numbers)
+        due_at = time.time() + message.delay
+        self.messages[number] = Message(
+            number, message.queue, message.priority, message.task_id, message.body, due_at
+        )
 
     def mark(self) -> int:
         """Return a number for the present state, to wait for a later one."""

@@ -9,12 +9,15 @@ AMQP has no clock that could be asked: times are those of the process that write
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport import transitions
 from dagster_taskiq.transport.backend import KEEP_SECONDS, StateBackend
+from dagster_taskiq.transport.broker import Outgoing
 from dagster_taskiq.transport.rabbitmq.connection import RabbitConnection
 from dagster_taskiq.transport.rabbitmq.heartbeats import Heartbeats
 from dagster_taskiq.transport.rabbitmq.inbox import Inbox
@@ -23,7 +26,7 @@ from dagster_taskiq.transport.rabbitmq.records import WORKERS, Record, records_o
 from dagster_taskiq.transport.rabbitmq.results import Results, may_have_result
 from dagster_taskiq.transport.rabbitmq.task_table import TaskTable, by_shard
 from dagster_taskiq.wire.notifications import Notification
-from dagster_taskiq.wire.records import Task, TaskState, Worker, end_notification
+from dagster_taskiq.wire.records import Running, Task, TaskState, Worker, end_notification
 
 
 class RabbitBackend(StateBackend):
@@ -78,23 +81,58 @@ class RabbitBackend(StateBackend):
 
         return await self._records.change(task_shard(task.id), start)
 
+    async def put_back(self, task: Task, message: Outgoing | None) -> bool:
+        """Change STARTED to WAITING. No transaction has both a record and a message."""
+
+        def put_back(record: Record) -> bool:
+            table = self._table(record)
+            waiting = transitions.put_back(table.get(task.id), task, time.time())
+            if waiting is not None:
+                table[task.id] = waiting
+            return waiting is not None
+
+        return await self._records.change(task_shard(task.id), put_back)
+
+    async def conclude(
+        self, task: Task, state: TaskState, error: str, result: bytes | None
+    ) -> bool:
+        """Change WAITING to a final state, or add the record; as :meth:`finish`."""
+        task = replace(task, worker="")
+        known = (await self.tasks([task.id])).get(task.id)
+        # Else the result would take the place of the one that the task has.
+        if transitions.conclude(known, task, state, error, time.time()) is None:
+            return False
+        change = partial(transitions.conclude, task=task, state=state, error=error)
+        return await self._end(task, state, result, change)
+
     async def finish(self, task: Task, state: TaskState, error: str, result: bytes | None) -> bool:
         """Change STARTED to a final state.
 
         The result is stored before that, under a name that is looked for only if this worker has
         ended the task.
         """
+        change = partial(transitions.finish, task=task, state=state, error=error)
+        return await self._end(task, state, result, change)
+
+    async def _end(
+        self,
+        task: Task,
+        state: TaskState,
+        result: bytes | None,
+        change: Callable[..., Task | None],
+    ) -> bool:
+        """Store a result, and record the end of its task by a function of ``transitions``."""
         if result is not None:
             await self._results.store(task, result)
 
-        def finish(record: Record) -> bool:
+        def end(record: Record) -> bool:
             table = self._table(record)
-            ended = transitions.finish(table.get(task.id), task, state, error, time.time())
+            ended = change(table.get(task.id), now=time.time())
             if ended is not None:
                 table[task.id] = ended
             return ended is not None
 
-        ended = await self._records.change(task_shard(task.id), finish)
+        ended = await self._records.change(task_shard(task.id), end)
         if ended and task.loop_channel:
             await self.post(task.loop_channel, end_notification(task, state))
         if not ended and result is not None and not await self._has_ended(task):
@@ -148,31 +186,32 @@ class RabbitBackend(StateBackend):
                     del record[worker_id]
             record[worker.id] = [now, worker.dumps()]
 
-        shards = by_shard([each.id for each in worker.running])
-        checks = [self._check_running(worker, shard, ids, now) for shard, ids in shards.items()]
+        running = {each.id: each for each in worker.running}
+        checks = [
+            self._check_running(worker.id, shard, [running[task_id] for task_id in ids], now)
+            for shard, ids in by_shard(list(running)).items()
+        ]
         _, to_stop = await asyncio.gather(
             self._records.change(WORKERS, beat), asyncio.gather(*checks)
         )
         return [task_id for each in to_stop for task_id in each]
 
     async def _check_running(
-        self, worker: Worker, shard: str, task_ids: Sequence[str], now: float
+        self, worker_id: str, shard: str, running: Sequence[Running], now: float
     ) -> list[str]:
         """Record again what a worker runs and whose record was lost; return what it must stop."""
         table = TaskTable(await self._records.read(shard))
-        lost = [task_id for task_id in task_ids if transitions.record_was_lost(table.get(task_id))]
+        lost = [each for each in running if transitions.record_was_lost(table.get(each.id), each)]
 
         def adopt(record: Record) -> None:
             found = TaskTable(record)
-            for running in worker.running:
-                if running.id in lost:
-                    known = found.get(running.id)
-                    found[running.id] = transitions.adopt(known, running, worker.id, now)
+            for each in lost:
+                found[each.id] = transitions.adopt(found.get(each.id), each, worker_id, now)
 
         if lost:
             await self._records.change(shard, adopt)
-        known = [task_id for task_id in task_ids if task_id not in lost]
-        return [each for each in known if transitions.must_stop(table[each], worker.id)]
+        known = [each for each in running if each not in lost]
+        return [each.id for each in known if transitions.must_stop(table[each.id], each, worker_id)]
 
     async def deregister(self, worker_id: str) -> None:
         """Remove the worker."""
@@ -210,6 +249,16 @@ class RabbitBackend(StateBackend):
             return None
         return await self._results.load(task)
 
+    async def store_progress(self, task_id: str, progress: bytes) -> None:
+        """Store it in a queue of its own. A record is written as a whole with all its tasks."""
+        await self._results.store_progress(task_id, progress)
+
+    async def load_progress(self, task_id: str) -> bytes | None:
+        """Read it, if there is a record."""
+        if task_id not in await self.tasks([task_id]):
+            return None
+        return await self._results.load_progress(task_id)
+
     async def forget(self, task_ids: Sequence[str]) -> None:
         """Remove the tasks from their shards, and then delete their results."""
         for shard, ids in by_shard(task_ids).items():
@@ -221,6 +270,8 @@ class RabbitBackend(StateBackend):
             for task in await self._records.change(shard, forget):
                 if may_have_result(task):
                     await self._results.delete(task)
+                if not task.run_id:
+                    await self._results.delete_progress(task.id)
 
     def _table(self, record: Record) -> TaskTable:
         """Return the tasks of a shard that is about to be changed, without those that expired."""

@@ -17,6 +17,7 @@ Queues:
                                attempts (see :mod:`~dagster_taskiq.transport.rabbitmq.records`).
 ``records-lock``               Empty, exclusive: held by the process that creates the records.
 ``result:<task>:<worker>``     One message: what a task has returned. Expires.
+``progress:<task>``            One message: the progress that a task has set. Expires.
 ``retained:<channel>``         The last notifications of a channel, for processes that begin to read
                                it later. Expires.
 ``inbox:<id>``                 The notifications of all channels that one process reads. Exclusive.
@@ -107,6 +108,10 @@ class Names:
         The worker is part of it: one that has lost the task meanwhile writes to another queue.
         """
         return f"{self.prefix}:result:{name_part(f'{task_id}:{worker_id}')}"
+
+    def progress(self, task_id: str) -> str:
+        """Return the name of the queue with the progress of a task."""
+        return f"{self.prefix}:progress:{name_part(task_id)}"
 
     @property
     def notifications_exchange(self) -> str:

@@ -13,7 +13,7 @@ from dagster_taskiq.wire.records import Task, TaskState
 STEP_SECONDS = 3600
 
 #: How many fields of a task this release knows; a newer one may append more.
-FIELDS = 11
+FIELDS = 12
 #: The states by their numbers in a record; another release must mean the same by them.
 _STATES = list(TaskState)
 
@@ -31,7 +31,7 @@ class TaskTable(MutableMapping[str, Task]):
 
     def __getitem__(self, task_id: str) -> Task:
         name, queue, run_id, step_key, state, worker, *rest = self._record[task_id]
-        submitted_at, started_at, finished_at, error, revoke_requested, *_newer = rest
+        submitted_at, started_at, finished_at, error, revoke_requested, *newer = rest
         return Task(
             id=task_id,
             name=name,
@@ -45,6 +45,8 @@ class TaskTable(MutableMapping[str, Task]):
             finished_at=finished_at,
             error=error,
             revoke_requested=bool(revoke_requested),
+            # Older releases do not know it.
+            attempt=newer[0] if newer else 0,
         )
 
     def __setitem__(self, task_id: str, task: Task) -> None:
@@ -60,6 +62,7 @@ class TaskTable(MutableMapping[str, Task]):
             task.finished_at,
             task.error,
             int(task.revoke_requested),
+            task.attempt,
             # What a newer release has appended stays.
             *self._record.get(task_id, ())[FIELDS:],
         ]

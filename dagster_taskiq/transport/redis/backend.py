@@ -16,10 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dagster_taskiq.errors import NoRecordError
+from dagster_taskiq.errors import NoRecordError, NotPutBackYetError
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.backend import KEEP_SECONDS, UNFINISHED_SECONDS, StateBackend
+from dagster_taskiq.transport.broker import Outgoing
 from dagster_taskiq.transport.eviction import Eviction
+from dagster_taskiq.transport.redis.broker import SENDING, milliseconds
 from dagster_taskiq.transport.redis.connection import RedisConnection
 from dagster_taskiq.transport.redis.keys import Keys
 from dagster_taskiq.wire.notifications import CHANNEL_LENGTH, FROM_START, Notification
@@ -27,7 +29,11 @@ from dagster_taskiq.wire.records import Task, TaskState, Worker, end_notificatio
 
 _LUA = Path(__file__).with_name("lua") / "backend"
 #: The file of each script.
-SCRIPTS = {file.stem: (file,) for file in sorted(_LUA.glob("*.lua"))}
+SCRIPTS = {
+    **{file.stem: (file,) for file in sorted(_LUA.glob("*.lua"))},
+    # It puts a message into its queue as well.
+    "put_back": (*SENDING, _LUA / "put_back.lua"),
+}
 
 #: How many tasks one call of a script handles; with more, other clients would have to wait.
 CHUNK = 500
@@ -35,6 +41,8 @@ CHUNK = 500
 
 class RedisBackend(StateBackend):
     """A hash for each task, one for all workers, a stream for each channel."""
+
+    puts_messages = True
 
     def __init__(self, settings: Settings, connection: RedisConnection | None = None) -> None:
         super().__init__(settings)
@@ -58,7 +66,7 @@ class RedisBackend(StateBackend):
             keys = [self._keys.forget_times, *(self._keys.task(task.id) for task in chunk)]
             args: list[Any] = [UNFINISHED_SECONDS]
             for task in chunk:
-                args += [task.id, task.name, task.queue, task.run_id, task.step_key]
+                args += [task.id, task.name, task.queue, task.run_id, task.step_key, task.attempt]
             await self._script("submitted", keys, args)
 
     async def start(self, task: Task, *, recorded: bool = False) -> TaskState | None:
@@ -73,12 +81,39 @@ class RedisBackend(StateBackend):
             task.step_key,
             uuid.uuid4().hex,
             "1" if recorded else "",
+            task.attempt,
         ]
         keys = [self._keys.task(task.id), self._keys.forget_times]
         state = await self._script("start", keys, args)
         if state == b"UNKNOWN":
             raise NoRecordError.of(task.id)
+        if state == b"NOT PUT BACK":
+            raise NotPutBackYetError.of(task.id)
         return TaskState(state.decode()) if state else None
+
+    async def put_back(self, task: Task, message: Outgoing | None) -> bool:
+        """Run the script that changes STARTED to WAITING and adds the message."""
+        keys = [*self._keys.of_broker, self._keys.task(task.id), self._keys.forget_times]
+        args: list[Any] = [task.id, task.worker, task.attempt, UNFINISHED_SECONDS]
+        if message is not None:
+            args += [message.queue, message.priority, message.body, milliseconds(message.delay)]
+        return bool(await self._script("put_back", keys, args))
+
+    async def conclude(
+        self, task: Task, state: TaskState, error: str, result: bytes | None
+    ) -> bool:
+        """Run the conclude script."""
+        if task.run_id:
+            return False
+        keys = [
+            self._keys.task(task.id),
+            self._keys.forget_times,
+            self._keys.result(task.id) if result is not None else "",
+        ]
+        keep = max(1, int(self.settings.result_ttl))
+        args: list[Any] = [task.id, state.value, error, keep, result or b""]
+        args += [task.name, task.queue, task.attempt]
+        return bool(await self._script("conclude", keys, args))
 
     async def finish(self, task: Task, state: TaskState, error: str, result: bytes | None) -> bool:
         """Run the finish script."""
@@ -100,6 +135,7 @@ class RedisBackend(StateBackend):
             KEEP_SECONDS,
             CHANNEL_LENGTH,
             result or b"",
+            task.attempt,
         ]
         return bool(await self._script("finish", keys, args))
 
@@ -139,7 +175,7 @@ class RedisBackend(StateBackend):
         args: list[Any] = [worker.id, worker.dumps(), UNFINISHED_SECONDS, KEEP_SECONDS]
         for each in worker.running:
             keys.append(self._keys.task(each.id))
-            args += [each.id, each.name, each.run_id, each.step_key]
+            args += [each.id, each.name, each.run_id, each.step_key, each.attempt]
         return [task_id.decode() for task_id in await self._script("beat", keys, args)]
 
     async def deregister(self, worker_id: str) -> None:
@@ -194,6 +230,17 @@ class RedisBackend(StateBackend):
             result = await self.connection.client.get(self._keys.result(task_id))
         return result if isinstance(result, bytes) else None
 
+    async def store_progress(self, task_id: str, progress: bytes) -> None:
+        """Set a field of the hash, if there is one."""
+        await self._script("progress", [self._keys.task(task_id)], [progress])
+
+    async def load_progress(self, task_id: str) -> bytes | None:
+        """Get the field."""
+        with self.connection.boundary:
+            found: Any = self.connection.client.hget(self._keys.task(task_id), "progress")
+            progress = await found
+        return progress if isinstance(progress, bytes) else None
+
     async def forget(self, task_ids: Sequence[str]) -> None:
         """Run the forget script."""
         for first in range(0, len(task_ids), CHUNK):
@@ -228,4 +275,5 @@ def _task(task_id: str, fields: dict[bytes, bytes]) -> Task:
         finished_at=float(text.get("finished_at", 0)),
         error=text.get("error", ""),
         revoke_requested=text.get("revoke_requested") == "1",
+        attempt=int(text.get("attempt", 0)),
     )

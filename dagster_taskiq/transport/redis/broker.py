@@ -25,15 +25,22 @@ from dagster_taskiq.wire.queues import QueueDepth
 
 _LUA = Path(__file__).with_name("lua") / "broker"
 _KEYS, _ARRIVE, _CLAIMS = _LUA / "keys.lua", _LUA / "arrive.lua", _LUA / "claims.lua"
+#: What a script begins with that adds messages.
+SENDING = (_KEYS, _ARRIVE)
 #: The files of each script: all name their keys alike; some add messages, wake listeners, or look
 #: at claims.
 SCRIPTS = {
-    "put": (_KEYS, _ARRIVE, _LUA / "put.lua"),
-    "claim": (_KEYS, _ARRIVE, _CLAIMS, _LUA / "claim.lua"),
-    "release": (_KEYS, _ARRIVE, _LUA / "release.lua"),
+    "put": (*SENDING, _LUA / "put.lua"),
+    "claim": (*SENDING, _CLAIMS, _LUA / "claim.lua"),
+    "release": (*SENDING, _LUA / "release.lua"),
     "delete": (_KEYS, _LUA / "delete.lua"),
     "depths": (_KEYS, _CLAIMS, _LUA / "depths.lua"),
 }
+
+
+def milliseconds(seconds: float) -> int:
+    """Return a delay as the scripts take it, rounded up."""
+    return math.ceil(seconds * 1000)
 
 
 class RedisBroker(QueueBroker):
@@ -62,8 +69,8 @@ class RedisBroker(QueueBroker):
         """Add to the streams in one step; as durable as the server's own settings make it."""
         args: list[Any] = []
         for each in messages:
-            milliseconds = math.ceil(each.delay * 1000)
-            args += [each.queue, each.priority, each.task_id, each.body, milliseconds]
+            delay = milliseconds(each.delay)
+            args += [each.queue, each.priority, each.task_id, each.body, delay]
         await self._script("put", args)
 
     async def claim(self) -> Delivery | None:

@@ -3,8 +3,9 @@
 ============================  ==========  ==========================================================
 after ``<prefix>:``           type        what it holds
 ============================  ==========  ==========================================================
-``task:<task>``               hash        the record of a task (``wire.records.Task``), and ``try``,
-                                          which names the call that has started it
+``task:<task>``               hash        the record of a task (``wire.records.Task``); ``try``,
+                                          which names the call that has started it; and its
+                                          ``progress``, as JSON
 ``result:<task>``             string      the result of a task, as JSON
 ``forget-tasks-at``           sorted set  each task, by the time at which its record may be deleted
 ``workers``                   sorted set  each worker, by the time of its last heartbeat

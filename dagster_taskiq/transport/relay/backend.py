@@ -5,6 +5,7 @@ from typing import Any
 
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.backend import StateBackend
+from dagster_taskiq.transport.broker import Outgoing
 from dagster_taskiq.transport.eviction import Eviction
 from dagster_taskiq.transport.relay.connection import RelayConnection
 from dagster_taskiq.wire.notifications import Notification
@@ -17,6 +18,7 @@ class RelayedBackend(StateBackend):
     def __init__(self, settings: Settings, connection: RelayConnection) -> None:
         super().__init__(settings)
         self.connection: RelayConnection = connection
+        self.is_worker_process = True
 
     async def ping(self) -> None:
         """See the base class."""
@@ -35,6 +37,16 @@ class RelayedBackend(StateBackend):
         """See the base class."""
         state: TaskState | None = await self._call("start", task, recorded=recorded)
         return state
+
+    async def put_back(self, task: Task, message: Outgoing | None) -> bool:
+        """See the base class."""
+        return bool(await self._call("put_back", task, message))
+
+    async def conclude(
+        self, task: Task, state: TaskState, error: str, result: bytes | None
+    ) -> bool:
+        """See the base class."""
+        return bool(await self._call("conclude", task, state, error, result))
 
     async def finish(self, task: Task, state: TaskState, error: str, result: bytes | None) -> bool:
         """See the base class."""
@@ -76,6 +88,15 @@ class RelayedBackend(StateBackend):
         """See the base class."""
         result: bytes | None = await self._call("load_result", task_id)
         return result
+
+    async def store_progress(self, task_id: str, progress: bytes) -> None:
+        """See the base class."""
+        await self._call("store_progress", task_id, progress)
+
+    async def load_progress(self, task_id: str) -> bytes | None:
+        """See the base class."""
+        progress: bytes | None = await self._call("load_progress", task_id)
+        return progress
 
     async def forget(self, task_ids: Sequence[str]) -> None:
         """See the base class."""

@@ -24,7 +24,8 @@ _RECORDS = {
     (each.__module__, each.__qualname__): each
     for each in (
         *(Eviction, Notification, Outgoing, QueueDepth, Running, Task, TaskState, Worker),
-        *(errors.ConfigError, errors.NoRecordError, errors.ServerUnavailableError),
+        *(errors.ConfigError, errors.NoRecordError, errors.NotPutBackYetError),
+        errors.ServerUnavailableError,
     )
 }
 

@@ -18,8 +18,9 @@ logger = logging.getLogger(__name__)
 #: The methods that children may call. Only the worker itself takes messages.
 BROKER_CALLS = {"ping", "eviction", "put_all", "discard", "depths", "is_empty", "rejected"}
 BACKEND_CALLS = {
-    *("ping", "eviction", "submitted", "start", "finish", "revoke", "tasks", "beat", "deregister"),
-    *("workers", "post", "collect", "close_channel", "load_result", "forget", "sweep"),
+    *("ping", "eviction", "submitted", "start", "put_back", "conclude", "finish", "revoke"),
+    *("tasks", "beat", "deregister", "workers", "post", "collect", "close_channel", "load_result"),
+    *("store_progress", "load_progress", "forget", "sweep"),
 }
 
 

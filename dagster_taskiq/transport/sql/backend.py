@@ -11,10 +11,12 @@ from sqlalchemy.engine import Connection, Row
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport import transitions
 from dagster_taskiq.transport.backend import KEEP_SECONDS, UNFINISHED_SECONDS, StateBackend
+from dagster_taskiq.transport.broker import Outgoing
 from dagster_taskiq.transport.sql import tables
 from dagster_taskiq.transport.sql.conditions import IS_ONE_OF
 from dagster_taskiq.transport.sql.database import ENDS_WRITE, SqlDatabase
 from dagster_taskiq.transport.sql.dialect import channel_topic
+from dagster_taskiq.transport.sql.sending import SqlSender
 from dagster_taskiq.transport.sql.tables import notifications
 from dagster_taskiq.wire.notifications import CHANNEL_LENGTH, FROM_START, Notification
 from dagster_taskiq.wire.records import Task, TaskState, Worker, end_notification
@@ -32,6 +34,7 @@ class SqlBackend(StateBackend):
     of its database.
     """
 
+    puts_messages = True
     database_class: ClassVar[type[SqlDatabase]]
 
     def __init__(self, settings: Settings, connection: SqlDatabase | None = None) -> None:
@@ -44,6 +47,7 @@ class SqlBackend(StateBackend):
         insert = self._dialect.insert_missing(tables.tasks)
         #: Inserts records of tasks that are sent now.
         self._submit = insert.values(submitted_at=clock)
+        self._sender = SqlSender(self._dialect, settings.prefix)
 
     async def ping(self) -> None:
         """Run one statement."""
@@ -69,6 +73,39 @@ class SqlBackend(StateBackend):
             record, refused = transitions.start(known, task, now, recorded=recorded)
             self._store(connection, [(known, record)])
             return refused
+
+        return await self.connection.write(work)
+
+    async def put_back(self, task: Task, message: Outgoing | None) -> bool:
+        """Update the row from STARTED to WAITING, and insert the message, in one transaction."""
+
+        def work(connection: Connection) -> bool:
+            rows, now = self._lock(connection, [task.id])
+            known = rows.get(task.id)
+            waiting = transitions.put_back(known, task, now)
+            if waiting is None:
+                return False
+            # The update is the last statement of the transaction, and may commit it.
+            if message is not None:
+                self._sender.put(connection, [message])
+            self._store(connection, [(known, waiting)])
+            return True
+
+        return await self.connection.write(work)
+
+    async def conclude(
+        self, task: Task, state: TaskState, error: str, result: bytes | None
+    ) -> bool:
+        """Update the row, or insert it, with the result."""
+
+        def work(connection: Connection) -> bool:
+            rows, now = self._lock(connection, [task.id])
+            known = rows.get(task.id)
+            ended = transitions.conclude(known, task, state, error, now)
+            if ended is None:
+                return False
+            self._store(connection, [(known, ended)], result=result)
+            return True
 
         return await self.connection.write(work)
 
@@ -130,7 +167,11 @@ class SqlBackend(StateBackend):
                 before = known.get(each.id)
                 changes.append((before, transitions.adopt(before, each, worker.id, now)))
             self._store(connection, changes)
-            return [task.id for _, task in changes if transitions.must_stop(task, worker.id)]
+            return [
+                task.id
+                for each, (_, task) in zip(worker.running, changes, strict=True)
+                if transitions.must_stop(task, each, worker.id)
+            ]
 
         return await self.connection.write(work)
 
@@ -186,11 +227,17 @@ class SqlBackend(StateBackend):
         )
 
     async def load_result(self, task_id: str) -> bytes | None:
-        """Select the result."""
-        its = (tables.tasks.c.prefix == self.settings.prefix) & (tables.tasks.c.id == task_id)
-        query = sa.select(tables.tasks.c.result).where(its)
-        result = await self.connection.read(lambda connection: connection.scalar(query))
-        return bytes(result) if result is not None else None
+        """Select it."""
+        return await self._select(tables.tasks.c.result, task_id)
+
+    async def store_progress(self, task_id: str, progress: bytes) -> None:
+        """Update the row, if there is one."""
+        this = {"mine": self.settings.prefix, "this": task_id, "progress": progress}
+        await self.connection.run(lambda connection: connection.execute(_UPDATE, [this]))
+
+    async def load_progress(self, task_id: str) -> bytes | None:
+        """Select it."""
+        return await self._select(tables.tasks.c.progress, task_id)
 
     async def forget(self, task_ids: Sequence[str]) -> None:
         """Delete the rows."""
@@ -232,6 +279,13 @@ class SqlBackend(StateBackend):
                 connection.execute(statement, clock)
 
         await self.connection.run(work)
+
+    async def _select(self, column: "sa.Column[Any]", task_id: str) -> bytes | None:
+        """Return the bytes in a column of a task's row; ``None`` if there are none."""
+        its = (tables.tasks.c.prefix == self.settings.prefix) & (tables.tasks.c.id == task_id)
+        query = sa.select(column).where(its)
+        found = await self.connection.read(lambda connection: connection.scalar(query))
+        return bytes(found) if found is not None else None
 
     def _lock(
         self, connection: Connection, task_ids: Sequence[str]
@@ -338,4 +392,5 @@ def _task(row: Row[Any]) -> Task:
         finished_at=row.finished_at,
         error=row.error,
         revoke_requested=bool(row.revoke_requested),
+        attempt=row.attempt,
     )

@@ -10,7 +10,7 @@ from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.broker import Delivery, Outgoing, QueueBroker
 from dagster_taskiq.transport.sql.conditions import is_free
 from dagster_taskiq.transport.sql.database import SqlDatabase
-from dagster_taskiq.transport.sql.dialect import queue_topic
+from dagster_taskiq.transport.sql.sending import SqlSender
 from dagster_taskiq.transport.sql.tables import messages as table
 from dagster_taskiq.wire.queues import QueueDepth
 
@@ -37,12 +37,7 @@ class SqlBroker(QueueBroker):
         self._dialect = self.connection.dialect
         self._claims = self.connection.claims(settings)
         self._mark = 0
-        delay = sa.bindparam("delay", type_=sa.Float)
-        #: Inserts messages, whose times are set by the clock that all processes have in common.
-        self._insert = table.insert().values(
-            created_at=self._dialect.clock,
-            due_at=sa.case((delay > 0, self._dialect.clock + delay), else_=0.0),
-        )
+        self._sender = SqlSender(self._dialect, settings.prefix)
 
     async def ping(self) -> None:
         """Run one statement."""
@@ -50,26 +45,7 @@ class SqlBroker(QueueBroker):
 
     async def put_all(self, messages: Sequence[Outgoing]) -> None:
         """Insert rows; on return they are in the database, or in SQLite's log."""
-        clock = self._dialect.clock_values()
-        rows = [
-            {
-                "prefix": self.settings.prefix,
-                "queue": each.queue,
-                "priority": each.priority,
-                "task_id": each.task_id,
-                "body": each.body,
-                "delay": each.delay,
-                **clock,
-            }
-            for each in messages
-        ]
-        queues = list(dict.fromkeys(each.queue for each in messages))
-
-        def work(connection: Connection) -> None:
-            connection.execute(self._insert, rows)
-            self._announce(connection, queues)
-
-        await self.connection.run(work)
+        await self.connection.run(lambda connection: self._sender.put(connection, messages))
 
     async def claim(self) -> Delivery | None:
         """Record the claim of this consumer on the first free row."""
@@ -81,20 +57,20 @@ class SqlBroker(QueueBroker):
         if delivery is not None:
             self.connection.note_found()
         else:
-            self.connection.note_empty(_CLAIM, self._topics(queues), self._mark)
+            self.connection.note_empty(_CLAIM, self._sender.topics(queues), self._mark)
         return delivery
 
     async def claim_next(self) -> Delivery | None:
         """Claim, unless the last claim found nothing and nothing has been announced since."""
         mark = self.connection.mark()
-        if self.connection.is_unchanged(_CLAIM, self._topics(self.open_queues)):
+        if self.connection.is_unchanged(_CLAIM, self._sender.topics(self.open_queues)):
             self._mark = mark
             return None
         return await self.claim()
 
     async def wait_for_work(self, timeout: float) -> None:
         """Return when something may have come into an open queue since the last claim."""
-        topics = self._topics(self.open_queues)
+        topics = self._sender.topics(self.open_queues)
         await self.connection.wait_beyond(self._mark, topics, timeout)
 
     async def acknowledge(self, delivery: Delivery) -> None:
@@ -113,7 +89,7 @@ class SqlBroker(QueueBroker):
 
         def work(connection: Connection) -> None:
             connection.execute(free)
-            self._announce(connection, [delivery.queue])
+            self._sender.announce(connection, [delivery.queue])
 
         await self.connection.run(work)
 
@@ -193,12 +169,6 @@ class SqlBroker(QueueBroker):
     def _is_free(self) -> "sa.ColumnElement[bool]":
         """The condition that a row may be claimed now; has the parameters of the clock."""
         return is_free(self._dialect.clock - self.settings.lease)
-
-    def _announce(self, connection: Connection, queues: Sequence[str]) -> None:
-        self._dialect.announce(connection, self._topics(queues))
-
-    def _topics(self, queues: Sequence[str]) -> list[str]:
-        return [queue_topic(self.settings.prefix, queue) for queue in queues]
 
     def _take(self, connection: Connection, queues: Sequence[str]) -> Delivery | None:
         row = self._claims.take(connection, queues, self.consumer)

@@ -3,7 +3,8 @@
 ================================  ==============================================================
 ``dagster_taskiq_messages``       messages that wait, are claimed or were rejected, in order of
                                   arrival
-``dagster_taskiq_tasks``          the record of each task (``wire.records.Task``), and its result
+``dagster_taskiq_tasks``          the record of each task (``wire.records.Task``), its progress
+                                  and its result
 ``dagster_taskiq_workers``        the record of each worker, with the time of its last heartbeat
 ``dagster_taskiq_notifications``  the notifications of all channels
 ================================  ==============================================================
@@ -81,6 +82,9 @@ tasks = sa.Table(
     sa.Column("finished_at", sa.Float, nullable=False),
     sa.Column("error", _text(), nullable=False),
     sa.Column("revoke_requested", sa.Boolean, nullable=False),
+    sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
+    # As JSON, like the result.
+    sa.Column("progress", sa.LargeBinary),
     sa.Column("result", sa.LargeBinary),
 )
 

@@ -32,7 +32,7 @@ from dagster_taskiq.errors import (
 )
 from dagster_taskiq.execution.perform import describe_failure, perform
 from dagster_taskiq.execution.task_context import TaskContext, current_context, task_context
-from dagster_taskiq.transport.backend import as_json
+from dagster_taskiq.transport.results import as_json
 from dagster_taskiq.worker import process_trees
 from dagster_taskiq.worker.child.parent import Parent
 from dagster_taskiq.worker.child.process_state import ProcessState, streams

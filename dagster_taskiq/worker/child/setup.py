@@ -13,6 +13,7 @@ from dagster_taskiq.execution.perform import describe_failure
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.settings.worker_fleet import set_worker_settings
 from dagster_taskiq.transport import current
+from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.relay.relay import Relay
 
 
@@ -34,6 +35,8 @@ def set_up(setup: dict[str, Any]) -> tuple[AsyncBroker, str]:
     if setup["relay"]:
         current.use_relay(Relay(setup["relay"], settings))
     broker = current.use(settings)
+    if isinstance(broker.result_backend, StateBackend):
+        broker.result_backend.is_worker_process = True
     set_worker_settings(broker.settings)
     if setup["allow"]:
         set_policy(AllowedCode.of(setup["allow"], setup["include"]))

@@ -1,0 +1,203 @@
+"""Results of tasks as JSON, with errors that come back as what they were.
+
+The JSON is that of taskiq's ``TaskiqResult``, and an error in it is what taskiq makes of one: the
+module and name of its class, and its arguments. In addition it has the error's attributes, and its
+text where the arguments do not give it. What is read makes no class known that this process does
+not have, and calls nothing that a message or a result names: a class is looked up among those that
+are loaded, and its own constructor is not called.
+"""
+
+import json
+import sys
+from typing import Any
+
+from pydantic import BaseModel, Field
+from taskiq import TaskiqResult
+from taskiq.exceptions import SecurityError
+from taskiq.serialization import ensure_serializable
+
+#: How many causes and contexts of an error are kept.
+MOST_CAUSES = 16
+
+
+def as_json(result: TaskiqResult[Any]) -> tuple[TaskiqResult[Any], bytes]:
+    """Return a result with its JSON; if JSON cannot hold its value, a failure in its place."""
+    try:
+        return result, _dumps(result)
+    except (TypeError, ValueError) as error:
+        problem = TypeError(f"The task's return value is not JSON: {error}")
+        failed = replace_result(result, problem)
+        return failed, _dumps(failed)
+
+
+def result_from_json(stored: str | bytes) -> TaskiqResult[Any]:
+    """Return the result of which :func:`as_json` has made JSON.
+
+    Raises:
+        ValueError: it is no result.
+        SecurityError: its error names something that is no exception.
+    """
+    read = _Result.model_validate_json(stored)
+    result = TaskiqResult[Any].model_validate(read.model_extra)
+    if read.error is not None:
+        result.error = _error_from(read.error)
+    return result
+
+
+def replace_result(result: TaskiqResult[Any], error: BaseException) -> TaskiqResult[Any]:
+    """Return ``result`` as a failure with ``error`` and no value."""
+    return TaskiqResult(
+        is_err=True,
+        return_value=None,
+        execution_time=result.execution_time,
+        labels=result.labels,
+        error=error,
+    )
+
+
+class _Result(BaseModel, extra="allow"):
+    """The part of a result that taskiq would read in its own way."""
+
+    error: "_Error | None" = None
+
+
+class _Error(BaseModel):
+    """An error as plain data: what taskiq's own JSON has, and the last two."""
+
+    exc_type: str
+    exc_message: list[Any]
+    exc_module: str | None
+    exc_cause: "_Error | None" = None
+    exc_context: "_Error | None" = None
+    exc_suppress_context: bool = False
+    #: Its text, if that is not what the arguments give.
+    exc_text: str | None = None
+    #: Its attributes that are JSON.
+    exc_attributes: dict[str, Any] = Field(default_factory=dict)
+
+
+def _dumps(result: TaskiqResult[Any]) -> bytes:
+    plain = result.model_dump(mode="json", exclude={"error"})
+    error = _describe(result.error, MOST_CAUSES)
+    plain["error"] = None if error is None else error.model_dump(exclude_defaults=True)
+    return json.dumps(plain).encode()
+
+
+def _describe(error: BaseException | None, most: int) -> _Error | None:
+    """Return an error as plain data, with so many of its causes and contexts in a row at most."""
+    if error is None or not most:
+        return None
+    arguments = ensure_serializable(error.args, json)
+    text = _text_of(error)
+    return _Error(
+        exc_type=type(error).__qualname__,
+        exc_message=list(arguments),
+        exc_module=type(error).__module__,
+        exc_cause=_describe(error.__cause__, most - 1),
+        exc_context=None if error.__suppress_context__ else _describe(error.__context__, most - 1),
+        exc_suppress_context=error.__suppress_context__,
+        exc_text=None if text == str(Exception(*arguments)) else text,
+        exc_attributes={name: value for name, value in vars(error).items() if _is_json(value)},
+    )
+
+
+def _text_of(error: BaseException) -> str | None:
+    """Return the text of an error; ``None`` if its class fails to give one."""
+    try:
+        return str(error)
+    except Exception:
+        return None
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def _error_from(described: _Error) -> BaseException:
+    """Return the error that was described.
+
+    Raises:
+        SecurityError: it names something that is no exception.
+    """
+    kind = _loaded_class(described.exc_module or "", described.exc_type)
+    error = None if kind is None else _instance(kind, described)
+    if error is None:
+        error = _stand_in(described)
+    if described.exc_cause is not None:
+        error.__cause__ = _error_from(described.exc_cause)
+    if described.exc_context is not None:
+        error.__context__ = _error_from(described.exc_context)
+    error.__suppress_context__ = described.exc_suppress_context
+    return error
+
+
+def _loaded_class(module: str, name: str) -> type[BaseException] | None:
+    """Return the class of a name, if its module is loaded and has it.
+
+    What is looked up is only read: a module may import something when one of its names is asked
+    for.
+
+    Raises:
+        SecurityError: the name is that of something else.
+    """
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        try:
+            found = vars(found)[part]
+        except (KeyError, TypeError):
+            return None
+    if not isinstance(found, type) or not issubclass(found, BaseException):
+        raise SecurityError(description=f"{module}.{name} is no exception")
+    return found
+
+
+def _instance(kind: type[BaseException], described: _Error) -> BaseException | None:
+    """Return an error of a loaded class; ``None`` if none can be made with that text.
+
+    Only Python's own constructors are called. One that a user has written takes other arguments
+    than an exception keeps, and may do anything.
+    """
+    arguments, text = described.exc_message, described.exc_text
+    try:
+        if type(kind) is type and all(_is_pythons(kind, each) for each in ("__new__", "__init__")):
+            error: BaseException = kind(*arguments)
+        else:
+            error = _pythons_base(kind).__new__(kind, *arguments)
+            error.args = tuple(arguments)
+        vars(error).update(described.exc_attributes)
+        found = str(error)
+    except Exception:  # whatever a class makes of what is missing
+        return None
+    return error if text is None or found == text else None
+
+
+def _is_pythons(kind: type, method: str) -> bool:
+    """Return whether a class has a method from one of Python's own classes."""
+    owner = next(each for each in kind.__mro__ if method in vars(each))
+    return owner.__module__ == "builtins"
+
+
+def _pythons_base(kind: type) -> type:
+    """Return the one of Python's own classes whose memory layout the objects of a class have."""
+    while kind.__module__ != "builtins" and kind.__base__ is not None:
+        kind = kind.__base__
+    return kind
+
+
+def _stand_in(described: _Error) -> BaseException:
+    """Return an error of a class of that name, which is made here as taskiq makes one."""
+    content: dict[str, Any] = {
+        "__module__": described.exc_module or __name__,
+        "__qualname__": described.exc_type,
+    }
+    if described.exc_text is not None:
+        content["__str__"] = lambda _: described.exc_text
+    name = described.exc_type.rpartition(".")[2]
+    kind: type[Exception] = type(name, (Exception,), content)
+    error = kind(*described.exc_message)
+    vars(error).update(described.exc_attributes)
+    return error
