@@ -20,6 +20,7 @@ LAYERS = (
     ("runs",),
     ("worker",),
     ("execution",),
+    ("schedules",),
     ("client",),
     ("dagster_internals",),
     ("transport",),

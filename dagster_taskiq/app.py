@@ -1,8 +1,9 @@
 """This process's broker, for taskiq's own commands and for a project's own tasks.
 
-``taskiq worker dagster_taskiq.app:broker`` and ``taskiq scheduler`` find it here, and a module of
-tasks writes ``from dagster_taskiq.app import broker`` and ``@broker.task``. The broker is the one
-that the environment names; in a process of a worker it is the worker's.
+``taskiq worker dagster_taskiq.app:broker`` and ``taskiq scheduler dagster_taskiq.app:scheduler``
+find it here, and a module of tasks writes ``from dagster_taskiq.app import broker`` and
+``@broker.task``. The broker is the one that the environment names; in a process of a worker it is
+the worker's. ``schedule_source`` is for ``task.schedule_by_cron(schedule_source, ...)``.
 """
 
 import os
@@ -10,6 +11,7 @@ import signal
 from functools import partial
 from typing import Any
 
+from dagster_taskiq.schedules import Scheduler, StoredSchedules
 from dagster_taskiq.settings.env import read_variable
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport import current
@@ -31,9 +33,13 @@ def make(settings: Settings) -> QueueBroker:
 
 
 def __getattr__(name: str) -> Any:
-    if name != "broker":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return _with_service(current.broker())
+    if name == "broker":
+        return _with_service(current.broker())
+    if name == "schedule_source":
+        return StoredSchedules(current.broker())
+    if name == "scheduler":
+        return Scheduler(current.broker())
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _with_service(broker: QueueBroker) -> QueueBroker:

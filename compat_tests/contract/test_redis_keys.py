@@ -11,6 +11,7 @@ from compat_tests.contract import test_backend as states
 from compat_tests.contract import test_broker as queues
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.redis import keys
+from dagster_taskiq.wire.firings import Firing
 from dagster_taskiq.wire.records import Task, TaskState
 
 pytestmark = pytest.mark.anyio
@@ -39,6 +40,10 @@ async def test_every_key_on_redis_is_listed_with_its_type(settings: Settings) ->
         ended = Task("ended", run_id="run", step_key="step", worker="w1")
         assert await backend.finish(ended, TaskState.SUCCESS, "", b"1")
         await backend.beat(states.worker("w1"))
+        store = backend.schedule_store()
+        assert store is not None
+        await store.put("schedule", "{}")
+        await store.claim(Firing("schedule", 1.0, 60.0), "scheduler")
         with closing(redis.Redis.from_url(settings.broker)) as client:
             there = {
                 key.decode().removeprefix(f"{settings.prefix}:"): client.type(key).decode()

@@ -34,6 +34,7 @@ from dagster_taskiq.transport.eviction import Eviction
 from dagster_taskiq.transport.home_loop import Home, at_home
 from dagster_taskiq.transport.lost_workers import LostWorkers
 from dagster_taskiq.transport.results import as_json, result_from_json
+from dagster_taskiq.transport.schedule_store import ScheduleStore
 from dagster_taskiq.wire.labels import RUN_LABEL, STEP_LABEL, WORKER_LABEL, attempt_of
 from dagster_taskiq.wire.notifications import Notification
 from dagster_taskiq.wire.records import Task, TaskState, Worker, end_notification
@@ -228,6 +229,13 @@ class StateBackend(AsyncResultBackend[Any]):
 
         A task that was forgotten may start again, if there is still a message of it.
         """
+
+    def schedule_store(self) -> ScheduleStore | None:
+        """Return where the server keeps schedules; ``None`` if it keeps none.
+
+        It uses the connection of this backend.
+        """
+        return None
 
     async def sweep(self) -> None:
         """Delete records that have expired, if the server does not do that."""

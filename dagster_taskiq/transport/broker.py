@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from pydantic import ValidationError
-from taskiq import AckableMessage, AsyncBroker, BrokerMessage
+from taskiq import AckableMessage, AsyncBroker, BrokerMessage, ScheduleSource
 from taskiq.decor import AsyncTaskiqDecoratedTask
 
 from dagster_taskiq.errors import ConfigError, DagsterTaskiqError, ServerUnavailableError
@@ -103,6 +103,8 @@ class QueueBroker(AsyncBroker):
         #: Makes the service that runs with this broker when it listens in a worker.
         self.make_service: Callable[[], Service] | None = None
         self.service: Service | None = None
+        #: The schedules of the app that has made this broker, for a scheduler.
+        self.schedule_sources: list[ScheduleSource] = []
         #: Called for every message, whichever task it names; ``None``: the task's own function is.
         #: A worker's parent process has one: it gives all tasks to its child processes.
         self.function_for_all: AsyncTaskiqDecoratedTask[Any, Any] | None = None

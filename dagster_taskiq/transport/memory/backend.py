@@ -9,6 +9,7 @@ from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport import transitions
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.broker import Outgoing
+from dagster_taskiq.transport.memory.schedule_store import MemoryScheduleStore
 from dagster_taskiq.transport.memory.server import MemoryServer, server_at
 from dagster_taskiq.wire.notifications import FROM_START, Notification
 from dagster_taskiq.wire.records import Task, TaskState, Worker, end_notification
@@ -153,6 +154,10 @@ class MemoryBackend(StateBackend):
         for task in list(self.connection.tasks.values()):
             if task.state.is_final and task.finished_at < oldest:
                 self._delete(task.id)
+
+    def schedule_store(self) -> MemoryScheduleStore:
+        """See the base class."""
+        return MemoryScheduleStore(self.connection.schedules)
 
     def _known(self, task_id: str) -> Task | None:
         return self.connection.tasks.get(task_id)

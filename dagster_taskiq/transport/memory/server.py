@@ -9,6 +9,7 @@ from typing import Any
 
 from dagster_taskiq.transport.broker import Outgoing
 from dagster_taskiq.transport.error_boundary import ErrorBoundary
+from dagster_taskiq.transport.memory.schedule_store import MemorySchedules
 from dagster_taskiq.wire.notifications import CHANNEL_LENGTH, Notification
 from dagster_taskiq.wire.records import Task, Worker
 
@@ -43,6 +44,7 @@ class MemoryServer:
     notifications: defaultdict[str, deque[Notification]] = field(
         default_factory=lambda: defaultdict(lambda: deque(maxlen=CHANNEL_LENGTH))
     )
+    schedules: MemorySchedules = field(default_factory=lambda: MemorySchedules({}, {}))
     numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
     #: Translates nothing: memory is always available.
     boundary: ErrorBoundary = field(default_factory=lambda: ErrorBoundary("memory://"))

@@ -24,6 +24,7 @@ from dagster_taskiq.transport.eviction import Eviction
 from dagster_taskiq.transport.redis.broker import SENDING, milliseconds
 from dagster_taskiq.transport.redis.connection import RedisConnection
 from dagster_taskiq.transport.redis.keys import Keys
+from dagster_taskiq.transport.redis.schedule_store import RedisScheduleStore
 from dagster_taskiq.wire.notifications import CHANNEL_LENGTH, FROM_START, Notification
 from dagster_taskiq.wire.records import Task, TaskState, Worker, end_notification
 
@@ -255,6 +256,10 @@ class RedisBackend(StateBackend):
         keys = [self._keys.forget_times, self._keys.task(""), self._keys.result("")]
         while await self._script("sweep", keys, [CHUNK]) == CHUNK:
             pass
+
+    def schedule_store(self) -> RedisScheduleStore:
+        """See the base class."""
+        return RedisScheduleStore(self.connection, self._keys)
 
     async def _script(self, name: str, keys: list[str], args: list[Any]) -> Any:
         return await self.connection.script(SCRIPTS[name], keys, args)

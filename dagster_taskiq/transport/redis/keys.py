@@ -22,11 +22,14 @@ after ``<prefix>:``           type        what it holds
 ``clock``                     string      the last message id, which orders all streams
 ``claim:<claimant>``          string      the answer to the last claim of a listener
 ``rejected``                  stream      the messages that were set aside, and why
+``schedules``                 hash        the schedules that are made while a project runs, as JSON
+``firing:<schedule>``         hash        the last firing of a schedule that a scheduler has claimed
 ============================  ==========  ==========================================================
 
-Only ``notifications:...`` and ``claim:...`` expire: a server that makes room deletes keys that may
-expire, and losing these delays a run but breaks nothing. All times are those of the server's clock,
-in seconds since the epoch; in ``delayed:...``, in milliseconds.
+Only ``notifications:...``, ``claim:...`` and ``firing:...`` expire: a server that makes room
+deletes keys that may expire, and losing these delays a run but breaks nothing. All times are those
+of the server's clock, in seconds since the epoch; in ``delayed:...`` and in ``firing:...``, in
+milliseconds.
 """
 
 
@@ -41,6 +44,7 @@ class Keys:
         self.worker_bodies = self._key("worker-bodies")
         self.places = self._key("places")
         self.rejected = self._key("rejected")
+        self.schedules = self._key("schedules")
         #: What every script of the broker gets as its first ``KEYS`` (see ``lua/broker/keys.lua``,
         #: which reads them by their places in this list: append, and change both).
         #: Those that end with a colon are the beginnings of the names of one key for each queue.
@@ -75,6 +79,10 @@ class Keys:
     def claim(self, claimant: str) -> str:
         """Return the key of the answer to a listener's last claim."""
         return self._key("claim", claimant)
+
+    def firing(self, schedule: str) -> str:
+        """Return the key of the last firing of a schedule that was claimed."""
+        return self._key("firing", schedule)
 
     def _key(self, *parts: str) -> str:
         return ":".join((self._prefix, *parts))

@@ -8,6 +8,7 @@ from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.broker import Outgoing
 from dagster_taskiq.transport.eviction import Eviction
 from dagster_taskiq.transport.relay.connection import RelayConnection
+from dagster_taskiq.transport.relay.schedule_store import RelayedScheduleStore
 from dagster_taskiq.wire.notifications import Notification
 from dagster_taskiq.wire.records import Task, TaskState, Worker
 
@@ -105,6 +106,10 @@ class RelayedBackend(StateBackend):
     async def sweep(self) -> None:
         """See the base class."""
         await self._call("sweep")
+
+    def schedule_store(self) -> RelayedScheduleStore:
+        """See the base class."""
+        return RelayedScheduleStore(self.connection)
 
     async def _call(self, method: str, *args: Any, **options: Any) -> Any:
         return await self.connection.call("backend", method, args, options)

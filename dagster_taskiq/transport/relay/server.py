@@ -12,6 +12,7 @@ from dagster_taskiq.errors import DagsterTaskiqError
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.relay import frames
+from dagster_taskiq.transport.schedule_store import keeps_none
 
 logger = logging.getLogger(__name__)
 
@@ -22,15 +23,18 @@ BACKEND_CALLS = {
     *("tasks", "beat", "deregister", "workers", "post", "collect", "close_channel", "load_result"),
     *("store_progress", "load_progress", "forget", "sweep"),
 }
+SCHEDULE_CALLS = {"put", "delete", "bodies"}
 
 
 class RelayServer:
     """Serves the children of one worker."""
 
     def __init__(self, broker: QueueBroker, backend: StateBackend) -> None:
+        self._backend_url = backend.settings.backend_url
         self._targets: dict[str, tuple[object, set[str]]] = {
             "broker": (broker, BROKER_CALLS),
             "backend": (backend, BACKEND_CALLS),
+            "schedules": (backend.schedule_store(), SCHEDULE_CALLS),
         }
         self._directory: Path | None = None
         self._server: asyncio.Server | None = None
@@ -89,6 +93,8 @@ class RelayServer:
         answer: Any
         try:
             called, allowed = self._targets[target]
+            if called is None:
+                raise keeps_none(self._backend_url)
             if method not in allowed:
                 raise ValueError(f"Children may not call {method}.")
             answer = (number, None, await getattr(called, method)(*args, **options))

@@ -16,6 +16,7 @@ from dagster_taskiq.transport.sql import tables
 from dagster_taskiq.transport.sql.conditions import IS_ONE_OF
 from dagster_taskiq.transport.sql.database import ENDS_WRITE, SqlDatabase
 from dagster_taskiq.transport.sql.dialect import channel_topic
+from dagster_taskiq.transport.sql.schedule_store import SqlScheduleStore
 from dagster_taskiq.transport.sql.sending import SqlSender
 from dagster_taskiq.transport.sql.tables import notifications
 from dagster_taskiq.wire.notifications import CHANNEL_LENGTH, FROM_START, Notification
@@ -286,6 +287,10 @@ class SqlBackend(StateBackend):
         query = sa.select(column).where(its)
         found = await self.connection.read(lambda connection: connection.scalar(query))
         return bytes(found) if found is not None else None
+
+    def schedule_store(self) -> SqlScheduleStore:
+        """See the base class."""
+        return SqlScheduleStore(self.connection, self.settings.prefix)
 
     def _lock(
         self, connection: Connection, task_ids: Sequence[str]

@@ -7,6 +7,8 @@
                                   and its result
 ``dagster_taskiq_workers``        the record of each worker, with the time of its last heartbeat
 ``dagster_taskiq_notifications``  the notifications of all channels
+``dagster_taskiq_schedules``      the schedules that are made while a project runs, as JSON
+``dagster_taskiq_firings``        the last firing of each schedule that a scheduler has claimed
 ================================  ==============================================================
 
 All times are in seconds since the epoch, by the clock of the dialect (:mod:`.dialect`). ``prefix``
@@ -110,6 +112,30 @@ notifications = sa.Table(
     sqlite_autoincrement=True,
 )
 
+
+schedules = sa.Table(
+    "dagster_taskiq_schedules",
+    metadata,
+    sa.Column("prefix", _text(200), primary_key=True),
+    sa.Column("id", _text(500), primary_key=True),
+    sa.Column("body", _text(), nullable=False),
+)
+
+
+firings = sa.Table(
+    "dagster_taskiq_firings",
+    metadata,
+    sa.Column("prefix", _text(200), primary_key=True),
+    sa.Column("schedule", _text(500), primary_key=True),
+    sa.Column("due", sa.Float, nullable=False),
+    sa.Column("claimant", _text(200), nullable=False),
+    sa.Column("claimed_at", sa.Float, nullable=False),
+    sa.Column("is_sent", sa.Boolean, nullable=False),
+    # When the row may be deleted; 0 for never.
+    sa.Column("forget_at", sa.Float, nullable=False),
+)
+
+sa.Index("dagster_taskiq_firings_forget", firings.c.forget_at)
 sa.Index("dagster_taskiq_messages_next", messages.c.queue, messages.c.priority, messages.c.id)
 sa.Index("dagster_taskiq_messages_task", messages.c.task_id)
 sa.Index("dagster_taskiq_tasks_finished", tasks.c.finished_at)

@@ -1,0 +1,65 @@
+"""``dagster-taskiq scheduler start``: send users' own tasks at the times of their schedules."""
+
+import logging
+from pathlib import Path
+
+import click
+
+from dagster_taskiq.cli.options import broker_from, connection_options, split_commas
+from dagster_taskiq.cli.worker import LEVELS
+
+#: Seconds between two looks for schedules that were made meanwhile, unless an option says so.
+UPDATE_SECONDS = 10
+
+
+@click.group()
+def scheduler() -> None:
+    """Send users' own tasks at the times of their schedules."""
+
+
+@scheduler.command()
+@connection_options
+@click.option(
+    "-i", "--include", multiple=True, help="A module with tasks and their schedules; repeatable."
+)
+@click.option(
+    "--update-interval",
+    type=click.IntRange(min=1),
+    default=UPDATE_SECONDS,
+    show_default=True,
+    metavar="SECONDS",
+    help="How often to look for schedules that were made meanwhile.",
+)
+@click.option(
+    "-l",
+    "--loglevel",
+    default="info",
+    show_default=True,
+    type=click.Choice(LEVELS, case_sensitive=False),
+    help="The least severe messages that the scheduler logs.",
+)
+def start(
+    broker: str | None,
+    backend: str | None,
+    config_yaml: Path | None,
+    app: str | None,
+    include: tuple[str, ...],
+    update_interval: int,
+    loglevel: str,
+) -> None:
+    """Start a scheduler; it sends until it gets SIGTERM or SIGINT.
+
+    Several may run at once: each firing of a schedule is sent by one of them. Dagster's own
+    schedules, of jobs, are those of dagster-daemon.
+    """
+    logging.basicConfig(
+        level=loglevel.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+    )
+    # Imported here: the other commands need none of it, and answer faster without.
+    from dagster_taskiq.schedules.modules import import_modules  # noqa: PLC0415
+    from dagster_taskiq.schedules.runner import run  # noqa: PLC0415
+    from dagster_taskiq.schedules.scheduler import Scheduler  # noqa: PLC0415
+
+    sender = broker_from(broker, backend, config_yaml, app)
+    import_modules(split_commas(include))
+    run(Scheduler(sender), update_interval)
