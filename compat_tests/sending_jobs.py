@@ -22,10 +22,17 @@ async def awaiting() -> list[int]:
 
 
 @op
-def check(in_loops: list[int], awaited: list[int]) -> None:
-    assert (in_loops, awaited) == ([3, 3, 3], [7, 11])
+def calling() -> list[int]:
+    from compat_tests.sending_tasks import call_others
+
+    return call_others(1, 2)
+
+
+@op
+def check(in_loops: list[int], awaited: list[int], called: list[int]) -> None:
+    assert (in_loops, awaited, called) == ([3, 3, 3], [7, 11], [3, 4])
 
 
 @job(executor_def=taskiq_executor)
 def sending_job() -> None:
-    check(in_loops(), awaiting())
+    check(in_loops(), awaiting(), calling())

@@ -1,14 +1,34 @@
 """Tasks of a user's own that send others and wait for them."""
 
 import asyncio
+import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from dagster_taskiq.app import broker
+from dagster_taskiq.client import call, send
 
 
 @broker.task
 def add(a: int, b: int) -> int:
     return a + b
+
+
+@broker.task
+def fail(text: str) -> None:
+    raise LookupError(text)
+
+
+@broker.task
+def say_and_sleep(started: str) -> None:
+    Path(started).touch()
+    time.sleep(600)
+
+
+@broker.task
+def call_others(a: int, b: int) -> list[int]:
+    """Send tasks as synchronous code does."""
+    return [call(add, a, b), send(add, b, b).result(timeout=60)]
 
 
 async def summed(a: int, b: int) -> int:

@@ -22,6 +22,7 @@ LAYERS = (
     ("execution",),
     ("schedules",),
     ("client",),
+    ("sent_tasks",),
     ("dagster_internals",),
     ("transport",),
     ("settings",),

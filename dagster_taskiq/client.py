@@ -1,5 +1,8 @@
 """Synchronous access to the asynchronous broker and backend.
 
+A project's own tasks are sent from synchronous code by :func:`send` and :func:`call`. The rest is
+how Dagster's runs use a broker and backend.
+
 Dagster is synchronous, taskiq is not. Everything is done on the event loop that this process has in
 the background; connections are opened there once and closed when the process ends.
 """
@@ -18,6 +21,7 @@ from taskiq import TaskiqMessage, TaskiqResult
 from taskiq.exceptions import ResultGetError
 
 from dagster_taskiq.errors import ServerUnavailableError
+from dagster_taskiq.sent_tasks import SentTask, call, send
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.settings.urls import scheme_of
 from dagster_taskiq.transport import current
@@ -37,6 +41,8 @@ from dagster_taskiq.wire.notifications import Notification, worker_channel
 from dagster_taskiq.wire.queues import QueueDepth
 from dagster_taskiq.wire.records import Task, TaskState, Worker
 from dagster_taskiq.wire.task_request import TaskRequest
+
+__all__ = ["Client", "InProcessQueue", "SentTask", "call", "client_for", "send"]
 
 T = TypeVar("T")
 
@@ -129,18 +135,7 @@ class Client:
             reason: for logs, and for the records of the tasks.
             at_once: what runs is killed, with no time to write anything more.
         """
-
-        async def work() -> None:
-            started = await self.backend.revoke(task_ids, reason)
-            for task_id, worker in started.items():
-                body = command(Command.REVOKE, task=task_id, reason=reason, at_once=at_once)
-                await self.backend.post(worker_channel(worker), body)
-            await self.broker.discard([each for each in task_ids if each not in started])
-            if started:
-                # No worker stops those of a lost one, and no loop of a run ends them.
-                await self.backend.end_lost(list(started))
-
-        self._call(work)
+        self._call(lambda: self.broker.cancel(task_ids, reason, at_once=at_once))
 
     def stop_later(self, task: Task, reason: str, seconds: float) -> None:
         """Have a started task stopped by its worker after so many seconds."""

@@ -155,6 +155,10 @@ class ResultLostError(TaskFailedError):
     """
 
 
+class ResultTimeoutError(DagsterTaskiqError, TimeoutError):
+    """The task has not ended in the time for which its result was waited for. It goes on."""
+
+
 class ResultUnreadableError(TaskFailedError):
     """What the backend holds as the result of a task was not written by a worker of this package.
 

@@ -22,11 +22,14 @@ from compat_tests.conftest import make_settings
 from compat_tests.executor.runs import House
 from compat_tests.executor.scratch import Scratch
 from compat_tests.servers import free_port
+from compat_tests.waiting import eventually
 from compat_tests.workers import running_worker
-from dagster_taskiq import app
-from dagster_taskiq.errors import ServerUnavailableError
+from dagster_taskiq import app, client
+from dagster_taskiq.errors import ResultTimeoutError, ServerUnavailableError, TaskRevokedError
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.transport.home_loop import background
+from dagster_taskiq.wire.records import TaskState
 
 TASKS = "compat_tests.sending_tasks"
 
@@ -38,7 +41,7 @@ def served(
     """Settings whose queue a worker serves, with slots for what waits and what it waits for."""
     directory = tmp_path_factory.mktemp(f"sending-{broker_kind}")
     settings = make_settings(broker_kind, directory, request)
-    with running_worker(settings, directory, "-i", TASKS, "-c", "3"):
+    with running_worker(settings, directory, "-i", TASKS, "-c", "5", "--kill-grace", "2"):
         yield settings
 
 
@@ -94,6 +97,69 @@ def test_ops_of_a_dagster_job_send_own_tasks(
 ) -> None:
     outcome = House(served, instance).run(sending_jobs.sending_job, Scratch(tmp_path))
     assert outcome.status is DagsterRunStatus.SUCCESS
+
+
+# -- synchronous code --------------------------------------------------------------------------
+
+
+def task(broker: QueueBroker, name: str) -> AsyncKicker[..., Any]:
+    return AsyncKicker(f"{TASKS}:{name}", broker, {})
+
+
+def test_synchronous_code_calls_tasks(broker: QueueBroker) -> None:
+    assert client.call(task(broker, "add"), 1, b=2) == 3
+    sent = client.send(task(broker, "call_others"), 1, 2)
+    assert sent.result(timeout=90) == [3, 4]
+    assert (sent.state, sent.is_ready()) == (TaskState.SUCCESS, True)
+    # Another process finds it by its id.
+    assert client.SentTask[list[int]](sent.id, broker).result() == [3, 4]
+
+
+def test_synchronous_code_gets_the_error_of_a_task(broker: QueueBroker) -> None:
+    with pytest.raises(LookupError, match="not there"):
+        client.call(task(broker, "fail"), "not there")
+
+
+def test_a_result_is_waited_for_no_longer_than_wanted(broker: QueueBroker, tmp_path: Path) -> None:
+    unserved = client.send(task(broker, "add").with_labels(queue_name="nobody"), 1, 2)
+    with pytest.raises(ResultTimeoutError, match=f"{unserved.id}.*No worker has started it"):
+        unserved.result(timeout=0.05)
+    assert not unserved.is_ready()
+    unserved.cancel()
+    started = tmp_path / "started"
+    running = client.send(task(broker, "say_and_sleep"), str(started))
+    eventually(started.exists)
+    with pytest.raises(TimeoutError, match=f"{running.id}.*It has started, and goes on"):
+        running.result(timeout=0.05)
+    running.cancel()
+
+
+def test_a_task_is_cancelled_before_it_starts_and_while_it_runs(
+    broker: QueueBroker, tmp_path: Path
+) -> None:
+    started = tmp_path / "started"
+    running = client.send(task(broker, "say_and_sleep"), str(started))
+    waiting = client.send(task(broker, "add").with_labels(queue_name="nobody"), 1, 2)
+    late = client.send(task(broker, "add").with_labels(delay=0.5), 1, 2)
+    eventually(started.exists)
+    asyncio.run(broker.cancel([waiting.id, late.id], "the order was withdrawn"))
+    running.cancel("it takes too long")
+    for each in (waiting, late):
+        with pytest.raises(TaskRevokedError, match="the order was withdrawn"):
+            each.result(timeout=60)
+    with pytest.raises(TaskRevokedError, match="it takes too long"):
+        running.result(timeout=60)
+    assert {each.state for each in (running, waiting, late)} == {TaskState.REVOKED}
+
+
+def test_the_door_of_synchronous_code_is_closed_to_the_loop_behind_it(
+    broker: QueueBroker,
+) -> None:
+    async def wrong() -> None:
+        client.send(task(broker, "add"), 1, 2)
+
+    with pytest.raises(RuntimeError, match=r"await task\.kiq"):
+        background().portal.call(wrong)
 
 
 # -- processes ---------------------------------------------------------------------------------
@@ -197,8 +263,10 @@ def test_what_cannot_be_sent_says_where_and_why(url: str) -> None:
     broker = app.make(Settings(broker=url.format(port=free_port()), connect_timeout=2.0))
     with pytest.raises(SendTaskError) as caught:
         asyncio.run(send(broker, "add", 1, 2))
-    cause = caught.value.__cause__
-    assert isinstance(cause, ServerUnavailableError)
-    assert "127.0.0.1" in str(cause)
-    assert "Check that" in str(cause)
-    assert "s3cret" not in str(cause)
+    with pytest.raises(ServerUnavailableError) as direct:
+        client.send(task(broker, "add"), 1, 2)
+    for error in (caught.value.__cause__, direct.value):
+        assert isinstance(error, ServerUnavailableError)
+        assert "127.0.0.1" in str(error)
+        assert "Check that" in str(error)
+        assert "s3cret" not in str(error)

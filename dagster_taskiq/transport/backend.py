@@ -35,8 +35,9 @@ from dagster_taskiq.transport.home_loop import Home, at_home
 from dagster_taskiq.transport.lost_workers import LostWorkers
 from dagster_taskiq.transport.results import as_json, result_from_json
 from dagster_taskiq.transport.schedule_store import ScheduleStore
+from dagster_taskiq.wire.commands import Command, command
 from dagster_taskiq.wire.labels import RUN_LABEL, STEP_LABEL, WORKER_LABEL, attempt_of
-from dagster_taskiq.wire.notifications import Notification
+from dagster_taskiq.wire.notifications import Notification, worker_channel
 from dagster_taskiq.wire.records import Task, TaskState, Worker, end_notification
 
 logger = logging.getLogger("dagster_taskiq.backend")
@@ -313,6 +314,25 @@ class StateBackend(AsyncResultBackend[Any]):
         reason = await self._lost_workers.why_lost(task.worker)
         return reason is not None and await self._end_lost(task, reason)
 
+    @at_home
+    async def stop(self, task_ids: Sequence[str], reason: str, at_once: bool) -> list[str]:
+        """Revoke tasks, and have their workers stop those that run.
+
+        Args:
+            task_ids: the tasks.
+            reason: for logs, and for the records of the tasks.
+            at_once: what runs is killed, with no time to clean up.
+
+        Returns:
+            The ids of those that had started.
+        """
+        started = await self.revoke(task_ids, reason)
+        for task_id, worker in started.items():
+            body = command(Command.REVOKE, task=task_id, reason=reason, at_once=at_once)
+            await self.post(worker_channel(worker), body)
+        return list(started)
+
+    @at_home
     async def end_lost(self, task_ids: Sequence[str]) -> None:
         """End those of these tasks that are users' own, and whose workers are lost.
 
@@ -353,6 +373,12 @@ class StateBackend(AsyncResultBackend[Any]):
         if progress.state in names:
             progress.state = ProgressState(progress.state)
         return progress
+
+    @at_home
+    async def state_of(self, task_id: str) -> TaskState | None:
+        """Return the state of a task on record; may be called on any event loop."""
+        task = (await self.tasks([task_id])).get(task_id)
+        return None if task is None else task.state
 
     @at_home
     async def get_result(self, task_id: str, with_logs: bool = False) -> TaskiqResult[Any]:

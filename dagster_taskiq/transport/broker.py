@@ -12,18 +12,24 @@ from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import ValidationError
-from taskiq import AckableMessage, AsyncBroker, BrokerMessage, ScheduleSource
+from taskiq import AckableMessage, AsyncBroker, BrokerMessage, ScheduleSource, TaskiqFormatter
+from taskiq.abc.result_backend import AsyncResultBackend
+from taskiq.abc.serializer import TaskiqSerializer
 from taskiq.decor import AsyncTaskiqDecoratedTask
+from typing_extensions import Self
 
 from dagster_taskiq.errors import ConfigError, DagsterTaskiqError, ServerUnavailableError
+from dagster_taskiq.settings.env import BACKEND_ENV
 from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.tags import PRIORITY_TAG, RUN_PRIORITY_TAG
 from dagster_taskiq.transport.connection import Connection
 from dagster_taskiq.transport.eviction import Eviction
 from dagster_taskiq.transport.gate import OpenGate, Service, SlotGate
 from dagster_taskiq.transport.home_loop import Home, at_home
+from dagster_taskiq.transport.json_messages import check_formatter, check_serializer
 from dagster_taskiq.wire.labels import (
     DELAY_LABEL,
     PRIORITY_LABEL,
@@ -45,6 +51,19 @@ RECONNECT_SECONDS = (0.1, 5.0)
 MOST_PROBLEMS = 5
 #: A message that was delivered this often and never started is rejected: it would loop for ever.
 MAX_DELIVERIES = 10
+#: Why a task was cancelled, if nobody says more.
+CANCELLED = "it was cancelled"
+
+
+@runtime_checkable
+class Stopper(Protocol):
+    """The part of a backend by which tasks are cancelled."""
+
+    async def stop(self, task_ids: Sequence[str], reason: str, at_once: bool) -> list[str]:
+        """Cancel tasks that are on record; return the ids of those that had started."""
+
+    async def end_lost(self, task_ids: Sequence[str]) -> None:
+        """End those of these tasks whose workers are lost."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +128,39 @@ class QueueBroker(AsyncBroker):
         #: A worker's parent process has one: it gives all tasks to its child processes.
         self.function_for_all: AsyncTaskiqDecoratedTask[Any, Any] | None = None
         self._claimed: dict[str, Delivery] = {}
+
+    def with_result_backend(self, result_backend: AsyncResultBackend[Any]) -> Self:
+        """Set the backend (taskiq's own method), which has to be one of this package.
+
+        Raises:
+            ConfigError: it is of another kind.
+        """
+        if not isinstance(result_backend, Stopper):
+            raise ConfigError(
+                f"{type(result_backend).__name__} cannot be the result backend of this broker: it "
+                "keeps results, and no state of tasks and workers. Leave it out, and results are "
+                "on the server of the broker; for another server, set its URL as `backend` in the "
+                f"settings, or in {BACKEND_ENV}."
+            )
+        return super().with_result_backend(result_backend)
+
+    def with_serializer(self, serializer: TaskiqSerializer) -> Self:
+        """Set what writes and reads messages (taskiq's own method), which has to use JSON.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        check_serializer(serializer)
+        return super().with_serializer(serializer)
+
+    def with_formatter(self, formatter: TaskiqFormatter) -> Self:
+        """Set the form of messages (taskiq's own method), which has to be taskiq's own in JSON.
+
+        Raises:
+            ConfigError: it is not.
+        """
+        check_formatter(formatter)
+        return super().with_formatter(formatter)
 
     def find_task(self, task_name: str) -> AsyncTaskiqDecoratedTask[Any, Any] | None:
         """Return the function to call for a message (taskiq's own hook)."""
@@ -244,6 +296,29 @@ class QueueBroker(AsyncBroker):
         """
         await self.put_all([self.outgoing(message) for message in messages])
 
+    @at_home
+    async def cancel(
+        self, task_ids: str | Sequence[str], reason: str = CANCELLED, *, at_once: bool = False
+    ) -> None:
+        """Cancel tasks: what waits is taken out of its queue, what runs is stopped.
+
+        What has ended stays as it is.
+
+        Args:
+            task_ids: the id of a task, or several.
+            reason: for logs, for the records of the tasks, and for the error of their results.
+            at_once: what runs is killed, with no time to clean up.
+        """
+        backend = self.result_backend
+        if not isinstance(backend, Stopper):
+            raise TypeError(f"{backend!r} keeps no state of tasks.")
+        ids = [task_ids] if isinstance(task_ids, str) else list(task_ids)
+        started = await backend.stop(ids, reason, at_once)
+        await self.discard([each for each in ids if each not in started])
+        if started:
+            # No worker stops those of a lost one, and no loop of a run ends them.
+            await backend.end_lost(started)
+
     def outgoing(self, message: BrokerMessage) -> Outgoing:
         """Return what is sent for a message, by its labels; raises as :meth:`kick_all`."""
         check_times(message.labels)
@@ -255,7 +330,9 @@ class QueueBroker(AsyncBroker):
         except (TypeError, ValueError, OverflowError):
             raise ConfigError(
                 f'The label "{PRIORITY_LABEL}" of task {message.task_name} must be an integer, '
-                f"but it is {priority!r}."
+                f"but it is {priority!r}. Higher runs first, 0 is that of a task without the "
+                "label, and negative numbers are allowed. (A step or run of Dagster has the tag "
+                f'"{PRIORITY_TAG}" or "{RUN_PRIORITY_TAG}" for it.)'
             ) from None
         queue = str(message.labels.get(QUEUE_LABEL) or self.settings.queue)
         delay = read_time(message.labels, DELAY_LABEL)

@@ -1,0 +1,69 @@
+"""Messages are JSON, whoever writes them: each process reads what another one has sent.
+
+The parent of a worker reads messages of tasks whose module it has not loaded, and a Dagster step
+is sent by a process that does not know the project's broker. So a serializer or formatter of a
+project's own is used only if it writes and reads JSON.
+"""
+
+import json
+from typing import Any
+
+from taskiq import TaskiqFormatter, TaskiqMessage
+from taskiq.abc.serializer import TaskiqSerializer
+from taskiq.formatters.json_formatter import JSONFormatter
+
+from dagster_taskiq.errors import ConfigError
+
+#: What is written and read to see whether that is done in JSON.
+_DATA: dict[str, Any] = {"text": "ü", "list": [1, 2.5, True, None], "more": {"text": "t"}}
+_MESSAGE = TaskiqMessage(
+    task_id="t", task_name="task", labels={"queue_name": "q"}, args=[_DATA], kwargs={"data": _DATA}
+)
+
+_SERVED = (
+    "Use taskiq's JSONSerializer or ORJSONSerializer, or one of your own that writes and reads JSON"
+)
+
+
+def check_serializer(serializer: TaskiqSerializer) -> None:
+    """Check that a serializer writes and reads JSON.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    try:
+        served = (
+            json.loads(serializer.dumpb(_DATA)) == _DATA
+            and serializer.loadb(json.dumps(_DATA).encode()) == _DATA
+        )
+    except Exception:  # whatever a serializer raises
+        served = False
+    if not served:
+        raise ConfigError(
+            f"{type(serializer).__name__} cannot be the serializer of this broker: it does not "
+            f"write and read JSON, as messages are. {_SERVED}."
+        )
+
+
+def check_formatter(formatter: TaskiqFormatter) -> None:
+    """Check that a formatter writes and reads taskiq's messages as JSON.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    plain = JSONFormatter()
+    try:
+        sent = formatter.dumps(_MESSAGE)
+        served = (
+            plain.loads(sent.message) == _MESSAGE
+            and (sent.task_id, sent.task_name) == (_MESSAGE.task_id, _MESSAGE.task_name)
+            and formatter.loads(plain.dumps(_MESSAGE).message) == _MESSAGE
+        )
+    except Exception:  # whatever a formatter raises
+        served = False
+    if not served:
+        raise ConfigError(
+            f"{type(formatter).__name__} cannot be the formatter of this broker: messages are "
+            "taskiq's own, in JSON, as its JSONFormatter and ProxyFormatter write them. To write "
+            "other values into them, set a serializer."
+        )
