@@ -8,7 +8,9 @@ the worker's. ``schedule_source`` is for ``task.schedule_by_cron(schedule_source
 
 import os
 import signal
+import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from dagster_taskiq.schedules import Scheduler, StoredSchedules
@@ -61,6 +63,11 @@ def _service_from_environment(broker: QueueBroker) -> Any:
     )
     from dagster_taskiq.worker.service import WorkerService  # noqa: PLC0415
 
+    # taskiq's command has imported the tasks with this directory in the path, and has taken it out
+    # again; the children import them as well.
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
     queues = (read_variable(QUEUES_ENV) or "").split(",")
     names = tuple(name.strip() for name in queues if name.strip())
     slots, slots_source = default_concurrency()
