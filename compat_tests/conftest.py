@@ -29,7 +29,7 @@ from compat_tests.servers import (
 )
 from compat_tests.workers import WorkerProcess, running_worker
 from dagster_taskiq.settings.settings import Settings
-from dagster_taskiq.transport.rabbitmq.records import RECORD_NAMES
+from dagster_taskiq.transport.rabbitmq.records import RECORD_NAMES, TASK_RECORDS
 
 # The same examples in every run, however slow the machine is.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
@@ -182,6 +182,7 @@ async def forget_on_rabbitmq(url: str, prefix: str) -> None:
     What has the name of a task or a run is left: it expires.
     """
     names = [f"record:{each}" for each in RECORD_NAMES]
+    names += [f"ended:{each}" for each in TASK_RECORDS]
     names += [f"queue:{each}{lane}" for each in QUEUES for lane in ("", ":runs")]
     # At the end of all tests our own server goes before, or meanwhile, with all that was on it.
     with contextlib.suppress(aiormq.exceptions.AMQPError, OSError):

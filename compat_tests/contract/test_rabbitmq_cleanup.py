@@ -109,19 +109,18 @@ async def test_the_server_holds_no_more_after_hundreds_of_tasks_than_after_ten(
     server: RabbitServer, settings: Settings
 ) -> None:
     async def count() -> int:
-        found = await asyncio.to_thread(queues, server, settings.prefix)
-        return sum(":result:" not in each.name for each in found)
+        return len(await asyncio.to_thread(queues, server, settings.prefix))
 
-    async def results_are_gone() -> bool:
+    async def ended_are_gone() -> bool:
         found = await asyncio.to_thread(queues, server, settings.prefix)
-        return not any(":result:" in each.name for each in found)
+        return not any(each.messages for each in found if ":ended:" in each.name)
 
     async with both(settings) as (broker, backend):
         await pass_through(broker, backend, [f"first-{number}" for number in range(10)])
         before = await count()
         await pass_through(broker, backend, [f"t{number}" for number in range(300)])
         assert await count() == before
-        await eventually_async(results_are_gone)
+        await eventually_async(ended_are_gone)
         # What has expired is dropped at the next change of the record it is in.
         await pass_through(broker, backend, [f"last-{number}" for number in range(64)])
         for each in (await asyncio.to_thread(records, server, settings.prefix)).values():
@@ -167,7 +166,7 @@ async def test_every_queue_but_those_of_work_and_records_goes_by_itself(
         await put(broker, "bad")
         await broker.reject(await claim(broker), "why not")
         await broker.wait_for_work(0.01)
-        kept = (":queue:", ":record:", ":rejected")
+        kept = (":queue:", ":record:", ":ended:", ":rejected")
         for each in await asyncio.to_thread(queues, server, settings.prefix):
             if each.exclusive or any(part in each.name for part in kept):
                 continue
@@ -178,7 +177,7 @@ async def test_every_queue_but_those_of_work_and_records_goes_by_itself(
             [
                 each
                 for each in queues(server, settings.prefix)
-                if not any(part in each.name for part in (*kept, ":retained:", ":result:"))
+                if not any(part in each.name for part in (*kept, ":retained:"))
             ]
             == []
         )

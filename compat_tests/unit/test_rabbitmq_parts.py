@@ -112,13 +112,13 @@ def test_after_a_lost_connection_no_queue_is_idle_or_subscribed(idle: IdleQueues
 
 
 def test_deliveries_are_counted_from_the_second_one() -> None:
-    record: Record = {}
+    record = Record()
     assert [attempts.count_again(record, "t", now=1.0) for _ in range(3)] == [2, 3, 4]
     assert attempts.count_again(record, "other", now=1.0) == 2
 
 
 def test_a_delivery_that_was_released_does_not_count() -> None:
-    record: Record = {}
+    record = Record()
     attempts.uncount(record, "t", now=1.0)  # the first one
     assert attempts.count_again(record, "t", now=2.0) == 1
     attempts.uncount(record, "t", now=3.0)
@@ -127,7 +127,7 @@ def test_a_delivery_that_was_released_does_not_count() -> None:
 
 
 def test_counts_that_are_too_old_are_dropped() -> None:
-    record: Record = {}
+    record = Record()
     attempts.count_again(record, "old", now=0.0)
     attempts.count_again(record, "new", now=1.0 + attempts.KEEP_SECONDS)
     assert record.keys() == {"new"}
@@ -246,7 +246,7 @@ TASK = Task("t", name="n", queue="q", run_id="r", step_key="s", submitted_at=1.0
 
 
 def test_a_task_is_read_as_it_was_written() -> None:
-    record: Record = {}
+    record = Record()
     for state in TaskState:
         task = replace(TASK, state=state, worker="w", error="why", revoke_requested=True)
         TaskTable(record)["t"] = task
@@ -255,7 +255,7 @@ def test_a_task_is_read_as_it_was_written() -> None:
 
 
 def test_what_a_newer_release_adds_to_a_record_on_rabbitmq_is_kept() -> None:
-    record: Record = {}
+    record = Record()
     TaskTable(record)["t"] = TASK
     record["t"].append("newer")
     assert TaskTable(record)["t"] == TASK
@@ -267,7 +267,7 @@ def test_what_a_newer_release_adds_to_a_record_on_rabbitmq_is_kept() -> None:
 
 def test_what_ended_long_ago_is_dropped_and_steps_before_others() -> None:
     now = 10 * STEP_SECONDS
-    table = TaskTable({})
+    table = TaskTable(Record())
     ended = replace(TASK, state=TaskState.SUCCESS, finished_at=now - STEP_SECONDS - 1.0)
     table["step"] = replace(ended, id="step")
     table["other"] = replace(ended, id="other", step_key="")

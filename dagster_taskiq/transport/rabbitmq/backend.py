@@ -9,28 +9,36 @@ AMQP has no clock that could be asked: times are those of the process that write
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport import transitions
 from dagster_taskiq.transport.backend import KEEP_SECONDS, StateBackend
 from dagster_taskiq.transport.broker import Outgoing
 from dagster_taskiq.transport.rabbitmq.connection import RabbitConnection
+from dagster_taskiq.transport.rabbitmq.ended_tasks import EndedTasks
 from dagster_taskiq.transport.rabbitmq.heartbeats import Heartbeats
 from dagster_taskiq.transport.rabbitmq.inbox import Inbox
 from dagster_taskiq.transport.rabbitmq.names import Names
-from dagster_taskiq.transport.rabbitmq.records import WORKERS, Record, records_of, task_shard
-from dagster_taskiq.transport.rabbitmq.results import Results, may_have_result
-from dagster_taskiq.transport.rabbitmq.task_table import TaskTable, by_shard
+from dagster_taskiq.transport.rabbitmq.progress import Progress
+from dagster_taskiq.transport.rabbitmq.records import (
+    WORKERS,
+    Around,
+    Record,
+    records_of,
+    task_shard,
+)
+from dagster_taskiq.transport.rabbitmq.task_table import Fields, TaskTable, by_shard
 from dagster_taskiq.wire.notifications import Notification
 from dagster_taskiq.wire.records import Running, Task, TaskState, Worker, end_notification
 
+T = TypeVar("T")
+
 
 class RabbitBackend(StateBackend):
-    """Records for tasks and workers; queues that expire for results and notifications."""
+    """Records for tasks and workers; queues for tasks that have ended, and for notifications."""
 
     def __init__(self, settings: Settings, connection: RabbitConnection | None = None) -> None:
         """Prepare; nothing is connected yet.
@@ -48,7 +56,8 @@ class RabbitBackend(StateBackend):
         )
         names = Names(settings.prefix)
         self._records = records_of(self.connection, settings.prefix)
-        self._results = Results(self.connection, names, settings.result_ttl)
+        self._ended = EndedTasks(self.connection, names, settings.result_ttl)
+        self._progress = Progress(self.connection, names, settings.result_ttl)
         self._inbox = Inbox(self.connection, names)
         self._heartbeats = Heartbeats()
 
@@ -61,56 +70,44 @@ class RabbitBackend(StateBackend):
         for shard, ids in by_shard([task.id for task in tasks]).items():
             in_shard = [task for task in tasks if task.id in ids]
 
-            def submit(record: Record, in_shard: Sequence[Task] = in_shard) -> None:
-                table = self._table(record)
+            def submit(table: TaskTable, in_shard: Sequence[Task] = in_shard) -> None:
                 for task in in_shard:
                     known = table.get(task.id)
                     table[task.id] = transitions.submit(known, task, time.time())
 
-            await self._records.change(shard, submit)
+            await self._change(shard, ids, submit)
 
     async def start(self, task: Task, *, recorded: bool = False) -> TaskState | None:
         """Change WAITING to STARTED."""
 
-        def start(record: Record) -> TaskState | None:
-            table = self._table(record)
+        def start(table: TaskTable) -> TaskState | None:
             known = table.get(task.id)
             started, refused = transitions.start(known, task, time.time(), recorded=recorded)
             table[task.id] = started
             return refused
 
-        return await self._records.change(task_shard(task.id), start)
+        return await self._change(task_shard(task.id), [task.id], start)
 
     async def put_back(self, task: Task, message: Outgoing | None) -> bool:
         """Change STARTED to WAITING. No transaction has both a record and a message."""
 
-        def put_back(record: Record) -> bool:
-            table = self._table(record)
+        def put_back(table: TaskTable) -> bool:
             waiting = transitions.put_back(table.get(task.id), task, time.time())
             if waiting is not None:
                 table[task.id] = waiting
             return waiting is not None
 
-        return await self._records.change(task_shard(task.id), put_back)
+        return await self._change(task_shard(task.id), [task.id], put_back)
 
     async def conclude(
         self, task: Task, state: TaskState, error: str, result: bytes | None
     ) -> bool:
         """Change WAITING to a final state, or add the record; as :meth:`finish`."""
-        task = replace(task, worker="")
-        known = (await self.tasks([task.id])).get(task.id)
-        # Else the result would take the place of the one that the task has.
-        if transitions.conclude(known, task, state, error, time.time()) is None:
-            return False
         change = partial(transitions.conclude, task=task, state=state, error=error)
         return await self._end(task, state, result, change)
 
     async def finish(self, task: Task, state: TaskState, error: str, result: bytes | None) -> bool:
-        """Change STARTED to a final state.
-
-        The result is stored before that, under a name that is looked for only if this worker has
-        ended the task.
-        """
+        """Change STARTED to a final state, and store the result with it."""
         change = partial(transitions.finish, task=task, state=state, error=error)
         return await self._end(task, state, result, change)
 
@@ -121,38 +118,28 @@ class RabbitBackend(StateBackend):
         result: bytes | None,
         change: Callable[..., Task | None],
     ) -> bool:
-        """Store a result, and record the end of its task by a function of ``transitions``."""
-        if result is not None:
-            await self._results.store(task, result)
+        """Record the end of a task by a function of ``transitions``."""
 
-        def end(record: Record) -> bool:
-            table = self._table(record)
+        def end(table: TaskTable) -> bool:
             ended = change(table.get(task.id), now=time.time())
             if ended is not None:
                 table[task.id] = ended
+                table.set_result(task.id, result)
             return ended is not None
 
-        ended = await self._records.change(task_shard(task.id), end)
+        ended = await self._change(task_shard(task.id), [task.id], end)
         if ended and task.loop_channel:
             await self.post(task.loop_channel, end_notification(task, state))
-        if not ended and result is not None and not await self._has_ended(task):
-            await self._results.delete(task)
         return ended
-
-    async def _has_ended(self, task: Task) -> bool:
-        """Whether the task has been ended by this worker, in an earlier attempt that was made, but
-        whose answer was lost.
-        """
-        known = (await self.tasks([task.id])).get(task.id)
-        return known is not None and may_have_result(known) and known.worker == task.worker
 
     async def revoke(self, task_ids: Sequence[str], reason: str) -> dict[str, str]:
         """Revoke or mark each task by its state, one shard after the other."""
         started = {}
         for shard, ids in by_shard(task_ids).items():
 
-            def revoke(record: Record, ids: Sequence[str] = ids) -> list[tuple[Task | None, Task]]:
-                table = self._table(record)
+            def revoke(
+                table: TaskTable, ids: Sequence[str] = ids
+            ) -> list[tuple[Task | None, Task]]:
                 changes = []
                 for task_id in ids:
                     before = table.get(task_id)
@@ -161,7 +148,7 @@ class RabbitBackend(StateBackend):
                     changes.append((before, after))
                 return changes
 
-            for before, after in await self._records.change(shard, revoke):
+            for before, after in await self._change(shard, ids, revoke):
                 if after.state is TaskState.STARTED:
                     started[after.id] = after.worker
                 elif after.loop_channel and transitions.has_ended(before, after):
@@ -172,9 +159,8 @@ class RabbitBackend(StateBackend):
         """Read the shards of these tasks."""
         found = {}
         for shard, ids in by_shard(task_ids).items():
-            table = TaskTable(await self._records.read(shard))
-            found.update({task_id: table[task_id] for task_id in ids if task_id in table})
-        return found
+            found.update(await self._read(shard, ids))
+        return {task_id: task for task_id, (task, _) in found.items()}
 
     async def beat(self, worker: Worker) -> list[str]:
         """Write the worker; read the tasks that it runs, and write only those that were lost."""
@@ -200,18 +186,18 @@ class RabbitBackend(StateBackend):
         self, worker_id: str, shard: str, running: Sequence[Running], now: float
     ) -> list[str]:
         """Record again what a worker runs and whose record was lost; return what it must stop."""
-        table = TaskTable(await self._records.read(shard))
-        lost = [each for each in running if transitions.record_was_lost(table.get(each.id), each)]
+        ids = [each.id for each in running]
+        tasks = {task_id: task for task_id, (task, _) in (await self._read(shard, ids)).items()}
+        lost = [each for each in running if transitions.record_was_lost(tasks.get(each.id), each)]
 
-        def adopt(record: Record) -> None:
-            found = TaskTable(record)
+        def adopt(table: TaskTable) -> None:
             for each in lost:
-                found[each.id] = transitions.adopt(found.get(each.id), each, worker_id, now)
+                table[each.id] = transitions.adopt(table.get(each.id), each, worker_id, now)
 
         if lost:
-            await self._records.change(shard, adopt)
+            await self._change(shard, ids, adopt)
         known = [each for each in running if each not in lost]
-        return [each.id for each in known if transitions.must_stop(table[each.id], each, worker_id)]
+        return [each.id for each in known if transitions.must_stop(tasks[each.id], each, worker_id)]
 
     async def deregister(self, worker_id: str) -> None:
         """Remove the worker."""
@@ -243,38 +229,87 @@ class RabbitBackend(StateBackend):
         await self.connection.retry_if_lost(lambda: self._inbox.close(channel))
 
     async def load_result(self, task_id: str) -> bytes | None:
-        """Read the result from its queue, if the task has ended in a state that has one."""
-        task = (await self.tasks([task_id])).get(task_id)
-        if task is None or not may_have_result(task):
-            return None
-        return await self._results.load(task)
+        """Read it where the record of its task is."""
+        found = await self._read(task_shard(task_id), [task_id])
+        _, result = found.get(task_id, (None, None))
+        return result
 
     async def store_progress(self, task_id: str, progress: bytes) -> None:
         """Store it in a queue of its own. A record is written as a whole with all its tasks."""
-        await self._results.store_progress(task_id, progress)
+        await self._progress.store(task_id, progress)
 
     async def load_progress(self, task_id: str) -> bytes | None:
         """Read it, if there is a record."""
         if task_id not in await self.tasks([task_id]):
             return None
-        return await self._results.load_progress(task_id)
+        return await self._progress.load(task_id)
 
     async def forget(self, task_ids: Sequence[str]) -> None:
-        """Remove the tasks from their shards, and then delete their results."""
+        """Remove the tasks from where they are, one shard after the other."""
         for shard, ids in by_shard(task_ids).items():
+            moved_out: list[str] = []
+
+            async def forget_moved_out(
+                record: Record,
+                shard: str = shard,
+                ids: Sequence[str] = ids,
+                moved_out: list[str] = moved_out,
+            ) -> None:
+                moved_out[:] = TaskTable(record).moved_out(ids)
+                if moved_out:
+                    await self._ended.forget(shard, record, moved_out)
 
             def forget(record: Record, ids: Sequence[str] = ids) -> list[Task]:
-                table = self._table(record)
-                return [table.pop(each) for each in ids if transitions.may_forget(table.get(each))]
+                table = TaskTable(record)
+                known = [each for each in ids if each in table]
+                return [table.pop(each) for each in known if transitions.may_forget(table[each])]
 
-            for task in await self._records.change(shard, forget):
-                if may_have_result(task):
-                    await self._results.delete(task)
-                if not task.run_id:
-                    await self._results.delete_progress(task.id)
+            forgotten = await self._records.change(shard, forget, Around(before=forget_moved_out))
+            own = [task.id for task in forgotten if not task.run_id]
+            for task_id in (*own, *moved_out):
+                await self._progress.delete(task_id)
 
-    def _table(self, record: Record) -> TaskTable:
-        """Return the tasks of a shard that is about to be changed, without those that expired."""
-        table = TaskTable(record)
-        table.drop_expired(time.time(), self.settings.result_ttl)
-        return table
+    async def _read(
+        self, shard: str, task_ids: Sequence[str]
+    ) -> dict[str, tuple[Task, bytes | None]]:
+        """Return those of these tasks of one shard that are known, each with its result."""
+        record = await self._records.read(shard)
+        ended = self._ended.found_before(TaskTable(record).moved_out(task_ids))
+        table = TaskTable(record, ended)
+        if not table.moved_out(task_ids):
+            return table.found(task_ids)
+        # Only while nobody else can have taken the record, all are where they belong.
+        ended = {}
+        return await self._records.change(
+            shard,
+            lambda record: TaskTable(record, ended).found(task_ids),
+            Around(before=self._look_up(shard, task_ids, ended)),
+        )
+
+    async def _change(self, shard: str, task_ids: Sequence[str], by: Callable[[TaskTable], T]) -> T:
+        """Change tasks of one shard, whether they are in its record or have been moved out."""
+        ended: dict[str, Fields | None] = {}
+
+        def change(record: Record) -> T:
+            table = TaskTable(record, ended)
+            table.drop_expired(time.time(), self.settings.result_ttl)
+            return by(table)
+
+        around = Around(
+            before=self._look_up(shard, task_ids, ended),
+            after=partial(self._ended.move_out, shard),
+        )
+        return await self._records.change(shard, change, around)
+
+    def _look_up(
+        self, shard: str, task_ids: Sequence[str], ended: dict[str, Fields | None]
+    ) -> Callable[[Record], Awaitable[None]]:
+        """Return what puts those of these tasks into ``ended`` that were moved out of a record."""
+
+        async def look_up(record: Record) -> None:
+            ended.clear()
+            moved_out = TaskTable(record).moved_out(task_ids)
+            if moved_out:
+                ended.update(await self._ended.find(shard, record, moved_out))
+
+        return look_up

@@ -15,7 +15,7 @@ from dagster_taskiq.transport.rabbitmq.names import check_exchange_name, check_q
 
 T = TypeVar("T")
 
-#: A message to be published: the name of a queue, the content, and the headers.
+#: A message to be published: the name of a queue, the content, and properties of the protocol.
 Publication = tuple[str, bytes, Mapping[str, Any]]
 
 #: The queue type that we declare: a virtual host may have another default, without priorities.
@@ -105,6 +105,11 @@ class Channel:
             "requeue a message",
         )
 
+    async def requeue_all(self) -> None:
+        """Put all that was taken here, and not acknowledged, back to its places."""
+        # No number stands for all of them.
+        await self._call(self._raw.basic_nack(0, multiple=True, requeue=True), "requeue messages")
+
     async def commit(
         self,
         publish: Sequence[Publication] = (),
@@ -122,9 +127,9 @@ class Channel:
         """
 
         async def work() -> None:
-            for queue, body, headers in publish:
-                properties = Basic.Properties(delivery_mode=2, headers=dict(headers))
-                await self._raw.basic_publish(body, routing_key=queue, properties=properties)
+            for queue, body, properties in publish:
+                wanted = Basic.Properties(delivery_mode=2, **properties)
+                await self._raw.basic_publish(body, routing_key=queue, properties=wanted)
             for message in ack:
                 await self._raw.basic_ack(_delivery_tag(message), wait=False)
             for message in requeue:

@@ -16,7 +16,9 @@ Queues:
 ``record:<name>``              One message: a record of tasks, workers, used queues or delivery
                                attempts (see :mod:`~dagster_taskiq.transport.rabbitmq.records`).
 ``records-lock``               Empty, exclusive: held by the process that creates the records.
-``result:<task>:<worker>``     One message: what a task has returned. Expires.
+``ended:<name>``               Tasks of users' own that have ended, with their results, some in each
+                               message, which expire (see
+                               :mod:`~dagster_taskiq.transport.rabbitmq.ended_tasks`).
 ``progress:<task>``            One message: the progress that a task has set. Expires.
 ``retained:<channel>``         The last notifications of a channel, for processes that begin to read
                                it later. Expires.
@@ -102,12 +104,9 @@ class Names:
         """The queue whose owner creates the records."""
         return f"{self.prefix}:records-lock"
 
-    def result(self, task_id: str, worker_id: str) -> str:
-        """Return the name of the queue with the result of a task.
-
-        The worker is part of it: one that has lost the task meanwhile writes to another queue.
-        """
-        return f"{self.prefix}:result:{name_part(f'{task_id}:{worker_id}')}"
+    def ended(self, record: str) -> str:
+        """Return the name of the queue with the ended tasks that a record has no room for."""
+        return f"{self.prefix}:ended:{record}"
 
     def progress(self, task_id: str) -> str:
         """Return the name of the queue with the progress of a task."""

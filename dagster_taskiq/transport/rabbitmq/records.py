@@ -5,13 +5,17 @@ the message has the record alone, since nothing else can take it meanwhile. To c
 process publishes the new version and acknowledges the old one, in one transaction. If the process
 dies or loses its connection before that, the server requeues the old version, and the transaction
 can no longer arrive. So a change is made as a whole or not at all, and never two at once.
+
+A change writes the whole record, so what is kept for long is kept elsewhere: a change may move a
+part of the record into another queue, in the same transaction (see ``ended_tasks``).
 """
 
 import asyncio
 import json
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -20,14 +24,18 @@ from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import ChannelLockedResource, ChannelNotFoundEntity
 
 from dagster_taskiq.transport.background import look_at
-from dagster_taskiq.transport.rabbitmq.channel import Channel
+from dagster_taskiq.transport.rabbitmq.channel import Channel, Publication
 from dagster_taskiq.transport.rabbitmq.connection import RabbitConnection
 from dagster_taskiq.transport.rabbitmq.names import Names
 
 T = TypeVar("T")
 
-#: The content of a record: plain JSON.
-Record = dict[str, Any]
+
+class Record(dict[str, Any]):
+    """The content of a record: plain JSON, and bytes beside it."""
+
+    rest: bytes = b""
+
 
 #: Over how many records the tasks are spread: a change of one task writes the whole record it is
 #: in.
@@ -51,11 +59,33 @@ def task_shard(task_id: str) -> str:
     return f"tasks-{zlib.crc32(task_id.encode()) % TASK_SHARDS:02}"
 
 
+#: The names of the records of tasks.
+TASK_RECORDS = tuple(f"tasks-{number:02}" for number in range(TASK_SHARDS))
 #: The names of all records.
-RECORD_NAMES = (
-    *(f"tasks-{number:02}" for number in range(TASK_SHARDS)),
-    *(WORKERS, QUEUES, ATTEMPTS),
-)
+RECORD_NAMES = (*TASK_RECORDS, WORKERS, QUEUES, ATTEMPTS)
+
+
+async def _read_nothing_more(_record: Record) -> None:
+    pass
+
+
+def _move_nothing(_record: Record) -> list[Publication]:
+    return []
+
+
+@dataclass(frozen=True)
+class Around:
+    """What is done before and after a change, while no other process can change the record."""
+
+    #: Reads what the change needs besides the record, if anything.
+    before: Callable[[Record], Awaitable[None]] = _read_nothing_more
+    #: Removes from the record what is to be kept elsewhere, and returns the messages to keep it in.
+    #: They are published in the transaction that writes the record.
+    after: Callable[[Record], list[Publication]] = _move_nothing
+
+
+#: Neither.
+NOTHING_AROUND = Around()
 
 
 class Records:
@@ -72,11 +102,13 @@ class Records:
         self._seen: dict[str, int] = {}
         # Tasks of one process wait for each other here, rather than ask the server repeatedly.
         self._turns = {name: asyncio.Lock() for name in RECORD_NAMES}
+        # The reads that wait for their turn: others that come meanwhile share them.
+        self._reading: dict[str, asyncio.Future[Record]] = {}
         # The changes that wait for their turn, in order.
         self._waiting: dict[str, list[_Change]] = {name: [] for name in RECORD_NAMES}
 
     async def read(self, name: str) -> Record:
-        """Return the present content of a record.
+        """Return the present content of a record, which may be shared: it must not be changed.
 
         Args:
             name: one of ``RECORD_NAMES``.
@@ -84,7 +116,13 @@ class Records:
         Raises:
             ServerUnavailableError: the server does not answer, or another process keeps the record.
         """
+        reading = self._reading.get(name)
+        if reading is None:
+            reading = self._reading[name] = asyncio.ensure_future(self._read(name))
+            reading.add_done_callback(look_at)
+        return await asyncio.shield(reading)
 
+    async def _read(self, name: str) -> Record:
         async def work() -> Record:
             async with self._connection.channel() as channel:
                 message = await self._take(channel, name)
@@ -92,9 +130,13 @@ class Records:
                 return _loads(message)
 
         async with self._turns[name]:
+            # Whoever asks from now on wants to see what is changed from now on.
+            self._reading.pop(name, None)
             return await self._connection.retry_if_lost(work)
 
-    async def change(self, name: str, by: Callable[[Record], T]) -> T:
+    async def change(
+        self, name: str, by: Callable[[Record], T], around: Around = NOTHING_AROUND
+    ) -> T:
         """Change a record, and return what ``by`` returned.
 
         Changes that come while the record is being changed are made together after that, with one
@@ -104,11 +146,12 @@ class Records:
             name: one of ``RECORD_NAMES``.
             by: changes the content in place; is called again if the connection was lost before the
                 change was sent. If it raises an error, it has changed nothing.
+            around: what is done before and after it.
 
         Raises:
             ServerUnavailableError: as :meth:`read`; the change may have been made.
         """
-        change = _Change(by)
+        change = _Change(by, around)
         self._waiting[name].append(change)
         task = asyncio.ensure_future(self._change_by_all(name))
         task.add_done_callback(look_at)
@@ -142,15 +185,18 @@ class Records:
                 message = await self._take(channel, name)
                 record = _loads(message)
                 for change in changes:
+                    await change.around.before(record)
+                for change in changes:
                     change.make(record)
+                moved = [each for change in changes for each in change.around.after(record)]
                 body = _dumps(record)
                 if body == message.body:
                     await channel.commit(requeue=[message])
                 else:
                     sent = True
                     headers = {_VERSION: _version(message) + 1}
-                    queue = self._names.record(name)
-                    await channel.commit([(queue, body, headers)], ack=[message])
+                    written = (self._names.record(name), body, {"headers": headers})
+                    await channel.commit([*moved, written], ack=[message])
 
         await self._connection.retry_if_lost(work, lambda: not sent)
         for change in changes:
@@ -255,10 +301,13 @@ class Records:
         async with self._connection.channel() as channel:
             await channel.declare_queue(lock, exclusive=True)
             if not await self._exist():
+                for queue in map(self._names.ended, TASK_RECORDS):
+                    if await channel.declare_queue(queue):
+                        await channel.purge_queue(queue)
                 for queue in map(self._names.record, RECORD_NAMES):
                     if await channel.declare_queue(queue):
                         await channel.purge_queue(queue)
-                    await channel.publish(queue, _dumps({}), headers={_VERSION: 0})
+                    await channel.publish(queue, _dumps(Record()), headers={_VERSION: 0})
                 await channel.declare_exchange(self._names.records_exchange)
             await channel.delete_queue(lock)
 
@@ -266,7 +315,8 @@ class Records:
 class _Change:
     """One change of a record, which may be made together with others."""
 
-    def __init__(self, by: Callable[[Record], Any]) -> None:
+    def __init__(self, by: Callable[[Record], Any], around: Around) -> None:
+        self.around = around
         self._by = by
         self._answer: Callable[[], None] = lambda: None
         self.outcome: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -287,12 +337,14 @@ class _Change:
 
 
 def _loads(message: DeliveredMessage) -> Record:
-    record: Record = json.loads(zlib.decompress(message.body))
+    packed = zlib.decompressobj()
+    record = Record(json.loads(packed.decompress(message.body)))
+    record.rest = packed.unused_data
     return record
 
 
 def _dumps(record: Record) -> bytes:
-    return zlib.compress(json.dumps(record, separators=(",", ":")).encode(), 1)
+    return zlib.compress(json.dumps(record, separators=(",", ":")).encode(), 1) + record.rest
 
 
 def _version(message: DeliveredMessage) -> int:

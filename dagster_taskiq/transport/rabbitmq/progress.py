@@ -1,4 +1,4 @@
-"""The results and the progress of tasks, each in a queue of its own that expires."""
+"""The progress of tasks, each in a queue of its own that expires."""
 
 import asyncio
 import time
@@ -7,15 +7,14 @@ from contextlib import suppress
 from dagster_taskiq.transport.rabbitmq.connection import RabbitConnection
 from dagster_taskiq.transport.rabbitmq.errors import UnroutableError
 from dagster_taskiq.transport.rabbitmq.names import Names
-from dagster_taskiq.wire.records import Task, TaskState
 
 #: How long to try to read a value that another process reads at the same moment, in seconds: the
 #: pause between two tries, and in total.
 READ_SECONDS = (0.005, 8.0)
 
 
-class Results:
-    """Results by task and worker, and the progress of each task."""
+class Progress:
+    """The progress of each task that has set one."""
 
     def __init__(self, connection: RabbitConnection, names: Names, keep_seconds: float) -> None:
         """Prepare; nothing is sent yet.
@@ -29,31 +28,9 @@ class Results:
         self._names = names
         self._keep_milliseconds = max(1000, int(keep_seconds * 1000))
 
-    async def store(self, task: Task, result: bytes) -> None:
-        """Store the result of a task that ``task.worker`` has executed."""
-        await self._store(self._names.result(task.id, task.worker), result)
-
-    async def load(self, task: Task) -> bytes | None:
-        """Return the result of a task; ``None`` if there is none, or none any more."""
-        return await self._load(self._names.result(task.id, task.worker))
-
-    async def delete(self, task: Task) -> None:
-        """Delete the result of a task, if there is one."""
-        await self._delete(self._names.result(task.id, task.worker))
-
-    async def store_progress(self, task_id: str, progress: bytes) -> None:
+    async def store(self, task_id: str, progress: bytes) -> None:
         """Store the progress of a task, in place of an earlier one."""
-        await self._store(self._names.progress(task_id), progress)
-
-    async def load_progress(self, task_id: str) -> bytes | None:
-        """Return the progress of a task; ``None`` if there is none, or none any more."""
-        return await self._load(self._names.progress(task_id))
-
-    async def delete_progress(self, task_id: str) -> None:
-        """Delete the progress of a task, if there is one."""
-        await self._delete(self._names.progress(task_id))
-
-    async def _store(self, queue: str, value: bytes) -> None:
+        queue = self._names.progress(task_id)
         arguments = {"x-expires": self._keep_milliseconds, "x-max-length": 1}
 
         async def work() -> None:
@@ -63,11 +40,13 @@ class Results:
                     await channel.declare_queue(queue, arguments=arguments)
                     # A short-lived queue may expire before the value is in it.
                     with suppress(UnroutableError):
-                        return await channel.publish(queue, value)
+                        return await channel.publish(queue, progress)
 
         await self._connection.retry_if_lost(work)
 
-    async def _load(self, queue: str) -> bytes | None:
+    async def load(self, task_id: str) -> bytes | None:
+        """Return the progress of a task; ``None`` if there is none, or none any more."""
+        queue = self._names.progress(task_id)
         pause, limit = READ_SECONDS
         deadline = time.monotonic() + limit
 
@@ -85,11 +64,7 @@ class Results:
             await asyncio.sleep(pause)  # another process is reading it
         return None
 
-    async def _delete(self, queue: str) -> None:
+    async def delete(self, task_id: str) -> None:
+        """Delete the progress of a task, if there is one."""
         async with self._connection.channel() as channel:
-            await channel.delete_queue(queue)
-
-
-def may_have_result(task: Task) -> bool:
-    """Whether a task has ended in a state in which its worker may have stored a result."""
-    return task.state in (TaskState.SUCCESS, TaskState.FAILURE)
+            await channel.delete_queue(self._names.progress(task_id))
