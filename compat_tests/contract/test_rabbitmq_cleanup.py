@@ -20,6 +20,9 @@ from compat_tests.waiting import eventually, eventually_async
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.transport.rabbitmq.connection import RabbitConnection
+from dagster_taskiq.transport.rabbitmq.names import Names
+from dagster_taskiq.transport.rabbitmq.records import TASK_RECORDS
 from dagster_taskiq.wire.records import Task, TaskState
 
 pytestmark = pytest.mark.anyio
@@ -102,6 +105,15 @@ async def pass_through(broker: QueueBroker, backend: StateBackend, names: Sequen
             assert await backend.finish(mine, TaskState.SUCCESS, "", stored)
 
     await asyncio.gather(*(one(number, name) for number, name in enumerate(names)))
+
+
+async def purge(names: Sequence[str], settings: Settings) -> None:
+    connection = RabbitConnection(settings.broker, {}, settings.connect_timeout)
+    await connection.open()
+    async with connection.channel() as channel:
+        for name in names:
+            await channel.purge_queue(name)
+    await connection.close()
 
 
 @pytest.mark.timeout(600)
@@ -208,3 +220,40 @@ async def test_no_queue_and_no_exchange_is_outside_our_prefix(
     # Other tests of this file have theirs, each under its own name.
     theirs = [name for name in names if name and not name.startswith(("amq.", "test_"))]
     assert theirs == []
+
+
+async def test_an_own_task_among_hundreds_that_ended_is_remembered_and_not_started_again(
+    server: RabbitServer, settings: Settings
+) -> None:
+    settings = settings.model_copy(update={"result_ttl": 3600.0})
+    tasks = [Task(f"t{number}", "mine", "q", worker="w1") for number in range(300)]
+    results = {task.id: json.dumps({"of": task.id}).encode() for task in tasks}
+    results["t0"] = b"large" * 10_000
+    async with opened_backend(settings) as backend:
+        for task in tasks:
+            assert await backend.start(task) is None
+            assert await backend.finish(task, TaskState.SUCCESS, "", results[task.id])
+        for each in (await asyncio.to_thread(records, server, settings.prefix)).values():
+            assert each.message_bytes < ROOM, each
+    async with opened_backend(settings) as other:
+        found = await other.tasks(list(results))
+        assert {(task.state, task.worker, task.name) for task in found.values()} == {
+            (TaskState.SUCCESS, "w1", "mine")
+        }
+        assert {each: await other.load_result(each) for each in results} == results
+        for task in tasks:
+            again = replace(task, worker="w2")
+            assert await other.start(again) is TaskState.SUCCESS
+            assert not await other.finish(again, TaskState.FAILURE, "late", b"late")
+        assert await other.revoke(list(results), "late") == {}
+        assert await other.tasks(list(results)) == found
+        # Those that are forgotten are gone from wherever they were, and no others.
+        await other.forget([task.id for task in tasks[:100]])
+        assert set(await other.tasks(list(results))) == {task.id for task in tasks[100:]}
+        assert await other.load_result("t0") is None
+        assert await other.start(tasks[0]) is None
+    # A server that has lost them still knows that they have ended.
+    await purge([Names(settings.prefix).ended(each) for each in TASK_RECORDS], settings)
+    async with opened_backend(settings) as third:
+        states = {await third.start(replace(task, worker="w3")) for task in tasks[100:]}
+        assert states == {TaskState.SUCCESS, TaskState.LOST}

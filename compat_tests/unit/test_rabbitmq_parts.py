@@ -12,6 +12,7 @@ from pamqp.header import ContentHeader
 
 from dagster_taskiq.transport.broker import IDLE_LOOK_SECONDS
 from dagster_taskiq.transport.rabbitmq import attempts, errors, inbox, messages
+from dagster_taskiq.transport.rabbitmq.ended_ids import EndedIds
 from dagster_taskiq.transport.rabbitmq.heartbeats import Heartbeats
 from dagster_taskiq.transport.rabbitmq.inbox import Received, RetainedChannels
 from dagster_taskiq.transport.rabbitmq.records import RECORD_NAMES, Record, task_shard
@@ -285,6 +286,23 @@ def test_tasks_are_spread_over_records_that_exist() -> None:
     assert sorted(each for some in shards.values() for each in some) == sorted(ids)
     assert shards.keys() == {each for each in RECORD_NAMES if each.startswith("tasks-")}
     assert all(task_shard(each) == shard for shard, some in shards.items() for each in some)
+
+
+def test_an_id_is_remembered_for_as_long_as_the_period_in_which_it_was_added() -> None:
+    record = Record()
+    for number in range(100):
+        EndedIds(record).add([f"t{number}", f"u{number}"], now=1000.0 + number, period=10.0)
+    ids = EndedIds(record)
+    assert all(f"t{number}" in ids and f"u{number}" in ids for number in range(100))
+    assert "t100" not in ids
+    assert ids.moved_after("t5") == 1000.0
+    ids.discard("t5")
+    ids.discard("never added")
+    assert "t5" not in EndedIds(record)
+    assert "u5" in EndedIds(record)
+    ids.drop_before(1050.0)
+    left = [number for number in range(100) if f"t{number}" in EndedIds(record)]
+    assert left == list(range(55, 100))
 
 
 # -- errors ------------------------------------------------------------------------------------
