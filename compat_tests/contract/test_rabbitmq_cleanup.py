@@ -222,7 +222,7 @@ async def test_no_queue_and_no_exchange_is_outside_our_prefix(
     assert theirs == []
 
 
-async def test_an_own_task_among_hundreds_that_ended_is_remembered_and_not_started_again(
+async def test_hundreds_of_ended_tasks_are_remembered_and_none_starts_again(
     server: RabbitServer, settings: Settings
 ) -> None:
     settings = settings.model_copy(update={"result_ttl": 3600.0})
