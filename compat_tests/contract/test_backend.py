@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import redis
 from taskiq import AsyncTaskiqTask, TaskiqResult
+from taskiq.depends.progress_tracker import TaskProgress
+from taskiq.depends.progress_tracker import TaskState as ProgressState
 from taskiq.exceptions import ResultGetError, TaskiqResultTimeoutError
 
 from compat_tests.brokers import CONTRACT
@@ -32,7 +34,7 @@ from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.registry import make_backend
 from dagster_taskiq.transport.results import as_json
-from dagster_taskiq.wire.labels import RUN_LABEL, STEP_LABEL, WORKER_LABEL
+from dagster_taskiq.wire.labels import ATTEMPT_LABEL, RUN_LABEL, STEP_LABEL, WORKER_LABEL
 from dagster_taskiq.wire.notifications import FROM_START, run_channel, worker_channel
 from dagster_taskiq.wire.records import Running, Task, TaskState, Worker
 from dagster_taskiq.wire.task_request import TaskRequest
@@ -633,6 +635,45 @@ async def test_taskiq_times_out_on_a_task_that_does_not_end(backend: StateBacken
         await backend.get_result("t")
     with pytest.raises(ResultGetError):
         await backend.get_result("unknown")
+
+
+# -- the progress of a user's own tasks ------------------------------------------------------
+
+
+async def test_progress_is_read_by_others_until_its_task_is_forgotten(
+    backend: StateBackend, other: StateBackend
+) -> None:
+    task = Task("t", worker="w1")
+    assert await backend.start(task) is None
+    assert await other.get_progress("t") is None
+    for meta in ({"done": 1}, [2, "ü"], None):
+        await backend.set_progress("t", TaskProgress(state=ProgressState.STARTED, meta=meta))
+        found = await AsyncTaskiqTask[Any]("t", other).get_progress()
+        assert found is not None
+        assert (found.state, found.meta) == (ProgressState.STARTED, meta)
+        assert isinstance(found.state, ProgressState)
+    await backend.set_progress("t", TaskProgress(state="halfway", meta="x" * 1_000_000))
+    assert await backend.put_back(task, None)
+    assert await backend.start(replace(task, attempt=1)) is None
+    await backend.set_result("t", result_of(1, **{ATTEMPT_LABEL: "1"}))
+    kept = await other.get_progress("t")
+    assert kept is not None
+    assert (kept.state, kept.meta) == ("halfway", "x" * 1_000_000)
+    await other.forget(["t"])
+    assert await backend.get_progress("t") is None
+    assert await backend.start(task) is None
+    assert await backend.get_progress("t") is None
+
+
+async def test_progress_of_what_is_unknown_is_not_kept(backend: StateBackend) -> None:
+    await backend.set_progress("unknown", TaskProgress(state="halfway", meta=1))
+    assert await backend.get_progress("unknown") is None
+    assert await backend.tasks(["unknown"]) == {}
+
+
+async def test_progress_that_is_not_json_is_refused(backend: StateBackend) -> None:
+    with pytest.raises(TypeError, match="progress of task t is not JSON"):
+        await backend.set_progress("t", TaskProgress(state="halfway", meta=object()))
 
 
 # -- what becomes of it ----------------------------------------------------------------------

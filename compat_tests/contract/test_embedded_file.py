@@ -1,5 +1,7 @@
 """The file of the embedded broker, which one process may have open more than once."""
 
+import contextlib
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 from compat_tests.checkout import ROOT
 from dagster_taskiq.client import client_for
 from dagster_taskiq.settings.settings import OnWorkerLost, Settings
+from dagster_taskiq.wire.records import Task
 from dagster_taskiq.wire.task_request import TaskRequest
 
 #: What another process does with the file: it looks, and goes.
@@ -36,3 +39,18 @@ def test_what_a_process_that_opened_the_file_twice_writes_is_there_for_others(
     assert seen_by_another_process(settings.broker) == 0
     client.submit(TaskRequest("t", "add", {}, "queue"))
     assert seen_by_another_process(settings.broker) == 1
+
+
+def test_a_file_of_an_older_release_gets_what_it_lacks(tmp_path: Path) -> None:
+    file = tmp_path / "queue.db"
+    settings = Settings(broker=f"sqlite:///{file}")
+    task = Task("t", name="own", worker="w1")
+    client = client_for(settings)
+    client._call(lambda: client.backend.start(task))
+    client.close()
+    with contextlib.closing(sqlite3.connect(file)) as connection, connection:
+        for column in ("attempt", "progress"):
+            connection.execute(f"ALTER TABLE dagster_taskiq_tasks DROP COLUMN {column}")
+    newer = client_for(settings.replace(result_ttl=1000.0))
+    assert newer._call(lambda: newer.backend.put_back(task, None))
+    assert newer.tasks(["t"])["t"].attempt == 1

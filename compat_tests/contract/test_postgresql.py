@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -353,6 +354,24 @@ async def test_tables_that_an_administrator_has_made_are_enough(postgres_url: st
                 await put(broker, "t")
                 assert await ids(broker) == ["t"]
         execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+async def test_the_tables_of_an_older_release_get_what_they_lack(postgres_url: str) -> None:
+    with new_database(postgres_url) as url, server(url) as execute:
+        quoted = ddl.quoted(ddl.DEFAULT_SCHEMA)
+        execute(f"CREATE SCHEMA {quoted}")
+        execute(ddl.STEPS[0].read_text().replace("{schema}", quoted))
+        execute(
+            f"INSERT INTO {quoted}.dagster_taskiq_tasks VALUES"
+            " ('p', 't', 'own', 'q', '', '', 'STARTED', 'w1', 1, 2, 0, '', false, NULL)"
+        )
+        async with backends(Settings(broker=url, prefix="p"), 1) as (backend,):
+            task = Task("t", worker="w1")
+            assert await backend.put_back(task, None)
+            assert await backend.start(replace(task, attempt=1)) is None
+        assert execute(f"SELECT max(version) FROM {quoted}.dagster_taskiq_schema") == [
+            (ddl.VERSION,)
+        ]
 
 
 # -- times, texts ---------------------------------------------------------------------------

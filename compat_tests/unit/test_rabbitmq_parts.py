@@ -249,7 +249,8 @@ TASK = Task("t", name="n", queue="q", run_id="r", step_key="s", submitted_at=1.0
 def test_a_task_is_read_as_it_was_written() -> None:
     record = Record()
     for state in TaskState:
-        task = replace(TASK, state=state, worker="w", error="why", revoke_requested=True)
+        marked = replace(TASK, state=state, worker="w", error="why", revoke_requested=True)
+        task = replace(marked, attempt=3)
         TaskTable(record)["t"] = task
         assert TaskTable(record)["t"] == task
     assert len(record["t"]) == FIELDS
@@ -264,6 +265,13 @@ def test_what_a_newer_release_adds_to_a_record_on_rabbitmq_is_kept() -> None:
     TaskTable(record)["t"] = started
     assert TaskTable(record)["t"] == started
     assert record["t"][FIELDS:] == ["newer"]
+
+
+def test_what_an_older_release_has_written_is_read() -> None:
+    record: Record = {}
+    TaskTable(record)["t"] = TASK
+    del record["t"][-1]  # the attempt
+    assert TaskTable(record)["t"] == TASK
 
 
 def test_what_ended_long_ago_is_dropped_and_steps_before_others() -> None:

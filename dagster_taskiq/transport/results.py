@@ -87,7 +87,7 @@ def _describe(error: BaseException | None, most: int) -> _Error | None:
     """Return an error as plain data, with so many of its causes and contexts in a row at most."""
     if error is None or not most:
         return None
-    arguments = ensure_serializable(error.args, json)
+    arguments = ensure_serializable(_arguments_of(error), json)
     text = _text_of(error)
     return _Error(
         exc_type=type(error).__qualname__,
@@ -99,6 +99,14 @@ def _describe(error: BaseException | None, most: int) -> _Error | None:
         exc_text=None if text == str(Exception(*arguments)) else text,
         exc_attributes={name: value for name, value in vars(error).items() if _is_json(value)},
     )
+
+
+def _arguments_of(error: BaseException) -> tuple[Any, ...]:
+    """Return what an error is made of; those of the operating system keep a part elsewhere."""
+    if isinstance(error, OSError) and len(error.args) == 2 and error.filename is not None:
+        more = () if error.filename2 is None else (None, error.filename2)
+        return (*error.args, error.filename, *more)
+    return error.args
 
 
 def _text_of(error: BaseException) -> str | None:
@@ -156,23 +164,36 @@ def _loaded_class(module: str, name: str) -> type[BaseException] | None:
 
 
 def _instance(kind: type[BaseException], described: _Error) -> BaseException | None:
-    """Return an error of a loaded class; ``None`` if none can be made with that text.
+    """Return an error of a loaded class, or of a subclass; ``None`` if none can be made.
 
     Only Python's own constructors are called. One that a user has written takes other arguments
     than an exception keeps, and may do anything.
     """
     arguments, text = described.exc_message, described.exc_text
+    is_plain = type(kind) is type
     try:
-        if type(kind) is type and all(_is_pythons(kind, each) for each in ("__new__", "__init__")):
+        if is_plain and all(_is_pythons(kind, each) for each in ("__new__", "__init__")):
             error: BaseException = kind(*arguments)
         else:
-            error = _pythons_base(kind).__new__(kind, *arguments)
-            error.args = tuple(arguments)
+            error = _new(kind, arguments)
         vars(error).update(described.exc_attributes)
-        found = str(error)
+        if text is None or _text_of(error) == text:
+            return error
+        if not is_plain or not _is_pythons(kind, "__init_subclass__"):
+            return None
+        # What its text is made of is not among arguments and attributes.
+        error = _new(_with_text(kind, described), arguments)
+        vars(error).update(described.exc_attributes)
     except Exception:  # whatever a class makes of what is missing
         return None
-    return error if text is None or found == text else None
+    return error
+
+
+def _new(kind: type[BaseException], arguments: list[Any]) -> BaseException:
+    """Return an error for which no constructor of a user's is called."""
+    error: BaseException = _pythons_base(kind).__new__(kind, *arguments)
+    error.args = tuple(arguments)
+    return error
 
 
 def _is_pythons(kind: type, method: str) -> bool:
@@ -190,14 +211,18 @@ def _pythons_base(kind: type) -> type:
 
 def _stand_in(described: _Error) -> BaseException:
     """Return an error of a class of that name, which is made here as taskiq makes one."""
+    error = _with_text(Exception, described)(*described.exc_message)
+    vars(error).update(described.exc_attributes)
+    return error
+
+
+def _with_text(base: type[BaseException], described: _Error) -> type[BaseException]:
+    """Return a new class of the described name, whose errors have the described text."""
     content: dict[str, Any] = {
         "__module__": described.exc_module or __name__,
         "__qualname__": described.exc_type,
     }
     if described.exc_text is not None:
         content["__str__"] = lambda _: described.exc_text
-    name = described.exc_type.rpartition(".")[2]
-    kind: type[Exception] = type(name, (Exception,), content)
-    error = kind(*described.exc_message)
-    vars(error).update(described.exc_attributes)
-    return error
+    kind: type[BaseException] = type(described.exc_type.rpartition(".")[2], (base,), content)
+    return kind
