@@ -268,7 +268,7 @@ def test_what_a_newer_release_adds_to_a_record_on_rabbitmq_is_kept() -> None:
 
 
 def test_what_an_older_release_has_written_is_read() -> None:
-    record: Record = {}
+    record = Record()
     TaskTable(record)["t"] = TASK
     del record["t"][-1]  # the attempt
     assert TaskTable(record)["t"] == TASK
