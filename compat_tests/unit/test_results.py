@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from taskiq import TaskiqResult
-from taskiq.exceptions import SecurityError
+from taskiq.exceptions import SecurityError, TaskiqResultTimeoutError
 
 from dagster_taskiq.transport.results import MOST_CAUSES, as_json, result_from_json
 
@@ -82,11 +82,20 @@ def test_an_error_keeps_its_text_whatever_that_is_made_of() -> None:
     assert (str(found), found.args) == (str(error), error.args)
 
 
-def test_what_is_json_among_its_attributes_comes_back() -> None:
+def test_its_attributes_come_back_and_what_is_not_json_as_its_description() -> None:
     error = WithText(4)
-    error.more = {"a": [1]}  # type: ignore[attr-defined]
-    error.lock = object()  # type: ignore[attr-defined]
-    assert vars(sent(error)) == {"code": 4, "more": {"a": [1]}}
+    lock, inner = object(), Plain("inner")
+    vars(error).update(more={"a": [1]}, lock=lock, inner=inner)
+    found = vars(sent(error))
+    assert isinstance(found["inner"], Plain)
+    assert str(found.pop("inner")) == "inner"
+    assert found == {"code": 4, "more": {"a": [1]}, "lock": repr(lock)}
+
+
+def test_taskiqs_own_errors_come_back_with_their_fields() -> None:
+    found = sent(TaskiqResultTimeoutError(timeout=3.0))
+    assert isinstance(found, TaskiqResultTimeoutError)
+    assert (found.timeout, repr(found)) == (3.0, repr(TaskiqResultTimeoutError(timeout=3.0)))
 
 
 def test_an_error_that_cannot_be_made_again_keeps_name_and_text() -> None:

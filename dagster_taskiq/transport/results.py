@@ -14,10 +14,12 @@ from typing import Any
 from pydantic import BaseModel, Field
 from taskiq import TaskiqResult
 from taskiq.exceptions import SecurityError
-from taskiq.serialization import ensure_serializable
+from taskiq.serialization import ensure_serializable, safe_repr
 
 #: How many causes and contexts of an error are kept.
 MOST_CAUSES = 16
+#: How many characters are kept of the description of an attribute that is not JSON.
+LONGEST_DESCRIPTION = 500
 
 
 def as_json(result: TaskiqResult[Any]) -> tuple[TaskiqResult[Any], bytes]:
@@ -72,8 +74,9 @@ class _Error(BaseModel):
     exc_suppress_context: bool = False
     #: Its text, if that is not what the arguments give.
     exc_text: str | None = None
-    #: Its attributes that are JSON.
+    #: Its attributes, with a description of each that is not JSON; and those that are errors.
     exc_attributes: dict[str, Any] = Field(default_factory=dict)
+    exc_errors: "dict[str, _Error]" = Field(default_factory=dict)
 
 
 def _dumps(result: TaskiqResult[Any]) -> bytes:
@@ -97,7 +100,18 @@ def _describe(error: BaseException | None, most: int) -> _Error | None:
         exc_context=None if error.__suppress_context__ else _describe(error.__context__, most - 1),
         exc_suppress_context=error.__suppress_context__,
         exc_text=None if text == str(Exception(*arguments)) else text,
-        exc_attributes={name: value for name, value in vars(error).items() if _is_json(value)},
+        exc_attributes={
+            name: value if _is_json(value) else safe_repr(value)[:LONGEST_DESCRIPTION]
+            for name, value in vars(error).items()
+            if not isinstance(value, BaseException)
+        },
+        exc_errors={
+            name: inner
+            for name, value in vars(error).items()
+            if isinstance(value, BaseException)
+            # Without its own causes, which may be those of the error itself.
+            and (inner := _describe(value, min(most - 1, 1))) is not None
+        },
     )
 
 
@@ -176,14 +190,18 @@ def _instance(kind: type[BaseException], described: _Error) -> BaseException | N
             error: BaseException = kind(*arguments)
         else:
             error = _new(kind, arguments)
-        vars(error).update(described.exc_attributes)
+        _set_attributes(error, described)
         if text is None or _text_of(error) == text:
+            repr(error)
             return error
         if not is_plain or not _is_pythons(kind, "__init_subclass__"):
             return None
         # What its text is made of is not among arguments and attributes.
         error = _new(_with_text(kind, described), arguments)
-        vars(error).update(described.exc_attributes)
+        _set_attributes(error, described)
+        repr(error)
+    except SecurityError:
+        raise
     except Exception:  # whatever a class makes of what is missing
         return None
     return error
@@ -194,6 +212,13 @@ def _new(kind: type[BaseException], arguments: list[Any]) -> BaseException:
     error: BaseException = _pythons_base(kind).__new__(kind, *arguments)
     error.args = tuple(arguments)
     return error
+
+
+def _set_attributes(error: BaseException, described: _Error) -> None:
+    """Give an error the described attributes; nothing of its class is called for that."""
+    vars(error).update(described.exc_attributes)
+    for name, inner in described.exc_errors.items():
+        vars(error)[name] = _error_from(inner)
 
 
 def _is_pythons(kind: type, method: str) -> bool:
@@ -212,7 +237,7 @@ def _pythons_base(kind: type) -> type:
 def _stand_in(described: _Error) -> BaseException:
     """Return an error of a class of that name, which is made here as taskiq makes one."""
     error = _with_text(Exception, described)(*described.exc_message)
-    vars(error).update(described.exc_attributes)
+    _set_attributes(error, described)
     return error
 
 
