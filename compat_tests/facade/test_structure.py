@@ -13,7 +13,7 @@ PACKAGE = Path(dagster_celery.__file__).parent
 #: an app.
 DOORS = (
     *("cli", "config", "core_execution_loop", "defaults", "executor", "launcher", "make_app"),
-    *("tags", "tasks", "version"),
+    *("schedules", "tags", "tasks", "version"),
 )
 
 

@@ -133,6 +133,7 @@ def to_app(source: dict[str, Any], **expected: Any) -> Case:
 
 EAGER = {"broker": "memory://", "backend": "memory://"}
 ROUTES = {"execute_plan": {"queue": "other"}}
+PERIODIC = {"hourly": {"task": "t", "schedule": 3600}}
 LATE = {"task_acks_late": True}
 REJECT = {"task_reject_on_worker_lost": True}
 
@@ -304,6 +305,7 @@ CASES: dict[str, list[Case]] = {
     "database_url": [
         to_settings({"result_backend": "db", "database_url": "sqlite:///f"}, backend="sqlite:///f")
     ],
+    "beat_schedule": [to_app({"beat_schedule": PERIODIC}, beat_schedule=PERIODIC)],
     "result_expires": [
         to_settings({"result_expires": 3600}, result_ttl=3600.0),
         to_settings({"result_expires": timedelta(hours=1)}, result_ttl=3600.0),

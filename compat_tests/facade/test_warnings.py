@@ -452,7 +452,7 @@ assert not found, found
 #: Settings of which something is not done here, and one that is only renamed.
 LOSING: dict[str, object] = {
     "worker_send_task_events": True,
-    "beat_schedule": {"hourly": {"task": "t", "schedule": 3600}},
+    "beat_scheduler": "django_celery_beat.schedulers:DatabaseScheduler",
     "task_default_rate_limit": "10/m",
     "worker_log_format": "%(message)s",
     "worker_agent": "my.Agent",
@@ -465,6 +465,7 @@ LOSING: dict[str, object] = {
 }
 QUIET: dict[str, object] = {
     "result_expires": 60,
+    "beat_schedule": {"hourly": {"task": "t", "schedule": 3600}},
     "worker_prefetch_multiplier": 2,
     "task_serializer": "json",
     "worker_pool": "prefork",

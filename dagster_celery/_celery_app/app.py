@@ -5,12 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from dagster_celery._celery_app.absent import absent
+from dagster_celery._celery_app.beat.schedules import BeatSchedules, periodic_entry
 from dagster_celery._celery_app.celery_command import celery_command_refused
 from dagster_celery._celery_app.conf import Conf, as_mapping
 from dagster_celery._celery_app.control import Control
 from dagster_celery._celery_app.results import AsyncResult
 from dagster_celery._celery_app.routing import Call, options_of, queue_of, route_of
 from dagster_celery._celery_app.sending import task_request
+from dagster_celery._celery_app.signature import Signature
 from dagster_celery._celery_app.task import Task
 from dagster_celery._celery_app.task_options import checked
 from dagster_celery._celery_app.values import to_result
@@ -19,6 +21,7 @@ from dagster_celery._step_watchers.watchers import call_as_watcher
 from dagster_taskiq import app as taskiq_app
 from dagster_taskiq.client import Client, client_for
 from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.wire.task_request import TaskRequest
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -126,6 +129,7 @@ class CeleryApp:
         """The broker that a worker listens to, with this app's tasks on it."""
         if self._broker is None:
             self._broker = taskiq_app.make(self.configuration.settings)
+            self._broker.schedule_sources.append(BeatSchedules(self))
             self._register_all(self._broker)
         return self._broker
 
@@ -200,8 +204,35 @@ class CeleryApp:
         options: Mapping[str, Any],
     ) -> AsyncResult:
         """Send a task with options that have been checked; see :meth:`send_task`."""
+        request = self._request(name, args, kwargs, options)
+        self.client.submit(request)
+        return self.AsyncResult(request.id)
+
+    def request(
+        self,
+        name: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: Mapping[str, Any],
+    ) -> TaskRequest:
+        """Return the request that :meth:`send_task`, or the task's ``apply_async``, would send.
+
+        Raises:
+            ConfigError: an option that is not there, or that this project cannot keep.
+        """
+        task = self.tasks.get(name)
+        merged = {**(task.options if task is not None else {}), **checked(options)}
+        return self._request(name, args, kwargs, merged)
+
+    def _request(
+        self,
+        name: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: Mapping[str, Any],
+    ) -> TaskRequest:
         route = self._route(name, args, kwargs, options)
-        request = task_request(
+        return task_request(
             name,
             args,
             kwargs,
@@ -211,8 +242,32 @@ class CeleryApp:
             zone=self.conf.timezone,
             now=time.time(),
         )
-        self.client.submit(request)
-        return self.AsyncResult(request.id)
+
+    def add_periodic_task(
+        self,
+        schedule: Any,
+        sig: Signature,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        **options: Any,
+    ) -> str:
+        """Add an entry to ``beat_schedule``.
+
+        Args:
+            schedule: when it is due: seconds, a ``timedelta``, or a crontab.
+            sig: the task, with its arguments and options.
+            args: arguments before those of the signature.
+            kwargs: more arguments by name.
+            name: the key of the entry; made from the signature if there is none.
+            options: more options.
+
+        Returns:
+            The key.
+        """
+        key, entry = periodic_entry(schedule, sig, args, kwargs or {}, name, options)
+        self.conf.beat_schedule = {**(self.conf.beat_schedule or {}), key: entry}
+        return key
 
     def queue_for(self, name: str, options: Mapping[str, Any]) -> str:
         """Return the queue of a task: its option, its route, or the default one."""

@@ -13,9 +13,7 @@ _INSTEAD: Mapping[str, str] = {
     "inspect": "run `dagster-celery worker list -y FILE`, or `dagster-taskiq status`",
     "status": "run `dagster-celery status -A {app} -y FILE`",
     "worker": "run `dagster-celery worker start -A {app} -y FILE`",
-    "beat": (
-        "use Dagster's schedules (dagster-daemon), or `taskiq scheduler` for tasks of your own"
-    ),
+    "beat": "run `dagster-taskiq scheduler start -A {app}`",
 }
 #: What shows what waits and what runs; also for Flower.
 _SHOWS = "run `dagster-taskiq status` and `dagster-taskiq worker list`"

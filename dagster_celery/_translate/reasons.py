@@ -8,9 +8,9 @@ IN_PROCESSES = (
     "has no effect here: tasks run in child processes, one for each that runs at the same time, so "
     "choose a concurrency that cores and memory allow."
 )
-NO_BEAT = (
-    "there is no beat here. Use Dagster's own schedules for jobs (dagster-daemon), and `taskiq "
-    "scheduler` for tasks of your own."
+OWN_BEAT = (
+    "`dagster-taskiq scheduler start -A APP` sends the periodic tasks. Run it beside the workers, "
+    "in place of `celery beat`."
 )
 NO_EVENTS = (
     "there is no stream of events, so Flower has nothing to show. `dagster-taskiq status` and "

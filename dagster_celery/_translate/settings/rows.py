@@ -6,7 +6,7 @@ their rows only name the result.
 
 from collections.abc import Mapping
 
-from dagster_celery._translate.reasons import NO_BEAT, NO_EVENTS, ONE_AT_A_TIME, OUTAGES, REVOKED
+from dagster_celery._translate.reasons import NO_EVENTS, ONE_AT_A_TIME, OUTAGES, OWN_BEAT, REVOKED
 from dagster_celery._translate.rows import Fate, by_name
 from dagster_celery._translate.settings import translations
 from dagster_celery._translate.settings.kinds import (
@@ -341,18 +341,38 @@ SETTINGS: Mapping[str, Setting] = by_name(
             "control_queue_durable",
             "control_exchange",
         ),
-        # Parts of Celery that are not here.
-        *lost(NO_BEAT, "beat_schedule"),
-        *no_effect(
-            NO_BEAT,
-            "beat_enable_remote_control",
-            "beat_remote_control_max_tick_age",
-            "beat_max_loop_interval",
+        # Periodic tasks.
+        special(
+            "beat_schedule",
+            f"Read by the object that `make_app` returns: {OWN_BEAT}",
+            translations.beat_schedule,
+        ),
+        *lost(
+            "the schedules of another class, such as django-celery-beat's, are not read. Make "
+            "them with `schedule_by_cron` of taskiq (dagster_taskiq.app.schedule_source), or write "
+            "them into `beat_schedule`.",
             "beat_scheduler",
+        ),
+        *no_effect(
+            "a scheduler looks at all schedules once a second.",
+            "beat_max_loop_interval",
+        ),
+        *no_effect(
+            "what was sent is remembered by the server of the backend.",
             "beat_schedule_filename",
             "beat_sync_every",
+        ),
+        *no_effect(
+            "a scheduler has no remote control.",
+            "beat_enable_remote_control",
+            "beat_remote_control_max_tick_age",
+        ),
+        *lost(
+            "what was due while no scheduler ran is left out, however short that was; and what "
+            "waited for a server is sent, however late. Give such entries the option `expires`.",
             "beat_cron_starting_deadline",
         ),
+        # Parts of Celery that are not here.
         *refused(
             SIGNING,
             "security_certificate",

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from dagster_celery._translate.connections.options import tls_options, transport_options
 from dagster_celery._translate.connections.servers import Server
-from dagster_celery._translate.reasons import IN_PROCESSES, ONE_TASK
+from dagster_celery._translate.reasons import IN_PROCESSES, ONE_TASK, OWN_BEAT
 from dagster_celery._translate.settings.draft import Draft, Given
 from dagster_celery._translate.settings.kinds import IS_THE_DEFAULT, Translate
 from dagster_celery._translate.values import (
@@ -112,6 +112,14 @@ def _retried(draft: Draft) -> bool:
         for name in ("task_acks_late", "task_reject_on_worker_lost", "task_retry_on_worker_lost")
     )
     return retries or (late and rejects)
+
+
+def beat_schedule(draft: Draft, given: Given) -> str:
+    """Keep the periodic tasks for the app, whose scheduler sends them."""
+    if not given.value:
+        return IS_THE_DEFAULT
+    draft.app[given.name] = mapping(given.value)
+    return f"is served: {OWN_BEAT}"
 
 
 def worker_lost(draft: Draft, given: Given) -> str:

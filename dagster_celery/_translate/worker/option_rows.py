@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dagster_celery._translate.reasons import NO_BEAT, NO_EVENTS, ONE_AT_A_TIME, REVOKED
+from dagster_celery._translate.reasons import NO_EVENTS, ONE_AT_A_TIME, OWN_BEAT, REVOKED
 from dagster_celery._translate.rows import Fate, Row, by_name
 from dagster_celery._translate.values import count, names, plain, seconds
 from dagster_celery._translate.worker.node_name import expand_node_name
@@ -201,9 +201,9 @@ WORKER_OPTIONS: Mapping[str, WorkerOption] = by_name(
             "--heartbeat-interval",
         ),
         _translated("`--concurrency`, with the upper bound.", _autoscale, "--autoscale"),
-        _refused(NO_BEAT, "-B", "--beat", is_flag=True),
-        _no_effect(NO_BEAT, "-s", "--schedule-filename", "--schedule"),
-        _no_effect(NO_BEAT, "--scheduler"),
+        _refused(OWN_BEAT, "-B", "--beat", is_flag=True),
+        _no_effect(OWN_BEAT, "-s", "--schedule-filename", "--schedule"),
+        _no_effect(OWN_BEAT, "--scheduler"),
         _lost(
             "a worker logs to its standard error. Write `2>> FILE` behind the command.",
             "--logfile",
