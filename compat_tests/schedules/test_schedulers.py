@@ -165,7 +165,8 @@ def test_schedules_that_are_made_meanwhile_are_sent_until_they_are_unmade(
     each: CreatedSchedule[Any] = call(sender, "interval", 1, "interval")
     call(sender, "time", soon, "once")
     call(sender, "cron", "* * * * *", "cron")
-    eventually(lambda: set(notes()) >= {"late", "once", "cron", "interval"})
+    sender.value(sender.send(f"{MODULE}:plan", "planned"))
+    eventually(lambda: set(notes()) >= {"late", "once", "cron", "interval", "planned"})
     source = StoredSchedules(sender.broker)
     kept = eventually(
         lambda: [
@@ -183,7 +184,7 @@ def test_schedules_that_are_made_meanwhile_are_sent_until_they_are_unmade(
     eventually(lambda: len(notes()["each-second"]) >= had + 6)
     found = notes()
     assert len(found["interval"]) == unmade
-    assert [len(found[name]) for name in ("late", "once")] == [1, 1]
+    assert [len(found[name]) for name in ("late", "once", "planned")] == [1, 1, 1]
     for name, ids in found.items():
         assert len(ids) == len(set(ids)), name
 

@@ -7,6 +7,8 @@ import click
 
 from dagster_taskiq.cli.options import broker_from, connection_options, split_commas
 from dagster_taskiq.cli.worker import LEVELS
+from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.settings.urls import scheme_of
 
 #: Seconds between two looks for schedules that were made meanwhile, unless an option says so.
 UPDATE_SECONDS = 10
@@ -62,4 +64,9 @@ def start(
 
     sender = broker_from(broker, backend, config_yaml, app)
     import_modules(split_commas(include))
+    if scheme_of(sender.settings.broker) == "memory":
+        raise ConfigError(
+            "The tasks of memory:// are in one process, and nothing would run what a scheduler "
+            "sends there. Name another broker: -b, -y, or $DAGSTER_TASKIQ_BROKER."
+        )
     run(Scheduler(sender), update_interval)
