@@ -46,7 +46,7 @@ def __getattr__(name: str) -> Any:
 
 def _with_service(broker: QueueBroker) -> QueueBroker:
     """Have a broker that listens in ``taskiq worker`` start the worker service."""
-    if broker.make_service is None:
+    if broker.make_service is None and not broker.is_worker_process:
         broker.make_service = partial(_service_from_environment, broker)
     return broker
 

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from anyio.from_thread import BlockingPortal
-from taskiq import TaskiqMessage, TaskiqResult
+from taskiq import BrokerMessage, TaskiqMessage, TaskiqResult
 from taskiq.exceptions import ResultGetError
 
 from dagster_taskiq.errors import ServerUnavailableError
@@ -315,6 +315,16 @@ class InProcessQueue:
         """Record how a task that :meth:`claim` started has ended."""
         result.labels[WORKER_LABEL] = task.worker
         self._portal.call(self._backend.set_result, task.id, result)
+
+    def put_back(self, task: Task, message: BrokerMessage | None) -> None:
+        """Have a task that :meth:`claim` started wait again.
+
+        Args:
+            task: the task.
+            message: its new message, if it has one already.
+        """
+        sent = None if message is None else self.broker.outgoing(message)
+        self._portal.call(self._backend.put_back, task, sent)
 
     async def _claim(self) -> tuple[TaskiqMessage, Task] | None:
         broker, backend = self.broker, self._backend

@@ -188,3 +188,83 @@ async def test_a_listener_that_has_ended_lets_the_worker_drain() -> None:
     assert not slots.is_draining
     slots.end_listening()
     assert slots.is_draining
+
+
+async def test_a_slot_that_was_lent_serves_another_task() -> None:
+    slots = Slots(1, max_runs=1)
+    await started(slots, "waits")
+    assert slots.lend("waits")
+    assert not slots.lend("waits")
+    await started(slots, "other")
+    back = asyncio.ensure_future(slots.take_back("waits"))
+    next_one = asyncio.ensure_future(slots.reserve())
+    await asyncio.sleep(0)
+    assert not back.done()
+    slots.end("other")
+    assert await back
+    await asyncio.sleep(0)
+    assert not next_one.done(), "who has lent a slot comes before a new task"
+    slots.end("waits")
+    await next_one
+
+
+async def test_a_listener_that_has_no_message_keeps_no_task_from_working() -> None:
+    slots = Slots(1, max_runs=1)
+    await started(slots, "waits")
+    slots.lend("waits")
+    await slots.reserve()
+    assert await slots.take_back("waits")
+    slots.expect("came", STEP)
+    await slots.start("came", STEP)
+    slots.end("waits")
+    assert await number_free(slots) == 0, "one more was working than there are slots"
+    slots.end("came")
+    assert await number_free(slots) == 1
+
+
+async def test_a_task_that_ends_without_the_slot_it_has_lent_frees_no_other() -> None:
+    slots = Slots(1, max_runs=1)
+    await started(slots, "waits")
+    slots.lend("waits")
+    await started(slots, "other")
+    back = asyncio.ensure_future(slots.take_back("waits"))
+    await asyncio.sleep(0)
+    slots.end("waits")
+    slots.end("other")
+    await back
+    assert await number_free(slots) == 1
+
+
+async def test_only_so_many_tasks_wait_without_a_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slots_module, "MOST_LENT", 1)
+    slots = Slots(2, max_runs=1)
+    await started(slots, "a")
+    await started(slots, "b")
+    assert slots.lend("a")
+    assert not slots.lend("b")
+    assert await number_free(slots) == 1
+
+
+async def test_a_slot_that_a_listener_was_just_given_keeps_no_task_from_working() -> None:
+    slots = Slots(1, max_runs=1)
+    await started(slots, "waits")
+    listener = asyncio.ensure_future(slots.reserve())
+    await asyncio.sleep(0)
+    slots.lend("waits")  # the listener gets it, and has not noticed
+    assert not listener.done()
+    await slots.take_back("waits")
+    await listener
+
+
+async def test_two_tasks_take_their_slots_back_one_after_the_other_past_a_listener() -> None:
+    slots = Slots(1, max_runs=1)
+    for name in ("outer", "inner"):
+        await started(slots, name)
+        slots.lend(name)
+    await slots.reserve()
+    await slots.take_back("inner")
+    outer = asyncio.ensure_future(slots.take_back("outer"))
+    await asyncio.sleep(0)
+    assert not outer.done()
+    slots.end("inner")
+    await outer

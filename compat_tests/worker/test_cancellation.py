@@ -11,6 +11,7 @@ import pytest
 from taskiq import TaskiqResult
 
 from compat_tests.launcher.deaths import is_running
+from compat_tests.pools import run_in
 from compat_tests.waiting import eventually_async
 from compat_tests.worker.test_pool import message, started
 from dagster_taskiq.errors import TaskRevokedError
@@ -41,7 +42,7 @@ async def held(directory: Path, **labels: str) -> AsyncIterator[Held]:
     said, go = directory / "said", directory / "go"
     async with started(directory) as pool:
         hold = message("t", "hold", str(said), str(go), **labels)
-        task = asyncio.ensure_future(pool.run(hold))
+        task = asyncio.ensure_future(run_in(pool, hold))
         await eventually_async(anyio.Path(said).exists)
         yield Held(pool, Cancellation(pool), task, go)
 

@@ -11,6 +11,7 @@ import psutil
 import pytest
 from taskiq import TaskiqMessage
 
+from compat_tests.pools import run_in
 from compat_tests.sending import USER_TASKS
 from compat_tests.waiting import eventually_async
 from dagster_taskiq.errors import ChildDiedError
@@ -62,7 +63,7 @@ def fork_server(pool: Pool) -> psutil.Process:
 
 
 async def pid_of(pool: Pool, task_id: str, code: str) -> int:
-    result = await pool.run(message(task_id, "process_id", **{CODE_LABEL: code}))
+    result = await run_in(pool, message(task_id, "process_id", **{CODE_LABEL: code}))
     assert result.error is None
     return int(result.return_value)
 
@@ -75,7 +76,7 @@ async def test_a_run_that_only_waits_frees_its_slot_and_a_child_too_many_ends(
     await _number_of_children(pool, 1)
     labels = {QUEUE_LABEL: run_queue("q")}
     waiting = message("run", "orchestrate", str(said), str(go), **labels)
-    run = asyncio.ensure_future(pool.run(waiting))
+    run = asyncio.ensure_future(run_in(pool, waiting))
     await eventually_async(anyio.Path(said).exists)
     (row,) = pool.running
     assert (row.id, row.orchestrating) == ("run", True)
@@ -94,7 +95,7 @@ async def test_a_task_that_is_no_run_keeps_its_slot_whatever_it_reports(
 ) -> None:
     said, go = tmp_path / "said", tmp_path / "go"
     claims_to_wait = message("step", "orchestrate", str(said), str(go))
-    task = asyncio.ensure_future(pool.run(claims_to_wait))
+    task = asyncio.ensure_future(run_in(pool, claims_to_wait))
     await eventually_async(anyio.Path(said).exists)
     other = asyncio.ensure_future(pool.slots.reserve())
     (row,) = pool.running
@@ -142,7 +143,7 @@ async def test_what_ran_as_the_lease_ended_says_so_and_the_next_beat_has_new_chi
     pool: Pool, tmp_path: Path
 ) -> None:
     said, never = tmp_path / "said", tmp_path / "never"
-    held = asyncio.ensure_future(pool.run(message("held", "hold", str(said), str(never))))
+    held = asyncio.ensure_future(run_in(pool, message("held", "hold", str(said), str(never))))
     await eventually_async(anyio.Path(said).exists)
     pool.renew(time.monotonic())
     with pytest.raises(ChildDiedError, match="ended with the lease of its worker"):
@@ -163,7 +164,7 @@ async def test_a_hundred_tasks_that_change_all_they_can_find_the_process_as_it_w
 ) -> None:
     async with started(tmp_path) as pool:
         results = [
-            await pool.run(message(f"t{number}", "leave_everything_behind"))
+            await run_in(pool, message(f"t{number}", "leave_everything_behind"))
             for number in range(100)
         ]
     assert [result.error for result in results if result.is_err] == []

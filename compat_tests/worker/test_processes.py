@@ -13,6 +13,7 @@ import psutil
 import pytest
 from taskiq import TaskiqMessage, TaskiqResult
 
+from compat_tests.pools import run_in
 from compat_tests.sending import USER_TASKS
 from compat_tests.waiting import eventually_async
 from dagster_taskiq.errors import ChildDiedError, TaskRevokedError
@@ -48,7 +49,7 @@ def run(pool: Pool, name: str, *args: object, code: str = "") -> "asyncio.Task[T
         args=list(args),
         kwargs={},
     )
-    return asyncio.ensure_future(pool.run(message))
+    return asyncio.ensure_future(run_in(pool, message))
 
 
 async def value(task: "asyncio.Task[TaskiqResult[Any]]") -> Any:

@@ -1,16 +1,15 @@
 """Executing the task of a message in this process."""
 
-import asyncio
 import inspect
+import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, get_type_hints
 
 from dagster._utils.error import serializable_error_info_from_exc_info
 from taskiq import AsyncBroker, TaskiqMessage, TaskiqResult
-from taskiq.receiver import Receiver
+from taskiq.exceptions import NoResultError
 from taskiq.receiver.params_parser import parse_params
 from taskiq_dependencies import DependencyGraph
 
@@ -20,80 +19,111 @@ from dagster_taskiq.errors import (
     UnknownTaskError,
     UnusableMessageError,
 )
-from dagster_taskiq.execution.task_context import current_context, executing
+from dagster_taskiq.execution.own_tasks import PutBack, TaskLife, own_tasks_of
+from dagster_taskiq.execution.task_context import executing
+from dagster_taskiq.execution.typed_messages import with_typed_values
+from dagster_taskiq.transport.current_task import executing_own_task
 from dagster_taskiq.version import __version__
-from dagster_taskiq.wire.labels import TYPED_LABEL
-from dagster_taskiq.wire.typed_values import decode
+from dagster_taskiq.wire.labels import ATTEMPT_LABEL, attempt_of
+from dagster_taskiq.wire.task_names import INTERNAL, is_own_task
+
+logger = logging.getLogger(__name__)
 
 #: The package of the tasks that executor, launcher and workers send.
 _OUR_PACKAGE = "dagster_taskiq"
 
 
-def perform(broker: AsyncBroker, message: TaskiqMessage) -> TaskiqResult[Any]:
-    """Execute the task of a message in this thread.
+def perform(broker: AsyncBroker, message: TaskiqMessage) -> TaskiqResult[Any] | PutBack:
+    """Execute the task of a message, on the main thread of this process.
 
-    A plain function without dependencies is called directly, with no event loop running, so that
-    it may start one; all others run as taskiq runs them.
+    A plain function for which no middleware has a hook, and which has no dependencies, is called
+    directly, as are the steps and runs of Dagster. With all others, taskiq's receiver does what it
+    does with any message; see :mod:`dagster_taskiq.execution.own_tasks`.
 
     Args:
         broker: has the tasks, by their names.
         message: names the task and has its arguments.
 
     Returns:
-        The task's value or error. It raises nothing.
+        The task's value or error; or that it is to be executed again. It raises nothing.
     """
+    if is_own_task(message.task_name, message.labels):
+        # A copy of it that is sent again is for the next attempt.
+        labels = {**message.labels, ATTEMPT_LABEL: attempt_of(message.labels) + 1}
+        message = message.model_copy(update={"labels": labels})
     try:
-        message = _with_typed_values(message)
+        decoded = with_typed_values(message)
     except (RecursionError, ValueError) as problem:
-        error = UnusableMessageError(f"Its arguments cannot be used. {problem}")
-        return TaskiqResult(
-            is_err=True, return_value=None, execution_time=0.0, labels=message.labels, error=error
-        )
-    with executing(message):
-        return _perform(broker, message)
+        return _failure(message, UnusableMessageError(f"Its arguments cannot be used. {problem}"))
+    with executing(decoded):
+        task = broker.find_task(message.task_name)
+        if task is None:
+            return _failure(message, _unknown(broker, message))
+        try:
+            return _execute(broker, task.original_func, message, decoded)
+        except BaseException as error:  # whatever a function raises is its result
+            return _failure(message, error)
 
 
-def _with_typed_values(message: TaskiqMessage) -> TaskiqMessage:
-    """Return a message with the arguments that JSON has no form for.
+def _execute(
+    broker: AsyncBroker,
+    function: Callable[..., Any],
+    message: TaskiqMessage,
+    decoded: TaskiqMessage,
+) -> TaskiqResult[Any] | PutBack:
+    """Execute a task.
+
+    Args:
+        broker: has the middlewares.
+        function: the task's.
+        message: as it was sent.
+        decoded: the same with its arguments as they were before.
 
     Raises:
-        ValueError: one of them is no value of its type.
-        RecursionError: they are nested too deeply.
+        BaseException: what a function has raised that was called directly.
     """
-    if not message.labels.get(TYPED_LABEL):
-        return message
-    restored = {"args": decode(message.args), "kwargs": decode(message.kwargs)}
-    return message.model_copy(update=restored)
-
-
-def _perform(broker: AsyncBroker, message: TaskiqMessage) -> TaskiqResult[Any]:
+    _check_arguments(function, decoded)
+    tasks = own_tasks_of(broker)
+    is_own = is_own_task(message.task_name, message.labels)
+    is_internal = message.task_name in INTERNAL
+    if not is_internal and (tasks.has_hooks or not _is_plain(function)):
+        return tasks.execute(message, is_own=is_own)
+    if is_own and tasks.has_startup:
+        tasks.start()
     started = time.monotonic()
-    task = broker.find_task(message.task_name)
     error: BaseException | None = None
     value: Any = None
-    if task is None:
-        known = ", ".join(sorted(broker.get_all_tasks()))
-        error = UnknownTaskError(
-            f"This worker has no task named {message.task_name!r}. Start it with --include naming "
-            f"the module that defines it. It has: {known}."
-        )
-    elif _is_plain(task.original_func):
-        try:
-            function = task.original_func
-            _check_arguments(function, message)
-            parse_params(inspect.signature(function), get_type_hints(function), message)
-            value = function(*message.args, **message.kwargs)
-        except BaseException as problem:
-            error = problem
-    else:
-        receiver = Receiver(broker, run_startup=False, max_async_tasks=1)
-        return _loop_for(broker).run_until_complete(receiver.run_task(task.original_func, message))
+    life = TaskLife(message, may_be_put_back=is_own)
+    try:
+        parse_params(inspect.signature(function), get_type_hints(function), decoded)
+        with executing_own_task(life):
+            value = function(*decoded.args, **decoded.kwargs)
+    except NoResultError:
+        return life.without_result()
+    except BaseException as problem:
+        error = problem
+        if is_own:
+            logger.exception("Task %s (%s) failed.", message.task_id, message.task_name)
     return TaskiqResult(
         is_err=error is not None,
         return_value=value,
         execution_time=round(time.monotonic() - started, 3),
         labels=message.labels,
         error=error,
+    )
+
+
+def _unknown(broker: AsyncBroker, message: TaskiqMessage) -> UnknownTaskError:
+    known = ", ".join(sorted(broker.get_all_tasks()))
+    return UnknownTaskError(
+        f"This worker has no task named {message.task_name!r}. Start it with --include naming "
+        f"the module that defines it. It has: {known}."
+    )
+
+
+def _failure(message: TaskiqMessage, error: BaseException) -> TaskiqResult[Any]:
+    return TaskiqResult(
+        is_err=True, return_value=None, execution_time=0.0, labels=message.labels, error=error
     )
 
 
@@ -126,17 +156,6 @@ def describe_failure(error: BaseException) -> str:
         (type(error), error, error.__traceback__)  # type: ignore[arg-type] # may be None
     )
     return info.to_string()
-
-
-@lru_cache(maxsize=1)
-def _loop_for(broker: AsyncBroker) -> asyncio.AbstractEventLoop:
-    """Return this process's loop for async tasks, with the broker open on it to send more."""
-    loop = asyncio.new_event_loop()
-    # Its threads stay as long as it does; process state is compared by their names.
-    loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix="dagster-taskiq-tasks"))
-    with current_context().loading("the startup of the broker"):
-        loop.run_until_complete(broker.startup())
-    return loop
 
 
 @lru_cache(maxsize=256)

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from taskiq import TaskiqMessage
+from taskiq import TaskiqMessage, TaskiqResult
 
 T = TypeVar("T")
 
@@ -15,6 +15,11 @@ def _leave_as_it_is(what: str) -> AbstractContextManager[None]:
     """Load something; its effects on the process are not recorded."""
     del what
     return nullcontext()
+
+
+def _record_nothing(result: TaskiqResult[Any]) -> None:
+    """Leave the end of the task to what executes it."""
+    del result
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,12 @@ class TaskContext:
     #: To be called when the task has work elsewhere that no other process could follow, so that it
     #: cannot be handed over to another worker.
     stay: Callable[[], None] = lambda: None
+    #: To be called when the task waits for the results of others, and works on when it has them;
+    #: the second returns when the task may work.
+    waiting: Callable[[], None] = lambda: None
+    working: Callable[[], None] = lambda: None
+    #: To be called with the result of a user's own task; returns when that is on record.
+    record_end: Callable[[TaskiqResult[Any]], None] = _record_nothing
     #: Returns why the task is being stopped, once the worker has asked it to stop.
     stop_request: Callable[[], StopRequest | None] = lambda: None
     #: To be entered while something is loaded that stays in the process with its effects; takes a

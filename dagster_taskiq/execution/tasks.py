@@ -10,6 +10,7 @@ from typing import Any
 from taskiq import AsyncBroker
 
 from dagster_taskiq.execution import internal_tasks, run_handover, run_tasks, step_task
+from dagster_taskiq.execution.own_tasks import end_observer
 from dagster_taskiq.wire.task_names import (
     EXECUTE_JOB,
     EXECUTE_PLAN,
@@ -17,6 +18,7 @@ from dagster_taskiq.wire.task_names import (
     FREE_STEP,
     HAND_OVER_RUN,
     HAS_BEGUN,
+    OBSERVE_END,
     RESUME_JOB,
 )
 
@@ -33,6 +35,7 @@ _TASKS: Mapping[str, Callable[..., Any]] = {
 
 def register_tasks(broker: AsyncBroker) -> None:
     """Register every task of this package with ``broker``; a project's own of such a name stays."""
-    for name, function in _TASKS.items():
+    observer = end_observer(broker)
+    for name, function in {**_TASKS, OBSERVE_END: observer}.items():
         if broker.find_task(name) is None:
             broker.register_task(function, task_name=name)

@@ -7,6 +7,7 @@ from dagster._utils.interrupts import check_captured_interrupt
 
 from dagster_taskiq.client import SLICE_SECONDS
 from dagster_taskiq.errors import ServerUnavailableError, TaskFailedError
+from dagster_taskiq.execution.own_tasks import PutBack
 from dagster_taskiq.execution.perform import describe_failure, perform
 from dagster_taskiq.execution.task_context import TaskContext, task_context
 from dagster_taskiq.runs.servers import Servers
@@ -92,6 +93,9 @@ class InProcessRunner:
         message, task = claimed
         with task_context(TaskContext("in process")):
             result = perform(self._tasks.broker, message)
+        if isinstance(result, PutBack):  # a task of the user's own, which a step has sent
+            self._tasks.put_back(task, result.message)
+            return
         if result.error is not None:
             self.has_raised = True
             result.error = TaskFailedError(describe_failure(result.error))

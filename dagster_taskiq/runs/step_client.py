@@ -8,7 +8,7 @@ others.
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from taskiq import TaskiqMessage, TaskiqResult
+from taskiq import BrokerMessage, TaskiqMessage, TaskiqResult
 
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.eviction import Eviction
@@ -29,6 +29,9 @@ class InProcessTasks(Protocol):
 
     def finish(self, task: Task, result: TaskiqResult[Any]) -> None:
         """Record how a task that was started here has ended."""
+
+    def put_back(self, task: Task, message: BrokerMessage | None) -> None:
+        """Have a task that was started here wait again, with its new message if it has one."""
 
 
 class StepClient(Protocol):

@@ -28,8 +28,10 @@ from dagster_taskiq.errors import (
     WorkerLostError,
 )
 from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport import result_waits
 from dagster_taskiq.transport.broker import Outgoing
 from dagster_taskiq.transport.connection import Connection
+from dagster_taskiq.transport.current_task import own_task
 from dagster_taskiq.transport.eviction import Eviction
 from dagster_taskiq.transport.home_loop import Home, at_home
 from dagster_taskiq.transport.lost_workers import LostWorkers
@@ -245,7 +247,6 @@ class StateBackend(AsyncResultBackend[Any]):
         """Record that the worker of a STARTED task is lost; ``False`` if the task has ended."""
         return await self.finish(task, TaskState.LOST, error, None)
 
-    @at_home
     async def set_result(self, task_id: str, result: TaskiqResult[Any]) -> None:
         """Record the end of a task (taskiq's own hook).
 
@@ -257,6 +258,14 @@ class StateBackend(AsyncResultBackend[Any]):
         Retries in a worker for as long as the server is unavailable: a run waits for the end of its
         step.
         """
+        current = own_task(task_id)
+        if current is not None:
+            await current.record_end(result)
+        else:
+            await self._set_result(task_id, result)
+
+    @at_home
+    async def _set_result(self, task_id: str, result: TaskiqResult[Any]) -> None:
         labels = result.labels
         task = Task(
             id=task_id,
@@ -307,8 +316,12 @@ class StateBackend(AsyncResultBackend[Any]):
         run is decided by the loop of the run.
         """
         task = (await self.tasks([task_id])).get(task_id)
-        if task is None or task.state.is_final:
-            return task is not None
+        has_ended = task is not None and (task.state.is_final or await self._ends_lost(task))
+        await result_waits.note(task_id, has_ended)
+        return has_ended
+
+    async def _ends_lost(self, task: Task) -> bool:
+        """End a user's own task if its worker is lost; return whether it has ended."""
         if task.state is not TaskState.STARTED or task.run_id:
             return False
         reason = await self._lost_workers.why_lost(task.worker)

@@ -26,6 +26,7 @@ from dagster_taskiq.settings.env import BACKEND_ENV
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.tags import PRIORITY_TAG, RUN_PRIORITY_TAG
 from dagster_taskiq.transport.connection import Connection
+from dagster_taskiq.transport.current_task import own_task
 from dagster_taskiq.transport.eviction import Eviction
 from dagster_taskiq.transport.gate import OpenGate, Service, SlotGate
 from dagster_taskiq.transport.home_loop import Home, at_home
@@ -181,13 +182,12 @@ class QueueBroker(AsyncBroker):
 
         The hooks run on the loop of the caller.
         """
-        is_worker = self.is_worker_process and self.make_service is not None
-        if is_worker:
+        if self.is_worker_process and self.make_service is not None:
             self.use_running_loop()
+            self.service = self.make_service()
         await self.home.open()
         await super().startup()
-        if is_worker and self.make_service is not None:
-            self.service = self.make_service()
+        if self.service is not None:
             await self.service.start()
 
     async def shutdown(self) -> None:
@@ -294,7 +294,17 @@ class QueueBroker(AsyncBroker):
             ConfigError: a priority is not an integer, or a label of
                 :mod:`dagster_taskiq.wire.labels` is not a time; nothing has been sent.
         """
-        await self.put_all([self.outgoing(message) for message in messages])
+        others = []
+        for message in messages:
+            outgoing = self.outgoing(message)
+            # Only its worker may put the task back that is executed now.
+            current = own_task(message.task_id)
+            if current is None:
+                others.append(outgoing)
+            else:
+                current.keep(message)
+        if others:
+            await self.put_all(others)
 
     @at_home
     async def cancel(
@@ -320,7 +330,11 @@ class QueueBroker(AsyncBroker):
             await backend.end_lost(started)
 
     def outgoing(self, message: BrokerMessage) -> Outgoing:
-        """Return what is sent for a message, by its labels; raises as :meth:`kick_all`."""
+        """Return a message as it is put into its queue.
+
+        Raises:
+            ConfigError: as :meth:`kick_all`.
+        """
         check_times(message.labels)
         priority = message.labels.get(PRIORITY_LABEL) or 0
         try:

@@ -4,6 +4,11 @@ They are in a module of their own because senders, and the parent process of a w
 import what the tasks need.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
+from dagster_taskiq.wire.labels import RUN_LABEL
+
 #: Executes one step of a run.
 EXECUTE_PLAN = "execute_plan"
 #: Executes a run.
@@ -23,6 +28,23 @@ HAND_OVER_RUN = "hand_over_run"
 PACKED_RUN = {EXECUTE_JOB: "execute_job_args_packed", RESUME_JOB: "resume_job_args_packed"}
 #: The same for every task whose start is in the event log of its run.
 PACKED_ARGS = {EXECUTE_PLAN: "execute_step_args_packed", **PACKED_RUN}
+
+#: Tells the middlewares of the end of a task whose process died. Sent as those before.
+OBSERVE_END = "observe_end"
+#: Those that only a worker sends.
+INTERNAL = frozenset({FINALIZE_RUN, HAS_BEGUN, FREE_STEP, HAND_OVER_RUN, OBSERVE_END})
+#: All names of this package's tasks.
+NAMES = frozenset({EXECUTE_PLAN, EXECUTE_JOB, RESUME_JOB}) | INTERNAL
+
+
+def is_own_task(name: str, labels: Mapping[str, Any]) -> bool:
+    """Return whether a task is a user's own, and not a step or run of Dagster.
+
+    Args:
+        name: the name of the task.
+        labels: those of its message.
+    """
+    return name not in NAMES and not labels.get(RUN_LABEL)
 
 
 def is_custom_step(name: str, step_key: str) -> bool:

@@ -6,6 +6,7 @@ to the function, and kept in a label.
 """
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from taskiq import Context, TaskiqDepends, TaskiqMessage, TaskiqMiddleware, TaskiqResult
@@ -17,6 +18,13 @@ from dagster_taskiq.transport.broker import QueueBroker
 ANY_TASK = "dagster_taskiq:any"
 #: Label that keeps the task's own name until the function is called.
 TASK_LABEL = "dagster_taskiq_task"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What the function returns for a task that has ended: its result, be it a value or error."""
+
+    result: TaskiqResult[Any]
 
 
 class AnyTaskMiddleware(TaskiqMiddleware):
@@ -37,6 +45,13 @@ class AnyTaskMiddleware(TaskiqMiddleware):
         message.task_name = ANY_TASK
         return message
 
+    def post_execute(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
+        """Give the result of the function the contents of the task's (taskiq's own hook)."""
+        del message
+        if isinstance(result.return_value, Ended):
+            for name, value in result.return_value.result:
+                setattr(result, name, value)
+
     def post_save(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
         """Report that the result is on record (taskiq's own hook)."""
         self._on_saved(message, result)
@@ -47,7 +62,7 @@ def call_for_every_message(broker: QueueBroker, run: Callable[[Context], Awaitab
 
     Args:
         broker: its middlewares must include :class:`AnyTaskMiddleware`.
-        run: the function; it calls :func:`restore_name` first.
+        run: the function; it calls :func:`restore_name` first, and returns :class:`Ended`.
     """
     depends: Any = TaskiqDepends()
 

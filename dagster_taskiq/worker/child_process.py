@@ -42,6 +42,8 @@ class ChildProcess:
         self.is_stopped = False
         #: What it has found not to be as expected in Dagster, by the name of the part.
         self.dagster_parts: dict[str, str] = {}
+        #: Whether it has middlewares that want to know of the ends of tasks.
+        self.has_hooks = False
         self._process = process
         self._reader = reader
         self._writer = writer
@@ -85,6 +87,7 @@ class ChildProcess:
             if ready["problem"]:
                 raise ConfigError(ready["problem"])
             child.dagster_parts = ready["dagster_parts"]
+            child.has_hooks = ready["has_hooks"]
         except asyncio.TimeoutError:
             await child.kill_and_wait()
             raise ChildStartError(

@@ -35,6 +35,8 @@ class ChildStarter:
         #: What is not as expected in the private parts of Dagster that children lean on, by the
         #: part's name; empty if all is. Known once a child is ready.
         self.dagster_parts: Mapping[str, str] = {}
+        #: Whether children have middlewares that want to know of the ends of tasks. Known then too.
+        self.has_hooks = False
         self._mirror = Mirror()
         self._connecting = asyncio.Lock()
 
@@ -59,6 +61,7 @@ class ChildStarter:
         server = await self._connect()
         child = await ChildProcess.start(server, self._setup, self._mirror, self._on_foreign_signal)
         self.dagster_parts = child.dagster_parts
+        self.has_hooks = child.has_hooks
         return child
 
     def renew_lease(self, deadline: float) -> None:

@@ -100,6 +100,12 @@ class Children:
         self._without_slot.add(child)
         self._start_missing()
 
+    def note_slot_taken(self, child: ChildProcess) -> None:
+        """Note that the task of a child has a slot again."""
+        self._without_slot.discard(child)
+        if self._missing < 0:
+            asyncio.get_running_loop().call_later(SPARE_SECONDS, self._end_spare)
+
     async def give_back(self, child: ChildProcess, is_reusable: bool) -> None:
         """Let a child that was taken wait for the next task; end it if it must not have one."""
         self._in_use.discard(child)

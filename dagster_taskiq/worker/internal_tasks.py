@@ -7,11 +7,13 @@ is started for it. No broker knows of them, and they take no slot.
 import asyncio
 import logging
 import time
+from collections.abc import Coroutine
 from typing import Any
 
-from taskiq import TaskiqMessage
+from taskiq import TaskiqMessage, TaskiqResult
 
 from dagster_taskiq.errors import ChildDiedError, ChildStartError, ConfigError
+from dagster_taskiq.transport.results import as_json
 from dagster_taskiq.wire.labels import RUN_LABEL
 from dagster_taskiq.wire.task_names import (
     EXECUTE_PLAN,
@@ -19,6 +21,7 @@ from dagster_taskiq.wire.task_names import (
     FREE_STEP,
     HAND_OVER_RUN,
     HAS_BEGUN,
+    OBSERVE_END,
     PACKED_ARGS,
     PACKED_RUN,
 )
@@ -31,8 +34,9 @@ logger = logging.getLogger(__name__)
 HAND_OVER_SECONDS = 600.0
 #: The pause between two tries, in seconds.
 HAND_OVER_PAUSE_SECONDS = 1.0
-#: How long a worker that ends waits until the pool slots of its last steps are free, in seconds.
-FREEING_SECONDS = 30.0
+#: How long a worker that ends waits until the pool slots of its last steps are free, and until the
+#: middlewares know of its last tasks, in seconds.
+BACKGROUND_SECONDS = 30.0
 
 
 class InternalTasks:
@@ -41,7 +45,7 @@ class InternalTasks:
     def __init__(self, pool: Pool, worker_id: str) -> None:
         self._pool = pool
         self._worker_id = worker_id
-        self._freeing: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
 
     async def has_begun(self, message: TaskiqMessage) -> bool | None:
         """Return whether the event log of a task's run has it that the task has begun before.
@@ -120,16 +124,30 @@ class InternalTasks:
             message: the step; its end is on record.
         """
         packed = message.kwargs.get(PACKED_ARGS[EXECUTE_PLAN])
-        freeing = asyncio.ensure_future(
-            self._run_or_log(FREE_STEP, message, {"args_packed": packed})
-        )
-        self._freeing.add(freeing)
-        freeing.add_done_callback(self._freeing.discard)
+        self._in_background(self._run_or_log(FREE_STEP, message, {"args_packed": packed}))
+
+    def observe_end(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
+        """Tell the middlewares in the background of the end of a task that could not do that.
+
+        Args:
+            message: the user's own task.
+            result: how it ended, which is on record.
+        """
+        kwargs = {
+            "message": message.model_dump(mode="json"),
+            "result": as_json(result)[1].decode(),
+        }
+        self._in_background(self._run_or_log(OBSERVE_END, message, kwargs))
 
     async def finish(self) -> None:
-        """Wait until what is done in the background is done, up to ``FREEING_SECONDS``."""
-        if self._freeing:
-            await asyncio.wait(self._freeing, timeout=FREEING_SECONDS)
+        """Wait until what is done in the background is done, up to ``BACKGROUND_SECONDS``."""
+        if self._background:
+            await asyncio.wait(self._background, timeout=BACKGROUND_SECONDS)
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def _run_or_log(self, name: str, message: TaskiqMessage, kwargs: dict[str, Any]) -> None:
         problem, _ = await self._run(name, message, kwargs)

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from taskiq import TaskiqMessage, TaskiqResult
@@ -37,7 +37,12 @@ from dagster_taskiq.worker.fork_server.client import name_of_code
 from dagster_taskiq.worker.lease import Lease
 from dagster_taskiq.worker.limits import TimeLimits
 from dagster_taskiq.worker.options import PoolOptions
-from dagster_taskiq.worker.running_task import RunningTask, describe_task
+from dagster_taskiq.worker.running_task import (
+    Outcome,
+    RunningTask,
+    TaskEvents,
+    describe_task,
+)
 from dagster_taskiq.worker.slots import Slots
 
 logger = logging.getLogger(__name__)
@@ -49,6 +54,8 @@ SAME_SIGNAL_SECONDS = 1.0
 
 #: Called with the message of a task that has written to the event log of its run.
 OnWake = Callable[[TaskiqMessage], None]
+#: Called with the result of a task that has ended; returns when that is on record.
+RecordEnd = Callable[[TaskiqResult[Any]], Awaitable[None]]
 
 
 class Pool:
@@ -102,6 +109,11 @@ class Pool:
         await self._starter.close()
 
     @property
+    def has_hooks(self) -> bool:
+        """Whether the project has middlewares that want to know of the ends of tasks."""
+        return self._starter.has_hooks
+
+    @property
     def dagster_parts(self) -> Mapping[str, str]:
         """What is not as expected in Dagster, see :attr:`ChildStarter.dagster_parts`."""
         return self._starter.dagster_parts
@@ -117,8 +129,12 @@ class Pool:
         running = [task.describe() for task in self._running.values() if not task.is_internal]
         return [*waiting, *running]
 
-    async def run(self, message: TaskiqMessage) -> TaskiqResult[Any]:
+    async def run(self, message: TaskiqMessage, record_end: RecordEnd) -> Outcome:
         """Run one task in a child, in the slot reserved for it, and return how it ended.
+
+        Args:
+            message: names the task.
+            record_end: records its end, if the child has more to do after that.
 
         Raises:
             TaskRevokedError: :meth:`stop` ended it.
@@ -141,7 +157,8 @@ class Pool:
             if task_id in self._stopped_early:
                 await self._children.give_back(child, is_reusable=True)
                 raise TaskCutShortError(self._stopped_early[task_id])
-            return await self._run_in_child(RunningTask(message, child, self.options), limits)
+            task = RunningTask(message, child, self.options)
+            return await self._run_in_child(task, limits, record_end)
         finally:
             self._waiting.pop(task_id, None)
             self._stopped_early.pop(task_id, None)
@@ -158,7 +175,10 @@ class Pool:
         """
         child = await self._children.start_extra()
         task = RunningTask(message, child, self.options, is_internal=True)
-        return await self._run_in_child(task, TimeLimits())
+        outcome = await self._run_in_child(task, TimeLimits(), _record_nothing)
+        if isinstance(outcome, TaskiqResult):
+            return outcome
+        raise ChildDiedError(f"The task {message.task_name} has ended without a result.")
 
     def stop(
         self, task_id: str, reason: str, at_once: bool = False, is_cancellation: bool = True
@@ -213,19 +233,25 @@ class Pool:
             if task.may_be_handed_over and may_take(task.message):
                 task.hand_over(reason)
 
-    async def _run_in_child(self, task: RunningTask, limits: TimeLimits) -> TaskiqResult[Any]:
+    async def _run_in_child(
+        self, task: RunningTask, limits: TimeLimits, record_end: RecordEnd
+    ) -> Outcome:
         task_id = task.message.task_id
         self._running[task_id] = task
         self._waiting.pop(task_id, None)
+        events = TaskEvents(
+            on_wake=lambda: self._on_wake(task.message),
+            on_orchestrating=lambda: self._free_slot_of(task),
+            on_waiting=lambda: self._lend_slot_of(task),
+            until_working=lambda: self._take_slot_back(task),
+            record_end=record_end,
+        )
         try:
             with limits.enforced(task.exceed_limit):
-                result = await task.run(
-                    on_wake=lambda: self._on_wake(task.message),
-                    on_orchestrating=lambda: self._free_slot_of(task),
-                )
-            if result is None:
+                outcome = await task.run(events)
+            if outcome is None:
                 raise await self._child_died_error(task)
-            return result
+            return outcome
         finally:
             if task.child.is_stopped:
                 # It may have reported its end: nothing of it runs any more when that is recorded.
@@ -251,6 +277,16 @@ class Pool:
         if self.slots.free_while_waiting(task.message.task_id):
             task.is_orchestrating = True
             self._children.note_slot_freed(task.child)
+
+    def _lend_slot_of(self, task: RunningTask) -> None:
+        """Give the slot of a task that waits for the results of others to another task."""
+        if self.slots.lend(task.message.task_id):
+            self._children.note_slot_freed(task.child)
+
+    async def _take_slot_back(self, task: RunningTask) -> None:
+        """Return when a task that has lent its slot may work on."""
+        if await self.slots.take_back(task.message.task_id):
+            self._children.note_slot_taken(task.child)
 
     def _note_foreign_signal(self, child: ChildProcess, number: int) -> None:
         """Act soon on a SIGTERM or SIGINT that a child got from another process and ignored."""
@@ -281,3 +317,7 @@ class Pool:
 
     def _task_in(self, child: ChildProcess) -> RunningTask | None:
         return next((task for task in self._running.values() if task.child is child), None)
+
+
+async def _record_nothing(_result: TaskiqResult[Any]) -> None:
+    """Do nothing: of a task of the worker's own there is no record."""

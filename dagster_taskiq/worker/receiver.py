@@ -1,26 +1,23 @@
 """taskiq's receiver, as a worker of this package uses it."""
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
 from taskiq import TaskiqMessage, TaskiqResult
-from taskiq.acks import AckableMessage, AckController
+from taskiq.acks import AckController
 from taskiq.receiver import Receiver
 
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.worker import any_task
 from dagster_taskiq.worker.task_handler import TaskHandler
 
-logger = logging.getLogger(__name__)
-
 
 class WorkerReceiver(Receiver):
     """taskiq's receiver, which also records the end of a message that never becomes a task.
 
-    If a middleware raises an error, or a label such as ``timeout`` is no number, taskiq writes no
-    result that counts and acknowledges nothing: the slot would stay taken, and the message would be
-    delivered again and again.
+    If a label such as ``timeout`` is no number, taskiq writes no result that counts and
+    acknowledges nothing: the slot would stay taken, and the message would be delivered again and
+    again.
     """
 
     def __init__(self, broker: QueueBroker, handler: TaskHandler, **options: Any) -> None:
@@ -47,12 +44,3 @@ class WorkerReceiver(Receiver):
             if ack_controller is not None:
                 await ack_controller.ack()
         return result
-
-    async def callback(self, message: bytes | AckableMessage, raise_err: bool = False) -> None:
-        """Process one message (taskiq's own hook)."""
-        try:
-            await super().callback(message, raise_err)
-        except Exception as error:
-            logger.exception("A middleware raised an error.")
-            if isinstance(message, AckableMessage):
-                await self._handler.fail(message, error)

@@ -14,9 +14,7 @@ from functools import partial
 from taskiq.acks import AcknowledgeType
 
 from dagster_taskiq.errors import (
-    DagsterTaskiqError,
     ServerUnavailableError,
-    TaskHandedOverError,
 )
 from dagster_taskiq.settings.urls import redact
 from dagster_taskiq.transport.backend import StateBackend
@@ -46,9 +44,6 @@ def run_worker(broker: QueueBroker, options: WorkerOptions) -> int:
         ConfigError: the settings cannot work: an unknown scheme, a refused password, a module that
             cannot be imported.
     """
-    logging.getLogger("taskiq").addFilter(_in_one_sentence)
-    for name in ("taskiq.receiver.receiver", "taskiq.receiver"):
-        logging.getLogger(name).addFilter(_in_one_sentence)
     return asyncio.run(_Runner(broker, options).run())
 
 
@@ -184,17 +179,3 @@ class _Runner:
         self._take_no_more()
         if self._service.stop_tasks(why):
             self._stopped_tasks = True
-
-
-def _in_one_sentence(record: logging.LogRecord) -> bool:
-    """Shorten taskiq's log of a failed task to one line if the error is one of ours.
-
-    Its traceback would show code of this package only; the text of the error is enough. taskiq's
-    warning that a task has no result is dropped: those that this package does not run have none.
-    """
-    error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
-    if isinstance(error, TaskHandedOverError):
-        record.levelno, record.levelname = logging.INFO, "INFO"
-    if isinstance(error, DagsterTaskiqError):
-        record.msg, record.args, record.exc_info = "%s", (str(error),), None
-    return not (record.levelno == logging.WARNING and "skipped setting result" in str(record.msg))

@@ -2,10 +2,11 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
-from taskiq import TaskiqMessage, TaskiqResult
+from taskiq import BrokerMessage, TaskiqMessage, TaskiqResult
 
 from dagster_taskiq.errors import (
     TaskCutShortError,
@@ -14,7 +15,12 @@ from dagster_taskiq.errors import (
     TimeLimitError,
 )
 from dagster_taskiq.transport.results import result_from_json
-from dagster_taskiq.wire.labels import RUN_LABEL, STEP_LABEL, WATCHES_LABEL, attempt_of
+from dagster_taskiq.wire.labels import (
+    RUN_LABEL,
+    STEP_LABEL,
+    WATCHES_LABEL,
+    attempt_of,
+)
 from dagster_taskiq.wire.records import Running
 from dagster_taskiq.wire.task_names import PACKED_RUN
 from dagster_taskiq.worker.child_process import ChildProcess
@@ -26,6 +32,41 @@ logger = logging.getLogger(__name__)
 #: How much longer than any other task a run may take to stop while it waits for its steps, which
 #: stop first, in seconds.
 ORCHESTRATOR_GRACE_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class PutBack:
+    """A user's own task has ended without a result, and is to wait again."""
+
+    #: Its new message; ``None`` if that is sent later, for example by a scheduler.
+    message: BrokerMessage | None
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A task has ended, and its end is on record."""
+
+    result: TaskiqResult[Any]
+
+
+#: How a task has ended.
+Outcome = TaskiqResult[Any] | PutBack | Recorded
+
+
+@dataclass(frozen=True)
+class TaskEvents:
+    """What is done at the reports of a child about its task."""
+
+    #: It has written to the event log of its run, so the loop of the run should read it.
+    on_wake: Callable[[], None]
+    #: It is a run that only waits for its own steps from now on.
+    on_orchestrating: Callable[[], None]
+    #: It waits for the results of other tasks.
+    on_waiting: Callable[[], None]
+    #: It has them; returns when it may work on.
+    until_working: Callable[[], Awaitable[None]]
+    #: It has ended with this result; returns when that is on record.
+    record_end: Callable[[TaskiqResult[Any]], Awaitable[None]]
 
 
 class RunningTask:
@@ -80,16 +121,11 @@ class RunningTask:
     def _only_watches(self) -> bool:
         return WATCHES_LABEL in self.message.labels
 
-    async def run(
-        self, on_wake: Callable[[], None], on_orchestrating: Callable[[], None]
-    ) -> TaskiqResult[Any] | None:
-        """Have the child run the task, and return its result; ``None`` if the child has ended.
+    async def run(self, events: TaskEvents) -> Outcome | None:
+        """Have the child run the task, and return how it ended; ``None`` if the child has ended.
 
         Args:
-            on_wake: called when the child reports that the task has written to the event log of
-                its run, so that the loop of the run should read it.
-            on_orchestrating: called when the child reports that the task is a run that only waits
-                for its own steps from now on.
+            events: called at what the child reports.
 
         Raises:
             TaskRevokedError: it was stopped.
@@ -100,17 +136,31 @@ class RunningTask:
         # The outcome of a step is read by people; that of any other task by the code that sent it.
         is_typed = RUN_LABEL not in self.message.labels
         self.child.send({"run": self.message.model_dump(mode="json"), "typed": is_typed})
+        recorded: Recorded | None = None
         while (frame := await self.child.receive()) is not None:
             if "wake" in frame:
-                on_wake()
+                events.on_wake()
             elif "orchestrating" in frame:
-                on_orchestrating()
+                events.on_orchestrating()
             elif "stay" in frame:
                 self.must_stay = True
             elif "begun" in frame:
                 self.has_begun = True
+            elif "waiting" in frame:
+                events.on_waiting()
+            elif "working" in frame:
+                await events.until_working()
+                self.child.send({"slot": True})
+            elif "end" in frame:
+                result = self._stopped_or(result_from_json(frame["end"]))
+                await events.record_end(result)
+                recorded = Recorded(result)
+                self.child.send({"recorded": True})
             else:
-                return self._result_of(frame)
+                self._note_done(frame)
+                return recorded or self._outcome_of(frame)
+        if recorded is not None:
+            return recorded
         if self._stop_reason is not None:
             # Once it has ended, nothing of the task runs any more.
             await self.child.wait_for_exit()
@@ -175,17 +225,40 @@ class RunningTask:
         seconds = round(time.monotonic() - self.started_at, 3)
         return describe_task(self.message, self.child.pid, seconds, self.is_orchestrating)
 
-    def _result_of(self, done: dict[str, Any]) -> TaskiqResult[Any]:
-        """Return the result that the child has reported."""
-        result = result_from_json(done["done"])
+    def _note_done(self, done: dict[str, Any]) -> None:
+        """Note the state in which the task has left its child."""
         self.child.tasks_done += 1
         self.leaves_child_usable = not done["last"] and may_run_another(
             self._options, self.child.tasks_done, int(done["rss"])
         )
         if done["left"]:
             self._warn_of_remains(done["left"])
+
+    def _outcome_of(self, done: dict[str, Any]) -> Outcome:
+        """Return what the child has reported at the end."""
+        if "put_back" in done:
+            if self._stop_reason is not None:
+                raise self._stopped_error(TaskRevokedError)
+            sent = done["put_back"]
+            if sent is None:
+                return PutBack(None)
+            return PutBack(
+                BrokerMessage(
+                    task_id=sent["id"],
+                    task_name=sent["name"],
+                    message=sent["body"].encode(),
+                    labels=sent["labels"],
+                )
+            )
+        result = result_from_json(done["done"])
         if self._stop_reason is not None and result.is_err:
             raise self._stopped_error(TaskRevokedError)
+        return result
+
+    def _stopped_or(self, result: TaskiqResult[Any]) -> TaskiqResult[Any]:
+        """Return a result; if the task was stopped, and has failed then, with that as the error."""
+        if self._stop_reason is not None and result.is_err:
+            result.error = self._stopped_error(TaskRevokedError)
         return result
 
     def _stopped_error(

@@ -25,7 +25,7 @@ from dagster_taskiq.version import __version__
 from dagster_taskiq.wire.labels import RUN_LABEL
 from dagster_taskiq.wire.notifications import run_channel, worker_channel
 from dagster_taskiq.wire.records import Worker
-from dagster_taskiq.worker import process_trees
+from dagster_taskiq.worker import process_trees, taskiq_log
 from dagster_taskiq.worker.cancellation import Cancellation
 from dagster_taskiq.worker.control import Control
 from dagster_taskiq.worker.dagster_parts import log_parts, unexpected_parts
@@ -104,6 +104,10 @@ class WorkerService:
         )
         self._handover = Handover(backend, self.pool, self.id)
         self._control = Control(backend, self.id, cancellation, on_drain, on_kill)
+        taskiq_log.shorten()
+        # What the project has on its broker is for its tasks, which the children execute.
+        broker.middlewares = []
+        broker.event_handlers.clear()
         broker.queues = options.queues
         broker.consumer = self.id
         broker.gate = self.pool.slots

@@ -18,6 +18,7 @@ There are no processes here: :mod:`dagster_taskiq.worker.pool` runs the tasks.
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 #: How long a slot is kept for a message that taskiq has and that never starts, because a middleware
 #: raised an error, in seconds.
 RESERVATION_SECONDS = 60.0
+#: How many tasks of a worker may wait for the results of others without a slot, each in a process.
+MOST_LENT = 100
 
 
 class RunSlots:
@@ -94,6 +97,84 @@ class RunSlots:
             self._is_open.clear()
 
 
+class FreeSlots:
+    """How many slots are free; who waits for one gets it in order, a task that has lent its first.
+
+    To be used within one running event loop.
+    """
+
+    def __init__(self, number: int) -> None:
+        """Let all be free."""
+        self._free = number
+        #: How many are taken for a message that has not come.
+        self._for_next = 0
+        #: Those who wait for a slot, each with whether it is for a message that may come.
+        self._takers: deque[tuple[asyncio.Future[None], bool]] = deque()
+        self._lenders: deque[tuple[asyncio.Future[None], bool]] = deque()
+
+    async def take(self, *, for_next: bool = False) -> None:
+        """Wait for a free slot, and take it.
+
+        Args:
+            for_next: it is for a message that may come; see :meth:`note_came`.
+        """
+        if self._free <= 0 or self._takers or self._lenders:
+            await self._wait(self._takers, for_next)
+        else:
+            self._grant(for_next)
+
+    def note_came(self) -> None:
+        """Note that the message has come for which a slot was taken, or that none will."""
+        self._for_next -= 1
+
+    async def take_back(self) -> None:
+        """Take a slot for a task that has lent its own.
+
+        A slot that is only kept for a message which may come does not keep the task from working:
+        until that message's task, or another, has ended, one more works than there are slots.
+        """
+        if self._may_work:
+            self._grant(for_next=False)
+        else:
+            await self._wait(self._lenders, for_next=False)
+
+    def give(self) -> None:
+        """Let a slot be free again."""
+        self._free += 1
+        while self._lenders and self._may_work:
+            self._pass_to(self._lenders)
+        while self._takers and self._free > 0:
+            self._pass_to(self._takers)
+
+    @property
+    def _may_work(self) -> bool:
+        """Whether fewer tasks work, or are about to, than there are slots."""
+        return self._free + self._for_next > 0
+
+    def _pass_to(self, waiting: "deque[tuple[asyncio.Future[None], bool]]") -> None:
+        taker, for_next = waiting.popleft()
+        if not taker.done():
+            self._grant(for_next)
+            taker.set_result(None)
+
+    def _grant(self, for_next: bool) -> None:
+        self._free -= 1
+        self._for_next += for_next
+
+    async def _wait(
+        self, waiting: "deque[tuple[asyncio.Future[None], bool]]", for_next: bool
+    ) -> None:
+        taker: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting.append((taker, for_next))
+        try:
+            await taker
+        except asyncio.CancelledError:
+            if taker.done() and not taker.cancelled():  # it was granted just then
+                self._for_next -= for_next
+                self.give()
+            raise
+
+
 class Slots:
     """The slots of one worker; the :class:`~dagster_taskiq.transport.gate.SlotGate` of its broker.
 
@@ -111,10 +192,12 @@ class Slots:
         self.runs = RunSlots(max_runs)
         #: Whether the worker takes no more messages, or only those of steps.
         self.is_draining = False
-        self._free = asyncio.Semaphore(number)
+        self._free = FreeSlots(number)
         self._reservations: dict[str, asyncio.TimerHandle] = {}
         #: The tasks that have started and not ended; each with whether it still has its slot.
         self._has_slot: dict[str, bool] = {}
+        #: Those of them that have lent their slot until they have what they wait for.
+        self._lent: set[str] = set()
 
     @property
     def takes_runs(self) -> bool:
@@ -127,17 +210,19 @@ class Slots:
 
     async def reserve(self) -> None:
         """Wait for a free slot, and reserve it for the message that comes next."""
-        await self._free.acquire()
+        await self._free.take(for_next=True)
 
     def unreserve(self) -> None:
         """Free a reserved slot for which no message came."""
-        self._free.release()
+        self._free.note_came()
+        self._free.give()
 
     def expect(self, task_id: str, is_run: bool) -> None:
         """Keep the reserved slot for a task, and a run slot if it is a launched run.
 
         Both are freed when the task has not started within ``RESERVATION_SECONDS``.
         """
+        self._free.note_came()
         if is_run:
             self.runs.hold(task_id)
         # The same message twice: only one delivery of it will start.
@@ -162,7 +247,7 @@ class Slots:
         if timer is not None:
             timer.cancel()
         else:
-            await self._free.acquire()
+            await self._free.take()
         self._has_slot[task_id] = True
         if is_run:
             self.runs.hold(task_id)
@@ -177,14 +262,53 @@ class Slots:
         if task_id not in self.runs or not self._has_slot.get(task_id):
             return False
         self._has_slot[task_id] = False
-        self._free.release()
+        self._free.give()
+        return True
+
+    def lend(self, task_id: str) -> bool:
+        """Free the slot of a task that only waits for the results of others.
+
+        Returns:
+            Whether it was freed: ``False`` if the task has none, or so many tasks wait already,
+            each in a process of its own, that there may be no more.
+        """
+        if not self._has_slot.get(task_id):
+            return False
+        if len(self._lent) >= MOST_LENT:
+            logger.warning(
+                "%d tasks wait for the results of others. Task %s waits too, and keeps its slot: "
+                "if the tasks that it waits for find no other worker, it waits for ever.",
+                MOST_LENT,
+                task_id,
+            )
+            return False
+        self._lent.add(task_id)
+        self._has_slot[task_id] = False
+        self._free.give()
+        return True
+
+    async def take_back(self, task_id: str) -> bool:
+        """Return when a task that has lent its slot has one again.
+
+        Returns:
+            Whether it had lent it; if not, nothing changes.
+        """
+        if task_id not in self._lent:
+            return False
+        await self._free.take_back()
+        if task_id in self._lent:
+            self._lent.discard(task_id)
+            self._has_slot[task_id] = True
+        else:  # it has ended meanwhile
+            self._free.give()
         return True
 
     def end(self, task_id: str) -> None:
         """Free what a task that has ended holds."""
         self.runs.free(task_id)
+        self._lent.discard(task_id)
         if self._has_slot.pop(task_id):
-            self._free.release()
+            self._free.give()
 
     def release_reservation(self, task_id: str) -> None:
         """Free what is reserved for a task that will not run here; nothing if nothing is.
@@ -208,7 +332,7 @@ class Slots:
         if timer is None:
             return False
         timer.cancel()
-        self._free.release()
+        self._free.give()
         return True
 
     def _expire(self, task_id: str) -> None:

@@ -5,26 +5,28 @@ import logging
 from typing import Any
 
 from taskiq import Context, TaskiqMessage, TaskiqResult
-from taskiq.acks import AckableMessage
 from taskiq.exceptions import NoResultError
-from taskiq.utils import maybe_awaitable
 
 from dagster_taskiq.errors import (
     ChildDiedError,
-    MiddlewareError,
+    DagsterTaskiqError,
     ServerUnavailableError,
     TaskCutShortError,
     TaskHandedOverError,
+    TaskRevokedError,
     TimeLimitError,
     UnusableMessageError,
 )
-from dagster_taskiq.transport.backend import StateBackend
+from dagster_taskiq.transport.backend import StateBackend, until_available
 from dagster_taskiq.transport.broker import QueueBroker
-from dagster_taskiq.wire.labels import POOL_LABEL, RUN_LABEL, WORKER_LABEL
-from dagster_taskiq.wire.task_names import EXECUTE_PLAN, PACKED_RUN
+from dagster_taskiq.transport.put_back import put_back
+from dagster_taskiq.wire.labels import POOL_LABEL, RUN_LABEL, WORKER_LABEL, attempt_of
+from dagster_taskiq.wire.records import Task
+from dagster_taskiq.wire.task_names import EXECUTE_PLAN, PACKED_RUN, is_own_task
 from dagster_taskiq.worker import any_task
 from dagster_taskiq.worker.internal_tasks import InternalTasks
 from dagster_taskiq.worker.pool import Pool
+from dagster_taskiq.worker.running_task import Outcome, PutBack, Recorded
 from dagster_taskiq.worker.task_starts import TaskStarts
 from dagster_taskiq.worker.wakeups import WakeUps
 
@@ -59,6 +61,8 @@ class TaskHandler:
         self._internal = InternalTasks(pool, worker_id)
         self._starts = TaskStarts(backend, worker_id, self._internal)
         self._takes_no_more = False
+        #: Users' own tasks that have ended without their middlewares, which are to be told.
+        self._not_observed: set[str] = set()
         broker.add_middlewares(any_task.AnyTaskMiddleware(self._note_saved))
         any_task.call_for_every_message(broker, self.run)
 
@@ -70,11 +74,12 @@ class TaskHandler:
         """Wait until what is done for tasks that have ended is done, for a limited time."""
         await self._internal.finish()
 
-    async def run(self, context: Context) -> Any:
+    async def run(self, context: Context) -> any_task.Ended:
         """Run the task that a message names: record its start, acknowledge, give it to a child.
 
         Raises:
-            NoResultError: it does not run here: it was delivered twice, revoked or given back.
+            NoResultError: it does not run here: it was delivered twice, revoked or given back. Or
+                its end is on record already, or it waits again.
             TaskRevokedError: it was stopped, or has expired.
             TimeLimitError: it ran longer than it may.
             ChildDiedError: its process died.
@@ -98,15 +103,26 @@ class TaskHandler:
             await context.ack()
             raise NoResultError
         message.labels[WORKER_LABEL] = self._worker_id
+        is_own = is_own_task(message.task_name, message.labels)
         # The start is on record: nothing waits for the acknowledgement any more.
         acknowledged = asyncio.ensure_future(self._acknowledge(context))
         try:
-            result = await self._run_in_pool(message)
+            outcome = await self._run_in_pool(message)
+        except Exception:
+            if is_own and self._pool.has_hooks:
+                self._not_observed.add(message.task_id)
+            raise
         finally:
             await acknowledged
-        if result.error is not None:
-            raise result.error
-        return result.return_value
+        if isinstance(outcome, PutBack):
+            await self._put_back(message, outcome)
+            raise NoResultError
+        if isinstance(outcome, Recorded):
+            self._log_failure(message, outcome.result)
+            self._note_saved(message, outcome.result)
+            raise NoResultError
+        self._log_failure(message, outcome)
+        return any_task.Ended(self._labelled(message, outcome))
 
     async def refuse(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
         """Record that a task cannot run, because taskiq cannot use its message.
@@ -124,30 +140,15 @@ class TaskHandler:
             result.error = NoResultError()
         self._pool.slots.release_reservation(message.task_id)
 
-    async def fail(self, delivered: AckableMessage, error: Exception) -> None:
-        """Record that a task cannot run or end here, because a middleware raised ``error``."""
-        message = self._broker.formatter.loads(delivered.data)
-        message.parse_labels()
-        # It may have started before. Whether the result counts is decided by ``set_result``.
-        await self._starts.record(message)
-        text = f"A middleware of the worker raised {type(error).__name__}: {error}"
-        result: TaskiqResult[Any] = TaskiqResult(
-            is_err=True,
-            return_value=None,
-            execution_time=0.0,
-            labels={**message.labels, WORKER_LABEL: self._worker_id},
-            error=MiddlewareError(text),
-        )
-        await self._backend.set_result(message.task_id, result)
-        self._note_saved(message, result)
-        self._pool.slots.release_reservation(message.task_id)
-        await maybe_awaitable(delivered.ack())
-
-    async def _run_in_pool(self, message: TaskiqMessage) -> TaskiqResult[Any]:
+    async def _run_in_pool(self, message: TaskiqMessage) -> Outcome:
         """Run a task in a child; if it is a run whose process cannot end it in Dagster, do that."""
         worker = f"Worker {self._pool.worker_name}"
+
+        async def record_end(result: TaskiqResult[Any]) -> None:
+            await self._backend.set_result(message.task_id, self._labelled(message, result))
+
         try:
-            return await self._pool.run(message)
+            return await self._pool.run(message, record_end)
         except ChildDiedError as error:
             await self._internal.finalize_run(message, str(error))
             raise
@@ -169,6 +170,45 @@ class TaskHandler:
             await self._internal.finalize_run(message, f"{worker} stopped the run. {error}")
             raise
 
+    async def _put_back(self, message: TaskiqMessage, put: PutBack) -> None:
+        """Have a task wait again that has ended without a result; if it was revoked, end it."""
+        attempt = attempt_of(message.labels)
+        task = Task(message.task_id, worker=self._worker_id, attempt=attempt)
+        what = f"put back task {task.id}"
+        if put.message is None:
+            waits = await until_available(lambda: self._backend.put_back(task, None), what)
+        else:
+            outgoing = self._broker.outgoing(put.message)
+            waits = await put_back(self._broker, self._backend, task, outgoing)
+        self._starts.note_ended(task.id, attempt)
+        if waits:
+            logger.info("Task %s is to run again (attempt %d).", task.id, attempt + 2)
+            return
+        known = (await until_available(lambda: self._backend.tasks([task.id]), what)).get(task.id)
+        if known is not None and known.revoke_requested:
+            result: TaskiqResult[Any] = TaskiqResult(
+                is_err=True,
+                return_value=None,
+                execution_time=0.0,
+                error=TaskRevokedError(known.error),
+            )
+            await self._backend.set_result(task.id, self._labelled(message, result))
+            self._note_saved(message, result)
+
+    def _labelled(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> TaskiqResult[Any]:
+        """Let a result have the labels by which the backend knows this worker's task."""
+        result.labels = {**result.labels, **message.labels}
+        return result
+
+    def _log_failure(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
+        """Log in one line that a task has failed; the traceback is in the log of its process."""
+        error = result.error
+        if isinstance(error, DagsterTaskiqError):
+            logger.error("%s", error)
+        elif error is not None:
+            name, kind = message.task_name, type(error).__name__
+            logger.error("Task %s (%s) failed: %s: %s", message.task_id, name, kind, error)
+
     async def _acknowledge(self, context: Context) -> None:
         try:
             await context.ack()
@@ -177,7 +217,10 @@ class TaskHandler:
             logger.warning("Could not acknowledge task %s: %s", context.message.task_id, error)
 
     def _note_saved(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
-        self._starts.note_ended(message.task_id)
+        self._starts.note_ended(message.task_id, attempt_of(message.labels))
+        if message.task_id in self._not_observed:
+            self._not_observed.discard(message.task_id)
+            self._internal.observe_end(message, result)
         if result.is_err and message.task_name == EXECUTE_PLAN and POOL_LABEL in message.labels:
             self._internal.free_step(message)
         # With the end of a task on record, the loop of its run has a notification, and wakes.

@@ -2,19 +2,24 @@
 
 import asyncio
 import logging
+import time
 from weakref import WeakValueDictionary
 
 from taskiq import TaskiqMessage
 from taskiq.exceptions import NoResultError
 
-from dagster_taskiq.errors import NoRecordError, ServerUnavailableError
+from dagster_taskiq.errors import NoRecordError, NotPutBackYetError, ServerUnavailableError
 from dagster_taskiq.transport.backend import WRITE_RETRY_SECONDS, StateBackend
-from dagster_taskiq.wire.labels import QUEUE_LABEL, RUN_LABEL, STEP_LABEL
+from dagster_taskiq.wire.labels import QUEUE_LABEL, RUN_LABEL, STEP_LABEL, attempt_of
 from dagster_taskiq.wire.records import Task, TaskState
 from dagster_taskiq.wire.task_names import PACKED_ARGS
 from dagster_taskiq.worker.internal_tasks import InternalTasks
 
 logger = logging.getLogger(__name__)
+
+#: How long a message waits here for the record that its task was put back, in seconds. The worker
+#: that puts it back writes that a moment after it has sent the message.
+PUT_BACK_SECONDS = 10.0
 
 
 class TaskStarts:
@@ -24,8 +29,8 @@ class TaskStarts:
         self._backend = backend
         self._worker_id = worker_id
         self._internal = internal
-        #: Tasks that were started here and whose end is not on record yet.
-        self._started: set[str] = set()
+        #: The attempt of each task that was started here and whose end is not on record yet.
+        self._started: dict[str, int] = {}
         #: Held while the start of a task is being recorded.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -47,16 +52,18 @@ class TaskStarts:
         lock = self._locks.get(task_id) or asyncio.Lock()
         self._locks[task_id] = lock
         async with lock:
-            if task_id in self._started:
+            attempt = attempt_of(message.labels)
+            if self._started.get(task_id, -1) >= attempt:
                 return TaskState.STARTED
             refused = await self._record(message)
             if refused is None:
-                self._started.add(task_id)
+                self._started[task_id] = attempt
             return refused
 
-    def note_ended(self, task_id: str) -> None:
-        """Note that the end of a task is on record."""
-        self._started.discard(task_id)
+    def note_ended(self, task_id: str, attempt: int) -> None:
+        """Note that the end of a task is on record, or that it waits for its next attempt."""
+        if self._started.get(task_id) == attempt:
+            del self._started[task_id]
 
     async def _record(self, message: TaskiqMessage) -> TaskState | None:
         """Record the start; wait for the backend while it is away: no record, no start."""
@@ -67,10 +74,12 @@ class TaskStarts:
             run_id=str(message.labels.get(RUN_LABEL, "")),
             step_key=str(message.labels.get(STEP_LABEL, "")),
             worker=self._worker_id,
+            attempt=attempt_of(message.labels),
         )
         delay = WRITE_RETRY_SECONDS[0]
         in_doubt = False
         must_be_recorded = message.task_name in PACKED_ARGS
+        give_up_at = time.monotonic() + PUT_BACK_SECONDS
         while True:
             try:
                 refused = await self._backend.start(task, recorded=must_be_recorded)
@@ -89,6 +98,11 @@ class TaskStarts:
                 in_doubt = True
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, WRITE_RETRY_SECONDS[1])
+            except NotPutBackYetError as error:
+                if time.monotonic() > give_up_at:
+                    logger.warning("%s Its message is given back.", error)
+                    raise NoResultError from None
+                await asyncio.sleep(WRITE_RETRY_SECONDS[0])
             except NoRecordError as error:
                 # Its sender has recorded it: it may have begun before that was lost.
                 has_begun = await self._internal.has_begun(message)

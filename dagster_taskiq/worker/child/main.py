@@ -30,13 +30,16 @@ from dagster_taskiq.errors import (
     DagsterTaskiqError,
     TaskFailedError,
 )
+from dagster_taskiq.execution.own_tasks import PutBack, own_tasks_of
 from dagster_taskiq.execution.perform import describe_failure, perform
 from dagster_taskiq.execution.task_context import TaskContext, current_context, task_context
+from dagster_taskiq.transport import result_waits
 from dagster_taskiq.transport.results import as_json
 from dagster_taskiq.worker import process_trees
 from dagster_taskiq.worker.child.parent import Parent
 from dagster_taskiq.worker.child.process_state import ProcessState, streams
 from dagster_taskiq.worker.child.setup import set_up
+from dagster_taskiq.worker.child.slot_lending import SlotLending
 from dagster_taskiq.worker.child.stop_reasons import StopReasons
 from dagster_taskiq.worker.stop_requests import StopRequests
 
@@ -71,11 +74,12 @@ def main(channel: socket.socket, stop_requests: socket.socket) -> None:
 
 def _serve(channel: socket.socket) -> None:
     parent = Parent(channel)
-    setup = parent.receive()
+    setup = parent.receive_setup()
     if setup is None:
         return
     broker, problem = set_up(setup)
-    parent.report_ready(problem, registry.find_problems())
+    own_tasks = own_tasks_of(broker)
+    parent.report_ready(problem, registry.find_problems(), own_tasks.has_hooks)
     compute_logs.install(parent.report_output)
     run_config_cache.install()
     op_retries.install(_why_not_retried)
@@ -86,21 +90,52 @@ def _serve(channel: socket.socket) -> None:
         orchestrating=parent.report_orchestrating,
         begun=parent.report_begun,
         stay=parent.report_stay,
-        stop_request=StopReasons(channel).read,
+        record_end=lambda result: parent.record_end(_as_text(result, is_typed=True)),
+        stop_request=StopReasons(parent).read,
         loading=process.loading,
     )
-    while (frame := parent.receive()) is not None:
-        if "run" not in frame:  # a request to stop the last task, which had ended before
-            continue
-        message = TaskiqMessage.model_validate(frame["run"])
-        result = process.run(_perform_in, context, broker, message)
-        # A library that keeps processes for the next task would not find those that were ended, so
-        # this child is not used again either.
-        left = [*_end_what_was_started(), *process.restore()]
-        is_last = bool(left) or isinstance(result.error, ENDS_CHILD)
-        parent.report_done(_as_text(result, frame["typed"]), _resident_bytes(), is_last, left)
-        if is_last:
-            return
+    try:
+        while (frame := parent.receive("run")) is not None:
+            message = TaskiqMessage.model_validate(frame["run"])
+            if not _run_one(parent, process, context, broker, message, frame["typed"]):
+                return
+    finally:
+        own_tasks.shut_down()
+
+
+def _run_one(
+    parent: Parent,
+    process: ProcessState,
+    context: TaskContext,
+    broker: AsyncBroker,
+    message: TaskiqMessage,
+    is_typed: bool,
+) -> bool:
+    """Run one task, and report how it ended.
+
+    Args:
+        parent: is told.
+        process: the state of this process, which the task may change.
+        context: of the task.
+        broker: has the tasks.
+        message: names the task.
+        is_typed: see :func:`_as_text`.
+
+    Returns:
+        Whether this child may run another task.
+    """
+    result_waits.observe(SlotLending(parent).note)
+    ended = process.run(_perform_in, context, broker, message)
+    # A library that keeps processes for the next task would not find those that were ended, so
+    # this child is not used again either.
+    left = [*_end_what_was_started(), *process.restore()]
+    is_last = bool(left)
+    if isinstance(ended, PutBack):
+        parent.report_put_back(ended.message, _resident_bytes(), is_last, left)
+    else:
+        is_last = is_last or isinstance(ended.error, ENDS_CHILD)
+        parent.report_done(_as_text(ended, is_typed), _resident_bytes(), is_last, left)
+    return not is_last
 
 
 def _why_not_retried(in_this_process: bool) -> str:
@@ -112,7 +147,7 @@ def _why_not_retried(in_this_process: bool) -> str:
 
 def _perform_in(
     context: TaskContext, broker: AsyncBroker, message: TaskiqMessage
-) -> TaskiqResult[Any]:
+) -> TaskiqResult[Any] | PutBack:
     with task_context(context):
         return perform(broker, message)
 

@@ -4,8 +4,6 @@ import importlib
 import sys
 from typing import Any
 
-from taskiq import AsyncBroker
-
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.execution import tasks
 from dagster_taskiq.execution.allowed_code import AllowedCode, set_policy
@@ -14,10 +12,11 @@ from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.settings.worker_fleet import set_worker_settings
 from dagster_taskiq.transport import current
 from dagster_taskiq.transport.backend import StateBackend
+from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.relay.relay import Relay
 
 
-def set_up(setup: dict[str, Any]) -> tuple[AsyncBroker, str]:
+def set_up(setup: dict[str, Any]) -> tuple[QueueBroker, str]:
     """Give this process its worker's settings, and import what every task may need.
 
     Args:
@@ -35,6 +34,7 @@ def set_up(setup: dict[str, Any]) -> tuple[AsyncBroker, str]:
     if setup["relay"]:
         current.use_relay(Relay(setup["relay"], settings))
     broker = current.use(settings)
+    broker.is_worker_process = True
     if isinstance(broker.result_backend, StateBackend):
         broker.result_backend.is_worker_process = True
     set_worker_settings(broker.settings)
@@ -46,6 +46,9 @@ def set_up(setup: dict[str, Any]) -> tuple[AsyncBroker, str]:
             broker = current.load(setup["app"])
     except ConfigError as wrong_app:
         problem = str(wrong_app)
+    # taskiq's events and middlewares know by this that they are where tasks are executed. The
+    # worker's service is in the parent.
+    broker.is_worker_process, broker.make_service = True, None
     tasks.register_tasks(broker)
     return broker, problem or _import_modules(setup["include"])
 

@@ -1,0 +1,270 @@
+"""Users' own tasks: all that taskiq does with a message is done in the process that executes it.
+
+taskiq's receiver calls the hooks of the middlewares, resolves the dependencies, calls the function
+and hands over the result. It runs in an event loop that stays for the tasks that follow; a plain
+function is called by the main thread. What the receiver cannot decide here, because the record of
+the task is its worker's, comes back through :mod:`dagster_taskiq.transport.current_task`: the end
+of the task, and a message by which it is to be executed again.
+"""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from taskiq import AsyncBroker, BrokerMessage, TaskiqMessage, TaskiqResult
+from taskiq.acks import AckableMessage
+from taskiq.events import TaskiqEvents
+from taskiq.exceptions import NoResultError
+from taskiq.receiver import Receiver
+from taskiq.utils import maybe_awaitable
+
+from dagster_taskiq.errors import MiddlewareError, TaskRevokedError
+from dagster_taskiq.execution.main_thread import MainThread
+from dagster_taskiq.execution.observers import has_hooks, observed
+from dagster_taskiq.execution.task_context import current_context
+from dagster_taskiq.execution.tasks_loop import TasksLoop
+from dagster_taskiq.execution.typed_messages import TypedFormatter
+from dagster_taskiq.transport.current_task import executing_own_task
+from dagster_taskiq.transport.results import result_from_json
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PutBack:
+    """A task ended without a result: it is to wait again."""
+
+    #: Its new message; ``None`` if that is sent later, for example by a scheduler.
+    message: BrokerMessage | None = None
+
+
+class TaskLife:
+    """One execution of one task by taskiq's receiver."""
+
+    def __init__(
+        self,
+        message: TaskiqMessage,
+        *,
+        may_be_put_back: bool,
+        record: Callable[[TaskiqResult[Any]], None] | None = None,
+    ) -> None:
+        """Execute nothing yet.
+
+        Args:
+            message: names the task.
+            record: has the end of the task recorded, and returns when that is done; it blocks.
+                ``None`` if nothing is to be done after that.
+            may_be_put_back: whether a middleware may have the task executed again; not that of a
+                step or run, which Dagster retries.
+        """
+        self._message = message
+        self._record = record
+        self._may_be_put_back = may_be_put_back
+        #: What has ended without a result was to be executed again, by this message.
+        self._kept: BrokerMessage | None = None
+        #: The result, once it was given to the backend.
+        self._result: TaskiqResult[Any] | None = None
+
+    @property
+    def task_id(self) -> str:
+        """Its id."""
+        return self._message.task_id
+
+    def keep(self, message: BrokerMessage) -> None:
+        """Keep a message by which it is to be executed again, unless that is not wanted."""
+        if not self._may_be_put_back:
+            logger.debug("Task %s belongs to Dagster, and is not sent again.", self.task_id)
+        elif current_context().stop_request() is not None:
+            logger.info("Task %s is being stopped, and is not sent again.", self.task_id)
+        else:
+            self._kept = message
+
+    async def record_end(self, result: TaskiqResult[Any]) -> None:
+        """Return when its end is on record."""
+        if self._kept is not None:
+            return  # it goes on: the result of this execution is not its end
+        request = current_context().stop_request()
+        if request is not None and result.is_err:
+            result.error = TaskRevokedError(request.reason)
+        self._result = result
+        if self._record is not None:
+            await asyncio.to_thread(self._record, result)
+
+    async def run(self, receiver: Receiver) -> TaskiqResult[Any] | PutBack:
+        """Have a receiver execute it."""
+        broker = receiver.broker
+        with executing_own_task(self):
+            try:
+                body = broker.formatter.dumps(self._message).message
+                await receiver.callback(AckableMessage(data=body, ack=_acknowledged))
+            except asyncio.CancelledError as error:
+                # The task was stopped while a hook was awaited.
+                _uncancel()
+                await self._fail(error)
+            except Exception as error:
+                logger.exception("A middleware raised an error.")
+                text = f"A middleware of the worker raised {type(error).__name__}: {error}"
+                await self._fail(MiddlewareError(text))
+        if self._result is not None:
+            return self._result
+        return self.without_result()
+
+    def without_result(self) -> TaskiqResult[Any] | PutBack:
+        """Return how it has ended, when it has no result."""
+        if self._may_be_put_back:
+            return PutBack(self._kept)
+        return _failure(self._message, NoResultError())
+
+    async def _fail(self, error: BaseException) -> None:
+        """Let it end with an error, unless its end is on record."""
+        self._kept = None
+        if self._result is None:
+            await self.record_end(_failure(self._message, error))
+
+
+class OwnTasks:
+    """Executes tasks in this process, on behalf of its main thread."""
+
+    def __init__(self, broker: AsyncBroker) -> None:
+        """Execute nothing yet.
+
+        Args:
+            broker: has the tasks.
+        """
+        broker.formatter = TypedFormatter(broker)
+        self._broker = broker
+        self._loop = TasksLoop()
+        self._main_thread = MainThread()
+        self._receivers: dict[bool, Receiver] = {}
+        self._is_started = False
+
+    @property
+    def has_hooks(self) -> bool:
+        """Whether a middleware has a hook for the execution of a task."""
+        return has_hooks(self._broker, "pre_execute", "on_error", "post_execute", "post_save")
+
+    @property
+    def has_startup(self) -> bool:
+        """Whether something is to be done before the first task."""
+        handlers = self._broker.event_handlers[TaskiqEvents.WORKER_STARTUP]
+        return bool(handlers) or bool(self._broker.middlewares)
+
+    def execute(self, message: TaskiqMessage, *, is_own: bool) -> TaskiqResult[Any] | PutBack:
+        """Execute the task of a message with taskiq's receiver, and return how that ended.
+
+        Args:
+            message: names the task, which the broker has.
+            is_own: whether it is a user's own task. Otherwise it belongs to Dagster: middlewares
+                are called with copies, and what they do or raise has no effect on the task.
+        """
+        self.start()
+        is_followed = has_hooks(self._broker, "post_save")
+        record = current_context().record_end if is_followed else None
+        life = TaskLife(message, may_be_put_back=is_own, record=record)
+        running: asyncio.Task[Any] | None = None
+
+        async def run() -> TaskiqResult[Any] | PutBack:
+            nonlocal running
+            running = asyncio.current_task()
+            return await life.run(self._receiver(is_own))
+
+        def interrupt() -> None:
+            # The coroutine can clean up, and its dependencies are torn down.
+            if running is not None:
+                running.get_loop().call_soon_threadsafe(running.cancel)
+
+        future: Future[TaskiqResult[Any] | PutBack] = self._loop.start_soon(run)
+        return self._main_thread.run_until_done(future, interrupt)
+
+    def observe_end(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
+        """Call the hooks that tell of the end of a task, for one that ended elsewhere.
+
+        Args:
+            message: the task, whose process died or was killed, for example.
+            result: how it ended, which is on record and does not change any more.
+        """
+        self.start()
+        life = TaskLife(message, may_be_put_back=False)
+
+        async def run() -> None:
+            with executing_own_task(life):
+                observers = list(reversed(observed(self._broker).middlewares))
+                if result.error is not None:
+                    for each in observers:
+                        await maybe_awaitable(each.on_error(message, result, result.error))
+                for each in observers:
+                    await maybe_awaitable(each.post_execute(message, result))
+                for each in observers:
+                    await maybe_awaitable(each.post_save(message, result))
+
+        self._loop.call(run)
+
+    def start(self) -> None:
+        """Run the start-up handlers of the broker and its middlewares, once in this process.
+
+        Raises:
+            Exception: that of a handler. It is tried again for the next task.
+        """
+        if not self._is_started:
+            with current_context().loading("the startup of the broker"):
+                self._loop.call(self._broker.startup)
+            self._is_started = True
+
+    def shut_down(self) -> None:
+        """Run the shutdown handlers, if those for the start-up have run."""
+        if self._is_started:
+            self._is_started = False
+            self._loop.call(self._broker.shutdown)
+        self._loop.end()
+
+    def _receiver(self, is_own: bool) -> Receiver:
+        if is_own not in self._receivers:
+            broker = self._broker if is_own else observed(self._broker)
+            self._receivers[is_own] = Receiver(
+                broker, executor=self._main_thread, run_startup=False, max_async_tasks=1
+            )
+        return self._receivers[is_own]
+
+
+@lru_cache(maxsize=4)
+def own_tasks_of(broker: AsyncBroker) -> OwnTasks:
+    """Return what executes the users' own tasks of a broker in this process."""
+    return OwnTasks(broker)
+
+
+def end_observer(broker: AsyncBroker) -> Callable[[dict[str, Any], str], None]:
+    """Return the task that tells the middlewares of a broker of the end of another task."""
+
+    def observe_end(message: dict[str, Any], result: str) -> None:
+        """Tell them.
+
+        Args:
+            message: the task that has ended.
+            result: how, as JSON.
+        """
+        task = TaskiqMessage.model_validate(message)
+        own_tasks_of(broker).observe_end(task, result_from_json(result.encode()))
+
+    return observe_end
+
+
+def _failure(message: TaskiqMessage, error: BaseException) -> TaskiqResult[Any]:
+    return TaskiqResult(
+        is_err=True, return_value=None, execution_time=0.0, labels=message.labels, error=error
+    )
+
+
+async def _acknowledged() -> None:
+    """Do nothing: the message was acknowledged when the start was recorded."""
+
+
+def _uncancel() -> None:
+    """Let this asyncio task go on as one that was not cancelled."""
+    task = asyncio.current_task()
+    if task is not None and sys.version_info >= (3, 11):
+        task.uncancel()
