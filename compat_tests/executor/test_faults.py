@@ -14,6 +14,7 @@ from compat_tests.executor import fault_jobs
 from compat_tests.executor.outages import restart, run_through
 from compat_tests.executor.runs import House, Outcome
 from compat_tests.executor.scratch import Scratch
+from compat_tests.life_errors import LOG_ENV
 from compat_tests.servers import own_redis
 from compat_tests.waiting import eventually
 from dagster_taskiq.client import client_for
@@ -47,6 +48,29 @@ def test_where_lost_steps_are_retried_they_are_with_an_end(fleet: House, scratch
     assert (outcome.failed, outcome.succeeded) == ({"always_dies"}, {"dies_first"})
     assert scratch.count("dies_first") == 2
     assert scratch.count("always_dies") == 4
+
+
+def test_middlewares_see_steps_and_decide_nothing_about_them(
+    own: House,
+    scratch: Scratch,
+    start_worker: StartWorker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = tmp_path / "hooks"
+    monkeypatch.setenv(LOG_ENV, str(log))
+    start_worker("-A", "compat_tests.deciding_app", "-c", "2")
+    outcome = own.run(fault_jobs.deaths, scratch)
+    assert outcome.failed == {"exits", "is_killed", "crashes"}
+    assert outcome.succeeded == {"dies_once", "lives"}
+    assert scratch.count("dies") == 3
+    assert scratch.lines("dies_once") == ["0", "1"]
+    assert client_for(own.settings).depths() == []
+    seen = log.read_text().splitlines()
+    assert {"pre_execute", "post_execute", "post_save"} == {
+        line.split()[0] for line in seen if line.endswith(" execute_plan lives")
+    }
+    assert seen.count("pre_execute execute_plan is_killed") == 1
 
 
 def test_where_retries_are_disabled_a_lost_step_is_not_retried(
