@@ -31,7 +31,9 @@ def make(settings: Settings) -> QueueBroker:
     Raises:
         ConfigError: the settings name a broker or backend of a kind that does not exist.
     """
-    return _with_service(current.make(settings))
+    broker = current.make(settings)
+    current.note_made_by_project(broker)
+    return _with_service(broker)
 
 
 def __getattr__(name: str) -> Any:

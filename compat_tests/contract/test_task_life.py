@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -219,27 +220,44 @@ def test_taskiqs_own_worker_command_does_the_same(
 ) -> None:
     log = Log(tmp_path / "life")
     settings = Settings(broker=settings.broker)
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "DAGSTER_HOME": str(dagster_home),
-        "DAGSTER_TASKIQ_BROKER": settings.broker,
-        "DAGSTER_TASKIQ_CONCURRENCY": "1",
-        LOG_ENV: str(log.path),
-    }
-    command = [sys.executable, "-m", "taskiq", "worker", "--workers", "1", f"{TASKS}:broker"]
-    process = subprocess.Popen(command, cwd=ROOT, env=environment)
-    try:
+    with taskiq_worker(f"{TASKS}:broker", settings, dagster_home, log) as pid:
         with open_sender(settings) as sender:
             assert sender.value(send(sender, "with_state", "apples")) == 3
             task_id = send(sender, "good_at_the_third_try", retry_on_error=True)
             assert sender.value(task_id) == 2
             assert saved(log, task_id).count("pre_execute") == 3
-        children = {line[-1] for line in log.lines()}
-        assert str(process.pid) not in children
+        assert str(pid) not in {line[-1] for line in log.lines()}
+    filled = {line[-1] for line in log.words("filled")}
+    assert {line[-1] for line in log.words("emptied")} == filled
+
+
+def test_a_broker_that_a_project_has_made_itself_has_its_tasks(
+    settings: Settings, tmp_path: Path, dagster_home: Path
+) -> None:
+    log = Log(tmp_path / "life")
+    settings = Settings(broker=settings.broker)
+    made = "compat_tests.made_tasks"
+    with taskiq_worker(f"{made}:broker", settings, dagster_home, log), open_sender(settings) as to:
+        assert to.value(to.send(f"{made}:count", 4)) == 7
+
+
+@contextmanager
+def taskiq_worker(broker: str, settings: Settings, home: Path, log: Log) -> Iterator[int]:
+    """Start ``taskiq worker`` with one slot, and end it; yield its process id."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "DAGSTER_HOME": str(home),
+        "DAGSTER_TASKIQ_BROKER": settings.broker,
+        "DAGSTER_TASKIQ_CONCURRENCY": "1",
+        LOG_ENV: str(log.path),
+    }
+    command = [sys.executable, "-m", "taskiq", "worker", "--workers", "1", broker]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment)
+    try:
+        yield process.pid
     finally:
         tree = psutil.Process(process.pid).children(recursive=True)
         process.terminate()
         process.wait(60)
         psutil.wait_procs(tree, 60)
-    assert {line[-1] for line in log.words("emptied")} == {line[-1] for line in log.words("filled")}

@@ -18,6 +18,10 @@ _current: QueueBroker | None = None
 _relay: Relay | None = None
 
 
+#: The brokers that the project of this process has made itself; ``None`` while nobody asks.
+_made_by_project: list[QueueBroker] | None = None
+
+
 def use_relay(relay: Relay) -> None:
     """Have :func:`make` use the connection of this process's worker to the worker's servers."""
     global _relay  # noqa: PLW0603 - it is what make() uses
@@ -47,6 +51,29 @@ def use(settings: Settings) -> QueueBroker:
     global _current  # noqa: PLW0603 - it is what broker() returns
     _current = make(settings)
     return _current
+
+
+def watch_project() -> None:
+    """Keep, from now on, which brokers the project makes itself; it may define its tasks there."""
+    global _made_by_project  # noqa: PLW0603 - it is what made_by_project() looks through
+    _made_by_project = []
+
+
+def note_made_by_project(broker: QueueBroker) -> None:
+    """Note a broker that the project has made itself."""
+    if _made_by_project is not None:
+        _made_by_project.append(broker)
+
+
+def made_by_project(settings: Settings) -> QueueBroker | None:
+    """Return the last broker that the project has made for the same servers, if there is one."""
+    servers = _servers_of(settings)
+    made = [each for each in _made_by_project or () if _servers_of(each.settings) == servers]
+    return made[-1] if made else None
+
+
+def _servers_of(settings: Settings) -> tuple[str, str, str]:
+    return settings.broker, settings.backend_url, settings.prefix
 
 
 def broker() -> QueueBroker:

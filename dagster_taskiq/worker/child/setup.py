@@ -33,24 +33,32 @@ def set_up(setup: dict[str, Any]) -> tuple[QueueBroker, str]:
     settings = Settings.from_dict(setup["settings"])
     if setup["relay"]:
         current.use_relay(Relay(setup["relay"], settings))
-    broker = current.use(settings)
-    broker.is_worker_process = True
-    if isinstance(broker.result_backend, StateBackend):
-        broker.result_backend.is_worker_process = True
+    current.watch_project()
+    broker = _prepare(current.use(settings))
     set_worker_settings(broker.settings)
     if setup["allow"]:
         set_policy(AllowedCode.of(setup["allow"], setup["include"]))
     problem = ""
     try:
         if setup["app"]:
-            broker = current.load(setup["app"])
+            broker = _prepare(current.load(setup["app"]))
     except ConfigError as wrong_app:
         problem = str(wrong_app)
-    # taskiq's events and middlewares know by this that they are where tasks are executed. The
-    # worker's service is in the parent.
-    broker.is_worker_process, broker.make_service = True, None
     tasks.register_tasks(broker)
-    return broker, problem or _import_modules(setup["include"])
+    problem = problem or _import_modules(setup["include"])
+    own = None if setup["app"] else current.made_by_project(settings)
+    if own is not None:
+        broker = _prepare(own)
+        tasks.register_tasks(broker)
+    return broker, problem
+
+
+def _prepare(broker: QueueBroker) -> QueueBroker:
+    """Let a broker know that tasks are executed here; the worker's service is in the parent."""
+    broker.is_worker_process, broker.make_service = True, None
+    if isinstance(broker.result_backend, StateBackend):
+        broker.result_backend.is_worker_process = True
+    return broker
 
 
 def _import_modules(names: list[str]) -> str:
