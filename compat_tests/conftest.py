@@ -42,6 +42,9 @@ on_each_broker_and_storage = pytest.mark.parametrize(
 
 pytest_plugins = ["compat_tests.tiers", "compat_tests.side_by_side"]
 
+#: A project with tests of its own, which are run as its own (worker/test_testing.py).
+collect_ignore = ["own_project"]
+
 StartWorker = Callable[..., WorkerProcess]
 
 

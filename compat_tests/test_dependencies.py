@@ -31,6 +31,8 @@ REQUIRED = names(PROJECT["dependencies"])
 OF_THE_STORAGE = {"dagster-postgres"}
 #: What dagster-celery-k8s and dagster-celery-docker bring, and is imported only for their tasks.
 OF_THE_LIBRARIES = {"dagster-k8s", "docker", "kubernetes", "requests"}
+#: What a project has for its tests, and is imported only by the plugin for them.
+OF_TESTS = {"pytest"}
 
 
 def imports_of(path: Path) -> Iterator[str]:
@@ -61,7 +63,7 @@ def test_every_dependency_is_imported() -> None:
 
 def test_everything_that_is_imported_is_a_dependency() -> None:
     extra = names(PROJECT["optional-dependencies"]["postgres"])
-    known = REQUIRED | extra | OF_THE_STORAGE | OF_THE_LIBRARIES
+    known = REQUIRED | extra | OF_THE_STORAGE | OF_THE_LIBRARIES | OF_TESTS
     assert {name: files for name, files in imported().items() if name not in known} == {}
 
 

@@ -16,7 +16,7 @@ LAYERS = (
     ("__init__", "__main__"),
     ("cli",),
     ("demo",),
-    ("executor", "launcher", "app"),
+    ("executor", "launcher", "app", "testing"),
     ("runs",),
     ("worker",),
     ("execution",),

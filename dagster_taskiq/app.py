@@ -13,11 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from taskiq import BrokerMessage
+
 from dagster_taskiq.schedules import Scheduler, StoredSchedules
 from dagster_taskiq.settings.env import read_variable
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport import current
 from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.transport.memory.broker import MemoryBroker
 
 #: Queues of a worker that was started by ``taskiq worker``, separated by commas.
 QUEUES_ENV = "DAGSTER_TASKIQ_QUEUES"
@@ -33,12 +36,12 @@ def make(settings: Settings) -> QueueBroker:
     """
     broker = current.make(settings)
     current.note_made_by_project(broker)
-    return _with_service(broker)
+    return _ready(broker)
 
 
 def __getattr__(name: str) -> Any:
     if name == "broker":
-        return _with_service(current.broker())
+        return _ready(current.broker())
     if name == "schedule_source":
         return StoredSchedules(current.broker())
     if name == "scheduler":
@@ -46,11 +49,23 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def _with_service(broker: QueueBroker) -> QueueBroker:
-    """Have a broker that listens in ``taskiq worker`` start the worker service."""
+def _ready(broker: QueueBroker) -> QueueBroker:
+    """Have a broker start the worker service when it listens in ``taskiq worker``.
+
+    One that is in memory executes tasks where they are sent.
+    """
+    if isinstance(broker, MemoryBroker):
+        broker.execute = partial(_execute_in_place, broker)
     if broker.make_service is None and not broker.is_worker_process:
         broker.make_service = partial(_service_from_environment, broker)
     return broker
+
+
+async def _execute_in_place(broker: QueueBroker, message: BrokerMessage) -> None:
+    # Imported here: what executes tasks takes a moment to import, and a sender does not need it.
+    from dagster_taskiq.execution.in_place import execute_in_place  # noqa: PLC0415
+
+    await execute_in_place(broker, message)
 
 
 def _service_from_environment(broker: QueueBroker) -> Any:

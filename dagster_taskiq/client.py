@@ -77,7 +77,7 @@ class Client:
         self.backend: StateBackend = backend
         #: The tasks that this process has to execute itself; ``None`` if workers do that.
         self.in_process: InProcessQueue | None = None
-        if scheme_of(settings.broker) == "memory":
+        if scheme_of(self.broker.settings.broker) == "memory":
             self.in_process = InProcessQueue(self.broker, self.backend, portal)
 
     def open(self) -> None:

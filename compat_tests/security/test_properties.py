@@ -33,6 +33,7 @@ from dagster_taskiq.tags import (
     read_priority,
     read_tag,
 )
+from dagster_taskiq.transport import registry
 from dagster_taskiq.transport.broker import Connection, Delivery, QueueBroker
 from dagster_taskiq.transport.home_loop import background
 from dagster_taskiq.wire.labels import TYPED_LABEL
@@ -251,7 +252,7 @@ def opened_broker(
 ) -> Iterator[tuple[QueueBroker, BlockingPortal]]:
     chosen = make_settings(request.param, tmp_path_factory.mktemp("messages"), request)
     portal = background().portal
-    broker = app.make(chosen)
+    broker = registry.make(chosen)
     broker.queues = ("q",)
     portal.call(broker.startup)
     try:

@@ -3,23 +3,33 @@
 import asyncio
 import json
 import uuid
-from datetime import datetime
-from typing import Any
+from datetime import date
+from typing import Annotated, Any
 
 import orjson
 import pytest
-from taskiq import BrokerMessage, InMemoryBroker, TaskiqMessage
+from taskiq import (
+    BrokerMessage,
+    Context,
+    InMemoryBroker,
+    SmartRetryMiddleware,
+    TaskiqDepends,
+    TaskiqMessage,
+    TaskiqMiddleware,
+)
 from taskiq.abc.serializer import TaskiqSerializer
-from taskiq.exceptions import SendTaskError
+from taskiq.exceptions import NoResultError, SendTaskError
 from taskiq.formatters.json_formatter import JSONFormatter
+from taskiq.kicker import AsyncKicker
 from taskiq.serializers import JSONSerializer, ORJSONSerializer, PickleSerializer
 
 from dagster_taskiq import app
-from dagster_taskiq.client import send
-from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.client import call, send
+from dagster_taskiq.errors import ConfigError, MiddlewareError
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.registry import make_backend
+from dagster_taskiq.wire.records import TaskState
 
 
 @pytest.fixture
@@ -27,14 +37,18 @@ def broker() -> QueueBroker:
     return app.make(Settings(broker=f"memory://{uuid.uuid4().hex}"))
 
 
+def restored(value: dict[str, Any]) -> Any:
+    return date.fromisoformat(value["date"]) if "date" in value else value
+
+
 class Tagged(TaskiqSerializer):
     """A project's own: JSON, with a form for what JSON has none."""
 
     def dumpb(self, value: Any) -> bytes:
-        return json.dumps(value, default=lambda each: {"when": each.isoformat()}).encode()
+        return json.dumps(value, default=lambda each: {"date": each.isoformat()}).encode()
 
     def loadb(self, value: bytes) -> Any:
-        return json.loads(value)
+        return json.loads(value, object_hook=restored)
 
 
 @pytest.mark.parametrize(
@@ -98,11 +112,78 @@ def test_a_priority_that_is_no_number_is_refused(
     assert str(caught.value.__cause__) == str(direct.value)
 
 
-def test_what_a_serializer_has_a_form_for_is_sent(broker: QueueBroker) -> None:
-    broker.with_serializer(ORJSONSerializer())
+def test_a_serializer_restores_what_it_has_a_form_for(broker: QueueBroker) -> None:
+    broker.with_serializer(Tagged())
 
     @broker.task
-    def work(when: datetime) -> None:
+    def year(of: Any) -> int:
+        return int(of.year)
+
+    assert call(year, {"date": "2026-11-29"}) == 2026
+
+
+# -- in memory ---------------------------------------------------------------------------------
+
+
+def test_a_broker_in_memory_executes_a_task_where_it_is_sent(broker: QueueBroker) -> None:
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    @broker.task
+    async def outer(number: int) -> int:
+        loops.append(asyncio.get_running_loop())
+        sent = await inner.kiq(number)
+        return (await sent.wait_result(0.01, 10)).raise_for_error().return_value + 1
+
+    @broker.task
+    def inner(number: int) -> int:
+        return number * 2
+
+    async def use() -> None:
+        sent = await outer.kiq(3)
+        assert (await sent.get_result()).raise_for_error().return_value == 7
+        assert loops == [asyncio.get_running_loop()]
+
+    asyncio.run(use())
+    assert call(outer, 4) == 9
+
+
+def test_in_memory_a_task_that_is_sent_again_is_executed_again(broker: QueueBroker) -> None:
+    broker.add_middlewares(SmartRetryMiddleware(default_retry_count=5, default_delay=3600))
+    seen: list[int] = []
+
+    @broker.task(retry_on_error=True)
+    async def flaky(context: Annotated[Context, TaskiqDepends()]) -> int:
+        seen.append(int(context.message.labels.get("_retries", 0)))
+        if len(seen) < 3:
+            raise ConnectionError("not yet")
+        if len(seen) == 3:
+            await context.requeue()
+        return len(seen)
+
+    kicker: AsyncKicker[..., Any] = flaky.kicker()
+    assert call(kicker) == 4
+    assert seen == [0, 1, 2, 2]
+
+
+def test_in_memory_a_task_that_asks_for_no_result_has_none(broker: QueueBroker) -> None:
+    @broker.task
+    async def silent() -> None:
+        raise NoResultError
+
+    sent = send(silent)
+    assert (sent.state, sent.is_ready()) == (TaskState.WAITING, False)
+
+
+def test_in_memory_a_middleware_that_raises_fails_its_task(broker: QueueBroker) -> None:
+    class Raising(TaskiqMiddleware):
+        def pre_execute(self, message: TaskiqMessage) -> TaskiqMessage:
+            raise LookupError("not this one")
+
+    broker.add_middlewares(Raising())
+
+    @broker.task
+    async def work() -> None:
         """Do nothing."""
 
-    assert send(work, datetime(2026, 1, 1)).id
+    with pytest.raises(MiddlewareError, match="not this one"):
+        call(work)

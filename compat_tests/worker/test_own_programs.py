@@ -84,15 +84,35 @@ def test_a_web_application_of_two_processes_sends_tasks_and_waits(
         assert [get(port, "add-in-a-thread", a=each, b=1) for each in range(6)] == [
             *(1, 2, 3, 4, 5, 6)
         ]
+        # The task has the request of FastAPI's that taskiq-fastapi makes for it.
+        assert [get(port, "greet", name=each) for each in "ab"] == ["hello a", "hello b"]
         web.send_signal(signal.SIGTERM)
         web.wait(60)
         assert "Traceback" not in log.read_text()
 
 
 TASKS = """
-import time
+import json, time
+from datetime import date
 from pathlib import Path
+from taskiq.abc.serializer import TaskiqSerializer
 from dagster_taskiq.app import broker
+
+def restored(value):
+    return date.fromisoformat(value["date"]) if "date" in value else value
+
+class WithDates(TaskiqSerializer):
+    def dumpb(self, value):
+        return json.dumps(value).encode()
+
+    def loadb(self, value):
+        return json.loads(value, object_hook=restored)
+
+broker.with_serializer(WithDates())
+
+@broker.task
+def year(of):
+    return of.year
 
 @broker.task
 def version():
@@ -120,6 +140,8 @@ def test_taskiqs_command_reloads_changed_code_and_loses_no_task(
     command += ["dagster_taskiq.app:broker", "changing_tasks"]
     with program(settings, command, project, log), open_sender(settings) as sender:
         assert sender.value(sender.send("changing_tasks:version")) == 1
+        # The worker's parent reads the message as well, and leaves it to the child to restore it.
+        assert sender.value(sender.send("changing_tasks:year", {"date": "2026-11-29"})) == 2026
         held = sender.send("changing_tasks:hold", str(started), str(go))
         eventually(started.exists)
         module.write_text(TASKS.replace("return 1", "return 2"))

@@ -21,6 +21,7 @@ from taskiq.acks import AckableMessage
 from taskiq.events import TaskiqEvents
 from taskiq.exceptions import NoResultError
 from taskiq.receiver import Receiver
+from taskiq.serializers import JSONSerializer, ORJSONSerializer
 from taskiq.utils import maybe_awaitable
 
 from dagster_taskiq.errors import MiddlewareError, TaskRevokedError
@@ -147,6 +148,11 @@ class OwnTasks:
     def has_hooks(self) -> bool:
         """Whether a middleware has a hook for the execution of a task."""
         return has_hooks(self._broker, "pre_execute", "on_error", "post_execute", "post_save")
+
+    @property
+    def has_own_serializer(self) -> bool:
+        """Whether the project has a serializer that may read a message in its own way."""
+        return type(self._broker.serializer) not in (JSONSerializer, ORJSONSerializer)
 
     @property
     def has_startup(self) -> bool:

@@ -86,7 +86,8 @@ def _execute(
     tasks = own_tasks_of(broker)
     is_own = is_own_task(message.task_name, message.labels)
     is_internal = message.task_name in INTERNAL
-    if not is_internal and (tasks.has_hooks or not _is_plain(function)):
+    is_read_again = is_own and tasks.has_own_serializer
+    if not is_internal and (tasks.has_hooks or is_read_again or not _is_plain(function)):
         return tasks.execute(message, is_own=is_own)
     if is_own and tasks.has_startup:
         tasks.start()

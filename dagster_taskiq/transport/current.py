@@ -3,6 +3,7 @@
 import sys
 from importlib import import_module
 from pathlib import Path
+from weakref import WeakSet
 
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.settings import Settings
@@ -12,12 +13,14 @@ from dagster_taskiq.transport.relay.relay import Relay
 
 #: The attributes of a module that may hold its broker, in the order they are looked for.
 APP_ATTRIBUTES = ("broker", "app")
+#: The broker of a process whose brokers are all in its memory.
+MEMORY_URL = "memory://"
 
 _current: QueueBroker | None = None
+#: The brokers of this process, if all are in its memory, whatever their settings; else ``None``.
+_in_memory: WeakSet[QueueBroker] | None = None
 #: The way to the servers of the worker whose child this process is, if its children share that.
 _relay: Relay | None = None
-
-
 #: The brokers that the project of this process has made itself; ``None`` while nobody asks.
 _made_by_project: list[QueueBroker] | None = None
 
@@ -28,10 +31,34 @@ def use_relay(relay: Relay) -> None:
     _relay = relay
 
 
+def keep_in_memory() -> None:
+    """Have :func:`make` make brokers in this process's memory from now on.
+
+    Raises:
+        ConfigError: this process has a broker already, which something may have imported.
+    """
+    global _in_memory  # noqa: PLW0603 - it is what make() uses
+    if _in_memory is not None:
+        return
+    if _current is not None:
+        raise ConfigError(
+            f"This process has a broker already: {_current.settings!r}. Load the plugin of tests "
+            'before the modules of the project: `addopts = "-p dagster_taskiq.testing"` in the '
+            "configuration of pytest."
+        )
+    _in_memory = WeakSet()
+
+
+def brokers_in_memory() -> list[QueueBroker]:
+    """Return the brokers that were made since :func:`keep_in_memory`, and are still there."""
+    return list(_in_memory or ())
+
+
 def make(settings: Settings) -> QueueBroker:
     """Return a new broker with its backend; nothing is connected.
 
-    In the child of a worker, one on the worker's own servers may go through the worker.
+    In the child of a worker, one on the worker's own servers may go through the worker. After
+    :func:`keep_in_memory`, it is on no server at all.
 
     Raises:
         ConfigError: the settings name a broker or backend that nothing serves.
@@ -39,7 +66,13 @@ def make(settings: Settings) -> QueueBroker:
     """
     if _relay is not None and _relay.leads_to(settings):
         return _relay.make(settings)
-    return registry.make(settings)
+    if _in_memory is None:
+        return registry.make(settings)
+    broker = registry.make(
+        settings.replace(broker=MEMORY_URL, backend=None, broker_options={}, backend_options={})
+    )
+    _in_memory.add(broker)
+    return broker
 
 
 def use(settings: Settings) -> QueueBroker:

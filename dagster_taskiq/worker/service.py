@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from taskiq import TaskiqMessage
 from taskiq.decor import AsyncTaskiqDecoratedTask
+from taskiq.formatters.json_formatter import JSONFormatter
 
 from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.transport.backend import StateBackend
@@ -108,6 +109,8 @@ class WorkerService:
         # What the project has on its broker is for its tasks, which the children execute.
         broker.middlewares = []
         broker.event_handlers.clear()
+        # A serializer of the project's own reads messages where their tasks are executed.
+        broker.formatter = JSONFormatter()
         broker.queues = options.queues
         broker.consumer = self.id
         broker.gate = self.pool.slots

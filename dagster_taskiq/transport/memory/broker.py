@@ -1,10 +1,15 @@
 """The broker in this process's memory, for tests, debugging and a job that needs no worker."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+
+from taskiq import BrokerMessage
+from taskiq.events import TaskiqEvents
+from taskiq.utils import maybe_awaitable
 
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.broker import Delivery, Outgoing, QueueBroker
+from dagster_taskiq.transport.current_task import own_task
 from dagster_taskiq.transport.memory.server import MemoryServer, Message, server_at
 from dagster_taskiq.wire.queues import QueueDepth
 
@@ -16,6 +21,33 @@ class MemoryBroker(QueueBroker):
         super().__init__(settings)
         self.connection: MemoryServer = connection or server_at(settings.broker)
         self._mark = 0
+        #: Executes what a project sends, where it is sent; ``None``: it waits in its queue.
+        self.execute: Callable[[BrokerMessage], Awaitable[None]] | None = None
+
+    async def startup(self) -> None:
+        """Run the handlers of taskiq's events, of clients and of workers: it is both."""
+        await super().startup()
+        if self.execute is not None:
+            for handler in self.event_handlers[TaskiqEvents.WORKER_STARTUP]:
+                await maybe_awaitable(handler(self.state))
+
+    async def shutdown(self) -> None:
+        """Undo :meth:`startup`."""
+        if self.execute is not None:
+            for handler in self.event_handlers[TaskiqEvents.WORKER_SHUTDOWN]:
+                await maybe_awaitable(handler(self.state))
+        await super().shutdown()
+
+    async def kick(self, message: BrokerMessage) -> None:
+        """Send one message, or execute its task, on the event loop of the caller."""
+        if own_task(message.task_id) is None:
+            self.outgoing(message)  # refuses labels that cannot be used
+            if self.connection.sent is not None:
+                self.connection.sent.append(message)
+            if self.execute is not None and not self.connection.is_held:
+                await self.execute(message)
+                return
+        await super().kick(message)
 
     async def ping(self) -> None:
         """Return."""

@@ -7,6 +7,8 @@ from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from typing import Any
 
+from taskiq import BrokerMessage
+
 from dagster_taskiq.transport.broker import Outgoing
 from dagster_taskiq.transport.error_boundary import ErrorBoundary
 from dagster_taskiq.transport.memory.schedule_store import MemorySchedules
@@ -48,6 +50,11 @@ class MemoryServer:
     numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
     #: Translates nothing: memory is always available.
     boundary: ErrorBoundary = field(default_factory=lambda: ErrorBoundary("memory://"))
+    #: The messages that were sent by a project's own code, for its tests; ``None``: they are not
+    #: noted.
+    sent: list[BrokerMessage] | None = None
+    #: Whether such messages wait in their queues in any case, and nothing executes their tasks.
+    is_held: bool = False
     _changes: int = 0
     _waiters: list["asyncio.Future[None]"] = field(default_factory=list)
 
@@ -64,6 +71,12 @@ class MemoryServer:
         self.messages[number] = Message(
             number, message.queue, message.priority, message.task_id, message.body, due_at
         )
+
+    def clear(self) -> None:
+        """Forget everything that was sent and recorded."""
+        for each in (self.messages, self.tasks, self.results, self.workers, self.notifications):
+            each.clear()
+        self.changed()
 
     def mark(self) -> int:
         """Return a number for the present state, to wait for a later one."""
