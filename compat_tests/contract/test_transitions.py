@@ -316,6 +316,11 @@ def test_only_the_worker_that_started_a_task_may_run_and_end_it() -> None:
     assert not transitions.must_stop(STARTED, each, OWNER)
     assert transitions.must_stop(STARTED, each, OTHER)
     assert transitions.must_stop(replace(STARTED, revoke_requested=True), each, OWNER)
+    for state in (TaskState.SUCCESS, TaskState.FAILURE):
+        ended = replace(STARTED, state=state)
+        assert not transitions.must_stop(ended, each, OWNER)
+        assert transitions.must_stop(ended, each, OTHER)
+    assert transitions.must_stop(replace(STARTED, state=TaskState.LOST), each, OWNER)
 
 
 def test_only_the_worker_that_owns_a_task_puts_it_back_once_an_attempt() -> None:

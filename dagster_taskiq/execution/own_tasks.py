@@ -254,6 +254,7 @@ def end_observer(broker: AsyncBroker) -> Callable[[dict[str, Any], str], None]:
             result: how, as JSON.
         """
         task = TaskiqMessage.model_validate(message)
+        task.parse_labels()
         own_tasks_of(broker).observe_end(task, result_from_json(result.encode()))
 
     return observe_end

@@ -20,7 +20,7 @@ from dagster_taskiq.errors import (
     UnusableMessageError,
 )
 from dagster_taskiq.execution.own_tasks import PutBack, TaskLife, own_tasks_of
-from dagster_taskiq.execution.task_context import executing
+from dagster_taskiq.execution.task_context import current_context, executing
 from dagster_taskiq.execution.typed_messages import with_typed_values
 from dagster_taskiq.transport.current_task import executing_own_task
 from dagster_taskiq.version import __version__
@@ -54,11 +54,12 @@ def perform(broker: AsyncBroker, message: TaskiqMessage) -> TaskiqResult[Any] | 
     try:
         decoded = with_typed_values(message)
     except (RecursionError, ValueError) as problem:
-        return _failure(message, UnusableMessageError(f"Its arguments cannot be used. {problem}"))
+        unusable = UnusableMessageError(f"Its arguments cannot be used. {problem}")
+        return _failure_without_execution(broker, message, unusable)
     with executing(decoded):
         task = broker.find_task(message.task_name)
         if task is None:
-            return _failure(message, _unknown(broker, message))
+            return _failure_without_execution(broker, message, _unknown(broker, message))
         try:
             return _execute(broker, task.original_func, message, decoded)
         except BaseException as error:  # whatever a function raises is its result
@@ -126,6 +127,20 @@ def _failure(message: TaskiqMessage, error: BaseException) -> TaskiqResult[Any]:
     return TaskiqResult(
         is_err=True, return_value=None, execution_time=0.0, labels=message.labels, error=error
     )
+
+
+def _failure_without_execution(
+    broker: AsyncBroker, message: TaskiqMessage, error: BaseException
+) -> TaskiqResult[Any]:
+    """Return the failure of a task that taskiq could not execute; tell the middlewares of it."""
+    result = _failure(message, error)
+    tasks = own_tasks_of(broker)
+    if is_own_task(message.task_name, message.labels) and tasks.has_hooks:
+        current_context().record_end(result)
+        read = message.model_copy(update={"labels": dict(message.labels)})
+        read.parse_labels()
+        tasks.observe_end(read, result)
+    return result
 
 
 def _check_arguments(function: Callable[..., Any], message: TaskiqMessage) -> None:

@@ -1,9 +1,11 @@
 """taskiq's formatter for messages with arguments that JSON has no form for."""
 
+from typing import Any
+
 from taskiq import BrokerMessage, TaskiqMessage
 from taskiq.formatters.proxy_formatter import ProxyFormatter
 
-from dagster_taskiq.wire.labels import TYPED_LABEL
+from dagster_taskiq.wire.labels import TYPED_LABEL, written_labels
 from dagster_taskiq.wire.typed_values import decode, encode
 
 
@@ -18,7 +20,8 @@ class TypedFormatter(ProxyFormatter):
         if message.labels.get(TYPED_LABEL):
             written = {"args": encode(message.args), "kwargs": encode(message.kwargs)}
             message = message.model_copy(update=written)
-        return super().dumps(message)
+        labels = written_labels(message.labels)
+        return super().dumps(message.model_copy(update={"labels": labels}))
 
     def loads(self, message: bytes) -> TaskiqMessage:
         """Return a message as its task gets it (taskiq's own hook).
@@ -40,3 +43,9 @@ def with_typed_values(message: TaskiqMessage) -> TaskiqMessage:
         return message
     restored = {"args": decode(message.args), "kwargs": decode(message.kwargs)}
     return message.model_copy(update=restored)
+
+
+def plain_message(message: TaskiqMessage) -> dict[str, Any]:
+    """Return a message whose labels have been read as plain data, for another process."""
+    written = message.model_copy(update={"labels": written_labels(message.labels)})
+    return written.model_dump(mode="json")

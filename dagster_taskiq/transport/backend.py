@@ -16,7 +16,7 @@ from taskiq import TaskiqResult
 from taskiq.abc.result_backend import AsyncResultBackend
 from taskiq.depends.progress_tracker import TaskProgress
 from taskiq.depends.progress_tracker import TaskState as ProgressState
-from taskiq.exceptions import ResultGetError, SecurityError
+from taskiq.exceptions import NoResultError, ResultGetError, SecurityError
 
 from dagster_taskiq.errors import (
     ChildDiedError,
@@ -257,9 +257,14 @@ class StateBackend(AsyncResultBackend[Any]):
 
         Retries in a worker for as long as the server is unavailable: a run waits for the end of its
         step.
+
+        A result whose error says that there is none is not stored, as taskiq itself does not: the
+        pipeline of a task that is tried again, or goes back to its queue, has not failed.
         """
         current = own_task(task_id)
-        if current is not None:
+        if isinstance(result.error, NoResultError):
+            logger.debug("Task %s has not ended: its result is that there is none.", task_id)
+        elif current is not None:
             await current.record_end(result)
         else:
             await self._set_result(task_id, result)

@@ -209,8 +209,12 @@ def record_was_lost(known: Task | None, running: Running) -> bool:
 
 
 def must_stop(task: Task, running: Running, worker_id: str) -> bool:
-    """Return whether a worker has to stop a task: it was revoked, or is not that worker's."""
-    if _was_put_back(task, running):
+    """Return whether a worker has to stop a task: it was revoked, or is not that worker's.
+
+    One that the worker has ended itself is not stopped: its hooks may still run.
+    """
+    has_ended_it = task.state in (TaskState.SUCCESS, TaskState.FAILURE) and task.worker == worker_id
+    if has_ended_it or _was_put_back(task, running):
         return False
     return task.revoke_requested or (task.state, task.worker) != (TaskState.STARTED, worker_id)
 

@@ -5,6 +5,7 @@ A label is what taskiq sends with a task's arguments; users of taskiq set one wi
 the same as no label.
 """
 
+import base64
 import math
 import time
 from collections.abc import Mapping
@@ -141,3 +142,15 @@ def attempt_of(labels: Mapping[str, Any]) -> int:
         return max(0, int(labels.get(ATTEMPT_LABEL) or 0))
     except (TypeError, ValueError, OverflowError):
         return 0
+
+
+def written_labels(labels: Mapping[str, Any]) -> dict[str, Any]:
+    """Return labels as a message has them, which are read again where it arrives.
+
+    Of the values that taskiq's messages have types for, JSON has no bytes. taskiq reads those of
+    the others again that it has read before.
+    """
+    return {
+        name: base64.b64encode(value).decode() if isinstance(value, bytes) else value
+        for name, value in labels.items()
+    }

@@ -13,6 +13,7 @@ from typing import Any
 from taskiq import TaskiqMessage, TaskiqResult
 
 from dagster_taskiq.errors import ChildDiedError, ChildStartError, ConfigError
+from dagster_taskiq.execution.typed_messages import plain_message
 from dagster_taskiq.transport.results import as_json
 from dagster_taskiq.wire.labels import RUN_LABEL
 from dagster_taskiq.wire.task_names import (
@@ -134,7 +135,7 @@ class InternalTasks:
             result: how it ended, which is on record.
         """
         kwargs = {
-            "message": message.model_dump(mode="json"),
+            "message": plain_message(message),
             "result": as_json(result)[1].decode(),
         }
         self._in_background(self._run_or_log(OBSERVE_END, message, kwargs))

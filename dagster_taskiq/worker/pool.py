@@ -126,7 +126,11 @@ class Pool:
     def running(self) -> list[Running]:
         """What runs now, or is about to, for the heartbeat."""
         waiting = [describe_task(message) for message in self._waiting.values()]
-        running = [task.describe() for task in self._running.values() if not task.is_internal]
+        running = [
+            task.describe()
+            for task in self._running.values()
+            if not task.is_internal and not task.is_recorded
+        ]
         return [*waiting, *running]
 
     async def run(self, message: TaskiqMessage, record_end: RecordEnd) -> Outcome:

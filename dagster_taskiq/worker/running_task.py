@@ -14,6 +14,7 @@ from dagster_taskiq.errors import (
     TaskRevokedError,
     TimeLimitError,
 )
+from dagster_taskiq.execution.typed_messages import plain_message
 from dagster_taskiq.transport.results import result_from_json
 from dagster_taskiq.wire.labels import (
     RUN_LABEL,
@@ -100,6 +101,8 @@ class RunningTask:
         self.has_begun = False
         #: Whether its child may run another task after it.
         self.leaves_child_usable = False
+        #: Its end is on record; its last hooks may still run.
+        self.is_recorded = False
         self._options = options
         #: Why it is being stopped; ``None`` while it is not.
         self._stop_reason: str | None = None
@@ -135,7 +138,7 @@ class RunningTask:
         """
         # The outcome of a step is read by people; that of any other task by the code that sent it.
         is_typed = RUN_LABEL not in self.message.labels
-        self.child.send({"run": self.message.model_dump(mode="json"), "typed": is_typed})
+        self.child.send({"run": plain_message(self.message), "typed": is_typed})
         recorded: Recorded | None = None
         while (frame := await self.child.receive()) is not None:
             if "wake" in frame:
@@ -155,6 +158,7 @@ class RunningTask:
                 result = self._stopped_or(result_from_json(frame["end"]))
                 await events.record_end(result)
                 recorded = Recorded(result)
+                self.is_recorded = True
                 self.child.send({"recorded": True})
             else:
                 self._note_done(frame)

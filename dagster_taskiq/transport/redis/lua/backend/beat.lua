@@ -23,6 +23,8 @@ for i = 4, #KEYS do
   end
   if tonumber(attempt or 0) > tonumber(ARGV[at + 4]) then
     -- The worker has put it back: nothing is left to stop.
+  elseif (state == 'SUCCESS' or state == 'FAILURE') and worker == ARGV[1] then
+    -- The worker has ended it, and its hooks may still run.
   elseif not state or state == 'WAITING' then
     -- The server has lost its data, and the task may have been sent again since.
     redis.call('HSET', KEYS[i], 'state', 'STARTED', 'worker', ARGV[1], 'started_at', now,
