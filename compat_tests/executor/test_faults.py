@@ -42,6 +42,20 @@ def test_a_process_that_dies_fails_its_step_by_name_of_the_cause_and_no_other(
     assert scratch.count("below") == 0
 
 
+def test_a_step_that_died_is_not_tried_again_by_a_middleware(
+    own: House, start_worker: StartWorker, scratch: Scratch
+) -> None:
+    start_worker("-i", "compat_tests.retrying", "-c", "2")
+    outcome = own.run(fault_jobs.deaths, scratch)
+    assert outcome.status is FAILURE
+    assert outcome.failed == {"exits", "is_killed", "crashes"}
+    assert outcome.succeeded == {"dies_once", "lives"}
+    # As often as their policies have it.
+    assert scratch.count("dies") == 3
+    assert scratch.lines("dies_once") == ["0", "1"]
+    assert client_for(own.settings).depths() == []
+
+
 @pytest.mark.oldest
 def test_where_lost_steps_are_retried_they_are_with_an_end(fleet: House, scratch: Scratch) -> None:
     outcome = fleet.run(fault_jobs.unprotected_deaths, scratch, executor={"worker_lost": "retry"})
