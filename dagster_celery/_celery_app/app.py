@@ -20,6 +20,7 @@ from dagster_celery._configuration import Configuration, configure
 from dagster_celery._step_watchers.watchers import call_as_watcher
 from dagster_taskiq import app as taskiq_app
 from dagster_taskiq.client import Client, client_for
+from dagster_taskiq.transport import current
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.wire.task_request import TaskRequest
 
@@ -109,7 +110,9 @@ class CeleryApp:
 
     @property
     def is_eager(self) -> bool:
-        """Whether tasks run in the process that sends them, at once."""
+        """Whether tasks run in the process that sends them, at once; so do all in tests."""
+        if current.is_kept_in_memory():
+            return True
         return bool(self.configuration.app.get("task_always_eager"))
 
     @property

@@ -49,6 +49,11 @@ def keep_in_memory() -> None:
     _in_memory = WeakSet()
 
 
+def is_kept_in_memory() -> bool:
+    """Return whether :func:`keep_in_memory` was called, so that there are no workers."""
+    return _in_memory is not None
+
+
 def brokers_in_memory() -> list[QueueBroker]:
     """Return the brokers that were made since :func:`keep_in_memory`, and are still there."""
     return list(_in_memory or ())
