@@ -22,6 +22,7 @@ from dagster_taskiq.transport.rabbitmq.url import OPTIONS
 from dagster_taskiq.transport.registry import BACKENDS, BROKERS
 from dagster_taskiq.wire.labels import PRIORITY_LABEL, QUEUE_LABEL, UNITS
 from dagster_taskiq.worker.options import (
+    ASYNC_TASKS_ENV,
     CONCURRENCY_ENV,
     DRAIN_TIMEOUT_ENV,
     HTTP_PORT_ENV,
@@ -182,7 +183,7 @@ def test_every_label_is_listed_and_no_other() -> None:
 def test_every_variable_is_listed_and_no_other() -> None:
     ours = {BROKER_ENV, BACKEND_ENV, CONCURRENCY_ENV, QUEUES_ENV, ALLOW_ENV, HOME_ENV}
     ours |= {DRAIN_TIMEOUT_ENV, KILL_GRACE_ENV, HTTP_PORT_ENV, POD_DELETION_COST_ENV}
-    ours |= {"DAGSTER_EXECUTOR_POP_EVENTS_OFFSET"}
+    ours |= {"DAGSTER_EXECUTOR_POP_EVENTS_OFFSET", ASYNC_TASKS_ENV}
     assert {name for row in table("environment.md") for name in row.split(", ")} == ours
 
 

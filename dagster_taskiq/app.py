@@ -74,6 +74,7 @@ def _service_from_environment(broker: QueueBroker) -> Any:
     from dagster_taskiq.worker.options import (  # noqa: PLC0415
         PoolOptions,
         WorkerOptions,
+        default_async_tasks,
         default_concurrency,
         default_max_runs,
         default_name,
@@ -93,7 +94,10 @@ def _service_from_environment(broker: QueueBroker) -> Any:
         queues=names or (broker.settings.queue,),
         slots_source=slots_source,
         pool=PoolOptions(
-            concurrency=slots, max_runs=default_max_runs(slots), allow=allowed_entries(())
+            concurrency=slots,
+            max_runs=default_max_runs(slots),
+            async_tasks=default_async_tasks(),
+            allow=allowed_entries(()),
         ),
     )
     # taskiq's own worker process ends on these two, gently and at once.

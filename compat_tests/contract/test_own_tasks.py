@@ -18,9 +18,15 @@ from compat_tests.sending import Sender, open_sender
 from compat_tests.waiting import eventually
 from compat_tests.workers import WorkerProcess, running_worker
 from dagster_taskiq.client import Client, client_for
-from dagster_taskiq.errors import ChildDiedError, TaskRevokedError, UnknownTaskError
+from dagster_taskiq.errors import (
+    ChildDiedError,
+    TaskRevokedError,
+    UnknownTaskError,
+    WorkerLostError,
+)
 from dagster_taskiq.settings.settings import Settings
-from dagster_taskiq.wire.records import TaskState
+from dagster_taskiq.wire.labels import ATTEMPT_LABEL
+from dagster_taskiq.wire.records import Task, TaskState
 
 TASKS = "compat_tests.own_tasks"
 #: How often the tasks of pipelines that wait look for results, in seconds.
@@ -259,6 +265,21 @@ def test_a_task_that_wants_no_result_has_none(
     assert path.read_text() == "ran\n"
     assert client.result(task_id) is None
     assert sender.value(send(sender, "add", 1)) == 2
+
+
+def test_a_task_whose_worker_died_as_it_put_it_back_is_lost_and_does_not_run(
+    sender: Sender, client: Client, tmp_path: Path
+) -> None:
+    path = tmp_path / "runs"
+    lost = Task("put-back-half", worker="no-worker")
+    client._call(lambda: client.backend.start(lost))
+    kicker: AsyncKicker[Any, Any] = AsyncKicker(f"{TASKS}:good_at", sender.broker, {})
+    again = kicker.with_task_id(lost.id).with_labels(**{ATTEMPT_LABEL: 1})
+    sender.call(again.kiq, str(path), 1)
+    assert isinstance(sender.error(lost.id), WorkerLostError)
+    assert sender.value(send(sender, "add", 1)) == 2
+    assert not path.exists()
+    assert client.depths() == []
 
 
 # -- others ----------------------------------------------------------------------------------------

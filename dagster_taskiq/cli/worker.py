@@ -74,6 +74,15 @@ def worker() -> None:
         "their own steps. Default: 10, or the concurrency if that is more."
     ),
 )
+@click.option(
+    "--async-tasks",
+    type=click.IntRange(min=0),
+    help=(
+        "How many async tasks of your own each slot executes at once, in one process and one event "
+        "loop, for tasks that mostly wait. Default: $DAGSTER_TASKIQ_ASYNC_TASKS, else 0: each in a "
+        "slot and a process of its own."
+    ),
+)
 @click.option("-n", "--name", help="The worker's name. Default: host and process id.")
 @click.option(
     "-l",
@@ -171,6 +180,7 @@ def start(
     queues: tuple[str, ...],
     concurrency: int | None,
     max_runs: int | None,
+    async_tasks: int | None,
     name: str | None,
     loglevel: str,
     background: bool,
@@ -207,6 +217,7 @@ def start(
     from dagster_taskiq.worker.options import (  # noqa: PLC0415
         PoolOptions,
         WorkerOptions,
+        default_async_tasks,
         default_concurrency,
         default_max_runs,
         default_name,
@@ -222,6 +233,7 @@ def start(
         pool=PoolOptions(
             concurrency=slots,
             max_runs=max_runs or default_max_runs(slots),
+            async_tasks=default_async_tasks() if async_tasks is None else async_tasks,
             include=split_commas(include),
             allow=allowed_entries(allow),
             app=app,

@@ -128,6 +128,29 @@ class TaskLife:
             await self.record_end(_failure(self._message, error))
 
 
+class RunningLife:
+    """A task that is being executed in the event loop."""
+
+    def __init__(self) -> None:
+        #: How it has ended, when it has.
+        self.future: Future[TaskiqResult[Any] | PutBack] = Future()
+        self._task: asyncio.Task[Any] | None = None
+        self._is_cancelled = False
+
+    async def follow(self, life: TaskLife, receiver: Receiver) -> TaskiqResult[Any] | PutBack:
+        """Execute it in the running loop."""
+        self._task = asyncio.current_task()
+        if self._is_cancelled and self._task is not None:
+            self._task.cancel()
+        return await life.run(receiver)
+
+    def cancel(self) -> None:
+        """Cancel it from another thread: it can clean up, and its dependencies are torn down."""
+        self._is_cancelled = True
+        if self._task is not None:
+            self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+
+
 class OwnTasks:
     """Executes tasks in this process, on behalf of its main thread."""
 
@@ -168,24 +191,22 @@ class OwnTasks:
             is_own: whether it is a user's own task. Otherwise it belongs to Dagster: middlewares
                 are called with copies, and what they do or raise has no effect on the task.
         """
+        running = self.begin(message, is_own=is_own)
+        return self._main_thread.run_until_done(running.future, running.cancel)
+
+    def begin(self, message: TaskiqMessage, *, is_own: bool = True) -> "RunningLife":
+        """Begin to execute a task as :meth:`execute`. If it is a coroutine, it needs nothing more.
+
+        Raises:
+            Exception: that of a start-up handler.
+        """
         self.start()
         is_followed = has_hooks(self._broker, "post_save")
         record = current_context().record_end if is_followed else None
         life = TaskLife(message, may_be_put_back=is_own, record=record)
-        running: asyncio.Task[Any] | None = None
-
-        async def run() -> TaskiqResult[Any] | PutBack:
-            nonlocal running
-            running = asyncio.current_task()
-            return await life.run(self._receiver(is_own))
-
-        def interrupt() -> None:
-            # The coroutine can clean up, and its dependencies are torn down.
-            if running is not None:
-                running.get_loop().call_soon_threadsafe(running.cancel)
-
-        future: Future[TaskiqResult[Any] | PutBack] = self._loop.start_soon(run)
-        return self._main_thread.run_until_done(future, interrupt)
+        running = RunningLife()
+        running.future = self._loop.start_soon(lambda: running.follow(life, self._receiver(is_own)))
+        return running
 
     def observe_end(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
         """Call the hooks that tell of the end of a task, for one that ended elsewhere.

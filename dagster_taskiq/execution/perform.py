@@ -19,13 +19,13 @@ from dagster_taskiq.errors import (
     UnknownTaskError,
     UnusableMessageError,
 )
-from dagster_taskiq.execution.own_tasks import PutBack, TaskLife, own_tasks_of
+from dagster_taskiq.execution.own_tasks import PutBack, RunningLife, TaskLife, own_tasks_of
 from dagster_taskiq.execution.task_context import current_context, executing
 from dagster_taskiq.execution.typed_messages import with_typed_values
 from dagster_taskiq.transport.current_task import executing_own_task
 from dagster_taskiq.version import __version__
 from dagster_taskiq.wire.labels import ATTEMPT_LABEL, attempt_of
-from dagster_taskiq.wire.task_names import INTERNAL, is_own_task
+from dagster_taskiq.wire.task_names import INTERNAL, NAMES, is_own_task
 
 logger = logging.getLogger(__name__)
 
@@ -48,9 +48,7 @@ def perform(broker: AsyncBroker, message: TaskiqMessage) -> TaskiqResult[Any] | 
         The task's value or error; or that it is to be executed again. It raises nothing.
     """
     if is_own_task(message.task_name, message.labels):
-        # A copy of it that is sent again is for the next attempt.
-        labels = {**message.labels, ATTEMPT_LABEL: attempt_of(message.labels) + 1}
-        message = message.model_copy(update={"labels": labels})
+        message = _for_next_attempt(message)
     try:
         decoded = with_typed_values(message)
     except (RecursionError, ValueError) as problem:
@@ -64,6 +62,40 @@ def perform(broker: AsyncBroker, message: TaskiqMessage) -> TaskiqResult[Any] | 
             return _execute(broker, task.original_func, message, decoded)
         except BaseException as error:  # whatever a function raises is its result
             return _failure(message, error)
+
+
+def begin(broker: AsyncBroker, message: TaskiqMessage) -> RunningLife:
+    """Begin to execute a user's own task that is a coroutine, beside others of this process.
+
+    Args:
+        broker: has the task.
+        message: names the task and has its arguments.
+
+    Returns:
+        The task, which may have ended already.
+
+    Raises:
+        Exception: it cannot begin: that of a start-up handler, or of an argument that is no value
+            of its type.
+    """
+    message = _for_next_attempt(message)
+    with executing(with_typed_values(message)):
+        return own_tasks_of(broker).begin(message)
+
+
+def async_tasks_of(broker: AsyncBroker) -> list[str]:
+    """Return the names of the users' own tasks that :func:`begin` can execute."""
+    return [
+        name
+        for name, task in broker.get_all_tasks().items()
+        if name not in NAMES and inspect.iscoroutinefunction(task.original_func)
+    ]
+
+
+def _for_next_attempt(message: TaskiqMessage) -> TaskiqMessage:
+    """Return a message so that a copy of it that is sent again is for the next attempt."""
+    labels = {**message.labels, ATTEMPT_LABEL: attempt_of(message.labels) + 1}
+    return message.model_copy(update={"labels": labels})
 
 
 def _execute(

@@ -11,8 +11,11 @@ OnLook = Callable[[str, bool], Awaitable[None]]
 _on_look: OnLook | None = None
 
 
-def observe(on_look: OnLook) -> None:
-    """Have a function called at each look for a result; it may let the look take longer."""
+def observe(on_look: OnLook | None) -> None:
+    """Have a function called at each look for a result; it may let the look take longer.
+
+    ``None`` has none called any more.
+    """
     global _on_look  # noqa: PLW0603 - it is what note() calls
     _on_look = on_look
 

@@ -44,6 +44,8 @@ class ChildProcess:
         self.dagster_parts: dict[str, str] = {}
         #: Whether it has middlewares that want to know of the ends of tasks.
         self.has_hooks = False
+        #: The names of the users' own tasks that are coroutines.
+        self.async_tasks: frozenset[str] = frozenset()
         self._process = process
         self._reader = reader
         self._writer = writer
@@ -88,6 +90,7 @@ class ChildProcess:
                 raise ConfigError(ready["problem"])
             child.dagster_parts = ready["dagster_parts"]
             child.has_hooks = ready["has_hooks"]
+            child.async_tasks = frozenset(ready["async_tasks"])
         except asyncio.TimeoutError:
             await child.kill_and_wait()
             raise ChildStartError(
@@ -108,6 +111,10 @@ class ChildProcess:
         """Whether it can be given a task."""
         has_ended = self._process.exit.done() or self._reader.at_eof()
         return not has_ended and not self.is_stopped
+
+    def note_task_done(self) -> None:
+        """Count one more task that it has run."""
+        self.tasks_done += 1
 
     def on_exit(self, callback: Callable[[], None]) -> None:
         """Have a function called when it has ended."""

@@ -37,6 +37,8 @@ class ChildStarter:
         self.dagster_parts: Mapping[str, str] = {}
         #: Whether children have middlewares that want to know of the ends of tasks. Known then too.
         self.has_hooks = False
+        #: The names of the users' own tasks that are coroutines. Known then too.
+        self.async_tasks: frozenset[str] = frozenset()
         self._mirror = Mirror()
         self._connecting = asyncio.Lock()
 
@@ -62,6 +64,7 @@ class ChildStarter:
         child = await ChildProcess.start(server, self._setup, self._mirror, self._on_foreign_signal)
         self.dagster_parts = child.dagster_parts
         self.has_hooks = child.has_hooks
+        self.async_tasks = child.async_tasks
         return child
 
     def renew_lease(self, deadline: float) -> None:

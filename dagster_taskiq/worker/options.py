@@ -10,6 +10,7 @@ from dagster_taskiq.settings.env import read_variable
 from dagster_taskiq.wire.labels import KILL_GRACE_SECONDS
 from dagster_taskiq.worker.cores import usable_cores
 from dagster_taskiq.worker.local_status.sockets import StartedWith
+from dagster_taskiq.worker.slots import MOST_LENT
 
 #: The variable with the number of slots of a worker for which none is given.
 CONCURRENCY_ENV = "DAGSTER_TASKIQ_CONCURRENCY"
@@ -17,6 +18,7 @@ CONCURRENCY_ENV = "DAGSTER_TASKIQ_CONCURRENCY"
 DRAIN_TIMEOUT_ENV = "DAGSTER_TASKIQ_DRAIN_TIMEOUT"
 KILL_GRACE_ENV = "DAGSTER_TASKIQ_KILL_GRACE"
 HTTP_PORT_ENV = "DAGSTER_TASKIQ_HTTP_PORT"
+ASYNC_TASKS_ENV = "DAGSTER_TASKIQ_ASYNC_TASKS"
 POD_DELETION_COST_ENV = "DAGSTER_TASKIQ_POD_DELETION_COST"
 
 
@@ -37,6 +39,20 @@ def default_concurrency() -> tuple[int, str]:
     return int(text), CONCURRENCY_ENV
 
 
+def default_async_tasks() -> int:
+    """Return how many async tasks a slot executes at once if no number is given.
+
+    That is ``$DAGSTER_TASKIQ_ASYNC_TASKS``, or 0.
+
+    Raises:
+        ConfigError: the variable is not an integer of 0 or more.
+    """
+    text = read_variable(ASYNC_TASKS_ENV) or "0"
+    if not text.isdigit():
+        raise ConfigError(f"{ASYNC_TASKS_ENV} must be an integer of 0 or more, but it is {text!r}.")
+    return int(text)
+
+
 def default_name() -> str:
     """Return a worker's name if none is given: the host, and the process on it."""
     return f"{socket.gethostname()}-{os.getpid()}"
@@ -54,6 +70,9 @@ class PoolOptions:
     concurrency: int
     #: How many runs are held at once, whether they work or wait for their own steps.
     max_runs: int
+    #: How many users' async tasks a slot executes at once, in one process; 0: each task has a
+    #: process and a slot of its own.
+    async_tasks: int = 0
     #: Modules each child imports when it starts.
     include: tuple[str, ...] = ()
     #: The modules, files and directories from which children load jobs; empty: from any that a
@@ -73,6 +92,11 @@ class PoolOptions:
     #: Seconds after which a task is stopped as one that is cancelled, unless its own label has
     #: another number; ``None``: never.
     soft_time_limit: float | None = None
+
+    @property
+    def most_tasks(self) -> int:
+        """How many tasks there may be at once, those included that wait and hold no slot."""
+        return self.concurrency * max(1, self.async_tasks) + self.max_runs + MOST_LENT
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from dagster_taskiq.wire.labels import (
 from dagster_taskiq.wire.queues import is_run_queue
 from dagster_taskiq.wire.records import Running
 from dagster_taskiq.worker import child_process
+from dagster_taskiq.worker.async_hosts import AsyncHosts
 from dagster_taskiq.worker.child_process import ChildProcess, describe_exit
 from dagster_taskiq.worker.child_starter import ChildStarter
 from dagster_taskiq.worker.children import Children
@@ -67,7 +68,7 @@ class Pool:
         self.options = options
         self.worker_name = worker_name
         #: Which messages may be taken; the gate of the broker that listens.
-        self.slots = Slots(options.concurrency, options.max_runs)
+        self.slots = Slots(options.concurrency, options.max_runs, options.async_tasks > 0)
         self._on_wake = on_wake
         self._lease = Lease(settings.lease)
         setup = {
@@ -81,6 +82,9 @@ class Pool:
         }
         self._starter = ChildStarter(setup, self._lease, self._note_foreign_signal)
         self._children = Children(options.concurrency, self._starter.start_child)
+        self._async_hosts = AsyncHosts(
+            options.async_tasks, self._children, self.slots, lambda: self._starter.async_tasks
+        )
         #: The tasks that have a slot, and no child yet.
         self._waiting: dict[str, TaskiqMessage] = {}
         #: Why those of them were stopped that were.
@@ -105,6 +109,7 @@ class Pool:
 
     async def close(self) -> None:
         """End the children: as Python processes end if they are idle, else by SIGKILL."""
+        self._async_hosts.close()
         await self._children.close()
         await self._starter.close()
 
@@ -151,18 +156,21 @@ class Pool:
         """
         task_id = message.task_id
         is_run = is_run_queue(str(message.labels.get(QUEUE_LABEL)))
-        await self.slots.start(task_id, is_run)
+        in_host = self._async_hosts.serves(message)
+        await self.slots.start(task_id, is_run, in_host)
         self._waiting[task_id] = message
         try:
             limits = TimeLimits.of(message.labels, self.options)
             if has_expired(message.labels):
                 raise TaskCutShortError(EXPIRED)
+            if in_host:
+                return await self._run_in_host(message, limits, record_end)
             child = await self._children.take(str(message.labels.get(CODE_LABEL, "")))
             if task_id in self._stopped_early:
                 await self._children.give_back(child, is_reusable=True)
                 raise TaskCutShortError(self._stopped_early[task_id])
             task = RunningTask(message, child, self.options)
-            return await self._run_in_child(task, limits, record_end)
+            return await self._run_in_child(task, child, limits, record_end)
         finally:
             self._waiting.pop(task_id, None)
             self._stopped_early.pop(task_id, None)
@@ -179,7 +187,7 @@ class Pool:
         """
         child = await self._children.start_extra()
         task = RunningTask(message, child, self.options, is_internal=True)
-        outcome = await self._run_in_child(task, TimeLimits(), _record_nothing)
+        outcome = await self._run_in_child(task, child, TimeLimits(), _record_nothing)
         if isinstance(outcome, TaskiqResult):
             return outcome
         raise ChildDiedError(f"The task {message.task_name} has ended without a result.")
@@ -238,30 +246,72 @@ class Pool:
                 task.hand_over(reason)
 
     async def _run_in_child(
-        self, task: RunningTask, limits: TimeLimits, record_end: RecordEnd
+        self, task: RunningTask, child: ChildProcess, limits: TimeLimits, record_end: RecordEnd
     ) -> Outcome:
-        task_id = task.message.task_id
-        self._running[task_id] = task
-        self._waiting.pop(task_id, None)
+        def free_slot() -> None:
+            """Give the slot of a run that waits for its own steps to another task."""
+            if self.slots.free_while_waiting(task.message.task_id):
+                task.is_orchestrating = True
+                self._children.note_slot_freed(child)
+
+        def lend_slot() -> None:
+            """Give the slot of a task that waits for the results of others to another task."""
+            if self.slots.lend(task.message.task_id):
+                self._children.note_slot_freed(child)
+
+        async def take_slot_back() -> None:
+            """Return when a task that has lent its slot may work on."""
+            if await self.slots.take_back(task.message.task_id):
+                self._children.note_slot_taken(child)
+
         events = TaskEvents(
             on_wake=lambda: self._on_wake(task.message),
-            on_orchestrating=lambda: self._free_slot_of(task),
-            on_waiting=lambda: self._lend_slot_of(task),
-            until_working=lambda: self._take_slot_back(task),
+            on_orchestrating=free_slot,
+            on_waiting=lend_slot,
+            until_working=take_slot_back,
             record_end=record_end,
         )
         try:
-            with limits.enforced(task.exceed_limit):
-                outcome = await task.run(events)
-            if outcome is None:
-                raise await self._child_died_error(task)
-            return outcome
+            return await self._follow(task, limits, events)
         finally:
-            if task.child.is_stopped:
+            if child.is_stopped:
                 # It may have reported its end: nothing of it runs any more when that is recorded.
-                await task.child.kill_and_wait()
-            self._running.pop(task_id, None)
-            await self._children.give_back(task.child, task.leaves_child_usable)
+                await child.kill_and_wait()
+            self._running.pop(task.message.task_id, None)
+            await self._children.give_back(child, task.leaves_child_usable)
+
+    async def _run_in_host(
+        self, message: TaskiqMessage, limits: TimeLimits, record_end: RecordEnd
+    ) -> Outcome:
+        """Run a user's async task in a child that runs others beside it."""
+        async with self._async_hosts.joined(message) as child:
+            if message.task_id in self._stopped_early:
+                raise TaskCutShortError(self._stopped_early[message.task_id])
+            task = RunningTask(message, child, self.options)
+            events = TaskEvents(
+                on_wake=lambda: None,
+                on_orchestrating=lambda: None,
+                on_waiting=lambda: None,
+                until_working=_nothing,
+                record_end=record_end,
+            )
+            try:
+                return await self._follow(task, limits, events)
+            finally:
+                self._running.pop(message.task_id, None)
+                if not task.leaves_child_usable:
+                    child.take_no_more()
+
+    async def _follow(self, task: RunningTask, limits: TimeLimits, events: TaskEvents) -> Outcome:
+        """Have a task run in its child, and return how it ended."""
+        task_id = task.message.task_id
+        self._running[task_id] = task
+        self._waiting.pop(task_id, None)
+        with limits.enforced(task.exceed_limit):
+            outcome = await task.run(events)
+        if outcome is None:
+            raise await self._child_died_error(task)
+        return outcome
 
     async def _child_died_error(self, task: RunningTask) -> ChildDiedError:
         how = await task.child.wait_for_exit()
@@ -275,22 +325,6 @@ class Pool:
             f"The process that ran the task (pid {task.child.pid}, worker {self.worker_name}) "
             f"{end}."
         )
-
-    def _free_slot_of(self, task: RunningTask) -> None:
-        """Give the slot of a run that waits for its own steps to another task."""
-        if self.slots.free_while_waiting(task.message.task_id):
-            task.is_orchestrating = True
-            self._children.note_slot_freed(task.child)
-
-    def _lend_slot_of(self, task: RunningTask) -> None:
-        """Give the slot of a task that waits for the results of others to another task."""
-        if self.slots.lend(task.message.task_id):
-            self._children.note_slot_freed(task.child)
-
-    async def _take_slot_back(self, task: RunningTask) -> None:
-        """Return when a task that has lent its slot may work on."""
-        if await self.slots.take_back(task.message.task_id):
-            self._children.note_slot_taken(task.child)
 
     def _note_foreign_signal(self, child: ChildProcess, number: int) -> None:
         """Act soon on a SIGTERM or SIGINT that a child got from another process and ignored."""
@@ -321,6 +355,10 @@ class Pool:
 
     def _task_in(self, child: ChildProcess) -> RunningTask | None:
         return next((task for task in self._running.values() if task.child is child), None)
+
+
+async def _nothing() -> None:
+    """Do nothing: the tasks of a host share a slot, which none of them lends."""
 
 
 async def _record_nothing(_result: TaskiqResult[Any]) -> None:

@@ -81,9 +81,7 @@ class _Runner:
                 self._service.handler,
                 executor=ThreadPoolExecutor(1),
                 validate_params=False,
-                max_async_tasks=(
-                    self._options.pool.concurrency + self._options.pool.max_runs + SPARE_CALLBACKS
-                ),
+                max_async_tasks=self._options.pool.most_tasks + SPARE_CALLBACKS,
                 ack_type=AcknowledgeType.MANUAL,
             )
             await receiver.listen(self._finish)

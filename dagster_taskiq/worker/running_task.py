@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from taskiq import BrokerMessage, TaskiqMessage, TaskiqResult
 
@@ -24,7 +24,7 @@ from dagster_taskiq.wire.labels import (
 )
 from dagster_taskiq.wire.records import Running
 from dagster_taskiq.wire.task_names import PACKED_RUN
-from dagster_taskiq.worker.child_process import ChildProcess
+from dagster_taskiq.worker.fork_server.client import Exit
 from dagster_taskiq.worker.limits import may_run_another
 from dagster_taskiq.worker.options import PoolOptions
 
@@ -54,6 +54,40 @@ class Recorded:
 Outcome = TaskiqResult[Any] | PutBack | Recorded
 
 
+class TaskChild(Protocol):
+    """The part of a child that its task needs; see
+    :class:`~dagster_taskiq.worker.child_process.ChildProcess`."""
+
+    #: Whether the task was stopped.
+    is_stopped: bool
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+
+    @property
+    def tasks_done(self) -> int:
+        """How many tasks it has run."""
+
+    def note_task_done(self) -> None:
+        """Count one more."""
+
+    def send(self, frame: dict[str, Any]) -> None:
+        """Send it a frame about the task."""
+
+    async def receive(self) -> dict[str, Any] | None:
+        """Return its next frame about the task; ``None`` when it has ended."""
+
+    def request_stop(self, reason: str, is_cancellation: bool, grace: float) -> None:
+        """Stop the task, and kill the child if it has not ended after ``grace`` seconds."""
+
+    def kill(self) -> None:
+        """Kill it with all it has started."""
+
+    async def wait_for_exit(self) -> Exit | None:
+        """Return how it ended."""
+
+
 @dataclass(frozen=True)
 class TaskEvents:
     """What is done at the reports of a child about its task."""
@@ -76,7 +110,7 @@ class RunningTask:
     def __init__(
         self,
         message: TaskiqMessage,
-        child: ChildProcess,
+        child: TaskChild,
         options: PoolOptions,
         is_internal: bool = False,
     ) -> None:
@@ -231,7 +265,7 @@ class RunningTask:
 
     def _note_done(self, done: dict[str, Any]) -> None:
         """Note the state in which the task has left its child."""
-        self.child.tasks_done += 1
+        self.child.note_task_done()
         self.leaves_child_usable = not done["last"] and may_run_another(
             self._options, self.child.tasks_done, int(done["rss"])
         )

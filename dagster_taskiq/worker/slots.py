@@ -123,6 +123,11 @@ class FreeSlots:
         else:
             self._grant(for_next)
 
+    def add(self, number: int) -> None:
+        """Let there be so many more; fewer, if the number is negative, as they become free."""
+        self._free += number
+        self._pass_on()
+
     def note_came(self) -> None:
         """Note that the message has come for which a slot was taken, or that none will."""
         self._for_next -= 1
@@ -141,6 +146,10 @@ class FreeSlots:
     def give(self) -> None:
         """Let a slot be free again."""
         self._free += 1
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Let those have free slots who wait for them."""
         while self._lenders and self._may_work:
             self._pass_to(self._lenders)
         while self._takers and self._free > 0:
@@ -181,23 +190,30 @@ class Slots:
     To be used within one running event loop.
     """
 
-    def __init__(self, number: int, max_runs: int) -> None:
+    def __init__(self, number: int, max_runs: int, has_hosts: bool = False) -> None:
         """Let all slots be free.
 
         Args:
             number: how many tasks may work at once.
             max_runs: how many runs may be held at once.
+            has_hosts: whether there are children that execute several async tasks in one slot.
+                Then more messages may be taken than there are slots, while such a child has room;
+                one that is not for it waits until a slot is free.
         """
         #: The launched runs that are held here.
         self.runs = RunSlots(max_runs)
         #: Whether the worker takes no more messages, or only those of steps.
         self.is_draining = False
         self._free = FreeSlots(number)
+        #: The same without the room of hosts; ``None`` if it is the same.
+        self._processes = FreeSlots(number) if has_hosts else None
         self._reservations: dict[str, asyncio.TimerHandle] = {}
         #: The tasks that have started and not ended; each with whether it still has its slot.
         self._has_slot: dict[str, bool] = {}
         #: Those of them that have lent their slot until they have what they wait for.
         self._lent: set[str] = set()
+        #: Those of them that share no slot, if there are hosts.
+        self._in_process: set[str] = set()
 
     @property
     def takes_runs(self) -> bool:
@@ -234,11 +250,12 @@ class Slots:
         """Note that no more messages are taken, whether by our own command or by taskiq's."""
         self.is_draining = True
 
-    async def start(self, task_id: str, is_run: bool) -> None:
+    async def start(self, task_id: str, is_run: bool, in_host: bool = False) -> None:
         """Start a task: take the slot that is reserved for it, else wait for a free one.
 
         Args:
             task_id: the task.
+            in_host: whether it shares the slot of a host.
             is_run: whether it is a launched run, which needs a run slot as well. It takes one even
                 if it was reserved before: of two deliveries of one run, the one that was dropped
                 has freed the run slot of both.
@@ -248,6 +265,13 @@ class Slots:
             timer.cancel()
         else:
             await self._free.take()
+        if self._processes is not None and not in_host:
+            try:
+                await self._processes.take()
+            except asyncio.CancelledError:
+                self._free.give()
+                raise
+            self._in_process.add(task_id)
         self._has_slot[task_id] = True
         if is_run:
             self.runs.hold(task_id)
@@ -262,8 +286,24 @@ class Slots:
         if task_id not in self.runs or not self._has_slot.get(task_id):
             return False
         self._has_slot[task_id] = False
-        self._free.give()
+        self._give(task_id)
         return True
+
+    async def start_host(self, room: int) -> None:
+        """Take a slot for a child that executes several async tasks, each of which is started.
+
+        Args:
+            room: how many it executes at once.
+        """
+        if self._processes is not None:
+            await self._processes.take()
+            self._free.add(room - 1)
+
+    def end_host(self, room: int) -> None:
+        """Free the slot of such a child."""
+        if self._processes is not None:
+            self._processes.give()
+            self._free.add(1 - room)
 
     def lend(self, task_id: str) -> bool:
         """Free the slot of a task that only waits for the results of others.
@@ -284,7 +324,7 @@ class Slots:
             return False
         self._lent.add(task_id)
         self._has_slot[task_id] = False
-        self._free.give()
+        self._give(task_id)
         return True
 
     async def take_back(self, task_id: str) -> bool:
@@ -295,12 +335,17 @@ class Slots:
         """
         if task_id not in self._lent:
             return False
+        processes = self._processes if task_id in self._in_process else None
+        if processes is not None:
+            await processes.take_back()
         await self._free.take_back()
         if task_id in self._lent:
             self._lent.discard(task_id)
             self._has_slot[task_id] = True
         else:  # it has ended meanwhile
             self._free.give()
+            if processes is not None:
+                processes.give()
         return True
 
     def end(self, task_id: str) -> None:
@@ -308,7 +353,14 @@ class Slots:
         self.runs.free(task_id)
         self._lent.discard(task_id)
         if self._has_slot.pop(task_id):
-            self._free.give()
+            self._give(task_id)
+        self._in_process.discard(task_id)
+
+    def _give(self, task_id: str) -> None:
+        """Let the slot be free that a task has."""
+        if self._processes is not None and task_id in self._in_process:
+            self._processes.give()
+        self._free.give()
 
     def release_reservation(self, task_id: str) -> None:
         """Free what is reserved for a task that will not run here; nothing if nothing is.

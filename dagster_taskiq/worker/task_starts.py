@@ -102,6 +102,8 @@ class TaskStarts:
                 if time.monotonic() > give_up_at:
                     logger.warning("%s Its message is given back.", error)
                     raise NoResultError from None
+                # If the worker of the attempt before is lost, the task ends by this look.
+                await self._backend.is_result_ready(task.id)
                 await asyncio.sleep(WRITE_RETRY_SECONDS[0])
             except NoRecordError as error:
                 # Its sender has recorded it: it may have begun before that was lost.

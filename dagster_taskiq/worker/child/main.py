@@ -8,11 +8,9 @@ any code here. When its parent closes the channel, it ends after its exit hooks
 """
 
 import os
-import resource
 import signal
 import socket
 import sys
-from pathlib import Path
 from typing import Any
 
 from taskiq import AsyncBroker, TaskiqMessage, TaskiqResult
@@ -25,27 +23,20 @@ from dagster_taskiq.dagster_internals import (
     run_config_cache,
 )
 from dagster_taskiq.dagster_internals.storage_connections import open_connections_kept
-from dagster_taskiq.errors import (
-    CodeLoadError,
-    DagsterTaskiqError,
-    TaskFailedError,
-)
 from dagster_taskiq.execution.own_tasks import PutBack, own_tasks_of
-from dagster_taskiq.execution.perform import describe_failure, perform
+from dagster_taskiq.execution.perform import async_tasks_of, perform
 from dagster_taskiq.execution.task_context import TaskContext, current_context, task_context
 from dagster_taskiq.transport import result_waits
-from dagster_taskiq.transport.results import as_json
 from dagster_taskiq.worker import process_trees
+from dagster_taskiq.worker.child import inbox
+from dagster_taskiq.worker.child.async_tasks import AsyncTasks
 from dagster_taskiq.worker.child.parent import Parent
 from dagster_taskiq.worker.child.process_state import ProcessState, streams
+from dagster_taskiq.worker.child.reports import as_text, report_end
 from dagster_taskiq.worker.child.setup import set_up
 from dagster_taskiq.worker.child.slot_lending import SlotLending
 from dagster_taskiq.worker.child.stop_reasons import StopReasons
 from dagster_taskiq.worker.stop_requests import StopRequests
-
-#: Errors of a task after which its child is not used again: it was interrupted at an unknown
-#: moment, or has modules that are half loaded, which would be used after the code was corrected.
-ENDS_CHILD = (KeyboardInterrupt, SystemExit, CodeLoadError)
 
 
 def main(channel: socket.socket, stop_requests: socket.socket) -> None:
@@ -79,7 +70,9 @@ def _serve(channel: socket.socket) -> None:
         return
     broker, problem = set_up(setup)
     own_tasks = own_tasks_of(broker)
-    parent.report_ready(problem, registry.find_problems(), own_tasks.has_hooks)
+    parent.report_ready(
+        problem, registry.find_problems(), own_tasks.has_hooks, async_tasks_of(broker)
+    )
     compute_logs.install(parent.report_output)
     run_config_cache.install()
     op_retries.install(_why_not_retried)
@@ -90,52 +83,26 @@ def _serve(channel: socket.socket) -> None:
         orchestrating=parent.report_orchestrating,
         begun=parent.report_begun,
         stay=parent.report_stay,
-        record_end=lambda result: parent.record_end(_as_text(result, is_typed=True)),
+        record_end=lambda result: parent.record_end(as_text(result, is_typed=True)),
         stop_request=StopReasons(parent).read,
         loading=process.loading,
     )
+    async_tasks = AsyncTasks(parent, process, context, broker)
     try:
-        while (frame := parent.receive("run")) is not None:
+        while (frame := parent.receive(inbox.TASKS)) is not None:
+            if "id" in frame:
+                async_tasks.handle(frame)
+                continue
             message = TaskiqMessage.model_validate(frame["run"])
-            if not _run_one(parent, process, context, broker, message, frame["typed"]):
+            result_waits.observe(SlotLending(parent).note)
+            ended = process.run(_perform_in, context, broker, message)
+            # A library that keeps processes for the next task would not find those that were
+            # ended, so this child is not used again either.
+            left = [*_end_what_was_started(), *process.restore()]
+            if report_end(parent, ended, frame["typed"], left):
                 return
     finally:
         own_tasks.shut_down()
-
-
-def _run_one(
-    parent: Parent,
-    process: ProcessState,
-    context: TaskContext,
-    broker: AsyncBroker,
-    message: TaskiqMessage,
-    is_typed: bool,
-) -> bool:
-    """Run one task, and report how it ended.
-
-    Args:
-        parent: is told.
-        process: the state of this process, which the task may change.
-        context: of the task.
-        broker: has the tasks.
-        message: names the task.
-        is_typed: see :func:`_as_text`.
-
-    Returns:
-        Whether this child may run another task.
-    """
-    result_waits.observe(SlotLending(parent).note)
-    ended = process.run(_perform_in, context, broker, message)
-    # A library that keeps processes for the next task would not find those that were ended, so
-    # this child is not used again either.
-    left = [*_end_what_was_started(), *process.restore()]
-    is_last = bool(left)
-    if isinstance(ended, PutBack):
-        parent.report_put_back(ended.message, _resident_bytes(), is_last, left)
-    else:
-        is_last = is_last or isinstance(ended.error, ENDS_CHILD)
-        parent.report_done(_as_text(ended, is_typed), _resident_bytes(), is_last, left)
-    return not is_last
 
 
 def _why_not_retried(in_this_process: bool) -> str:
@@ -152,20 +119,6 @@ def _perform_in(
         return perform(broker, message)
 
 
-def _as_text(result: TaskiqResult[Any], is_typed: bool) -> str:
-    """Return a result as JSON.
-
-    Args:
-        result: the result; a task's own error in it is replaced by its description, unless typed.
-        is_typed: whether such an error keeps its type. The loop of a run shows the text of an
-            error, and does not catch it by its type.
-    """
-    error = result.error
-    if error is not None and not isinstance(error, DagsterTaskiqError) and not is_typed:
-        result.error = TaskFailedError(describe_failure(error))
-    return as_json(result)[1].decode()
-
-
 def _end_what_was_started() -> list[str]:
     """End the processes that a task has left behind; return what there was, in words."""
     if not process_trees.has_children():
@@ -179,12 +132,3 @@ def _resource_tracker() -> tuple[int, ...]:
     module = sys.modules.get("multiprocessing.resource_tracker")
     pid = getattr(getattr(module, "_resource_tracker", None), "_pid", None)
     return () if pid is None else (pid,)
-
-
-def _resident_bytes() -> int:
-    """Return the memory this process holds now; its peak if the system has nothing else."""
-    statm = Path("/proc/self/statm")
-    if statm.exists():
-        return int(statm.read_text().split()[1]) * resource.getpagesize()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,16 +1,16 @@
 """The parent process of a child: what it receives from it and reports to it."""
 
+import copy
 import os
-import select
 import socket
 import threading
-from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from taskiq import BrokerMessage
 
 from dagster_taskiq.worker import frames
+from dagster_taskiq.worker.child.inbox import Inbox
 
 
 class Parent:
@@ -19,9 +19,10 @@ class Parent:
     Frames from the parent: the first is the set-up (:mod:`dagster_taskiq.worker.child.setup`). Then
 
     ``run`` (a message), ``typed`` (whether an error that the task raises is to keep its type): run
-        a task.
+        a task. With an ``id``: run this async task beside others that have one.
     ``stop`` (the reason), ``is_cancellation``: the task is being stopped; SIGTERM follows. Read by
-        :mod:`dagster_taskiq.worker.child.stop_reasons` while the task is executed.
+        :mod:`dagster_taskiq.worker.child.stop_reasons` while the task is executed. With an ``id``,
+        no signal follows: the task is cancelled in its event loop.
     ``recorded``: the end of the task is on record.
     ``slot``: the task, which had lent its slot to another, has one again.
 
@@ -34,9 +35,15 @@ class Parent:
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self._sending = threading.Lock()
-        self._receiving = threading.Lock()
-        self._kept: defaultdict[str, deque[dict[str, Any]]] = defaultdict(deque)
-        self._is_closed = False
+        self._inbox = Inbox(channel)
+        #: The task that it is about, if this child runs several; see :meth:`about`.
+        self._task_id = ""
+
+    def about(self, task_id: str) -> "Parent":
+        """Return the same for one of several tasks that this child runs at once."""
+        view = copy.copy(self)
+        view._task_id = task_id
+        return view
 
     def receive_setup(self) -> dict[str, Any] | None:
         """Return the first frame; ``None`` when the parent has closed the channel."""
@@ -44,24 +51,11 @@ class Parent:
 
     def receive(self, kind: str) -> dict[str, Any] | None:
         """Return the next frame that has a field ``kind``; ``None`` when the channel is closed."""
-        while True:
-            with self._receiving:
-                if self._kept[kind]:
-                    return self._kept[kind].popleft()
-                if self._is_closed:
-                    return None
-                self._receive_one()
+        return self._inbox.receive(kind, self._task_id)
 
     def poll(self, kind: str) -> dict[str, Any] | None:
         """Return the next frame that has a field ``kind``, if it has come; do not wait."""
-        if not self._kept[kind] and self._receiving.acquire(blocking=False):
-            # Else another thread receives, and keeps it as soon as it comes.
-            try:
-                while not self._is_closed and select.select([self._channel], [], [], 0)[0]:
-                    self._receive_one()
-            finally:
-                self._receiving.release()
-        return self._kept[kind].popleft() if self._kept[kind] else None
+        return self._inbox.poll(kind, self._task_id)
 
     def record_end(self, result: str) -> None:
         """Have the end of the task recorded, and return when it is.
@@ -79,16 +73,13 @@ class Parent:
         if self.receive("slot") is None:
             os._exit(1)  # as in _send()
 
-    def _receive_one(self) -> None:
-        frame = frames.receive(self._channel)
-        if frame is None:
-            self._is_closed = True
-            return
-        for kind in ("run", "stop", "recorded", "slot"):
-            if kind in frame:
-                self._kept[kind].append(frame)
-
-    def report_ready(self, problem: str, dagster_parts: Mapping[str, str], has_hooks: bool) -> None:
+    def report_ready(
+        self,
+        problem: str,
+        dagster_parts: Mapping[str, str],
+        has_hooks: bool,
+        async_tasks: Sequence[str],
+    ) -> None:
         """Report that this child can run tasks.
 
         Args:
@@ -96,9 +87,17 @@ class Parent:
             dagster_parts: what is not as expected in Dagster, see
                 :mod:`dagster_taskiq.dagster_internals.registry`.
             has_hooks: whether the project has middlewares that want to know of the ends of tasks.
+            async_tasks: the names of the users' own tasks that are coroutines.
         """
-        ready = {"problem": problem, "dagster_parts": dict(dagster_parts), "has_hooks": has_hooks}
-        self._send({"ready": True, **ready})
+        self._send(
+            {
+                "ready": True,
+                "problem": problem,
+                "dagster_parts": dict(dagster_parts),
+                "has_hooks": has_hooks,
+                "async_tasks": list(async_tasks),
+            }
+        )
 
     def report_wake(self) -> None:
         """Report that the task has written to the event log of its run."""
@@ -151,6 +150,8 @@ class Parent:
         self._send({"put_back": put_back, **done})
 
     def _send(self, frame: dict[str, Any]) -> None:
+        if self._task_id:
+            frame = {**frame, "id": self._task_id}
         try:
             with self._sending:
                 self._channel.sendall(frames.pack(frame))

@@ -1,0 +1,85 @@
+"""Users' async tasks that a child executes side by side, in one event loop."""
+
+import logging
+from concurrent.futures import Future
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from taskiq import AsyncBroker, TaskiqMessage, TaskiqResult
+
+from dagster_taskiq.execution.own_tasks import PutBack, RunningLife
+from dagster_taskiq.execution.perform import begin
+from dagster_taskiq.execution.task_context import StopRequest, TaskContext, task_context
+from dagster_taskiq.transport import result_waits
+from dagster_taskiq.worker.child.parent import Parent
+from dagster_taskiq.worker.child.process_state import ProcessState
+from dagster_taskiq.worker.child.reports import as_text, report_end
+
+logger = logging.getLogger(__name__)
+
+
+class AsyncTasks:
+    """Those of this child, begun and stopped by the thread that receives what its parent sends."""
+
+    def __init__(
+        self, parent: Parent, process: ProcessState, context: TaskContext, broker: AsyncBroker
+    ) -> None:
+        """Execute nothing yet.
+
+        Args:
+            parent: is told how each ends.
+            process: has the context variables with which a task begins.
+            context: of a task.
+            broker: has the tasks.
+        """
+        self._parent = parent
+        self._process = process
+        self._context = context
+        self._broker = broker
+        self._running: dict[str, RunningLife] = {}
+        self._stops: dict[str, StopRequest] = {}
+
+    def handle(self, frame: dict[str, Any]) -> None:
+        """Begin or stop a task, as a frame of the parent says."""
+        task_id: str = frame["id"]
+        if "stop" in frame:
+            self._stops[task_id] = StopRequest(frame["stop"], frame["is_cancellation"])
+            if task_id in self._running:
+                self._running[task_id].cancel()
+            return
+        # They share the slot of this child, which none of them can lend.
+        result_waits.observe(None)
+        message = TaskiqMessage.model_validate(frame["run"])
+        parent = self._parent.about(task_id)
+        context = replace(
+            self._context,
+            record_end=lambda result: parent.record_end(as_text(result, is_typed=True)),
+            stop_request=partial(self._stops.get, task_id),
+        )
+        try:
+            running = self._process.run(self._begin, context, message)
+        except Exception as error:
+            logger.exception("Task %s (%s) cannot begin.", task_id, message.task_name)
+            failed: TaskiqResult[Any] = TaskiqResult(
+                is_err=True,
+                return_value=None,
+                execution_time=0.0,
+                labels=message.labels,
+                error=error,
+            )
+            report_end(parent, failed, is_typed=True, left=[])
+            return
+        self._running[task_id] = running
+        running.future.add_done_callback(partial(self._report, parent, task_id))
+
+    def _begin(self, context: TaskContext, message: TaskiqMessage) -> RunningLife:
+        with task_context(context):
+            return begin(self._broker, message)
+
+    def _report(
+        self, parent: Parent, task_id: str, future: Future[TaskiqResult[Any] | PutBack]
+    ) -> None:
+        self._running.pop(task_id, None)
+        self._stops.pop(task_id, None)
+        report_end(parent, future.result(), is_typed=True, left=[])

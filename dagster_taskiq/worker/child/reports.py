@@ -1,0 +1,64 @@
+"""What a child reports of the end of a task."""
+
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+from taskiq import TaskiqResult
+
+from dagster_taskiq.errors import CodeLoadError, DagsterTaskiqError, TaskFailedError
+from dagster_taskiq.execution.own_tasks import PutBack
+from dagster_taskiq.execution.perform import describe_failure
+from dagster_taskiq.transport.results import as_json
+from dagster_taskiq.worker.child.parent import Parent
+
+#: Errors of a task after which its child is not used again: it was interrupted at an unknown
+#: moment, or has modules that are half loaded, which would be used after the code was corrected.
+ENDS_CHILD = (KeyboardInterrupt, SystemExit, CodeLoadError)
+
+
+def report_end(
+    parent: Parent, ended: TaskiqResult[Any] | PutBack, is_typed: bool, left: list[str]
+) -> bool:
+    """Report how a task has ended.
+
+    Args:
+        parent: is told.
+        ended: how.
+        is_typed: see :func:`as_text`.
+        left: what the task has left behind that cannot be restored, in words.
+
+    Returns:
+        Whether this child ends now.
+    """
+    is_last = bool(left)
+    if isinstance(ended, PutBack):
+        parent.report_put_back(ended.message, _resident_bytes(), is_last, left)
+    else:
+        is_last = is_last or isinstance(ended.error, ENDS_CHILD)
+        parent.report_done(as_text(ended, is_typed), _resident_bytes(), is_last, left)
+    return is_last
+
+
+def as_text(result: TaskiqResult[Any], is_typed: bool) -> str:
+    """Return a result as JSON.
+
+    Args:
+        result: the result; a task's own error in it is replaced by its description, unless typed.
+        is_typed: whether such an error keeps its type. The loop of a run shows the text of an
+            error, and does not catch it by its type.
+    """
+    error = result.error
+    if error is not None and not isinstance(error, DagsterTaskiqError) and not is_typed:
+        result.error = TaskFailedError(describe_failure(error))
+    return as_json(result)[1].decode()
+
+
+def _resident_bytes() -> int:
+    """Return the memory this process holds now; its peak if the system has nothing else."""
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        return int(statm.read_text().split()[1]) * resource.getpagesize()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
