@@ -4,6 +4,7 @@ from typing import Any
 
 from taskiq import TaskiqMessage, TaskiqResult
 
+from dagster_taskiq.transport.results import ReportedEnd, result_from_json
 from dagster_taskiq.worker.pool import Pool
 
 
@@ -14,5 +15,7 @@ async def run_in(pool: Pool, task: TaskiqMessage) -> TaskiqResult[Any]:
         raise AssertionError(f"The child asks to record {result}.")
 
     outcome = await pool.run(task, record_nothing)
+    if isinstance(outcome, ReportedEnd):
+        return result_from_json(outcome.result)
     assert isinstance(outcome, TaskiqResult)
     return outcome

@@ -7,6 +7,7 @@ which one goes away, and answers that get lost after the server has done what it
 
 import hashlib
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from dagster import DagsterRunStatus
+from taskiq import TaskiqMessage
 
 from compat_tests.contract.test_broker import ids, opened, put
 from compat_tests.executor.conftest import make_instance
@@ -24,7 +26,7 @@ from compat_tests.executor.test_rabbitmq_faults import tasks_out_of_reach
 from compat_tests.faults import server_jobs
 from compat_tests.faults.conftest import Figure
 from compat_tests.proxy import Proxy, proxy_to
-from compat_tests.sending import USER_TASKS, open_sender
+from compat_tests.sending import USER_TASKS, Sender, open_sender
 from compat_tests.servers import RabbitServer, RedisServer, own_rabbit, own_redis
 from compat_tests.waiting import eventually
 from compat_tests.workers import WorkerProcess, running_worker
@@ -89,19 +91,44 @@ START = digest(redis_backend.SCRIPTS["start"])
 CLAIM = digest(redis_broker.SCRIPTS["claim"])
 
 
+@pytest.mark.parametrize("script", [START, CLAIM])
 def test_if_redis_answer_to_a_start_is_lost_the_task_runs_once(
-    patient: tuple[House, WorkerProcess], server: RedisServer, door: Proxy, scratch: Scratch
+    patient: tuple[House, WorkerProcess],
+    server: RedisServer,
+    door: Proxy,
+    scratch: Scratch,
+    script: bytes,
 ) -> None:
-    """The client library asks again, and hears that the task has been started: by itself."""
+    """The client library asks again, and hears that the task has been started: by itself.
+
+    A message that a client has put into the queue in its own way is started after its claim.
+    """
     house, _ = patient
     with open_sender(house.changed(broker=server.url).settings) as sender:
-        sender.value(sender.send("add", 1, 2))  # the worker's scripts are on the server
-        door.lose_answers(START)
+        sender.value(sender.send("add", 1, 2))
+        first = TaskiqMessage(
+            task_id=uuid.uuid4().hex,
+            task_name=f"{USER_TASKS}:note",
+            labels={},
+            args=[str(scratch.directory / "notes")],
+            kwargs={},
+        )
+        more = [first.model_copy(update={"task_id": uuid.uuid4().hex}) for _ in range(4)]
+        put_as_it_is(sender, first)
+        sender.value(first.task_id)  # the worker's scripts are on the server
+        door.lose_answers(script, 5)
+        for each in more:
+            put_as_it_is(sender, each)
         sent = [sender.send("note", str(scratch.directory / "notes")) for _ in range(4)]
-        for each in sent:
-            sender.value(each)
+        for task_id in (*sent, *(each.task_id for each in more)):
+            sender.value(task_id)
     eventually(lambda: door.has_lost)
-    assert scratch.count("notes") == 4
+    assert scratch.count("notes") == 9
+
+
+def put_as_it_is(sender: Sender, message: TaskiqMessage) -> None:
+    body = sender.broker.formatter.dumps(message).message
+    sender.call(sender.broker.put, message.task_id, sender.broker.settings.queue, 0, body)
 
 
 @pytest.mark.anyio

@@ -35,7 +35,7 @@ from dagster_taskiq.transport.current_task import own_task
 from dagster_taskiq.transport.eviction import Eviction
 from dagster_taskiq.transport.home_loop import Home, at_home
 from dagster_taskiq.transport.lost_workers import LostWorkers
-from dagster_taskiq.transport.results import as_json, result_from_json
+from dagster_taskiq.transport.results import ReportedEnd, as_json, result_from_json
 from dagster_taskiq.transport.schedule_store import ScheduleStore
 from dagster_taskiq.wire.commands import Command, command
 from dagster_taskiq.wire.labels import RUN_LABEL, STEP_LABEL, WORKER_LABEL, attempt_of
@@ -280,9 +280,13 @@ class StateBackend(AsyncResultBackend[Any]):
             attempt=attempt_of(labels),
         )
         stored: bytes | None = None
-        if not task.run_id:  # the outcome of a step is in the event log; here is only its state
-            result, stored = as_json(result)
-        state, error = end_of(result)
+        reported = result.return_value
+        if isinstance(reported, ReportedEnd):
+            state, error, stored = reported.state, reported.error, reported.result
+        else:
+            if not task.run_id:  # the outcome of a step is in the event log; here is only its state
+                result, stored = as_json(result)
+            state, error = end_of(result)
         if task.worker:
             await self.record_end(task, state, error, stored)
             return

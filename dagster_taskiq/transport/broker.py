@@ -35,10 +35,13 @@ from dagster_taskiq.wire.labels import (
     DELAY_LABEL,
     PRIORITY_LABEL,
     QUEUE_LABEL,
+    attempt_of,
     check_times,
     read_time,
 )
 from dagster_taskiq.wire.queues import QueueDepth, is_run_queue, run_queue
+from dagster_taskiq.wire.records import TaskState
+from dagster_taskiq.wire.task_names import is_own_task
 
 logger = logging.getLogger("dagster_taskiq.broker")
 
@@ -80,6 +83,10 @@ class Outgoing:
     #: Seconds for which it cannot be claimed, by the server's clock. Meanwhile it counts as
     #: waiting, and can be discarded.
     delay: float = 0.0
+    #: The name of the task if it is a user's own; a broker may start it as it is claimed.
+    own_task: str = ""
+    #: Which attempt of the task the message is for.
+    attempt: int = 0
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,10 @@ class Delivery:
     body: bytes
     #: 1 for the first delivery of the message.
     attempt: int
+    #: The start of its task was recorded with the claim, for the claiming worker.
+    is_started: bool = False
+    #: The state that has forbidden that start; there is no message any more.
+    refused: TaskState | None = None
 
 
 class QueueBroker(AsyncBroker):
@@ -128,6 +139,8 @@ class QueueBroker(AsyncBroker):
         #: Called for every message, whichever task it names; ``None``: the task's own function is.
         #: A worker's parent process has one: it gives all tasks to its child processes.
         self.function_for_all: AsyncTaskiqDecoratedTask[Any, Any] | None = None
+        #: Whether a listener may record the start of a user's own task as it claims the message.
+        self.starts_with_claim = False
         self._claimed: dict[str, Delivery] = {}
 
     def with_result_backend(self, result_backend: AsyncResultBackend[Any]) -> Self:
@@ -250,6 +263,27 @@ class QueueBroker(AsyncBroker):
         """
         return await self.claim()
 
+    def may_start_with_claim(self, backend_connection: Connection) -> bool:
+        """Return whether :meth:`claim_next` can record the start of a task in the same step.
+
+        Args:
+            backend_connection: that of the backend with the records.
+        """
+        del backend_connection
+        return False
+
+    async def stop_claiming(self) -> None:
+        """Do what is done with the next claim otherwise: there may be none."""
+
+    def was_started(self, task_id: str) -> bool:
+        """Return whether the start of a task was recorded with the claim of its message.
+
+        Args:
+            task_id: of a message that was yielded, and is not acknowledged yet.
+        """
+        delivery = self._claimed.get(task_id)
+        return delivery is not None and delivery.is_started
+
     @abstractmethod
     async def wait_for_work(self, timeout: float) -> None:
         """Return when a message may have come, after ``timeout`` seconds at the latest."""
@@ -350,7 +384,10 @@ class QueueBroker(AsyncBroker):
             ) from None
         queue = str(message.labels.get(QUEUE_LABEL) or self.settings.queue)
         delay = read_time(message.labels, DELAY_LABEL)
-        return Outgoing(message.task_id, queue, level, message.message, delay)
+        is_own = is_own_task(message.task_name, message.labels)
+        own_task = message.task_name if is_own else ""
+        attempt = attempt_of(message.labels)
+        return Outgoing(message.task_id, queue, level, message.message, delay, own_task, attempt)
 
     async def listen(self) -> AsyncGenerator[AckableMessage, None]:
         """Yield messages, one for each slot that is free, for as long as the caller listens.
@@ -389,6 +426,14 @@ class QueueBroker(AsyncBroker):
                 await self.give_back(task_id)
             except ServerUnavailableError as error:
                 logger.warning("Could not give back task %s: %s", task_id, error)
+        with contextlib.suppress(ServerUnavailableError):
+            await self.stop_claiming()
+
+    async def acknowledge_claimed(self, task_id: str) -> None:
+        """Delete a message that was yielded: the start of its task is on record, or forbidden."""
+        delivery = self._claimed.pop(task_id, None)
+        if delivery is not None:
+            await self.acknowledge(delivery)
 
     async def _ack(self, task_id: str, delivery: Delivery) -> None:
         self._claimed.pop(task_id, None)
@@ -443,6 +488,14 @@ class QueueBroker(AsyncBroker):
     async def _look(self) -> tuple[str, Delivery] | None:
         """Claim the first message that can be read; those before it are rejected."""
         while (delivery := await self._claim_or_release()) is not None:
+            if delivery.refused is not None:
+                state = delivery.refused.value
+                logger.info("Dropped task %s: it is %s.", delivery.task_id, state)
+                continue
+            if delivery.is_started:
+                # What its sender has written beside the message was enough to start it.
+                self._claimed[delivery.task_id] = delivery
+                return delivery.task_id, delivery
             task_id = await self._task_of(delivery)
             if task_id is not None:
                 self._claimed[task_id] = delivery

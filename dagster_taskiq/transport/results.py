@@ -9,12 +9,15 @@ are loaded, and its own constructor is not called.
 
 import json
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, Field
 from taskiq import TaskiqResult
 from taskiq.exceptions import SecurityError
 from taskiq.serialization import ensure_serializable, safe_repr
+
+from dagster_taskiq.wire.records import TaskState
 
 #: How many causes and contexts of an error are kept.
 MOST_CAUSES = 16
@@ -55,6 +58,17 @@ def replace_result(result: TaskiqResult[Any], error: BaseException) -> TaskiqRes
         labels=result.labels,
         error=error,
     )
+
+
+@dataclass(frozen=True)
+class ReportedEnd:
+    """How a task has ended, as the process that executed it has written it, to be kept as it is."""
+
+    state: TaskState
+    #: Why it did not succeed, in one sentence.
+    error: str
+    #: The result, as :func:`as_json` has made it.
+    result: bytes
 
 
 class _Result(BaseModel, extra="allow"):

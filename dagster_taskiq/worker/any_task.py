@@ -1,23 +1,30 @@
 """How taskiq gives every message to one function of the worker, whichever task it names.
 
 taskiq calls the function that is registered for the name in the message, and only knows those of
-its own process. Here the functions of tasks are in the children. So the name is replaced on the way
-to the function, and kept in a label.
+its own process. Here the functions of tasks are in the children. So each message is replaced, on
+the way to the function, by one that names this function and has the message as its argument.
 """
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from taskiq import Context, TaskiqDepends, TaskiqMessage, TaskiqMiddleware, TaskiqResult
+from taskiq import TaskiqMessage, TaskiqMiddleware, TaskiqResult
 from taskiq.acks import AcknowledgeType
 
 from dagster_taskiq.transport.broker import QueueBroker
 
 #: The name under which the function is registered.
 ANY_TASK = "dagster_taskiq:any"
-#: Label that keeps the task's own name until the function is called.
-TASK_LABEL = "dagster_taskiq_task"
+
+
+@dataclass
+class Call:
+    """The call of the function for one message."""
+
+    message: TaskiqMessage
+    #: Whether taskiq has made it.
+    is_made: bool = False
 
 
 @dataclass(frozen=True)
@@ -28,7 +35,7 @@ class Ended:
 
 
 class AnyTaskMiddleware(TaskiqMiddleware):
-    """Replaces the name of the task, and reports when its result is on record.
+    """Replaces the message, and reports when its result is on record.
 
     The message is acknowledged by the function, at the moment the start is on record.
     """
@@ -39,11 +46,17 @@ class AnyTaskMiddleware(TaskiqMiddleware):
         self._on_saved = on_saved
 
     def pre_execute(self, message: TaskiqMessage) -> TaskiqMessage:
-        """Replace the name (taskiq's own hook)."""
+        """Replace the message (taskiq's own hook)."""
         message.labels["ack_type"] = AcknowledgeType.MANUAL.value
-        message.labels[TASK_LABEL] = message.task_name
-        message.task_name = ANY_TASK
-        return message
+        # Its labels are those of the message, also when some are added.
+        return TaskiqMessage.model_construct(
+            task_id=message.task_id,
+            task_name=ANY_TASK,
+            labels=message.labels,
+            labels_types=message.labels_types,
+            args=[Call(message)],
+            kwargs={},
+        )
 
     def post_execute(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
         """Give the result of the function the contents of the task's (taskiq's own hook)."""
@@ -54,31 +67,28 @@ class AnyTaskMiddleware(TaskiqMiddleware):
 
     def post_save(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
         """Report that the result is on record (taskiq's own hook)."""
-        self._on_saved(message, result)
+        self._on_saved(call_of(message).message, result)
 
 
-def call_for_every_message(broker: QueueBroker, run: Callable[[Context], Awaitable[Any]]) -> None:
+def call_for_every_message(
+    broker: QueueBroker, run: Callable[[TaskiqMessage], Awaitable[Any]]
+) -> None:
     """Have a broker's listener call a function for every message.
 
     Args:
         broker: its middlewares must include :class:`AnyTaskMiddleware`.
-        run: the function; it calls :func:`restore_name` first, and returns :class:`Ended`.
+        run: the function, which returns how the task has ended: :class:`Ended`, or
+            :class:`~dagster_taskiq.transport.results.ReportedEnd`.
     """
-    depends: Any = TaskiqDepends()
 
-    async def any_task(
-        *_args: Any, dagster_taskiq_context: Context = depends, **_kwargs: Any
-    ) -> Any:
-        return await run(dagster_taskiq_context)
+    async def any_task(call: Any) -> Any:
+        call.is_made = True
+        return await run(call.message)
 
     broker.function_for_all = broker.register_task(any_task, task_name=ANY_TASK)
 
 
-def restore_name(message: TaskiqMessage) -> None:
-    """Give a message the task's own name back."""
-    message.task_name = message.labels.pop(TASK_LABEL)
-
-
-def was_called(message: TaskiqMessage) -> bool:
-    """Return whether taskiq has called the function for a message."""
-    return TASK_LABEL not in message.labels
+def call_of(replaced: TaskiqMessage) -> Call:
+    """Return the call that a message has been replaced by."""
+    call: Call = replaced.args[0]
+    return call

@@ -39,8 +39,9 @@ class WorkerReceiver(Receiver):
     ) -> TaskiqResult[Any]:
         """Run one task (taskiq's own hook); it fails if taskiq could not call its function."""
         result = await super().run_task(target, message, ack_controller)
-        if not any_task.was_called(message):
-            await self._handler.refuse(message, result)
+        call = any_task.call_of(message)
+        if not call.is_made:
+            await self._handler.refuse(call.message, result)
             if ack_controller is not None:
                 await ack_controller.ack()
         return result

@@ -15,14 +15,14 @@ from dagster_taskiq.errors import (
     TimeLimitError,
 )
 from dagster_taskiq.execution.typed_messages import plain_message
-from dagster_taskiq.transport.results import result_from_json
+from dagster_taskiq.transport.results import ReportedEnd, result_from_json
 from dagster_taskiq.wire.labels import (
     RUN_LABEL,
     STEP_LABEL,
     WATCHES_LABEL,
     attempt_of,
 )
-from dagster_taskiq.wire.records import Running
+from dagster_taskiq.wire.records import Running, TaskState
 from dagster_taskiq.wire.task_names import PACKED_RUN
 from dagster_taskiq.worker.fork_server.client import Exit
 from dagster_taskiq.worker.limits import may_run_another
@@ -51,7 +51,7 @@ class Recorded:
 
 
 #: How a task has ended.
-Outcome = TaskiqResult[Any] | PutBack | Recorded
+Outcome = TaskiqResult[Any] | ReportedEnd | PutBack | Recorded
 
 
 class TaskChild(Protocol):
@@ -288,6 +288,9 @@ class RunningTask:
                     labels=sent["labels"],
                 )
             )
+        if self._stop_reason is None and "state" in done and not self.is_internal:
+            state = TaskState(done["state"])
+            return ReportedEnd(state, done["error"], done["done"].encode())
         result = result_from_json(done["done"])
         if self._stop_reason is not None and result.is_err:
             raise self._stopped_error(TaskRevokedError)

@@ -113,6 +113,7 @@ class WorkerService:
         broker.formatter = JSONFormatter()
         broker.queues = options.queues
         broker.consumer = self.id
+        broker.starts_with_claim = broker.may_start_with_claim(backend.connection)
         broker.gate = self.pool.slots
         #: Work in the background that not every worker has.
         self._more_work: list[Callable[[], Coroutine[Any, Any, None]]] = []

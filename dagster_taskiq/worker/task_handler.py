@@ -4,7 +4,7 @@ import asyncio
 import logging
 from typing import Any
 
-from taskiq import Context, TaskiqMessage, TaskiqResult
+from taskiq import TaskiqMessage, TaskiqResult
 from taskiq.exceptions import NoResultError
 
 from dagster_taskiq.errors import (
@@ -20,8 +20,9 @@ from dagster_taskiq.errors import (
 from dagster_taskiq.transport.backend import StateBackend, until_available
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.put_back import put_back
+from dagster_taskiq.transport.results import ReportedEnd, result_from_json
 from dagster_taskiq.wire.labels import POOL_LABEL, RUN_LABEL, WORKER_LABEL, attempt_of
-from dagster_taskiq.wire.records import Task
+from dagster_taskiq.wire.records import Task, TaskState
 from dagster_taskiq.wire.task_names import EXECUTE_PLAN, PACKED_RUN, is_own_task
 from dagster_taskiq.worker import any_task
 from dagster_taskiq.worker.internal_tasks import InternalTasks
@@ -74,7 +75,7 @@ class TaskHandler:
         """Wait until what is done for tasks that have ended is done, for a limited time."""
         await self._internal.finish()
 
-    async def run(self, context: Context) -> any_task.Ended:
+    async def run(self, message: TaskiqMessage) -> any_task.Ended | ReportedEnd:
         """Run the task that a message names: record its start, acknowledge, give it to a child.
 
         Raises:
@@ -84,14 +85,13 @@ class TaskHandler:
             TimeLimitError: it ran longer than it may.
             ChildDiedError: its process died.
         """
-        message = context.message
-        any_task.restore_name(message)
         if self._takes_no_more:
             self._pool.slots.release_reservation(message.task_id)
             await self._broker.give_back(message.task_id)
             raise NoResultError
         try:
-            refused = await self._starts.record(message)
+            with_claim = self._broker.was_started(message.task_id)
+            refused = await self._starts.record(message, with_claim=with_claim)
         except Exception:
             # It is not known whether the start is on record. It is not run here; if the start is
             # not on record, the message comes again.
@@ -100,12 +100,12 @@ class TaskHandler:
         if refused is not None:
             self._pool.slots.release_reservation(message.task_id)
             logger.info("Dropped task %s: it is %s.", message.task_id, refused.value)
-            await context.ack()
+            await self._broker.acknowledge_claimed(message.task_id)
             raise NoResultError
         message.labels[WORKER_LABEL] = self._worker_id
         is_own = is_own_task(message.task_name, message.labels)
         # The start is on record: nothing waits for the acknowledgement any more.
-        acknowledged = asyncio.ensure_future(self._acknowledge(context))
+        acknowledged = asyncio.ensure_future(self._acknowledge(message.task_id))
         try:
             outcome = await self._run_in_pool(message)
         except Exception:
@@ -121,6 +121,10 @@ class TaskHandler:
             self._log_failure(message, outcome.result)
             self._note_saved(message, outcome.result)
             raise NoResultError
+        if isinstance(outcome, ReportedEnd):
+            if outcome.state is not TaskState.SUCCESS:
+                self._log_failure(message, result_from_json(outcome.result))
+            return outcome
         self._log_failure(message, outcome)
         return any_task.Ended(self._labelled(message, outcome))
 
@@ -131,8 +135,8 @@ class TaskHandler:
             message: the task; its function was not called.
             result: what taskiq reports of it; it is made to be a result of this worker's.
         """
-        any_task.restore_name(message)
-        if await self._starts.record(message) is None:
+        with_claim = self._broker.was_started(message.task_id)
+        if await self._starts.record(message, with_claim=with_claim) is None:
             text = f"The message of the task cannot be used: {result.error}"
             result.error = UnusableMessageError(text)
             result.labels = {**message.labels, WORKER_LABEL: self._worker_id}
@@ -209,12 +213,12 @@ class TaskHandler:
             name, kind = message.task_name, type(error).__name__
             logger.error("Task %s (%s) failed: %s: %s", message.task_id, name, kind, error)
 
-    async def _acknowledge(self, context: Context) -> None:
+    async def _acknowledge(self, task_id: str) -> None:
         try:
-            await context.ack()
+            await self._broker.acknowledge_claimed(task_id)
         except ServerUnavailableError as error:
             # It will be delivered again, and dropped then, since its start is on record.
-            logger.warning("Could not acknowledge task %s: %s", context.message.task_id, error)
+            logger.warning("Could not acknowledge task %s: %s", task_id, error)
 
     def _note_saved(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
         self._starts.note_ended(message.task_id, attempt_of(message.labels))

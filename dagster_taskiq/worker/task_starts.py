@@ -34,12 +34,16 @@ class TaskStarts:
         #: Held while the start of a task is being recorded.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def record(self, message: TaskiqMessage) -> TaskState | None:
+    async def record(self, message: TaskiqMessage, *, with_claim: bool = False) -> TaskState | None:
         """Record the start of a task; of several deliveries of one task, that of one only.
 
         They take turns: while the backend is away, a message that comes again waits until it is
         known whether the first delivery has started the task. What was started here is not started
         again before its end is on record, even if the backend has lost the record of its start.
+
+        Args:
+            message: the task.
+            with_claim: the start was recorded when the message was claimed, for this worker.
 
         Returns:
             ``None`` if the task may run now; else the state that forbids it.
@@ -55,7 +59,7 @@ class TaskStarts:
             attempt = attempt_of(message.labels)
             if self._started.get(task_id, -1) >= attempt:
                 return TaskState.STARTED
-            refused = await self._record(message)
+            refused = None if with_claim else await self._record(message)
             if refused is None:
                 self._started[task_id] = attempt
             return refused

@@ -9,6 +9,9 @@ def shorten() -> None:
     """Shorten it from now on, to what a reader of the worker's log needs."""
     for name in ("taskiq", "taskiq.receiver.receiver", "taskiq.receiver"):
         logging.getLogger(name).addFilter(_in_one_sentence)
+    if not logging.getLogger().isEnabledFor(logging.DEBUG):
+        # It says of each task that it begins, by the name of the function that all tasks have here.
+        logging.getLogger("taskiq.receiver.receiver").setLevel(logging.WARNING)
 
 
 def _in_one_sentence(record: logging.LogRecord) -> bool:

@@ -21,7 +21,7 @@ from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.backend import KEEP_SECONDS, UNFINISHED_SECONDS, StateBackend
 from dagster_taskiq.transport.broker import Outgoing
 from dagster_taskiq.transport.eviction import Eviction
-from dagster_taskiq.transport.redis.broker import SENDING, milliseconds
+from dagster_taskiq.transport.redis.broker import SENDING, START_TASK, milliseconds, own_fields
 from dagster_taskiq.transport.redis.connection import RedisConnection
 from dagster_taskiq.transport.redis.keys import Keys
 from dagster_taskiq.transport.redis.schedule_store import RedisScheduleStore
@@ -32,6 +32,7 @@ _LUA = Path(__file__).with_name("lua") / "backend"
 #: The file of each script.
 SCRIPTS = {
     **{file.stem: (file,) for file in sorted(_LUA.glob("*.lua"))},
+    "start": (START_TASK, _LUA / "start.lua"),
     # It puts a message into its queue as well.
     "put_back": (*SENDING, _LUA / "put_back.lua"),
 }
@@ -97,7 +98,8 @@ class RedisBackend(StateBackend):
         keys = [*self._keys.of_broker, self._keys.task(task.id), self._keys.forget_times]
         args: list[Any] = [task.id, task.worker, task.attempt, UNFINISHED_SECONDS]
         if message is not None:
-            args += [message.queue, message.priority, message.body, milliseconds(message.delay)]
+            args += [message.queue, message.priority, message.body]
+            args += [*own_fields(message), milliseconds(message.delay)]
         return bool(await self._script("put_back", keys, args))
 
     async def conclude(

@@ -8,6 +8,7 @@ messages wait in a sorted set of their queue; each claim first moves those that 
 streams.
 """
 
+import asyncio
 import json
 import math
 import time
@@ -17,25 +18,47 @@ from pathlib import Path
 from typing import Any
 
 from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.backend import UNFINISHED_SECONDS
+from dagster_taskiq.transport.background import look_at
 from dagster_taskiq.transport.broker import Delivery, Outgoing, QueueBroker
+from dagster_taskiq.transport.connection import Connection
 from dagster_taskiq.transport.eviction import Eviction
 from dagster_taskiq.transport.redis.connection import RedisConnection
 from dagster_taskiq.transport.redis.keys import Keys
 from dagster_taskiq.wire.queues import QueueDepth
+from dagster_taskiq.wire.records import TaskState
 
 _LUA = Path(__file__).with_name("lua") / "broker"
 _KEYS, _ARRIVE, _CLAIMS = _LUA / "keys.lua", _LUA / "arrive.lua", _LUA / "claims.lua"
+_REMOVE = _LUA / "remove.lua"
 #: What a script begins with that adds messages.
 SENDING = (_KEYS, _ARRIVE)
-#: The files of each script: all name their keys alike; some add messages, wake listeners, or look
-#: at claims.
+#: What a script begins with that starts tasks.
+START_TASK = _LUA.with_name("start_task.lua")
+#: The files of each script: all name their keys alike; some add or delete messages, wake listeners,
+#: look at claims, or start tasks.
 SCRIPTS = {
     "put": (*SENDING, _LUA / "put.lua"),
-    "claim": (*SENDING, _CLAIMS, _LUA / "claim.lua"),
-    "release": (*SENDING, _LUA / "release.lua"),
-    "delete": (_KEYS, _LUA / "delete.lua"),
+    "claim": (*SENDING, _CLAIMS, _REMOVE, START_TASK, _LUA / "claim.lua"),
+    "release": (*SENDING, _REMOVE, _LUA / "release.lua"),
+    "delete": (_KEYS, _REMOVE, _LUA / "delete.lua"),
     "depths": (_KEYS, _CLAIMS, _LUA / "depths.lua"),
 }
+
+#: How long the message of a task that was started with its claim waits to be deleted with the next
+#: claim, in seconds.
+DELETE_SECONDS = 0.05
+#: How many messages are deleted at once.
+MOST_DELETED = 100
+#: Why a task ends that was started with its claim, and is given back, when there is no message.
+_NO_MESSAGE = "Its message was lost before it began."
+#: How the answer of a claim names the state that forbids a start.
+_REFUSED = "REFUSED "
+
+
+def own_fields(message: Outgoing) -> tuple[str, str]:
+    """Return attempt and name of a user's own task as the scripts take them."""
+    return (str(message.attempt), message.own_task) if message.own_task else ("", "")
 
 
 def milliseconds(seconds: float) -> int:
@@ -56,6 +79,9 @@ class RedisBroker(QueueBroker):
         # the same number, and gets the same message.
         self._claims = 1
         self._claim_key = self._keys.claim(uuid.uuid4().hex)
+        # Messages of tasks that were started with their claims, which are to be deleted.
+        self._to_delete: list[Delivery] = []
+        self._deleting: asyncio.Task[None] | None = None
 
     async def ping(self) -> None:
         """Ask the server."""
@@ -70,19 +96,48 @@ class RedisBroker(QueueBroker):
         args: list[Any] = []
         for each in messages:
             delay = milliseconds(each.delay)
-            args += [each.queue, each.priority, each.task_id, each.body, delay]
+            args += [each.queue, each.priority, each.task_id, each.body, *own_fields(each), delay]
         await self._script("put", args)
 
     async def claim(self) -> Delivery | None:
         """Run the claim script; after a lost answer, once more for the same message."""
-        args = [self.consumer, self._stale, str(self._claims), *self.open_queues]
-        found = await self._script("claim", args, self._claim_key)
+        return await self._claim("")
+
+    async def claim_next(self) -> Delivery | None:
+        """Claim, and start a user's own task in the same step where the records are here too."""
+        return await self._claim(str(UNFINISHED_SECONDS) if self.starts_with_claim else "")
+
+    def may_start_with_claim(self, backend_connection: Connection) -> bool:
+        """Whether the records of the tasks are on this server."""
+        return backend_connection is self.connection
+
+    async def _claim(self, keep_seconds: str) -> Delivery | None:
+        """Run the claim script.
+
+        Args:
+            keep_seconds: how long to keep the record of a task that is started; '' to start none.
+        """
+        deleted = self._to_delete[:MOST_DELETED]
+        args = [self.consumer, self._stale, str(self._claims), keep_seconds, len(deleted)]
+        args += [each for delivery in deleted for each in _address(delivery)]
+        more_keys = (self._claim_key, self._keys.forget_times, self._keys.task(""))
+        found = await self._script("claim", [*args, *self.open_queues], *more_keys)
         self._claims += 1
+        del self._to_delete[: len(deleted)]
         if not found:
             return None
-        queue, level, message_id, task_id, body, attempt = found
+        queue, level, message_id, task_id, body, attempt, start = found
         handle = json.dumps([queue.decode(), level.decode(), message_id.decode()])
-        return Delivery(handle, task_id.decode(), queue.decode(), bytes(body), int(attempt))
+        forbidden = start.decode().removeprefix(_REFUSED) if start.startswith(b"R") else ""
+        return Delivery(
+            handle,
+            task_id.decode(),
+            queue.decode(),
+            bytes(body),
+            int(attempt),
+            is_started=start == b"STARTED",
+            refused=TaskState(forbidden) if forbidden else None,
+        )
 
     async def wait_for_work(self, timeout: float) -> None:
         """Block until a wake-up comes; returns at once if one has come since the last claim.
@@ -94,13 +149,40 @@ class RedisBroker(QueueBroker):
         )
 
     async def acknowledge(self, delivery: Delivery) -> None:
-        """Delete the message."""
-        await self._delete([delivery])
+        """Delete the message; that of a task that was started with its claim, in a moment.
+
+        It is deleted with the next claim, unless that comes late. Should it come back, its task is
+        not started again.
+        """
+        if not delivery.is_started:
+            await self._delete([delivery])
+            return
+        self._to_delete.append(delivery)
+        if self._deleting is None:
+            self._deleting = asyncio.ensure_future(self._delete_soon())
+            self._deleting.add_done_callback(look_at)
 
     async def release(self, delivery: Delivery) -> None:
         """Make the claim look older than the lease, so that the next claim takes the message."""
-        args = [self.consumer, *json.loads(delivery.handle)]
-        await self._script("release", args)
+        keep = max(1, int(self.settings.result_ttl))
+        args = [self.consumer, *_address(delivery), keep, _NO_MESSAGE]
+        record = self._keys.task(delivery.task_id) if delivery.is_started else ""
+        await self._script("release", args, record, self._keys.forget_times)
+
+    async def stop_claiming(self) -> None:
+        """Delete the messages that would have been deleted with the next claim."""
+        while self._to_delete:
+            deleted = self._to_delete[:MOST_DELETED]
+            await self._delete(deleted)
+            self._to_delete = [each for each in self._to_delete if each not in deleted]
+
+    async def _delete_soon(self) -> None:
+        """Delete the messages that no claim has deleted after a moment."""
+        try:
+            await asyncio.sleep(DELETE_SECONDS)
+            await self.stop_claiming()
+        finally:
+            self._deleting = None
 
     async def reject(self, delivery: Delivery, reason: str) -> None:
         """Move the message to the stream of rejected ones, which keeps the last thousand."""
@@ -146,9 +228,14 @@ class RedisBroker(QueueBroker):
     ) -> int:
         args: list[Any] = [reason, spare]
         for each in deliveries:
-            args += [*json.loads(each.handle), each.task_id]
+            args += _address(each)
         return int(await self._script("delete", args))
 
     async def _script(self, name: str, args: list[Any], *more_keys: str) -> Any:
         keys = [*self._keys.of_broker, *more_keys]
         return await self.connection.script(SCRIPTS[name], keys, args)
+
+
+def _address(delivery: Delivery) -> list[str]:
+    """Return where a message is, and the id of its task."""
+    return [*json.loads(delivery.handle), delivery.task_id]

@@ -68,18 +68,21 @@ class AsyncTasks:
                 labels=message.labels,
                 error=error,
             )
-            report_end(parent, failed, is_typed=True, left=[])
+            report_end(parent, message, failed, is_typed=True, left=[])
             return
         self._running[task_id] = running
-        running.future.add_done_callback(partial(self._report, parent, task_id))
+        running.future.add_done_callback(partial(self._report, parent, message))
 
     def _begin(self, context: TaskContext, message: TaskiqMessage) -> RunningLife:
         with task_context(context):
             return begin(self._broker, message)
 
     def _report(
-        self, parent: Parent, task_id: str, future: Future[TaskiqResult[Any] | PutBack]
+        self,
+        parent: Parent,
+        message: TaskiqMessage,
+        future: Future[TaskiqResult[Any] | PutBack],
     ) -> None:
-        self._running.pop(task_id, None)
-        self._stops.pop(task_id, None)
-        report_end(parent, future.result(), is_typed=True, left=[])
+        self._running.pop(message.task_id, None)
+        self._stops.pop(message.task_id, None)
+        report_end(parent, message, future.result(), is_typed=True, left=[])

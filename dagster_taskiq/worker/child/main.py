@@ -99,7 +99,7 @@ def _serve(channel: socket.socket) -> None:
             # A library that keeps processes for the next task would not find those that were
             # ended, so this child is not used again either.
             left = [*_end_what_was_started(), *process.restore()]
-            if report_end(parent, ended, frame["typed"], left):
+            if report_end(parent, message, ended, is_typed=frame["typed"], left=left):
                 return
     finally:
         own_tasks.shut_down()

@@ -9,6 +9,7 @@ from typing import Any
 
 from taskiq import BrokerMessage
 
+from dagster_taskiq.wire.records import TaskState
 from dagster_taskiq.worker import frames
 from dagster_taskiq.worker.child.inbox import Inbox
 
@@ -123,7 +124,14 @@ class Parent:
         """Report a file with output to copy to stdout (1) or stderr (2), or that it ends (0)."""
         self._send({"mirror": path, "stream": stream})
 
-    def report_done(self, result: str, resident_bytes: int, is_last: bool, left: list[str]) -> None:
+    def report_done(
+        self,
+        result: str,
+        resident_bytes: int,
+        is_last: bool,
+        left: list[str],
+        end: tuple[TaskState, str] | None = None,
+    ) -> None:
         """Report the end of a task.
 
         Args:
@@ -131,8 +139,10 @@ class Parent:
             resident_bytes: how much memory this process holds.
             is_last: whether this child ends now.
             left: what the task has left behind that cannot be restored, in words.
+            end: the state, and the reason, with which the result may be recorded as it is.
         """
-        self._send({"done": result, "rss": resident_bytes, "last": is_last, "left": left})
+        done = {"done": result, "rss": resident_bytes, "last": is_last, "left": left}
+        self._send(done if end is None else {**done, "state": end[0].value, "error": end[1]})
 
     def report_put_back(
         self, message: BrokerMessage | None, resident_bytes: int, is_last: bool, left: list[str]

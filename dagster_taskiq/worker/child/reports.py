@@ -5,12 +5,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from taskiq import TaskiqResult
+from taskiq import TaskiqMessage, TaskiqResult
 
 from dagster_taskiq.errors import CodeLoadError, DagsterTaskiqError, TaskFailedError
 from dagster_taskiq.execution.own_tasks import PutBack
 from dagster_taskiq.execution.perform import describe_failure
+from dagster_taskiq.transport.backend import end_of
 from dagster_taskiq.transport.results import as_json
+from dagster_taskiq.wire.task_names import is_own_task
 from dagster_taskiq.worker.child.parent import Parent
 
 #: Errors of a task after which its child is not used again: it was interrupted at an unknown
@@ -19,12 +21,18 @@ ENDS_CHILD = (KeyboardInterrupt, SystemExit, CodeLoadError)
 
 
 def report_end(
-    parent: Parent, ended: TaskiqResult[Any] | PutBack, is_typed: bool, left: list[str]
+    parent: Parent,
+    message: TaskiqMessage,
+    ended: TaskiqResult[Any] | PutBack,
+    *,
+    is_typed: bool,
+    left: list[str],
 ) -> bool:
     """Report how a task has ended.
 
     Args:
         parent: is told.
+        message: the task.
         ended: how.
         is_typed: see :func:`as_text`.
         left: what the task has left behind that cannot be restored, in words.
@@ -37,7 +45,13 @@ def report_end(
         parent.report_put_back(ended.message, _resident_bytes(), is_last, left)
     else:
         is_last = is_last or isinstance(ended.error, ENDS_CHILD)
-        parent.report_done(as_text(ended, is_typed), _resident_bytes(), is_last, left)
+        is_own = is_own_task(message.task_name, message.labels)
+        if is_own:
+            # The parent records the result as it is, with the labels by which it knows the task.
+            ended.labels = {**ended.labels, **message.labels}
+        result, text = _as_json(ended, is_typed)
+        end = end_of(result) if is_own else None
+        parent.report_done(text, _resident_bytes(), is_last, left, end)
     return is_last
 
 
@@ -49,10 +63,16 @@ def as_text(result: TaskiqResult[Any], is_typed: bool) -> str:
         is_typed: whether such an error keeps its type. The loop of a run shows the text of an
             error, and does not catch it by its type.
     """
+    return _as_json(result, is_typed)[1]
+
+
+def _as_json(result: TaskiqResult[Any], is_typed: bool) -> tuple[TaskiqResult[Any], str]:
+    """Return a result with its JSON; a failure in its place, if JSON cannot hold its value."""
     error = result.error
     if error is not None and not isinstance(error, DagsterTaskiqError) and not is_typed:
         result.error = TaskFailedError(describe_failure(error))
-    return as_json(result)[1].decode()
+    result, text = as_json(result)
+    return result, text.decode()
 
 
 def _resident_bytes() -> int:

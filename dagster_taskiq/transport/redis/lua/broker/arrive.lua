@@ -31,14 +31,20 @@ local function wake(queue)
   redis.call('LTRIM', wakeups, 0, 999)
 end
 
--- Add one message to the stream of its queue and priority level, and wake a listener.
-local function arrive(queue, level, task, body)
+-- Add one message to the stream of its queue and priority level, and wake a listener. That of a
+-- user's own task has an attempt and the name of the task, by which it may be started as it is
+-- claimed.
+local function arrive(queue, level, task, body, attempt, name)
   local stream = stream_of(queue, level)
   local id = next_id()
-  local added = redis.pcall('XADD', stream, id, 'task', task, 'body', body)
+  local fields = {'task', task, 'body', body}
+  if attempt and attempt ~= '' then
+    fields = {'task', task, 'body', body, 'own', attempt, 'name', name}
+  end
+  local added = redis.pcall('XADD', stream, id, unpack(fields))
   if type(added) == 'table' and added.err then
     -- The clock was lost, and the time of the machine was set back.
-    id = redis.call('XADD', stream, '*', 'task', task, 'body', body)
+    id = redis.call('XADD', stream, '*', unpack(fields))
     redis.call('SET', clock, id)
   end
   if redis.call('XLEN', stream) == 1 then
@@ -51,10 +57,10 @@ local function arrive(queue, level, task, body)
 end
 
 -- Keep one message outside the streams for some milliseconds.
-local function delay(queue, level, task, body, ms)
+local function delay(queue, level, task, body, attempt, name, ms)
   local id = next_id()
   redis.call('ZADD', delayed_of .. queue, now_ms() + ms, id)
-  redis.call('HSET', delayed_messages, id, cmsgpack.pack({level, task, body}))
+  redis.call('HSET', delayed_messages, id, cmsgpack.pack({level, task, body, attempt, name}))
   note_place(queue, level, task, id)
 end
 
@@ -66,8 +72,8 @@ local function arrive_due(queue)
     -- This first: a server that is full, or takes no writes, refuses only the first of a script.
     redis.call('ZREM', waiting, id)
     if message then
-      local level, task, body = unpack(cmsgpack.unpack(message))
-      arrive(queue, level, task, body)
+      local level, task, body, attempt, name = unpack(cmsgpack.unpack(message))
+      arrive(queue, level, task, body, attempt, name)
       redis.call('HDEL', delayed_messages, id)
     end
   end

@@ -1,12 +1,23 @@
 -- Claim the first message of several queues: of the highest level, the oldest. Delayed messages that
--- are due are added to their streams before.
--- KEYS  10 the answer to this listener's last claim (string)
+-- are due are added to their streams before. Where that is asked for, a user's own task is started
+-- with its claim, in the same step.
+-- KEYS  10 the answer to this listener's last claim (string)  11 when to forget tasks (sorted set)
+--       12 how the names of the keys of records begin
 -- ARGV  1 consumer  2 milliseconds after which a claim does not count any more
 --       3 number of this claim: a listener whose answer was lost asks again with the same number,
---         and gets the same message  4.. queues
--- Returns {queue, level, id, task id, body, number of deliveries}, or nothing.
-local consumer, stale, number = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+--         and gets the same message
+--       4 seconds to keep the record of a task that is started; '' to start none
+--       5 how many messages are to be deleted first  6.. queue, level, id, task id of each of them
+--       then the queues
+-- Returns {queue, level, id, task id, body, number of deliveries, start}, or nothing. The start is
+-- 'STARTED', '' where none was tried, or the state that forbids it after 'REFUSED '; the message is
+-- deleted then.
+local consumer, stale, number, keep = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local answered = KEYS[10]
+local first_queue = 6 + 4 * ARGV[5]
+-- How long the answer to a claim that starts a task is kept, in milliseconds: nobody else may run it.
+local DAY = 86400000
+for i = 6, first_queue - 1, 4 do remove(unpack(ARGV, i, i + 3)) end
 
 local function older(a, b)
   local a_ms, a_n = string.match(a, '(%d+)%-(%d+)')
@@ -56,7 +67,31 @@ local function answer(queue, level, stream, entry)
   for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
   local claims = redis.call('XPENDING', stream, 'workers', entry[1], entry[1], 1)
   local times = claims[1] and claims[1][4] or 1
-  return {queue, level, entry[1], fields['task'] or '', fields['body'] or '', times}
+  local id, start = fields['task'] or '', ''
+  -- One that was claimed before, and not started, is looked at by the listener first.
+  if keep ~= '' and fields['own'] and times == 1 then
+    local task = {id = id, worker = consumer, name = fields['name'], queue = queue, run = '',
+                  step = '', attempt = fields['own']}
+    local refused = start_task(KEYS[12] .. id, KEYS[11], keep, task, answered .. number)
+    if not refused then
+      start = 'STARTED'
+    elseif refused ~= 'NOT PUT BACK' then
+      start = 'REFUSED ' .. refused
+      remove(queue, level, entry[1], id)
+    end
+  end
+  return {queue, level, entry[1], id, fields['body'] or '', times, start}
+end
+
+-- End a task that was started by this very claim, whose message was deleted before its answer arrived.
+local function give_up_start(id)
+  local record = KEYS[12] .. id
+  local state, try = unpack(redis.call('HMGET', record, 'state', 'try'))
+  if state ~= 'STARTED' or try ~= answered .. number then return end
+  local now = redis.call('TIME')
+  now = now[1] .. '.' .. string.format('%06d', now[2])
+  redis.call('HSET', record, 'state', 'LOST', 'finished_at', now,
+             'error', 'Its message was lost with the connection of the worker that started it.')
 end
 
 -- Keep no more wake-ups of a queue than it has messages: busy listeners have left the others.
@@ -70,17 +105,18 @@ end
 
 -- If the answer to this claim was lost with its connection, give it again.
 local before = redis.call('GET', answered)
-local name, queue, level, id
-if before then name, queue, level, id = unpack(cjson.decode(before)) end
+local name, queue, level, id, task
+if before then name, queue, level, id, task = unpack(cjson.decode(before)) end
 if name == number then
   local stream = stream_of(queue, level)
   local mine = redis.pcall('XPENDING', stream, 'workers', id, id, 1, consumer)
   local entry = not mine.err and mine[1] and redis.call('XRANGE', stream, id, id)[1]
   if entry then return answer(queue, level, stream, entry) end
+  if keep ~= '' then give_up_start(task) end
 end
 
 local levels = {}
-for i = 4, #ARGV do
+for i = first_queue, #ARGV do
   arrive_due(ARGV[i])
   local known = levels_of .. ARGV[i]
   for _, level in ipairs(redis.call('ZREVRANGE', known, 0, -1)) do
@@ -112,15 +148,17 @@ while levels[at] do
     local entry = take(best)
     if entry then
       trim_wakeups(best.queue, levels)
+      local found = answer(best.queue, best.level, best.stream, entry)
       -- Kept for as long as the claim counts, or until this listener's next claim.
-      redis.call('SET', answered, cjson.encode({number, best.queue, best.level, entry[1]}),
-                 'PX', ARGV[2])
-      return answer(best.queue, best.level, best.stream, entry)
+      redis.call('SET', answered,
+                 cjson.encode({number, best.queue, best.level, entry[1], found[4]}),
+                 'PX', found[7] == 'STARTED' and math.max(stale, DAY) or stale)
+      return found
     end
   end
 end
 if before then redis.call('DEL', answered) end
-for i = 4, #ARGV do
+for i = first_queue, #ARGV do
   local wakeups = wakeups_of .. ARGV[i]
   -- Writing only if it is needed lets idle listeners work on a server that takes no writes.
   if redis.call('EXISTS', wakeups) == 1 then redis.call('DEL', wakeups) end

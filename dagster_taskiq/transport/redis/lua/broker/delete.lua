@@ -23,17 +23,7 @@ for i = 3, #ARGV, 4 do
                    'queue', queue, 'task', task, 'fields', cjson.encode(entry[1][2]))
       end
     end
-    redis.pcall('XACK', stream, 'workers', id)
-    deleted = deleted + redis.call('XDEL', stream, id)
-    -- A message that is still delayed is in no stream.
-    deleted = deleted + redis.call('ZREM', delayed_of .. queue, id)
-    redis.call('HDEL', delayed_messages, id)
-    local place = redis.call('HGET', places, task)
-    if place and cjson.decode(place)[3] == id then redis.call('HDEL', places, task) end
-    if redis.call('XLEN', stream) == 0 then
-      redis.call('DEL', stream)
-      redis.call('ZREM', levels_of .. queue, level)
-    end
+    deleted = deleted + remove(queue, level, id, task)
   end
 end
 return deleted

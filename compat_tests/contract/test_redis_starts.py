@@ -1,0 +1,240 @@
+"""Where broker and records share a Redis, a user's own task starts in the step that claims it."""
+
+import hashlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+
+import pytest
+
+from compat_tests.contract.test_broker import message
+from compat_tests.proxy import proxy_to
+from compat_tests.servers import RedisServer, own_redis
+from compat_tests.waiting import eventually_async
+from dagster_taskiq.errors import ServerUnavailableError
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.backend import StateBackend
+from dagster_taskiq.transport.broker import Delivery, QueueBroker
+from dagster_taskiq.transport.put_back import put_back
+from dagster_taskiq.transport.redis.broker import SCRIPTS
+from dagster_taskiq.transport.redis.connection import script_text
+from dagster_taskiq.transport.registry import make
+from dagster_taskiq.wire.labels import ATTEMPT_LABEL, RUN_LABEL
+from dagster_taskiq.wire.records import Task, TaskState
+
+pytestmark = pytest.mark.anyio
+
+CLAIM = hashlib.sha1(script_text(SCRIPTS["claim"]).encode()).hexdigest().encode()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    with own_redis() as server:
+        yield server
+
+
+@pytest.fixture
+def settings(server: RedisServer, request: pytest.FixtureRequest) -> Settings:
+    return Settings(broker=server.url, prefix=request.node.name)
+
+
+def records(broker: QueueBroker) -> StateBackend:
+    backend = broker.result_backend
+    assert isinstance(backend, StateBackend)
+    return backend
+
+
+@asynccontextmanager
+async def worker(settings: Settings, name: str) -> AsyncIterator[QueueBroker]:
+    """A broker that claims as a worker's does."""
+    broker = make(settings)
+    broker.queues, broker.consumer = ("q",), name
+    broker.starts_with_claim = broker.may_start_with_claim(records(broker).connection)
+    broker.use_running_loop()
+    await broker.startup()
+    try:
+        yield broker
+    finally:
+        await broker.shutdown()
+
+
+@pytest.fixture
+async def broker(settings: Settings) -> AsyncIterator[QueueBroker]:
+    async with worker(settings, "w1") as broker:
+        yield broker
+
+
+@pytest.fixture
+async def other(settings: Settings) -> AsyncIterator[QueueBroker]:
+    async with worker(settings, "w2") as broker:
+        yield broker
+
+
+async def claimed(broker: QueueBroker) -> Delivery:
+    delivery = await broker.claim_next()
+    assert delivery is not None
+    return delivery
+
+
+async def record(broker: QueueBroker, task_id: str) -> Task:
+    return (await records(broker).tasks([task_id]))[task_id]
+
+
+async def test_an_own_task_starts_with_its_claim_and_a_step_does_not(broker: QueueBroker) -> None:
+    assert broker.starts_with_claim
+    await broker.kick(message("own", queue_name="q", **{ATTEMPT_LABEL: 2}))
+    await broker.kick(message("later", queue_name="q", delay=0.01))
+    await broker.kick(message("step", queue_name="q", **{RUN_LABEL: "run"}))
+    first = await claimed(broker)
+    assert (first.task_id, first.is_started, first.refused) == ("own", True, None)
+    task = await record(broker, "own")
+    assert (task.state, task.worker, task.name, task.queue, task.attempt) == (
+        *(TaskState.STARTED, "w1", "t", "q"),
+        2,
+    )
+    assert task.started_at > 0 < task.submitted_at
+    await broker.acknowledge(first)
+    rest = {each.task_id: each for each in [await claimed(broker), await claimed(broker)]}
+    assert rest["later"].is_started
+    assert not rest["step"].is_started
+    assert await records(broker).tasks(["step"]) == {}
+    for each in rest.values():
+        await broker.acknowledge(each)
+
+    async def is_empty() -> bool:
+        return await broker.depths() == []
+
+    # Without another claim too.
+    await eventually_async(is_empty)
+
+
+async def test_what_must_not_start_is_dropped_at_its_claim(
+    broker: QueueBroker, other: QueueBroker
+) -> None:
+    await broker.kick(message("revoked", queue_name="q"))
+    await broker.kick(message("twice", queue_name="q"))
+    await records(broker).revoke(["revoked"], "not wanted")
+    dropped = await claimed(broker)
+    assert (dropped.task_id, dropped.refused) == ("revoked", TaskState.REVOKED)
+    mine = await claimed(broker)
+    await other.kick(message("twice", queue_name="q"))
+    again = await claimed(other)
+    assert (again.task_id, again.is_started, again.refused) == ("twice", False, TaskState.STARTED)
+    assert (await record(broker, "twice")).worker == "w1"
+    await broker.acknowledge(mine)
+    assert await broker.claim_next() is None
+    assert await broker.depths() == []
+
+
+async def test_the_next_attempt_is_not_started_before_the_last_is_put_back(
+    broker: QueueBroker, other: QueueBroker
+) -> None:
+    await broker.kick(message("t", queue_name="q"))
+    await broker.acknowledge(await claimed(broker))
+    await broker.kick(message("t", queue_name="q", **{ATTEMPT_LABEL: 1}))
+    early = await claimed(other)
+    assert (early.is_started, early.refused) == (False, None)
+    await other.release(early)
+    task = await record(broker, "t")
+    again = broker.outgoing(message("t", queue_name="q", **{ATTEMPT_LABEL: 1}))
+    assert await put_back(broker, records(broker), task, again)
+    assert (await claimed(other)).is_started
+    assert (await record(broker, "t")).attempt == 1
+
+
+async def test_what_is_given_back_waits_again_and_starts_elsewhere(
+    broker: QueueBroker, other: QueueBroker
+) -> None:
+    await broker.kick(message("t", queue_name="q"))
+    await broker.release(await claimed(broker))
+    task = await record(broker, "t")
+    assert (task.state, task.worker, task.started_at) == (TaskState.WAITING, "", 0.0)
+    delivery = await claimed(other)
+    assert (delivery.is_started, delivery.attempt) == (True, 1)
+    assert (await record(broker, "t")).worker == "w2"
+    # Cancelled before it is given back, it does not wait.
+    assert await records(broker).revoke(["t"], "not wanted") == {"t": "w2"}
+    await other.release(delivery)
+    task = await record(broker, "t")
+    assert (task.state, task.error, task.was_stopped) == (TaskState.REVOKED, "not wanted", False)
+    assert await broker.depths() == []
+
+
+async def test_a_listener_that_is_closed_gives_back_what_has_not_begun(
+    settings: Settings, other: QueueBroker
+) -> None:
+    async with worker(settings, "w1") as broker:
+        await broker.kick(message("t", queue_name="q"))
+        listener = broker.listen()
+        await anext(listener)
+        assert broker.was_started("t")
+        await listener.aclose()  # type: ignore[attr-defined]
+    assert (await claimed(other)).is_started
+    assert (await record(other, "t")).worker == "w2"
+
+
+async def test_what_is_given_back_when_its_message_has_gone_ends(broker: QueueBroker) -> None:
+    await broker.kick(message("t", queue_name="q"))
+    delivery = await claimed(broker)
+    await broker.acknowledge(delivery)
+    await broker.stop_claiming()
+    await broker.release(delivery)
+    assert (await record(broker, "t")).state is TaskState.LOST
+    # Of another worker's task it says nothing.
+    await broker.kick(message("u", queue_name="q"))
+    theirs = replace(await claimed(broker), handle=delivery.handle)
+    broker.consumer = "w3"
+    await broker.release(theirs)
+    assert (await record(broker, "u")).state is TaskState.STARTED
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_if_the_answer_is_lost_the_next_claim_has_the_started_task(
+    server: RedisServer, settings: Settings, times: int
+) -> None:
+    with proxy_to(server.port) as door:
+        url = f"redis://127.0.0.1:{door.port}/0"
+        async with (
+            worker(settings, "w2") as sender,
+            worker(settings.replace(broker=url), "w1") as one,
+        ):
+            assert await one.claim_next() is None  # the script is on the server
+            await sender.kick(message("first", queue_name="q"))
+            await sender.kick(message("second", queue_name="q"))
+            door.lose_answers(CLAIM, times)
+            while (delivery := await claim_if_it_answers(one)) is None:
+                pass
+            assert (delivery.task_id, delivery.is_started) == ("first", True)
+            assert door.has_lost
+            assert (await record(sender, "first")).worker == "w1"
+            await one.acknowledge(delivery)
+            assert (await claimed(one)).task_id == "second"
+
+
+async def test_a_start_whose_answer_and_message_are_lost_ends_as_lost(
+    server: RedisServer, settings: Settings
+) -> None:
+    with proxy_to(server.port) as door:
+        url = f"redis://127.0.0.1:{door.port}/0"
+        async with (
+            worker(settings, "w2") as other,
+            worker(settings.replace(broker=url), "w1") as one,
+        ):
+            assert await one.claim_next() is None
+            await other.kick(message("t", queue_name="q"))
+            door.lose_answers(CLAIM, 2)
+            assert await claim_if_it_answers(one) is None
+            # Whoever takes it after the lease is refused, and deletes the message.
+            other.settings = settings.replace(lease=0.01, heartbeat_interval=0.002)
+            taken = await eventually_async(other.claim_next)
+            assert taken is not None
+            await other.acknowledge(taken)
+            await other.stop_claiming()
+            assert await one.claim_next() is None
+            assert (await record(other, "t")).state is TaskState.LOST
+
+
+async def claim_if_it_answers(broker: QueueBroker) -> Delivery | None:
+    with suppress(ServerUnavailableError):
+        return await broker.claim_next()
+    return None

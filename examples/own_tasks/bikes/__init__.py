@@ -1,1 +1,0 @@
-"""Bikes for hire: a project with tasks of its own on the broker that Dagster's runs are on."""
