@@ -111,9 +111,13 @@ def test_hooks_of_the_startup_run_on_the_loop_of_the_caller(broker: QueueBroker)
     assert loops == [used] * 3
 
 
+@pytest.mark.parametrize("is_started", [False, True], ids=["at its first use", "after startup"])
 def test_a_server_that_does_not_answer_is_asked_again_the_next_time(
-    broker: QueueBroker, monkeypatch: pytest.MonkeyPatch
+    broker: QueueBroker, monkeypatch: pytest.MonkeyPatch, is_started: bool
 ) -> None:
+    if is_started:
+        asyncio.run(broker.startup())
+
     async def answer_never() -> None:
         await asyncio.sleep(600)
 

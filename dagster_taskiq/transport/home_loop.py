@@ -62,6 +62,8 @@ class Home:
         self._pid = os.getpid()
         self._users = 0
         self._is_open = False
+        #: Whether the server has answered since the connection was opened.
+        self._is_reached = False
         #: Held while the connection is being opened or closed.
         self._changing = asyncio.Lock()
 
@@ -102,7 +104,7 @@ class Home:
         """Close the connection if it is open, on the loop on which it is used."""
         async with self._changing:
             if self._is_open:
-                self._is_open = False
+                self._is_open = self._is_reached = False
                 _open_homes.discard(self)
                 await self._resident.connection.close()
 
@@ -132,8 +134,9 @@ class Home:
         self._changing = asyncio.Lock()
 
     async def _with_connection(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        if not self._is_open:
-            await _in_own_task(self._open_and_reach)
+        # The parent of a worker has waited for its servers, however long that took.
+        if not self._is_open or not (self._is_reached or self._loop):
+            await _in_own_task(self._reach)
         return await work()
 
     async def _open(self) -> None:
@@ -141,16 +144,16 @@ class Home:
             if not self._is_open:
                 await self._connect()
 
-    async def _open_and_reach(self) -> None:
-        async with self._changing:
-            if self._is_open:
-                return
-            await self._connect()
-        try:
-            await reach(self._resident, self._resident.settings.connect_timeout)
-        except BaseException:
-            await self.disconnect()
-            raise
+    async def _reach(self) -> None:
+        await self._open()
+        if not self._is_reached:
+            try:
+                await reach(self._resident, self._resident.settings.connect_timeout)
+            except BaseException:
+                if self._users == 0:
+                    await self.disconnect()
+                raise
+            self._is_reached = True
 
     async def _connect(self) -> None:
         await self._resident.connection.open()
