@@ -33,6 +33,10 @@ MODULE = "compat_tests.scheduled_tasks"
 TASK = f"{MODULE}:scheduled"
 
 
+#: For brokers on which nothing differs from Redis but the store.
+SAME_STORE = pytest.mark.test_all("Redis, and the contract of the store on all of them")
+
+
 class SchedulerProcess:
     """A command that runs a scheduler."""
 
@@ -119,6 +123,17 @@ def ids_of(schedule: str, since: float) -> set[str]:
     return {task_id_of(Firing(schedule, float(each), 0.0)) for each in seconds}
 
 
+@pytest.mark.each_broker
+@pytest.mark.parametrize(
+    "broker_kind",
+    [
+        "redis",
+        "rabbitmq",
+        pytest.param("embedded", marks=SAME_STORE),
+        pytest.param("postgresql", marks=SAME_STORE),
+    ],
+    indirect=True,
+)
 def test_two_schedulers_send_each_firing_once_also_when_one_is_killed(
     settings: Settings,
     broker_kind: str,

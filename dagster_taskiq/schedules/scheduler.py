@@ -8,11 +8,14 @@ import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timezone
 from functools import partial
+from typing import Any
 
 from taskiq import ScheduleSource, TaskiqScheduler
-from taskiq.exceptions import SendTaskError
+from taskiq.exceptions import ScheduledTaskCancelledError, SendTaskError
+from taskiq.kicker import AsyncKicker
 from taskiq.schedule_sources import LabelScheduleSource
 from taskiq.scheduler.scheduled_task import ScheduledTask
+from taskiq.utils import maybe_awaitable
 
 from dagster_taskiq.errors import DagsterTaskiqError, ServerUnavailableError
 from dagster_taskiq.schedules.due import firing_of, task_id_of
@@ -93,21 +96,39 @@ class Scheduler(TaskiqScheduler):
             if claim is Claim.SENT:
                 return
             await asyncio.sleep(OTHERS_SECONDS)
-        try:
-            await super().on_ready(source, task)
-        except SendTaskError as error:
-            if isinstance(error.__cause__, DagsterTaskiqError):
-                raise error.__cause__ from None
-            raise
+        is_sent = await self._kick(source, task)
         if store is not None:
             await store.confirm(firing, self.name)
         logger.info(
-            "Sent %s of schedule %s, due at %s, as task %s.",
+            "%s %s of schedule %s, due at %s, as task %s.",
+            "Sent" if is_sent else "Left out, as its source asks,",
             task.task_name,
             task.schedule_id,
             datetime.fromtimestamp(firing.due, timezone.utc).isoformat(),
             task.task_id,
         )
+
+    async def _kick(self, source: ScheduleSource, task: ScheduledTask) -> bool:
+        """Send a task as taskiq does; return whether its source wanted that.
+
+        Raises:
+            ServerUnavailableError: the broker does not answer, or the server of the source.
+            ConfigError: a label cannot be used.
+        """
+        try:
+            await maybe_awaitable(source.pre_send(task))
+        except ScheduledTaskCancelledError:
+            return False
+        kicker: AsyncKicker[Any, Any] = AsyncKicker(task.task_name, self.broker, task.labels)
+        kicker = kicker.with_labels(schedule_id=task.schedule_id).with_task_id(task.task_id)
+        try:
+            await kicker.kiq(*task.args, **task.kwargs)
+        except SendTaskError as error:
+            if isinstance(error.__cause__, DagsterTaskiqError):
+                raise error.__cause__ from None
+            raise
+        await maybe_awaitable(source.post_send(task))
+        return True
 
     def _store(self) -> ScheduleStore | None:
         backend = self.broker.result_backend
