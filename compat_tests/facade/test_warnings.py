@@ -308,12 +308,12 @@ print(dagster_celery.tags.DAGSTER_CELERY_QUEUE_TAG, dagster_celery.tags.__all__)
         (["-W", "error", "-W", IGNORED, "test_it.py"], {}, {}),
         (["test_it.py"], {"PYTHONWARNINGS": f"error,{IGNORED}"}, {}),
         (
-            ["-m", "pytest", "-p", "no:cacheprovider"],
+            ["-m", "pytest", "-p", "no:cacheprovider", "-p", "no:asyncio"],
             {},
             {"pytest.ini": f"[pytest]\nfilterwarnings =\n    error\n    {IGNORED}\n"},
         ),
         (
-            ["-m", "pytest", "-p", "no:cacheprovider"],
+            ["-m", "pytest", "-p", "no:cacheprovider", "-p", "no:asyncio"],
             {},
             {
                 "pyproject.toml": "[tool.pytest.ini_options]\n"
@@ -378,7 +378,7 @@ def test_what_is_read_is_shown_and_never_raised(
     (project / "test_it.py").write_text(READS)
     (project / "pytest.ini").write_text("[pytest]\nfilterwarnings = error::DeprecationWarning\n")
 
-    by_pytest = ["-m", "pytest", "-p", "no:cacheprovider"]
+    by_pytest = ["-m", "pytest", "-p", "no:cacheprovider", "-p", "no:asyncio"]
     options = by_pytest if how == "pytest" else ["-W", "error::DeprecationWarning", "test_it.py"]
     done = python(project, *options, CELERY_RESULT_BACKEND="rpc://")
 
@@ -409,7 +409,7 @@ def test_a_command_is_shown_and_never_raised(project: Path, dagster_home: Path) 
 def test_pytest_knows_the_category(project: Path) -> None:
     program = "def test_it():\n    from dagster_celery import celery_executor\n"
     (project / "test_it.py").write_text(program)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio"]
 
     done = subprocess.run(
         [*command, "-W", f"error::{CATEGORY}"],
