@@ -34,7 +34,7 @@ from dagster_taskiq.transport.sql import tables
 from dagster_taskiq.transport.sql.postgresql.errors import PostgresqlErrors
 from dagster_taskiq.transport.sql.sqlite.errors import SqliteErrors
 from dagster_taskiq.wire.notifications import FROM_START
-from dagster_taskiq.wire.records import TaskState
+from dagster_taskiq.wire.records import Task, TaskState
 
 pytestmark = pytest.mark.anyio
 
@@ -61,6 +61,12 @@ BACKEND_CALLS: dict[str, Callable[[StateBackend], Awaitable[Any]]] = {
     "submitted": lambda backend: backend.submitted([replace(TASK, id="new")]),
     "start": lambda backend: backend.start(TASK),
     "finish": lambda backend: backend.finish(TASK, TaskState.SUCCESS, "", b"1"),
+    "put_back": lambda backend: backend.put_back(TASK, Outgoing("t", "q", 0, b"")),
+    "conclude": lambda backend: backend.conclude(
+        Task("new"), TaskState.FAILURE, "it never started", None
+    ),
+    "store_progress": lambda backend: backend.store_progress("t", b"1"),
+    "load_progress": lambda backend: backend.load_progress("t"),
     "mark_lost": lambda backend: backend.mark_lost(TASK, "it is silent"),
     "revoke": lambda backend: backend.revoke(["t"], "it is not wanted"),
     "tasks": lambda backend: backend.tasks(["t"]),
@@ -78,7 +84,7 @@ BACKEND_CALLS: dict[str, Callable[[StateBackend], Awaitable[Any]]] = {
 #: The methods that only read, or wait. Reading a SQLite file needs no lock.
 READS = {
     *("ping", "wait_for_work", "depths", "rejected", "tasks", "workers", "collect"),
-    *("load_result", "is_result_ready", "get_result"),
+    *("load_result", "load_progress", "is_result_ready", "get_result"),
 }
 
 

@@ -167,6 +167,7 @@ def test_two_schedulers_send_each_firing_once_also_when_one_is_killed(
 
 @pytest.mark.parametrize("broker_kind", ["embedded", "redis", "postgresql"], indirect=True)
 def test_schedules_that_are_made_meanwhile_are_sent_until_they_are_unmade(
+    tmp_path: Path,
     sender: Sender,
     notes: Callable[[], dict[str, list[str]]],
     start_worker: StartWorker,
@@ -181,6 +182,10 @@ def test_schedules_that_are_made_meanwhile_are_sent_until_they_are_unmade(
     call(sender, "time", soon, "once")
     call(sender, "cron", "* * * * *", "cron")
     sender.value(sender.send(f"{MODULE}:plan", "planned"))
+    labels = {"retry_on_error": True, "max_retries": 4, "mine": "my label"}
+    retried = sender.send(f"{MODULE}:good_at_third", str(tmp_path / "tries"), **labels)
+    assert sender.value(retried) == [retried, 1, "my label", 2]
+    assert (tmp_path / "tries").read_text() == "tried\n" * 3
     eventually(lambda: set(notes()) >= {"late", "once", "cron", "interval", "planned"})
     source = StoredSchedules(sender.broker)
     kept = eventually(

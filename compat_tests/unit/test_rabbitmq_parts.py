@@ -270,8 +270,17 @@ def test_what_a_newer_release_adds_to_a_record_on_rabbitmq_is_kept() -> None:
 def test_what_an_older_release_has_written_is_read() -> None:
     record = Record()
     TaskTable(record)["t"] = TASK
-    del record["t"][-1]  # the attempt
-    assert TaskTable(record)["t"] == TASK
+    del record["t"][-2:]  # the attempt and the result
+    table = TaskTable(record)
+    assert table["t"] == TASK
+    assert table.result("t") is None
+    ended = replace(TASK, run_id="", state=TaskState.SUCCESS, finished_at=2.0)
+    table["t"] = ended
+    table.set_result("t", b"result")
+    assert (table["t"], table.result("t")) == (ended, b"result")
+    del record["t"][-2:]
+    (fields,) = table.ended_own().values()
+    assert fields[FIELDS - 2 :] == [0, None]
 
 
 def test_what_ended_long_ago_is_dropped_and_steps_before_others() -> None:

@@ -69,6 +69,8 @@ class Sender:
                 await self._queues.declare_route(channel, each.queue, delay)
                 for each, delay in zip(outgoing, units, strict=True)
             ]
+            # Before anything is sent: if it fails, the channel is closed, with what goes on there.
+            await self._wakeups.declare_exchange(channel)
             at_once = {each.queue for each, delay in zip(outgoing, units, strict=True) if not delay}
             # In this order, but without waiting for the confirmation of the one before. The server
             # has a message in its queue before it passes on the wake-up that is sent after it.

@@ -77,7 +77,7 @@ class TaskTable(MutableMapping[str, Task]):
             task.error,
             int(task.revoke_requested),
             task.attempt,
-            *(self._record[task_id][RESULT:] if task_id in self._record else (None,)),
+            *(_complete(self._record[task_id])[RESULT:] if task_id in self._record else (None,)),
         ]
 
     def set_result(self, task_id: str, result: bytes | None) -> None:
@@ -109,7 +109,9 @@ class TaskTable(MutableMapping[str, Task]):
     def ended_own(self) -> dict[str, Fields]:
         """Return the tasks in the record that belong to no run and have ended."""
         return {
-            each: fields for each, fields in self._record.items() if fields[8] and not fields[2]
+            each: _complete(fields)
+            for each, fields in self._record.items()
+            if fields[8] and not fields[2]
         }
 
     def _fields(self, task_id: str) -> Fields:
@@ -120,7 +122,7 @@ class TaskTable(MutableMapping[str, Task]):
             if self.moved_out([task_id]):
                 raise RuntimeError(f"Task {task_id} has not been looked up.")
             raise KeyError(task_id)
-        return fields
+        return _complete(fields)
 
     def __delitem__(self, task_id: str) -> None:
         del self._record[task_id]
@@ -150,6 +152,12 @@ class TaskTable(MutableMapping[str, Task]):
                 expired = max(submitted_at, started_at) < now - UNFINISHED_SECONDS
             if expired:
                 del self._record[task_id]
+
+
+def _complete(fields: Fields) -> Fields:
+    """Return the fields of a task with those that an older release has not written."""
+    missing = [0, None][len(fields) - FIELDS :] if len(fields) < FIELDS else []
+    return [*fields, *missing] if missing else fields
 
 
 def by_shard(task_ids: Sequence[str]) -> dict[str, list[str]]:

@@ -82,7 +82,7 @@ class WakeUps:
 
     async def send(self, channel: Channel, queue: str) -> None:
         """Wake the listeners that wait for messages of a queue; there may be none."""
-        exchange = await self._declare_exchange(channel)
+        exchange = await self.declare_exchange(channel)
         await channel.publish(queue, b"", exchange=exchange, durable=False, mandatory=False)
 
     def begin_look(self, clock: float) -> None:
@@ -113,7 +113,7 @@ class WakeUps:
             await self._consume(channel, consumer)
         missing = self.idle.missing(queues)
         for queue in missing:
-            await channel.bind(self._queue, await self._declare_exchange(channel), queue)
+            await channel.bind(self._queue, await self.declare_exchange(channel), queue)
             self.idle.subscribed(queue)
         if missing:
             return
@@ -130,7 +130,12 @@ class WakeUps:
         await channel.consume(self._queue, self._on_wakeup)
         self._channel = channel
 
-    async def _declare_exchange(self, channel: Channel) -> str:
+    async def declare_exchange(self, channel: Channel) -> str:
+        """Declare the exchange of the wake-ups, once for each connection; return its name.
+
+        Raises:
+            ConfigError: it exists with other properties.
+        """
         exchange = self._names.wakeups_exchange
         declared = await self._connection.declared()
         if exchange not in declared:
