@@ -4,7 +4,10 @@ import json
 import logging
 import uuid
 from collections import Counter
+from collections.abc import Iterator
+from typing import Any
 
+from taskiq import AsyncTaskiqDecoratedTask
 from taskiq.schedule_sources import LabelScheduleSource
 from taskiq.scheduler.scheduled_task import ScheduledTask
 
@@ -17,10 +20,12 @@ logger = logging.getLogger(__name__)
 
 #: The ids of schedules are made with this.
 _IDS = uuid.UUID("0c1f1d0e-3b0c-4c53-8c55-62b3f7a1b0de")
+#: What a schedule has, as taskiq names it, in addition to its id and labels.
+_FIELDS = ("cron", "cron_offset", "interval", "time", "args", "kwargs")
 
 
 class LabelSchedules(LabelScheduleSource):
-    """taskiq's own source, with the same ids in every process.
+    """As taskiq's own source, with the same ids in every process.
 
     A schedule without ``schedule_id`` gets one of what it is. So several schedulers have the same
     ones, and one that is started again knows what it has sent.
@@ -37,26 +42,45 @@ class LabelSchedules(LabelScheduleSource):
             ConfigError: a module cannot be imported.
         """
         import_modules(self._modules)
-        await super().startup()
-        chosen = {
-            schedule["schedule_id"]
-            for task in self.broker.get_all_tasks().values()
-            for schedule in task.labels.get("schedule", [])
-            if "schedule_id" in schedule
-        }
-        collected, self.schedules = list(self.schedules.values()), {}
+        self.schedules.clear()
         seen: Counter[str] = Counter()
-        for schedule in collected:
-            schedule_id = schedule.schedule_id
-            if schedule_id not in chosen:
-                what = _content(schedule)
-                schedule_id = uuid.uuid5(_IDS, f"{seen[what]} {what}").hex
-                seen[what] += 1
-            self.schedules[schedule_id] = schedule.model_copy(update={"schedule_id": schedule_id})
-            try:
-                cron.check(schedule)
-            except ConfigError as error:
-                logger.error("%s", error)  # noqa: TRY400 - the text says it all
+        for task in self.broker.get_all_tasks().values():
+            for schedule in _schedules_of(task, seen):
+                self.schedules[schedule.schedule_id] = schedule
+                try:
+                    cron.check(schedule)
+                except ConfigError as error:
+                    logger.error("%s", error)  # noqa: TRY400 - the text says it all
+
+
+def _schedules_of(
+    task: AsyncTaskiqDecoratedTask[Any, Any], seen: Counter[str]
+) -> Iterator[ScheduledTask]:
+    """Yield the schedules of a task.
+
+    Args:
+        task: the task.
+        seen: how often there was a schedule of the same content before.
+    """
+    task_labels = {name: value for name, value in task.labels.items() if name != "schedule"}
+    for given in task.labels.get("schedule", []):
+        if not {"cron", "interval", "time"} & given.keys():
+            continue
+        schedule = ScheduledTask(
+            task_name=task.task_name,
+            labels={**given.get("labels", {}), **task_labels},
+            **{
+                "args": [],
+                "kwargs": {},
+                **{name: given[name] for name in _FIELDS if name in given},
+            },
+        )
+        schedule_id = given.get("schedule_id")
+        if schedule_id is None:
+            what = _content(schedule)
+            schedule_id = uuid.uuid5(_IDS, f"{seen[what]} {what}").hex
+            seen[what] += 1
+        yield schedule.model_copy(update={"schedule_id": schedule_id})
 
 
 def _content(schedule: ScheduledTask) -> str:

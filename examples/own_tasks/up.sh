@@ -7,7 +7,8 @@ dagster-taskiq scheduler start -A bikes.tasks:broker &
 scheduler=$!
 uvicorn bikes.web:app --port "$PORT" --log-level warning &
 web=$!
-trap 'kill $worker $scheduler $web' INT TERM
+trap : INT # Ctrl-C reaches all of them
+trap 'kill $worker $scheduler $web' TERM
 # The first wait ends at the signal, the second one when all of them have ended.
 wait || true
 wait || true
