@@ -585,12 +585,9 @@ def test_of_a_killed_worker_nothing_is_left(
     assert {each.pid for each in tree} >= {int(each) for each in place.said("left", 3)}
     worker.signal(signal.SIGKILL)
     eventually(lambda: all(is_gone(each.pid) for each in tree))
-    client = client_for(settings)
-    eventually(lambda: all(each.is_lost for each in client.workers()))
-    known = task(client, deaf)
-    assert known is not None
-    assert client.mark_lost(known, "its worker was killed")
+    # Who waits for it learns that without being told.
     assert isinstance(own_sender.error(deaf), WorkerLostError)
+    assert all(each.is_lost for each in client_for(settings).workers())
 
 
 @one_broker
