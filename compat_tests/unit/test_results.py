@@ -8,7 +8,9 @@ import pytest
 from taskiq import TaskiqResult
 from taskiq.exceptions import SecurityError, TaskiqResultTimeoutError
 
+from dagster_taskiq.transport.backend import LONGEST_REASON, end_of
 from dagster_taskiq.transport.results import MOST_CAUSES, as_json, result_from_json
+from dagster_taskiq.wire.records import TaskState
 
 
 class Plain(ValueError):
@@ -96,6 +98,23 @@ def test_taskiqs_own_errors_come_back_with_their_fields() -> None:
     found = sent(TaskiqResultTimeoutError(timeout=3.0))
     assert isinstance(found, TaskiqResultTimeoutError)
     assert (found.timeout, repr(found)) == (3.0, repr(TaskiqResultTimeoutError(timeout=3.0)))
+
+
+class NoArguments(Exception):
+    args = property(lambda _: 1 / 0)
+
+
+def test_an_error_that_fails_itself_is_stored_all_the_same() -> None:
+    for error in (NoText("argument"), NoArguments("argument")):
+        result = result_of(error)
+        assert type(sent(error)) is type(error)
+        assert end_of(result)[0] is TaskState.FAILURE
+
+
+def test_the_record_of_a_users_own_task_has_no_endless_text() -> None:
+    error = ValueError("x" * 1_000_000)
+    assert len(end_of(result_of(error))[1]) == LONGEST_REASON
+    assert len(str(sent(error))) == 1_000_000
 
 
 def test_an_error_that_cannot_be_made_again_keeps_name_and_text() -> None:

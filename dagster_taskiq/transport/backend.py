@@ -35,7 +35,7 @@ from dagster_taskiq.transport.current_task import own_task
 from dagster_taskiq.transport.eviction import Eviction
 from dagster_taskiq.transport.home_loop import Home, at_home
 from dagster_taskiq.transport.lost_workers import LostWorkers
-from dagster_taskiq.transport.results import ReportedEnd, as_json, result_from_json
+from dagster_taskiq.transport.results import ReportedEnd, as_json, result_from_json, text_of
 from dagster_taskiq.transport.schedule_store import ScheduleStore
 from dagster_taskiq.wire.commands import Command, command
 from dagster_taskiq.wire.labels import RUN_LABEL, STEP_LABEL, WORKER_LABEL, attempt_of
@@ -51,6 +51,8 @@ UNFINISHED_SECONDS = 30 * 86400
 KEEP_SECONDS = 86400
 #: Seconds between two attempts to write what must not be lost: the first, and the longest.
 WRITE_RETRY_SECONDS = (0.1, 5.0)
+#: How many characters a record keeps of the error of a user's own task.
+LONGEST_REASON = 1000
 
 T = TypeVar("T")
 
@@ -472,7 +474,9 @@ def end_of(result: TaskiqResult[Any]) -> tuple[TaskState, str]:
     """Return the state in which a task ends with a result, and the reason in one sentence."""
     if result.error is None and not result.is_err:
         return TaskState.SUCCESS, ""
-    text = str(result.error) or type(result.error).__name__
+    text = text_of(result.error) or type(result.error).__name__
+    if RUN_LABEL not in result.labels:
+        text = text[:LONGEST_REASON]  # all of it is in the result
     if isinstance(result.error, TaskRevokedError):
         return TaskState.REVOKED, text
     if isinstance(result.error, ChildDiedError) and result.labels.get(STEP_LABEL):

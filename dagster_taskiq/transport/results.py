@@ -105,7 +105,7 @@ def _describe(error: BaseException | None, most: int) -> _Error | None:
     if error is None or not most:
         return None
     arguments = ensure_serializable(_arguments_of(error), json)
-    text = _text_of(error)
+    text = text_of(error)
     return _Error(
         exc_type=type(error).__qualname__,
         exc_message=list(arguments),
@@ -134,11 +134,15 @@ def _arguments_of(error: BaseException) -> tuple[Any, ...]:
     if isinstance(error, OSError) and len(error.args) == 2 and error.filename is not None:
         more = () if error.filename2 is None else (None, error.filename2)
         return (*error.args, error.filename, *more)
-    return error.args
+    # A class may have made something else of that name.
+    arguments: tuple[Any, ...] = BaseException.args.__get__(error)  # type: ignore[attr-defined]
+    return arguments
 
 
-def _text_of(error: BaseException) -> str | None:
+def text_of(error: BaseException | None) -> str | None:
     """Return the text of an error; ``None`` if its class fails to give one."""
+    if error is None:
+        return None
     try:
         return str(error)
     except Exception:
@@ -205,7 +209,7 @@ def _instance(kind: type[BaseException], described: _Error) -> BaseException | N
         else:
             error = _new(kind, arguments)
         _set_attributes(error, described)
-        if text is None or _text_of(error) == text:
+        if text is None or text_of(error) == text:
             repr(error)
             return error
         if not is_plain or not _is_pythons(kind, "__init_subclass__"):
