@@ -24,6 +24,8 @@ from dagster_celery._celery_app.beat.schedules import BeatSchedules
 from dagster_celery._celery_app.beat.times import when
 from dagster_celery._celery_app.conf import Conf
 from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.schedules.clock_changes import with_skipped
+from dagster_taskiq.schedules.due import firing_of
 
 pytestmark = pytest.mark.anyio
 
@@ -272,3 +274,45 @@ def test_a_project_of_celerys_guide_has_its_periodic_tasks_run(
             each.send_signal(signal.SIGTERM)
         assert [each.wait(30) for each in running] == [0, 0]
     assert set(notes.read_text().splitlines()) == wanted
+
+
+#: Local times about the two changes of the clocks in Europe, and in a zone that shifts by half an
+#: hour.
+CHANGES = [
+    *itertools.product(
+        [(2027, 3, 26), (2027, 10, 29)],
+        ["Europe/Berlin"],
+        [(2, 0), (2, 30), (2, 59), (1, 59), (3, 0), (3, 30)],
+    ),
+    *itertools.product(
+        [(2027, 4, 2), (2027, 10, 1)], ["Australia/Lord_Howe"], [(1, 45), (2, 0), (2, 15), (2, 30)]
+    ),
+]
+
+
+@pytest.mark.parametrize(("day", "zone", "time_of_day"), CHANGES, ids=str)
+def test_a_job_of_each_night_is_sent_once_when_the_clocks_change(
+    day: tuple[int, int, int], zone: str, time_of_day: tuple[int, int]
+) -> None:
+    app = celery.Celery(set_as_current=False)
+    app.conf.timezone = zone
+    hour, minute = time_of_day
+    control = celery.schedules.crontab(minute, hour, app=app)
+    start = datetime(*day, tzinfo=ZoneInfo(zone))
+    expected = list(itertools.islice(celerys_times(control, start), 4))
+    due = when(ours.crontab(minute, hour), {"timezone": zone}, "here")
+    task = ScheduledTask(task_name="t", labels={}, args=[], kwargs={}, schedule_id="s", **due)
+    now, found = start.astimezone(timezone.utc), {}
+    while now <= expected[-1] + timedelta(hours=2):
+        # A scheduler looks each minute, and has the schedules read each time.
+        for each in with_skipped([task], now):
+            is_due = (
+                each.time == now
+                if each.time
+                else is_cron_task_now(each.cron or "", now, each.cron_offset)
+            )
+            if is_due:
+                firing = firing_of(each, now, is_permanent=False)
+                found.setdefault(firing.due, now)
+        now += timedelta(minutes=1)
+    assert list(found.values()) == expected

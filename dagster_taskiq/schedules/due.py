@@ -6,6 +6,7 @@ from datetime import datetime, timedelta, timezone
 from taskiq.cli.scheduler.run import CronValueError, is_cron_task_now
 from taskiq.scheduler.scheduled_task import ScheduledTask
 
+from dagster_taskiq.schedules.clock_changes import first_of_two, has_hours
 from dagster_taskiq.wire.firings import Firing
 
 #: Seconds for which a firing is remembered, in addition to an interval: more than the clocks of two
@@ -19,7 +20,7 @@ _MINUTE = timedelta(minutes=1)
 def firing_of(schedule: ScheduledTask, now: datetime, *, is_permanent: bool) -> Firing:
     """Return the firing of a schedule that a scheduler has found to be due.
 
-    - ``cron`` is due at the beginning of a minute.
+    - ``cron`` is due at the beginning of a minute; once if its hour comes twice.
     - ``interval`` is due once in each of the intervals into which time is divided since the epoch,
       whenever a scheduler has started.
     - ``time`` is due at that time.
@@ -63,6 +64,8 @@ def _minute_of(schedule: ScheduledTask, now: datetime) -> datetime | None:
     for minute in (this, this - _MINUTE):
         try:
             if is_cron_task_now(schedule.cron or "", minute, schedule.cron_offset):
+                if isinstance(schedule.cron_offset, str) and has_hours(schedule.cron or ""):
+                    return first_of_two(minute, schedule.cron_offset)
                 return minute
         except CronValueError:
             return None

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Coroutine
+from datetime import datetime, timezone
 from functools import partial
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ from taskiq.scheduler.scheduled_task import ScheduledTask
 
 from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.schedules import cron
+from dagster_taskiq.schedules.clock_changes import with_skipped
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.schedule_store import ScheduleStore, keeps_none
@@ -58,9 +60,9 @@ class StoredSchedules(ScheduleSource):
             bodies = await self._call(lambda store: store.bodies())
         except ServerUnavailableError as error:
             logger.warning("The schedules cannot be read again yet (%s).", error.problem)
-            return self._last
+            return with_skipped(self._last, datetime.now(timezone.utc))
         self._last = [each for body in bodies if (each := _read(body)) is not None]
-        return self._last
+        return with_skipped(self._last, datetime.now(timezone.utc))
 
     async def post_send(self, task: ScheduledTask) -> None:
         """Delete a schedule of one time that was sent."""

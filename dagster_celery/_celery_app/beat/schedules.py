@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Any, Protocol
 
 from taskiq import ScheduleSource
@@ -10,6 +11,7 @@ from taskiq.scheduler.scheduled_task import ScheduledTask
 from dagster_celery._celery_app.beat.times import when
 from dagster_celery._configuration import Configuration
 from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.schedules.clock_changes import schedule_id_of, with_skipped
 from dagster_taskiq.wire.task_request import TaskRequest
 
 
@@ -145,10 +147,10 @@ class BeatSchedules(ScheduleSource):
 
     async def get_schedules(self) -> list[ScheduledTask]:
         """Return the entries (taskiq's own hook)."""
-        return self._schedules
+        return with_skipped(self._schedules, datetime.now(timezone.utc))
 
     def pre_send(self, task: ScheduledTask) -> None:
         """Give a firing what depends on its time and on the app (taskiq's own hook)."""
-        entry = self._entries[task.schedule_id]
+        entry = self._entries[schedule_id_of(task)]
         message = self._app.request(entry.task, entry.args, entry.kwargs, entry.options).message()
         task.args, task.kwargs, task.labels = message.args, message.kwargs, message.labels
