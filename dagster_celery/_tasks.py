@@ -5,6 +5,7 @@ from typing import Any
 
 from dagster._serdes import serialize_value
 
+from dagster_celery._celery_app.adopted import served
 from dagster_celery._celery_app.app import CeleryApp
 from dagster_celery._celery_app.task import Task
 from dagster_taskiq.execution.run_tasks import execute_job, resume_job
@@ -37,7 +38,7 @@ def create_task(celery_app: CeleryApp, **task_kwargs: Any) -> Task:
         events = step_events(execute_step_args_packed, executable_dict)
         return [serialize_value(each) for each in events]
 
-    return celery_app.task(bind=True, name=EXECUTE_PLAN, **task_kwargs)(_execute_plan)
+    return served(celery_app).task(bind=True, name=EXECUTE_PLAN, **task_kwargs)(_execute_plan)
 
 
 def create_execute_job_task(celery: CeleryApp, **task_kwargs: Any) -> Task:
@@ -57,7 +58,7 @@ def create_execute_job_task(celery: CeleryApp, **task_kwargs: Any) -> Task:
         execute_job(execute_job_args_packed, include, **others)
         return 0
 
-    return celery.task(bind=True, name=EXECUTE_JOB, **task_kwargs)(_execute_job)
+    return served(celery).task(bind=True, name=EXECUTE_JOB, **task_kwargs)(_execute_job)
 
 
 def create_resume_job_task(celery: CeleryApp, **task_kwargs: Any) -> Task:
@@ -78,4 +79,4 @@ def create_resume_job_task(celery: CeleryApp, **task_kwargs: Any) -> Task:
         resume_job(resume_job_args_packed, include, previous_task_id, **others)
         return 0
 
-    return celery.task(bind=True, name=RESUME_JOB, **task_kwargs)(_resume_job)
+    return served(celery).task(bind=True, name=RESUME_JOB, **task_kwargs)(_resume_job)

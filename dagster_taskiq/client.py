@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from anyio.from_thread import BlockingPortal
 from taskiq import BrokerMessage, TaskiqMessage, TaskiqResult
+from taskiq.depends.progress_tracker import TaskProgress
 from taskiq.exceptions import ResultGetError
 
 from dagster_taskiq.errors import ServerUnavailableError
@@ -199,6 +200,22 @@ class Client:
                 return None
 
         return self._call(look)
+
+    def set_result(self, task_id: str, result: TaskiqResult[Any]) -> None:
+        """Record the end of a user's own task that no worker has started; else do nothing."""
+        self._call(lambda: self.backend.set_result(task_id, result))
+
+    def progress(self, task_id: str) -> TaskProgress[Any] | None:
+        """Return the progress that a task has set; ``None`` if it has not."""
+        return self._call(lambda: self.backend.get_progress(task_id))
+
+    def set_progress(self, task_id: str, progress: TaskProgress[Any]) -> None:
+        """Keep the progress of a task for as long as its record.
+
+        Raises:
+            TypeError: it is not JSON.
+        """
+        self._call(lambda: self.backend.set_progress(task_id, progress))
 
     def forget(self, task_ids: Sequence[str]) -> None:
         """Delete what the backend knows of those of these tasks that have ended."""

@@ -16,6 +16,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from compat_tests import compatibility
+from dagster_celery._celery_app.carried import CARRIED
+from dagster_celery._celery_app.signals import NOT_SENT, SENT
+from dagster_celery._celery_app.task_options import (
+    LOST,
+    OF_A_CALL,
+    OF_A_TASK,
+    OPTIONS,
+    REFUSED,
+    WITHOUT_EFFECT,
+)
 from dagster_celery._translate import tables
 from dagster_celery._translate.names import COMMANDS, NAMES
 from dagster_taskiq import errors as public_errors
@@ -24,6 +34,7 @@ from dagster_taskiq.settings import reference
 DOCS = Path(__file__).parent.parent / "docs"
 #: The pages with generated tables.
 PAGES = (
+    DOCS / "celery-tasks.md",
     DOCS / "compatibility.md",
     DOCS / "migration.md",
     DOCS / "reference" / "errors.md",
@@ -53,8 +64,36 @@ def errors() -> str:
     return "\n".join(rows)
 
 
+def task_options() -> str:
+    """Return the table of the options of Celery's tasks and calls."""
+    rows = [("option", "fate", "here"), ("---", "---", "---")]
+    of_both = {*OPTIONS, *OF_A_TASK, *OF_A_CALL} - {"base", "bind", "name"} - set(CARRIED)
+    served = of_both | {"headers", "ignore_result", "link", "link_error"}
+    rows += [(f"`{name}`", "served", "") for name in sorted(served)]
+    rows += [(f"`{name}`", "no effect", "") for name in sorted(WITHOUT_EFFECT)]
+    for fate, texts in (("lost", LOST), ("refused", REFUSED)):
+        rows += [(f"`{name}`", fate, f"{_sentence(texts[name])}.") for name in sorted(texts)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def signals() -> str:
+    """Return the table of Celery's signals."""
+    rows = [("signal", "fate", "here"), ("---", "---", "---")]
+    rows += [(f"`{name}`", "sent", "") for name in sorted(SENT)]
+    rows += [
+        (f"`{name}`", "not sent", f"{_sentence(NOT_SENT[name])}.") for name in sorted(NOT_SENT)
+    ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}"
+
+
 TABLES = {
     "names": names,
+    "task-options": task_options,
+    "signals": signals,
     "broker-schemes": tables.broker_schemes,
     "backend-schemes": tables.backend_schemes,
     "settings": tables.celery_settings,

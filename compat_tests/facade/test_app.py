@@ -262,7 +262,7 @@ def test_routes_name_the_queue_of_what_names_none() -> None:
     assert app.queue_for("anything", {}) == "dagster"
 
 
-@pytest.mark.parametrize("name", ["chain", "link", "contdown"])
+@pytest.mark.parametrize("name", ["stamped_headers", "contdown"])
 def test_an_option_that_cannot_be_kept_is_refused(name: str) -> None:
     app = make_app({"config_source": {"task_always_eager": True}})
     task = app.task(name="t")(print)

@@ -3,15 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from taskiq import TaskiqResult
 
 from dagster_celery._celery_app.control import Control
-from dagster_celery._celery_app.request import Request, current_request, eagerly
+from dagster_celery._celery_app.request import Request, current_request, running
 from dagster_celery._celery_app.results import AsyncResult, EagerResult
 from dagster_celery._celery_app.signature import Signature
+from dagster_celery._celery_app.task import Task as DagsterTask
 from dagster_celery._cli.app_argument import worker_arguments
 from dagster_celery._make_app import make_app
 from dagster_taskiq.errors import ConfigError
@@ -50,6 +51,9 @@ class Client:
 
     def result(self, task_id: str) -> TaskiqResult[Any] | None:
         return self.ended
+
+    def progress(self, task_id: str) -> None:
+        return None
 
     def revoke(self, task_ids: Sequence[str], reason: str) -> None:
         self.revoked += task_ids
@@ -167,17 +171,17 @@ def test_a_result_revokes_its_task(app: Any, client: Client) -> None:
     assert client.revoked == ["id"]
 
 
-class Recorder:
+class Recorder(DagsterTask):
     """A task that records how it is called."""
 
-    def __init__(self) -> None:
-        self.calls: list[tuple[Any, ...]] = []
+    name = "recorder"
+    calls: ClassVar[list[tuple[Any, ...]]] = []
 
     def __call__(self, *args: Any, **kwargs: Any) -> str:
         self.calls.append(("call", args, kwargs))
         return "called"
 
-    def apply(self, args: Any = None, kwargs: Any = None) -> EagerResult:
+    def apply(self, args: Any = None, kwargs: Any = None, **options: Any) -> EagerResult:
         self.calls.append(("apply", args, kwargs))
         return EagerResult("id", None, "SUCCESS")
 
@@ -187,15 +191,16 @@ class Recorder:
 
 
 def test_a_signature_adds_later_arguments_and_options_unless_it_is_immutable() -> None:
-    task = Recorder()
-    signature = Signature(task, (1,), {"a": 1}, options={"queue": "q"})
+    app = make_app({})
+    task = app.register_task(Recorder)
+    signature = Signature(task, (1,), {"a": 1}, {"queue": "q"})
 
     assert signature(2, b=2) == "called"
     signature.apply((2,), {"a": 3})
     signature.set(priority=1).apply_async((2,), queue="other")
     Signature(task, (1,), {"a": 1}, immutable=True).delay(2, b=2)
 
-    assert task.calls == [
+    assert Recorder.calls == [
         ("call", (2, 1), {"a": 1, "b": 2}),
         ("apply", (2, 1), {"a": 3}),
         ("send", (2, 1), {"a": 1}, {"queue": "other", "priority": 1}),
@@ -205,8 +210,8 @@ def test_a_signature_adds_later_arguments_and_options_unless_it_is_immutable() -
 
 def test_an_eager_request_is_the_current_one_for_its_call() -> None:
     outer, inner = Request("outer"), Request("inner")
-    with eagerly(outer):
-        with eagerly(inner):
+    with running(outer):
+        with running(inner):
             assert current_request() is inner
         assert current_request() is outer
     assert current_request() == Request() and current_request().called_directly

@@ -114,7 +114,6 @@ def test_a_background_worker_is_found_and_ended(embedded_fleet: OldFleet) -> Non
         (["-A", "dagster_celery.app", "--", "--concurency", "4"], "--concurrency"),
         (["-A", "dagster_celery.app", "--", "-c", "many"], "many"),
         (["-A", "dagster_celery.app", *(["-q", "x"] * 5)], "more than four queues"),
-        (["-A", "compat_tests.facade.celerys_own"], "is an app of Celery's own"),
     ],
 )
 def test_what_cannot_work_is_refused_at_once(

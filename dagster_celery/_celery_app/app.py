@@ -1,27 +1,43 @@
 """The app object: tasks are defined on it, sent with it, and found on it by a worker."""
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from threading import RLock
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
+from zoneinfo import ZoneInfo
 
+from dagster_celery._celery_app import celerys_state, own_tasks
 from dagster_celery._celery_app.absent import absent
+from dagster_celery._celery_app.app_events import AppEvent
 from dagster_celery._celery_app.beat.schedules import BeatSchedules, periodic_entry
+from dagster_celery._celery_app.carried import carried_by
 from dagster_celery._celery_app.celery_command import celery_command_refused
+from dagster_celery._celery_app.celerys_canvas import Backend, check_chord, producer_or_acquire
 from dagster_celery._celery_app.conf import Conf, as_mapping
 from dagster_celery._celery_app.control import Control
-from dagster_celery._celery_app.results import AsyncResult
+from dagster_celery._celery_app.current_app import set_current_app
+from dagster_celery._celery_app.discovery import Discovery, Packages
+from dagster_celery._celery_app.request import current_request
+from dagster_celery._celery_app.results import AnyResult, AsyncResult, GroupResult
 from dagster_celery._celery_app.routing import Call, options_of, queue_of, route_of
 from dagster_celery._celery_app.sending import task_request
-from dagster_celery._celery_app.signature import Signature
-from dagster_celery._celery_app.task import Task
+from dagster_celery._celery_app.signals import send_signal
+from dagster_celery._celery_app.signature import Signature, signature
+from dagster_celery._celery_app.task import Task, task_of
 from dagster_celery._celery_app.task_options import checked
-from dagster_celery._celery_app.values import to_result
 from dagster_celery._configuration import Configuration, configure
-from dagster_celery._step_watchers.watchers import call_as_watcher
+from dagster_celery._warnings import warn_of_loss
 from dagster_taskiq import app as taskiq_app
 from dagster_taskiq.client import Client, client_for
+from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.execution.task_context import current_message
+from dagster_taskiq.settings.worker_fleet import worker_settings
 from dagster_taskiq.transport import current
 from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.wire.labels import ATTEMPT_LABEL
 from dagster_taskiq.wire.task_request import TaskRequest
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -46,6 +62,8 @@ class CeleryApp:
         settings: Mapping[str, Any] | None = None,
         defaults: Mapping[str, Any] | None = None,
         file: str | None = None,
+        namespace: str = "",
+        set_as_current: bool = True,
     ) -> None:
         """Make the app; nothing is connected until it is used.
 
@@ -61,13 +79,27 @@ class CeleryApp:
             defaults: what ``conf`` has for settings that are not set.
             file: the file that the settings are from, for warnings about them; ``None`` if they are
                 from the program.
+            namespace: what the names of the settings in ``config_source`` begin with; see
+                :meth:`config_from_object`.
+            set_as_current: whether it is the app of shared tasks, and of signatures that name none,
+                until another is made.
 
         Raises:
             ConfigError: a setting or URL that cannot be translated.
         """
         self.main = main
         self.tasks: dict[str, Task] = {}
-        given = as_mapping(config_source)
+        #: The class of its tasks, for classes that derive from it.
+        self.Task = Task
+        #: Called with the app as ``sender``: when its settings are first used, and when all of its
+        #: tasks are there.
+        self.on_configure, self.on_after_configure = AppEvent(self), AppEvent(self)
+        self.on_after_finalize = AppEvent(self)
+        self._is_finalized = False
+        #: With these, Celery gives it the tasks that are shared with all apps.
+        self.finalized, self._finalize_mutex = True, RLock()
+        self._discovery = Discovery()
+        given = as_mapping(config_source, namespace)
         for name, value in (
             ("broker_url", broker),
             ("result_backend", backend),
@@ -82,6 +114,10 @@ class CeleryApp:
         self._configured: tuple[dict[str, Any], Configuration] | None = None
         self._broker: QueueBroker | None = None
         self.configuration  # noqa: B018 - an error of the settings is raised here, not at first use
+        own_tasks.add_built_in(self)
+        celerys_state.enter(self, as_current=set_as_current)
+        if set_as_current:
+            set_current_app(self)
 
     def __repr__(self) -> str:
         return f"<CeleryApp {self.main} {self.configuration.settings!r}>"
@@ -116,6 +152,16 @@ class CeleryApp:
         return bool(self.configuration.app.get("task_always_eager"))
 
     @property
+    def propagates_eagerly(self) -> bool:
+        """Whether the exceptions of tasks that run eagerly are raised where they are called."""
+        return bool(self.conf.task_eager_propagates)
+
+    @property
+    def ignores_results(self) -> bool:
+        """Whether the values of tasks are dropped, unless they or their callers say otherwise."""
+        return bool(self.conf.task_ignore_result)
+
+    @property
     def client(self) -> Client:
         """The client of broker and backend, connected.
 
@@ -134,13 +180,20 @@ class CeleryApp:
             self._broker = taskiq_app.make(self.configuration.settings)
             self._broker.schedule_sources.append(BeatSchedules(self))
             self._register_all(self._broker)
+            if worker_settings() is not None:  # in the parent, no tasks of the project are loaded
+                self.finalize()
         return self._broker
 
     @overload
     def task(self, function: F, /) -> Task: ...
     @overload
     def task(
-        self, *, name: str | None = None, bind: bool = False, **options: Any
+        self,
+        *,
+        name: str | None = None,
+        bind: bool = False,
+        base: type[Task] | None = None,
+        **options: Any,
     ) -> Callable[[Callable[..., Any]], Task]: ...
 
     def task(
@@ -149,6 +202,7 @@ class CeleryApp:
         *,
         name: str | None = None,
         bind: bool = False,
+        base: type[Task] | None = None,
         **options: Any,
     ) -> Any:
         """Make a task of a function; a decorator, with or without options.
@@ -157,25 +211,81 @@ class CeleryApp:
             function: what the task does.
             name: the task is sent and found by it; module and name of the function for ``None``.
             bind: whether the function gets the task itself as its first argument.
-            options: defaults for those of :meth:`Task.apply_async`. Those that Celery has beyond
-                these and that change nothing here are accepted.
+            base: its class, which derives from ``app.Task``.
+            options: attributes of the task; see :class:`dagster_celery._celery_app.task.Task`.
 
         Returns:
             The task; a name that is taken keeps the task it has, as in Celery.
 
         Raises:
-            ConfigError: an option that is not there, or that this project cannot keep.
+            ConfigError: an option that this project cannot keep, or a base class of another kind.
         """
 
         def make(original: Callable[..., Any]) -> Task:
-            known = name or f"{original.__module__}.{original.__name__}"
-            if known not in self.tasks:
-                self.tasks[known] = Task(self, original, known, bind, options)
-                if self._broker is not None:
-                    _register(self._broker, self.tasks[known])
-            return self.tasks[known]
+            return self._made(original, name, base, bind, options)
 
         return make if function is None else make(function)
+
+    def _made(
+        self,
+        function: Callable[..., Any],
+        name: str | None,
+        base: type[Task] | None,
+        bind: bool,
+        options: Mapping[str, Any],
+    ) -> Task:
+        known = name or self.gen_task_name(function.__name__, function.__module__)
+        if known not in self.tasks:
+            made = task_of(self, function, known, own_tasks.base_class(base), bind, options)
+            self._add(made)
+        return self.tasks[known]
+
+    def _task_from_fun(self, function: Callable[..., Any], **options: Any) -> Task | None:
+        """Take a task that is shared with all apps (the method that Celery calls for that).
+
+        One that cannot be served is warned of: it may be meant for another app in this process.
+        """
+        name, base, bind = (options.pop(each, None) for each in ("name", "base", "bind"))
+        try:
+            return self._made(function, name, base, bool(bind), options)
+        except ConfigError as error:
+            known = name or self.gen_task_name(function.__name__, function.__module__)
+            warn_of_loss(f"The shared task {known} is not served here: {error}")
+            return None
+
+    def gen_task_name(self, name: str, module: str) -> str:
+        """Return the name of the task of a function."""
+        return f"{module}.{name}"
+
+    def register_task(self, task: Task | type[Task], **_: Any) -> Task:
+        """Add a task that is defined as a class.
+
+        Args:
+            task: the class, or an instance of it.
+
+        Returns:
+            The instance.
+
+        Raises:
+            ConfigError: it does not derive from ``app.Task``.
+        """
+        own_tasks.base_class(task if isinstance(task, type) else type(task))
+        made = task() if isinstance(task, type) else task
+        made.name = made.name or self.gen_task_name(type(made).__name__, type(made).__module__)
+        self._add(made.bind(self))
+        return made
+
+    def _add(self, task: Task) -> None:
+        self.tasks[task.name] = task
+        if self._broker is not None:
+            own_tasks.register(self._broker, task)
+
+    def signature(self, *args: Any, **kwargs: Any) -> Any:
+        """Return a signature of a task, its name, or a dictionary of the form of one."""
+        return signature(*args, app=self, **kwargs)
+
+    #: The same as ``signature`` (Celery's older name).
+    subtask = signature
 
     def send_task(
         self,
@@ -207,9 +317,21 @@ class CeleryApp:
         options: Mapping[str, Any],
     ) -> AsyncResult:
         """Send a task with options that have been checked; see :meth:`send_task`."""
+        check_chord(options)
         request = self._request(name, args, kwargs, options)
+        about = {"headers": _headers(request), "routing_key": request.queue, "exchange": ""}
+        body: tuple[Any, ...] = (request.args, request.kwargs, {})
+        send_signal("before_task_publish", name, body=body, properties={}, **about)
+        running = current_message()
+        if running is not None and running.task_id == request.id:
+            # The task that runs now: its worker puts it back when its function has ended.
+            attempt = {ATTEMPT_LABEL: running.labels.get(ATTEMPT_LABEL, "")}
+            request = replace(request, labels={**request.labels, **attempt})
         self.client.submit(request)
-        return self.AsyncResult(request.id)
+        send_signal("after_task_publish", name, body=body, **about)
+        result = self.AsyncResult(request.id)
+        result.ignored = bool(options.get("ignore_result"))
+        return result
 
     def request(
         self,
@@ -290,26 +412,119 @@ class CeleryApp:
         """Return the result of a task that was sent before, by any process."""
         return AsyncResult(task_id, self)
 
-    def config_from_object(self, source: Any, silent: bool = False, force: bool = False) -> None:
+    def GroupResult(self, id: str, results: Sequence[AnyResult], **_: Any) -> GroupResult:
+        """Return the result of a group of tasks that were sent before."""
+        return GroupResult(id, results)
+
+    def config_from_object(
+        self, source: Any, silent: bool = False, force: bool = False, namespace: str = ""
+    ) -> None:
         """Add settings to ``conf``.
 
         Args:
-            source: a mapping, an object with settings as attributes, or the name of a module.
+            source: a mapping, an object with settings as attributes, or the name of such, in the
+                form ``module``, ``module.name`` or ``module:name``.
             silent: whether a module that is not there is ignored.
             force: has no effect: settings are read when they are needed.
+            namespace: what the names of the settings begin with there, such as ``CELERY`` for
+                ``CELERY_BROKER_URL``; others are ignored then.
 
         Raises:
             ImportError: there is no such module, unless ``silent``.
+            ConfigError: a setting or URL that cannot be translated.
         """
         del force
         try:
-            self.conf.update(as_mapping(source))
+            self.conf.update(as_mapping(source, namespace))
         except ImportError:
             if not silent:
                 raise
+        self.configuration  # noqa: B018 - an error of the settings is raised here, not at first use
+
+    def config_from_envvar(
+        self, variable_name: str, silent: bool = False, force: bool = False
+    ) -> None:
+        """Add settings to ``conf`` from the module that an environment variable names.
+
+        Args:
+            variable_name: the variable.
+            silent: whether it is ignored that it is not set, or that there is no such module.
+            force: has no effect: settings are read when they are needed.
+
+        Raises:
+            ConfigError: the variable is not set, unless ``silent``.
+            ImportError: there is no such module, unless ``silent``.
+        """
+        module = os.environ.get(variable_name)
+        if module:
+            self.config_from_object(module, silent, force)
+        elif not silent:
+            raise ConfigError(
+                f"The variable {variable_name} is not set. Let it name the module of your settings."
+            )
+
+    def autodiscover_tasks(
+        self,
+        packages: Packages = None,
+        related_name: str | None = "tasks",
+        force: bool = False,
+    ) -> None:
+        """Have workers import a module of tasks of each package, where there is one.
+
+        Args:
+            packages: names of packages; or a function that returns them, called when they are
+                needed.
+            related_name: the name of the module in each; ``None`` for the package itself.
+            force: whether they are imported at once, in any process.
+
+        Raises:
+            ConfigError: no packages are named.
+        """
+        if packages is None:
+            raise ConfigError(
+                "autodiscover_tasks() has to be told the packages here: write "
+                "`app.autodiscover_tasks(lambda: settings.INSTALLED_APPS)`, or a list of them."
+            )
+        self._discovery.add(packages, related_name)
+        if force or self._is_finalized:
+            self._discovery.import_all()
 
     def finalize(self, auto: bool = False) -> None:
-        """Do nothing: tasks are there when they are defined (Celery's method)."""
+        """Import the modules that were discovered, and call what waits for that.
+
+        Args:
+            auto: has no effect (Celery's own argument).
+        """
+        del auto
+        if self._is_finalized:
+            return
+        self._is_finalized = True
+        self.on_configure.send()
+        self.on_after_configure.send()
+        send_signal("import_modules", self)
+        self._discovery.import_all()
+        self.on_after_finalize.send()
+
+    def set_current(self) -> None:
+        """Make it the app of shared tasks, and of signatures that name none."""
+        set_current_app(self)
+        celerys_state.become_current(self)
+
+    #: The same as ``set_current`` (Celery's own method).
+    set_default = set_current
+
+    def now(self) -> datetime:
+        """Return the time in the time zone of the setting ``timezone``."""
+        zone = self.conf.timezone
+        return datetime.now(ZoneInfo(str(zone)) if zone else timezone.utc)
+
+    @property
+    def current_task(self) -> Task | None:
+        """The task that runs now."""
+        return self.tasks.get(current_request().task)
+
+    #: The same as ``current_task`` (Celery's own attribute).
+    current_worker_task = current_task
 
     def close(self) -> None:
         """Do nothing: connections are closed when the process ends (Celery's method)."""
@@ -323,9 +538,29 @@ class CeleryApp:
         """
         raise celery_command_refused()
 
+    #: What groups and chords of Celery's own ask for.
+    producer_or_acquire = staticmethod(producer_or_acquire)
+
+    @property
+    def backend(self) -> Backend:
+        """What chords of Celery's own ask for."""
+        return Backend(self)
+
+    def worker_main(self, argv: Sequence[str] | None = None) -> NoReturn:
+        """Refuse to start a worker in this way.
+
+        Raises:
+            ConfigError: always; it names the command to run instead.
+        """
+        del argv
+        raise ConfigError("Start a worker by `dagster-celery worker start -A MODULE -y FILE`.")
+
+    #: The same as ``worker_main`` (Celery's own method).
+    start = worker_main
+
     def _register_all(self, broker: QueueBroker) -> None:
         for task in self.tasks.values():
-            _register(broker, task)
+            own_tasks.register(broker, task)
 
     # Hidden from type checkers: they are to report an attribute that is not here.
     if not TYPE_CHECKING:
@@ -334,13 +569,13 @@ class CeleryApp:
             raise absent("Celery's app", name)
 
 
-def _register(broker: QueueBroker, task: Task) -> None:
-    """Register a task's function on a broker, unless the broker has a task of that name."""
-    if broker.find_task(task.name) is not None:
-        return
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        return to_result(call_as_watcher(task.name, task, args, kwargs))
-
-    run.__module__ = task.__wrapped__.__module__
-    broker.register_task(run, task_name=task.name)
+def _headers(request: TaskRequest) -> dict[str, Any]:
+    """Return what receivers of Celery's signals read about a task that is sent."""
+    carried = carried_by(request.labels)
+    known = ("root_id", "parent_id", "group_id", "retries", "eta", "expires")
+    return {
+        "id": request.id,
+        "task": request.name,
+        **{name: carried.get(name) for name in known},
+        **(carried.get("headers") or {}),
+    }

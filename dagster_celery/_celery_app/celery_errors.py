@@ -1,4 +1,4 @@
-"""Errors of results as programs expect them that catch Celery's.
+"""Errors of tasks and results as programs expect them that catch Celery's.
 
 Celery is not imported here. A program that catches one of its errors has imported it, and so it is
 looked for among the modules that are there, at the moment an error is raised.
@@ -8,17 +8,32 @@ import sys
 from collections.abc import Mapping
 from typing import TypeVar
 
+from dagster_celery._celery_app.task_errors import (
+    ChordError,
+    Ignore,
+    MaxRetriesExceededError,
+    Reject,
+    Retry,
+    SoftTimeLimitExceeded,
+)
 from dagster_taskiq.errors import ChildDiedError, TaskRevokedError, TimeLimitError, WorkerLostError
 
 E = TypeVar("E", bound=BaseException)
 
-#: The error of Celery's, in ``celery.exceptions``, for each kind of error that a result may raise.
+#: The error of Celery's, in ``celery.exceptions``, for each kind of error that a result or a task
+#: may raise.
 _CELERYS: Mapping[type[BaseException], str] = {
     TimeoutError: "TimeoutError",
     TaskRevokedError: "TaskRevokedError",
     TimeLimitError: "TimeLimitExceeded",
     WorkerLostError: "WorkerLostError",
     ChildDiedError: "WorkerLostError",
+    ChordError: "ChordError",
+    Ignore: "Ignore",
+    MaxRetriesExceededError: "MaxRetriesExceededError",
+    Reject: "Reject",
+    Retry: "Retry",
+    SoftTimeLimitExceeded: "SoftTimeLimitExceeded",
 }
 
 
@@ -41,6 +56,13 @@ def as_celerys(error: E) -> E:
     made.__dict__.update(vars(error))
     made.__cause__, made.__context__ = error.__cause__, error.__context__
     return made.with_traceback(error.__traceback__)
+
+
+def kinds(*ours: type[BaseException]) -> tuple[type[BaseException], ...]:
+    """Return these kinds of error, and Celery's for the same, to be caught together."""
+    module = sys.modules.get("celery.exceptions")
+    theirs = (getattr(module, _CELERYS[each], each) for each in ours)
+    return (*ours, *theirs)
 
 
 def is_revoked(error: Exception) -> bool:

@@ -67,12 +67,14 @@ class dict_wrapper:
         self.__dict__ = dictionary
 
 
-def as_mapping(source: Any) -> dict[str, Any]:
+def as_mapping(source: Any, namespace: str = "") -> dict[str, Any]:
     """Return settings as a new dictionary.
 
     Args:
-        source: a mapping; an object or module with settings as attributes; the name of a module;
-            or ``None`` for no settings.
+        source: a mapping; an object or module with settings as attributes; the name of such, in the
+            form ``module``, ``module.name`` or ``module:name``; or ``None`` for no settings.
+        namespace: what the names of the settings begin with, such as ``CELERY``; others are left
+            out then.
 
     Raises:
         ImportError: there is no module of that name.
@@ -80,10 +82,41 @@ def as_mapping(source: Any) -> dict[str, Any]:
     if source is None:
         return {}
     if isinstance(source, str):
-        source = import_module(source)
+        source = _imported(source)
     if not isinstance(source, Mapping):
-        source = {name: value for name, value in vars(source).items() if _is_setting(name, value)}
-    return dict(source)
+        names = dir(source) if not isinstance(source, ModuleType) else vars(source)
+        found = {name: getattr(source, name, None) for name in names}
+        source = {
+            name: value for name, value in found.items() if namespace or _is_setting(name, value)
+        }
+    if not namespace:
+        return dict(source)
+    prefix = f"{namespace.rstrip('_')}_"
+    return {
+        name[len(prefix) :].lower(): value
+        for name, value in source.items()
+        if name.startswith(prefix)
+    }
+
+
+def _imported(name: str) -> Any:
+    """Return the object that a name leads to: a module, or an attribute of one.
+
+    Raises:
+        ImportError: there is no such module, or it has no such attribute.
+    """
+    module, separator, attribute = name.partition(":")
+    if not separator:
+        try:
+            return import_module(name)
+        except ModuleNotFoundError as error:
+            module, _, attribute = name.rpartition(".")
+            if not module or error.name not in (name, module):
+                raise
+    found = import_module(module)
+    if not hasattr(found, attribute):
+        raise ImportError(f"The module {module} has no attribute {attribute!r}.")
+    return getattr(found, attribute)
 
 
 def _is_setting(name: str, value: Any) -> bool:

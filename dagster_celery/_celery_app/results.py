@@ -1,18 +1,19 @@
 """The results of an app's tasks, with the methods that Celery's results have."""
 
 import time
-import traceback as tracebacks
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from taskiq import TaskiqResult
+from taskiq.depends.progress_tracker import TaskProgress
 
 from dagster_celery._celery_app.celery_errors import as_celerys
 from dagster_celery._celery_app.control import revoke_tasks
+from dagster_celery._celery_app.task_errors import ChordError, SoftTimeLimitError
 from dagster_celery._celery_app.values import from_result
 from dagster_taskiq.client import Client
-from dagster_taskiq.errors import DagsterTaskiqError
+from dagster_taskiq.errors import TimeLimitError
 from dagster_taskiq.wire.records import Task, TaskState
 
 #: Celery's name for each state. It has none for a task whose worker is lost.
@@ -24,6 +25,13 @@ STATES = {
     TaskState.REVOKED: "REVOKED",
     TaskState.LOST: "FAILURE",
 }
+#: What the task itself, or its retry, has reported counts for these.
+_NOT_ENDED = (TaskState.WAITING, TaskState.STARTED)
+#: The value of a task that has raised ``Ignore`` or ``Reject``, with Celery's word for it.
+_WITHOUT_VALUE = "__dagster_celery__"
+#: Seconds that a task may take to end after one before it in its chain has failed. Its end is
+#: recorded at once, unless a process died at that moment.
+_PARENT_SECONDS = 2.0
 #: Seconds between two polls for the end of a task: the first pause, and the longest. Each pause is
 #: twice as long as the one before.
 POLL_SECONDS = (0.02, 0.5)
@@ -44,9 +52,14 @@ class AsyncResult:
     ``ServerUnavailableError`` if the backend does not answer.
     """
 
-    def __init__(self, id: str, app: ResultApp) -> None:
+    def __init__(self, id: str, app: ResultApp, parent: "AnyResult | None" = None) -> None:
         self.id = id
         self.app = app
+        #: The result of the task before it in its chain, or of the header of its chord; only where
+        #: these were sent by this process.
+        self.parent = parent
+        #: Whether it has no value, since its task has ``ignore_result``.
+        self.ignored = False
 
     def __repr__(self) -> str:
         return f"<AsyncResult: {self.id}>"
@@ -67,9 +80,29 @@ class AsyncResult:
 
     @property
     def state(self) -> str:
-        """``PENDING`` (unknown tasks too), ``STARTED``, ``SUCCESS``, ``FAILURE`` or ``REVOKED``."""
+        """The task's state.
+
+        ``PENDING`` (unknown tasks too), ``STARTED``, ``RETRY``, ``SUCCESS``, ``FAILURE``,
+        ``REVOKED``, ``IGNORED``, ``REJECTED``, or what ``self.update_state()`` has set.
+        """
         task = self._task()
-        return STATES[task.state] if task else "PENDING"
+        if task is None or task.run_id:
+            return STATES[task.state] if task else "PENDING"
+        if task.state in _NOT_ENDED:
+            progress = self.app.client.progress(self.id)
+            return STATES[task.state] if progress is None else state_of(progress)
+        if task.state is TaskState.SUCCESS:
+            return self._without_value() or "SUCCESS"
+        return STATES[task.state]
+
+    def _without_value(self) -> str:
+        """Return the state of a task that has ended by ``Ignore`` or ``Reject``; else nothing."""
+        ended = self.app.client.result(self.id)
+        value = None if ended is None else ended.return_value
+        if not isinstance(value, dict) or value.keys() != {_WITHOUT_VALUE}:
+            return ""
+        progress = self.app.client.progress(self.id)
+        return str(value[_WITHOUT_VALUE]) if progress is None else state_of(progress)
 
     @property
     def status(self) -> str:
@@ -87,14 +120,24 @@ class AsyncResult:
 
     @property
     def result(self) -> Any:
-        """The task's value, or the exception that it raised; ``None`` before its end."""
+        """The task's value, or the exception that it raised.
+
+        Before its end, and if it has none, what ``self.update_state()`` has set; else ``None``.
+        """
         ended = self.app.client.result(self.id)
-        return None if ended is None else _outcome(ended)
+        value = None if ended is None else _outcome(ended)
+        if value is not None:
+            return value
+        progress = self.app.client.progress(self.id)
+        return None if progress is None else from_result(progress.meta)
 
     @property
     def info(self) -> Any:
         """The same as ``result``."""
         return self.result
+
+    def then(self, *_: Any, **__: Any) -> None:
+        """Do nothing (Celery's method for event loops)."""
 
     @property
     def traceback(self) -> str | None:
@@ -137,9 +180,19 @@ class AsyncResult:
             TaskRevokedError: it was revoked.
             Exception: the one that the task has raised.
         """
+        if self.ignored:
+            return None
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = interval or POLL_SECONDS[0]
+        failed_since = 0.0
         while (ended := self.app.client.result(self.id)) is None:
+            if self.parent is not None and pause >= POLL_SECONDS[1]:
+                error = error_of(self.parent)
+                failed_since = failed_since or (time.monotonic() if error else 0.0)
+                if error and time.monotonic() - failed_since > _PARENT_SECONDS:
+                    if propagate:
+                        raise error
+                    return error
             left = pause if deadline is None else deadline - time.monotonic()
             if left <= 0:
                 raise as_celerys(
@@ -149,7 +202,9 @@ class AsyncResult:
             pause = interval or min(pause * 2, POLL_SECONDS[1])
         outcome = _outcome(ended)
         if ended.error is not None and propagate:
-            raise outcome
+            # As in Celery, what the tasks of the header have raised, where they are known here.
+            is_chords = isinstance(outcome, ChordError) and self.parent is not None
+            raise (error_of(self.parent) if is_chords and self.parent else None) or outcome
         return outcome
 
     def wait(self, *args: Any, **kwargs: Any) -> Any:
@@ -181,12 +236,127 @@ class AsyncResult:
         return self.app.client.tasks([self.id]).get(self.id)
 
 
+class GroupResult:
+    """The results of the tasks of a group, in their order."""
+
+    def __init__(
+        self, id: str, results: Sequence["AnyResult"], parent: "AnyResult | None" = None, **_: Any
+    ) -> None:
+        self.id = id
+        self.results = list(results)
+        #: As for :class:`AsyncResult`.
+        self.parent = parent
+
+    def __repr__(self) -> str:
+        return f"<GroupResult: {self.id} [{', '.join(each.id for each in self.results)}]>"
+
+    def __iter__(self) -> Iterator["AnyResult"]:
+        return iter(self.results)
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __getitem__(self, index: int) -> "AnyResult":
+        return self.results[index]
+
+    @property
+    def children(self) -> list["AnyResult"]:
+        """The results."""
+        return self.results
+
+    def ready(self) -> bool:
+        """Return whether all tasks have ended."""
+        return all(each.ready() for each in self.results)
+
+    def waiting(self) -> bool:
+        """Return whether a task has not ended."""
+        return not self.ready()
+
+    def successful(self) -> bool:
+        """Return whether all tasks have succeeded."""
+        return all(each.successful() for each in self.results)
+
+    def failed(self) -> bool:
+        """Return whether a task has failed."""
+        return any(each.failed() for each in self.results)
+
+    def completed_count(self) -> int:
+        """Return how many tasks have succeeded."""
+        return sum(each.successful() for each in self.results)
+
+    def get(self, timeout: float | None = None, propagate: bool = True, **options: Any) -> Any:
+        """Wait for the end of all tasks, and return the list of their values.
+
+        Args:
+            timeout: how many seconds to wait at most for all of them; ``None`` for no limit.
+            propagate: whether the exception of a task is raised here; otherwise it is in the list.
+            options: as for :meth:`AsyncResult.get`.
+
+        Raises:
+            TimeoutError: they have not all ended within ``timeout``.
+            Exception: that of a task.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        values = []
+        for each in self.results:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            values.append(each.get(timeout=left, propagate=propagate, **options))
+        return values
+
+    #: The same as ``get`` (Celery's own names).
+    join = join_native = get
+
+    def revoke(self, *args: Any, **options: Any) -> None:
+        """Cancel the tasks, as :meth:`AsyncResult.revoke`."""
+        for each in self.results:
+            each.revoke(*args, **options)
+
+    def forget(self) -> None:
+        """Delete the records of the tasks that have ended."""
+        for each in self.results:
+            each.forget()
+
+
+def error_of(result: "AnyResult") -> BaseException | None:
+    """Return the error of a result, or of one that it follows, if one of these has failed."""
+    while True:
+        members = result.results if isinstance(result, GroupResult) else [result]
+        for each in members:
+            if not isinstance(each, GroupResult) and each.failed():
+                found = each.result
+                return found if isinstance(found, BaseException) else RuntimeError(str(found))
+        if result.parent is None:
+            return None
+        result = result.parent
+
+
+def without_value(state: str) -> dict[str, str]:
+    """Return what stands for the value of a task that has ended by ``Ignore`` or ``Reject``."""
+    return {_WITHOUT_VALUE: state}
+
+
+def state_of(progress: TaskProgress[Any]) -> str:
+    """Return the state that a task has reported."""
+    return str(getattr(progress.state, "value", progress.state))
+
+
 def _outcome(ended: TaskiqResult[Any]) -> Any:
     """Return the value of a task, or its exception."""
-    return from_result(ended.return_value) if ended.error is None else as_celerys(ended.error)
+    error = ended.error
+    if isinstance(error, TimeLimitError) and "soft time limit" in str(error):
+        error = SoftTimeLimitError(*error.args)
+    if error is not None:
+        return as_celerys(error)
+    value = ended.return_value
+    if isinstance(value, dict) and value.keys() == {_WITHOUT_VALUE}:
+        return None
+    return from_result(value)
 
 
-@dataclass(frozen=True)
+@dataclass
 class EagerResult:
     """The result of a task that ran in the process that called it."""
 
@@ -195,26 +365,8 @@ class EagerResult:
     state: str
     traceback: str | None = None
     worker: str | None = None
-
-    @classmethod
-    def of(cls, task_id: str, call: Callable[[], Any], propagate: bool = False) -> "EagerResult":
-        """Make a call, and return its result.
-
-        Args:
-            task_id: the id of the result.
-            call: what to call.
-            propagate: whether an exception of the call is raised here.
-
-        Raises:
-            Exception: that of the call, if ``propagate`` is true.
-        """
-        try:
-            return cls(task_id, call(), "SUCCESS")
-        except Exception as error:
-            if propagate:
-                raise
-            text = str(error) if isinstance(error, DagsterTaskiqError) else tracebacks.format_exc()
-            return cls(task_id, error, "FAILURE", text)
+    #: As for :class:`AsyncResult`.
+    parent: "AnyResult | None" = None
 
     @property
     def task_id(self) -> str:
@@ -259,3 +411,14 @@ class EagerResult:
 
     def forget(self) -> None:
         """Do nothing: there is no record of the task."""
+
+    def wait(self, *args: Any, **options: Any) -> Any:
+        """Do the same as :meth:`get`."""
+        return self.get(*args, **options)
+
+    def then(self, *_: Any, **__: Any) -> None:
+        """Do nothing (Celery's method for event loops)."""
+
+
+#: What sending a task or several returns.
+AnyResult = AsyncResult | EagerResult | GroupResult

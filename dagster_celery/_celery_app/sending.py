@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from dagster_celery._celery_app.carried import label_of
 from dagster_celery._celery_app.values import as_json
 from dagster_celery._step_watchers.watchers import for_watcher
 from dagster_taskiq.wire.labels import TYPED_LABEL
@@ -53,9 +54,14 @@ def task_request(
     """
     priority = options.get("priority")
     args, kwargs = as_json(args), as_json(kwargs)
-    labels = {each: options[each] for each in _LIMITS if options.get(each)}
+    labels: dict[str, Any] = {each: options[each] for each in _LIMITS if options.get(each)}
     if holds_typed((args, kwargs)):
         args, kwargs, labels[TYPED_LABEL] = encode(args), encode(kwargs), 1
+    delay = _delay(options.get("countdown"), options.get("eta"), zone, now)
+    expires_at = _expiry(options.get("expires"), zone, now)
+    has_eta = options.get("eta") is not None or options.get("countdown")
+    times = {"eta": now + delay if has_eta else 0.0, "expires": expires_at}
+    labels |= label_of({**options, **{name: _as_text(each) for name, each in times.items()}})
     request = TaskRequest(
         id=str(options.get("task_id") or uuid.uuid4()),
         name=name,
@@ -63,8 +69,8 @@ def task_request(
         kwargs=dict(kwargs),
         queue=queue,
         priority=default_priority if priority is None else priority,
-        delay=_delay(options.get("countdown"), options.get("eta"), zone, now),
-        expires_at=_expiry(options.get("expires"), zone, now),
+        delay=delay,
+        expires_at=expires_at,
         labels=labels,
     )
     step = STEP_REQUEST.get()
@@ -95,6 +101,11 @@ def _expiry(expires: float | datetime | None, zone: str | None, now: float) -> f
     if isinstance(expires, datetime):
         return _timestamp(expires, zone)
     return now + float(expires)
+
+
+def _as_text(timestamp: float) -> str | None:
+    """Return a time as ``self.request`` has it; ``None`` for 0."""
+    return datetime.fromtimestamp(timestamp, timezone.utc).isoformat() if timestamp else None
 
 
 def _timestamp(when: datetime, zone: str | None) -> float:

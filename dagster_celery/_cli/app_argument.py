@@ -4,9 +4,13 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+from dagster_celery._celery_app.adopted import is_celerys, served
 from dagster_celery._celery_app.app import CeleryApp
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.transport.broker import QueueBroker
+
+#: In this module, the engine finds the app that stands for one of Celery's own.
+ADOPTED = "dagster_celery._adopted_apps"
 
 
 def find_app(app: str) -> tuple[str, CeleryApp | QueueBroker]:
@@ -20,7 +24,8 @@ def find_app(app: str) -> tuple[str, CeleryApp | QueueBroker]:
         Its place in the form ``module:name``, which the engine's ``-A`` takes, and the app.
 
     Raises:
-        ConfigError: there is no such module, or no app in it.
+        ConfigError: there is no such module, or no app in it; or one of Celery's own, with settings
+            that cannot be translated.
     """
     here = str(Path.cwd())
     if here not in sys.path:
@@ -38,12 +43,8 @@ def find_app(app: str) -> tuple[str, CeleryApp | QueueBroker]:
         found = getattr(module, each, None)
         if isinstance(found, CeleryApp | QueueBroker):
             return f"{name}:{each}", found
-    of_celery = [each for each in names if _is_celerys(getattr(module, each, None))]
-    if of_celery:
-        raise ConfigError(
-            f"{name}.{of_celery[0]} is an app of Celery's own. Make it with "
-            "dagster_celery.make_app.make_app(), and it is one that workers here can serve."
-        )
+        if is_celerys(found):
+            return f"{ADOPTED}:{name}:{each}", served(found)
     raise ConfigError(f"The module {name} has no app: write `app = make_app()` there.")
 
 
@@ -67,7 +68,3 @@ def worker_arguments(app: CeleryApp | QueueBroker, has_queues: bool) -> list[str
         for each in value if isinstance(value, list | tuple) else (value,):
             arguments += [option, str(each)]
     return arguments
-
-
-def _is_celerys(found: object) -> bool:
-    return type(found).__module__.partition(".")[0] == "celery"

@@ -180,7 +180,10 @@ TRANSPORT: Mapping[str, Option] = by_name(
             "socket_settings",
             "locale",
         ),
-        *_no_effect("there are no chords here. Leave it out.", "result_chord_ordered"),
+        *_no_effect(
+            "the values of a chord are in the order of its tasks. Leave it out.",
+            "result_chord_ordered",
+        ),
         *_no_effect(
             _OTHER_BROKER,
             "region",

@@ -45,7 +45,9 @@ _STARTED_ONCE = (
     "delivered again. Whether a failed step is tried again is for the op's RetryPolicy."
 )
 _ALWAYS_THERE = "the state of every task is kept, from its start to its end."
-_NO_CHORDS = "there are no chords here."
+_CHORDS = (
+    "what is kept of the tasks of a chord is kept as of all others, and looked at when one ends."
+)
 _NO_RATES = (
     "there are no rate limits. Use Dagster's pools, or `tag_concurrency_limits` of taskiq_executor."
 )
@@ -170,11 +172,17 @@ SETTINGS: Mapping[str, Setting] = by_name(
             "result_extended",
         ),
         *no_effect(
-            _NO_CHORDS,
+            _CHORDS,
             "result_chord_expires",
             "result_chord_retry_interval",
             "result_chord_join_timeout",
+        ),
+        *lost(
+            "an errback of a chord is called once: link one to each task of the header.",
             "task_allow_error_cb_on_chord_header",
+        ),
+        *lost(
+            "give each task of a chain its `priority`.",
             "task_inherit_parent_priority",
         ),
         # Tasks.

@@ -1,0 +1,192 @@
+"""Celery's words about tasks: each is known here, with its fate; and parts that need no worker."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import celery
+import pytest
+from celery import signals as celerys_signals
+from celery.app.task import Task as CelerysTask
+from celery.utils.dispatch import Signal
+
+from dagster_celery import DagsterCeleryWarning
+from dagster_celery._celery_app import signals
+from dagster_celery._celery_app.celery_errors import kinds
+from dagster_celery._celery_app.task_errors import Ignore, Retry
+from dagster_celery._celery_app.task_options import (
+    LOST,
+    OF_A_TASK,
+    OPTIONS,
+    REFUSED,
+    WITHOUT_EFFECT,
+)
+from dagster_celery.canvas import chain, chord, group, signature
+from dagster_celery.make_app import make_app
+from dagster_celery.tasks import create_task
+from dagster_taskiq.errors import ConfigError
+
+KNOWN = {*OPTIONS, *OF_A_TASK, *WITHOUT_EFFECT, *LOST, *REFUSED}
+EAGER = {"config_source": {"task_always_eager": True}}
+
+
+def test_every_option_of_celerys_tasks_is_known() -> None:
+    options = {
+        name
+        for name, value in vars(CelerysTask).items()
+        if not (
+            name.startswith("_") or callable(value) or isinstance(value, classmethod | property)
+        )
+    }
+    # What Celery keeps there that is no option.
+    options -= {"app", "backend", "from_config", "request_stack"}
+
+    assert {"max_retries", "throws", "acks_on_timeout"} <= options
+    assert options - KNOWN == set()
+
+
+def test_every_signal_of_celerys_is_known() -> None:
+    known = {name for name, each in vars(celerys_signals).items() if isinstance(each, Signal)}
+
+    assert known == {*signals.SENT, *signals.NOT_SENT}
+    assert not signals.SENT & signals.NOT_SENT.keys()
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"pydantic": True}, "'pydantic' is not served here: make the model"),
+        ({"max_retrys": 3}, "There is no task option 'max_retrys'. Did you mean max_retries"),
+        ({"base": CelerysTask}, "has to derive from app.Task here"),
+    ],
+)
+def test_an_option_of_a_task_that_cannot_be_kept_is_refused(
+    options: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(ConfigError, match=text):
+        make_app(EAGER).task(**options)(print)
+
+
+def test_an_option_of_the_projects_own_is_an_attribute() -> None:
+    task = make_app(EAGER).task(name="own", team="finance", max_retries=None)(lambda: None)
+
+    assert (task.team, task.max_retries, task.default_retry_delay) == ("finance", None, 180)
+    with pytest.raises(AttributeError, match=r"task own .*'tema'"):
+        task.tema  # noqa: B018
+
+
+def test_a_class_that_asks_for_what_is_not_done_is_warned_of() -> None:
+    app = make_app(EAGER)
+
+    class Limited(app.Task):  # type: ignore[misc,name-defined] # a class of the app
+        name = "limited"
+        rate_limit = "10/m"
+
+        def run(self) -> int:
+            return 1
+
+    with pytest.warns(DagsterCeleryWarning, match="rate_limit has no effect here"):
+        task = app.register_task(Limited)
+    assert task.delay().get() == 1
+
+
+def test_errors_are_caught_by_either_class() -> None:
+    import celery.exceptions
+
+    for raised in (Ignore(), celery.exceptions.Ignore()):
+        with pytest.raises(kinds(Ignore)):
+            raise raised
+    app = make_app(EAGER)
+    task = app.task(name="again", bind=True)(lambda self: self.retry(countdown=0))
+    with pytest.raises(celery.exceptions.MaxRetriesExceededError):
+        task.delay().get()
+    with pytest.raises(Retry):
+        task()
+
+
+def test_a_signature_is_plain_data_and_comes_back() -> None:
+    app = make_app(EAGER)
+    add = app.task(name="add")(lambda x, y: x + y)
+    total = app.task(name="total")(sum)
+    whole = chain(add.s(1, 1), chord([add.s(1), add.s(2)], total.s()), add.s(1000))
+
+    plain = whole.__json__()
+
+    assert signature(plain, app=app).apply_async().get() == 1007
+    assert repr(whole) == "add(1, 1) | chord([add(1), add(2)], total()) | add(1000)"
+    assert group(add.s(1), add.s(2)).clone() == group(add.s(1), add.s(2))
+
+
+@pytest.fixture
+def settings_module(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    module: Any = ModuleType("settings_of_a_project")
+    module.CELERY_RESULT_EXPIRES = 60
+    module.RESULT_EXPIRES = 70
+    module.result_expires = 80
+    module.inner = {"result_expires": 90}
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    yield module.__name__
+
+
+def test_settings_come_from_where_celery_takes_them(
+    settings_module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def expires(*args: Any, **kwargs: Any) -> object:
+        app = make_app({"broker": "redis://host"})
+        app.config_from_object(*args, **kwargs)
+        return app.conf.result_expires
+
+    assert expires(settings_module) == 80
+    assert expires(settings_module, namespace="CELERY") == 60
+    assert expires(f"{settings_module}:inner") == 90
+    assert expires(f"{settings_module}.inner") == 90
+    assert expires("no_such_module", silent=True) is None
+    with pytest.raises(ImportError):
+        expires("no_such_module")
+    app = make_app({"broker": "redis://host"})
+    with pytest.raises(ConfigError, match="variable MY_SETTINGS is not set"):
+        app.config_from_envvar("MY_SETTINGS")
+    monkeypatch.setenv("MY_SETTINGS", settings_module)
+    app.config_from_envvar("MY_SETTINGS")
+    assert app.conf.result_expires == 80
+
+
+def test_discovery_without_packages_names_the_line_to_write() -> None:
+    with pytest.raises(ConfigError, match="INSTALLED_APPS"):
+        make_app({}).autodiscover_tasks()
+
+
+def test_events_of_an_app_are_told_once() -> None:
+    app = make_app(EAGER)
+    told: list[Any] = []
+    app.on_after_configure.connect(lambda sender, **_: told.append(sender))
+    app.finalize()
+    app.finalize()
+    app.on_after_finalize.connect(lambda sender, **_: told.append("late"))
+
+    assert told == [app, "late"]
+
+
+def test_shared_tasks_are_those_of_the_current_app(tmp_path: Path) -> None:
+    before = celery.shared_task(name="shared-before")(lambda: "before")
+    app = make_app(EAGER)
+    after = celery.shared_task(name="shared-after")(lambda: "after")
+
+    assert [before.delay().get(), after.delay().get()] == ["before", "after"]
+    assert {"shared-before", "shared-after"} <= app.tasks.keys()
+
+    class Other(celery.Task):  # type: ignore[misc] # Celery has no types
+        pass
+
+    with pytest.warns(DagsterCeleryWarning, match="The shared task shared-other is not served"):
+        celery.shared_task(name="shared-other", base=Other)(lambda: None)
+    assert "shared-other" not in app.tasks
+
+
+def test_an_app_of_celerys_own_with_a_broker_that_is_not_served_is_refused() -> None:
+    with pytest.raises(ConfigError, match="zookeeper"):
+        create_task(celery.Celery("dagster", broker="zookeeper://host:2181"))
+    with pytest.raises(ConfigError, match=r"is no app\. Make it by"):
+        create_task("my_project.app")  # type: ignore[arg-type] # which a user has no checker for
