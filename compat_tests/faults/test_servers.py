@@ -5,10 +5,9 @@ The cases of RabbitMQ stand in ``executor/test_rabbitmq_faults.py``, a restart o
 which one goes away, and answers that get lost after the server has done what it was asked.
 """
 
-import hashlib
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +35,6 @@ from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.broker import Delivery, QueueBroker
 from dagster_taskiq.transport.redis import backend as redis_backend
 from dagster_taskiq.transport.redis import broker as redis_broker
-from dagster_taskiq.transport.redis.connection import script_text
 
 SUCCESS = DagsterRunStatus.SUCCESS
 
@@ -82,13 +80,9 @@ def patient(
 # -- answers that get lost -----------------------------------------------------------------------
 
 
-def digest(files: Sequence[Path]) -> bytes:
-    """Return how a script is called, once the server has it."""
-    return hashlib.sha1(script_text(files).encode()).hexdigest().encode()
-
-
-START = digest(redis_backend.SCRIPTS["start"])
-CLAIM = digest(redis_broker.SCRIPTS["claim"])
+#: How the scripts are called, once the server has them.
+START = redis_backend.SCRIPTS["start"].sha.encode()
+CLAIM = redis_broker.SCRIPTS["claim"].sha.encode()
 
 
 @pytest.mark.parametrize("script", [START, CLAIM])

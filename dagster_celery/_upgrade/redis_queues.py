@@ -16,11 +16,11 @@ from dagster_celery._upgrade.left_queues import KEPT, LeftMessage, QueueCount
 from dagster_celery._upgrade.messages import JSON_TYPE, CeleryMessage, from_mapping, read_redis
 from dagster_celery._upgrade.servers import CeleryServers
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.transport.redis.connection import RedisConnection
+from dagster_taskiq.transport.redis.connection import RedisConnection, Script
 
 T = TypeVar("T")
 
-_KEEP = (Path(__file__).with_name("lua") / "keep.lua",)
+_KEEP = Script(Path(__file__).with_name("lua") / "keep.lua")
 
 #: The channel, behind the number of the database, to which Celery's remote control is published.
 _PIDBOX = "celery.pidbox"

@@ -129,7 +129,7 @@ def _execute(
     value: Any = None
     life = TaskLife(message, may_be_put_back=is_own)
     try:
-        parse_params(inspect.signature(function), get_type_hints(function), decoded)
+        parse_params(*_parameters_of(function), decoded)
         with executing_own_task(life):
             value = function(*decoded.args, **decoded.kwargs)
     except NoResultError:
@@ -145,6 +145,11 @@ def _execute(
         labels=message.labels,
         error=error,
     )
+
+
+@lru_cache(maxsize=256)
+def _parameters_of(function: Callable[..., Any]) -> tuple[inspect.Signature, dict[str, Any]]:
+    return inspect.signature(function), get_type_hints(function)
 
 
 def _unknown(broker: AsyncBroker, message: TaskiqMessage) -> UnknownTaskError:

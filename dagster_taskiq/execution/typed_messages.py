@@ -46,6 +46,8 @@ def with_typed_values(message: TaskiqMessage) -> TaskiqMessage:
 
 
 def plain_message(message: TaskiqMessage) -> dict[str, Any]:
-    """Return a message whose labels have been read as plain data, for another process."""
-    written = message.model_copy(update={"labels": written_labels(message.labels)})
-    return written.model_dump(mode="json")
+    """Return a message whose labels have been read as plain data, for another process.
+
+    Its arguments are plain data: it comes from JSON.
+    """
+    return {**dict(message), "labels": written_labels(message.labels)}

@@ -258,6 +258,8 @@ class QueueBroker(AsyncBroker):
     async def claim_next(self) -> Delivery | None:
         """Claim for a listener, which calls :meth:`wait_for_work` if there is nothing.
 
+        A listener does not cancel this.
+
         May overlook a message that has come since the last call, if :meth:`wait_for_work` then
         returns at once. A message without a wake-up is found within ``IDLE_LOOK_SECONDS``.
         """
@@ -411,7 +413,10 @@ class QueueBroker(AsyncBroker):
             self.gate.unreserve()
             raise
         self.gate.expect(task_id, is_run_queue(delivery.queue))
-        return AckableMessage(data=delivery.body, ack=partial(self._ack, task_id, delivery))
+        # Both are what they should be.
+        return AckableMessage.model_construct(
+            data=delivery.body, ack=partial(self._ack, task_id, delivery)
+        )
 
     async def give_back(self, task_id: str) -> None:
         """Release a message that this process has claimed and will not start."""

@@ -98,6 +98,8 @@ class Home:
             ConfigError: it refuses us, or the settings cannot work.
             ForkedProcessError: the connection belongs to the process that forked this one.
         """
+        if self._is_open and self._pid == os.getpid() and self._loop is asyncio.get_running_loop():
+            return await work()  # as almost always in a worker
         return await self._carry(partial(self._with_connection, work))
 
     async def disconnect(self) -> None:

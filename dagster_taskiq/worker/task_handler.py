@@ -104,8 +104,12 @@ class TaskHandler:
             raise NoResultError
         message.labels[WORKER_LABEL] = self._worker_id
         is_own = is_own_task(message.task_name, message.labels)
-        # The start is on record: nothing waits for the acknowledgement any more.
-        acknowledged = asyncio.ensure_future(self._acknowledge(message.task_id))
+        acknowledged: asyncio.Future[None] | None = None
+        if with_claim:
+            await self._acknowledge(message.task_id)  # it does not talk to the server
+        else:
+            # The start is on record: nothing waits for the acknowledgement any more.
+            acknowledged = asyncio.ensure_future(self._acknowledge(message.task_id))
         try:
             outcome = await self._run_in_pool(message)
         except Exception:
@@ -113,7 +117,18 @@ class TaskHandler:
                 self._not_observed.add(message.task_id)
             raise
         finally:
-            await acknowledged
+            if acknowledged is not None:
+                await acknowledged
+        return await self._ended(message, outcome)
+
+    async def _ended(
+        self, message: TaskiqMessage, outcome: Outcome
+    ) -> any_task.Ended | ReportedEnd:
+        """Return what is to be recorded of a task that has ended.
+
+        Raises:
+            NoResultError: nothing: its end is on record already, or it waits again.
+        """
         if isinstance(outcome, PutBack):
             await self._put_back(message, outcome)
             raise NoResultError

@@ -22,7 +22,7 @@ from dagster_taskiq.transport.backend import KEEP_SECONDS, UNFINISHED_SECONDS, S
 from dagster_taskiq.transport.broker import Outgoing
 from dagster_taskiq.transport.eviction import Eviction
 from dagster_taskiq.transport.redis.broker import SENDING, START_TASK, milliseconds, own_fields
-from dagster_taskiq.transport.redis.connection import RedisConnection
+from dagster_taskiq.transport.redis.connection import RedisConnection, Script
 from dagster_taskiq.transport.redis.keys import Keys
 from dagster_taskiq.transport.redis.schedule_store import RedisScheduleStore
 from dagster_taskiq.wire.notifications import CHANNEL_LENGTH, FROM_START, Notification
@@ -31,10 +31,10 @@ from dagster_taskiq.wire.records import Task, TaskState, Worker, end_notificatio
 _LUA = Path(__file__).with_name("lua") / "backend"
 #: The file of each script.
 SCRIPTS = {
-    **{file.stem: (file,) for file in sorted(_LUA.glob("*.lua"))},
-    "start": (START_TASK, _LUA / "start.lua"),
+    **{file.stem: Script(file) for file in sorted(_LUA.glob("*.lua"))},
+    "start": Script(START_TASK, _LUA / "start.lua"),
     # It puts a message into its queue as well.
-    "put_back": (*SENDING, _LUA / "put_back.lua"),
+    "put_back": Script(*SENDING, _LUA / "put_back.lua"),
 }
 
 #: How many tasks one call of a script handles; with more, other clients would have to wait.
@@ -127,7 +127,7 @@ class RedisBackend(StateBackend):
             self._keys.notifications(task.loop_channel) if task.loop_channel else "",
             self._keys.result(task.id) if result is not None else "",
         ]
-        notification = json.dumps(end_notification(task, state))
+        notification = json.dumps(end_notification(task, state)) if task.loop_channel else ""
         args = [
             task.id,
             task.worker,

@@ -23,7 +23,7 @@ from dagster_taskiq.transport.background import look_at
 from dagster_taskiq.transport.broker import Delivery, Outgoing, QueueBroker
 from dagster_taskiq.transport.connection import Connection
 from dagster_taskiq.transport.eviction import Eviction
-from dagster_taskiq.transport.redis.connection import RedisConnection
+from dagster_taskiq.transport.redis.connection import RedisConnection, Script
 from dagster_taskiq.transport.redis.keys import Keys
 from dagster_taskiq.wire.queues import QueueDepth
 from dagster_taskiq.wire.records import TaskState
@@ -38,11 +38,11 @@ START_TASK = _LUA.with_name("start_task.lua")
 #: The files of each script: all name their keys alike; some add or delete messages, wake listeners,
 #: look at claims, or start tasks.
 SCRIPTS = {
-    "put": (*SENDING, _LUA / "put.lua"),
-    "claim": (*SENDING, _CLAIMS, _REMOVE, START_TASK, _LUA / "claim.lua"),
-    "release": (*SENDING, _REMOVE, _LUA / "release.lua"),
-    "delete": (_KEYS, _REMOVE, _LUA / "delete.lua"),
-    "depths": (_KEYS, _CLAIMS, _LUA / "depths.lua"),
+    "put": Script(*SENDING, _LUA / "put.lua"),
+    "claim": Script(*SENDING, _CLAIMS, _REMOVE, START_TASK, _LUA / "claim.lua"),
+    "release": Script(*SENDING, _REMOVE, _LUA / "release.lua"),
+    "delete": Script(_KEYS, _REMOVE, _LUA / "delete.lua"),
+    "depths": Script(_KEYS, _CLAIMS, _LUA / "depths.lua"),
 }
 
 #: How long the message of a task that was started with its claim waits to be deleted with the next
@@ -75,6 +75,8 @@ class RedisBroker(QueueBroker):
             settings.broker, settings.broker_options, settings.connect_timeout
         )
         self._keys = Keys(settings.prefix)
+        # As the client library sends them.
+        self._first_keys = [key.encode() for key in self._keys.of_broker]
         # The number of the claim that is not answered yet. If its answer is lost, the next call has
         # the same number, and gets the same message.
         self._claims = 1
@@ -101,41 +103,45 @@ class RedisBroker(QueueBroker):
 
     async def claim(self) -> Delivery | None:
         """Run the claim script; after a lost answer, once more for the same message."""
-        return await self._claim("")
+        return await self._claim("", is_shielded=False)
 
     async def claim_next(self) -> Delivery | None:
         """Claim, and start a user's own task in the same step where the records are here too."""
-        return await self._claim(str(UNFINISHED_SECONDS) if self.starts_with_claim else "")
+        keep_seconds = str(UNFINISHED_SECONDS) if self.starts_with_claim else ""
+        return await self._claim(keep_seconds, is_shielded=True)
 
     def may_start_with_claim(self, backend_connection: Connection) -> bool:
         """Whether the records of the tasks are on this server."""
         return backend_connection is self.connection
 
-    async def _claim(self, keep_seconds: str) -> Delivery | None:
+    async def _claim(self, keep_seconds: str, *, is_shielded: bool) -> Delivery | None:
         """Run the claim script.
 
         Args:
             keep_seconds: how long to keep the record of a task that is started; '' to start none.
+            is_shielded: whether it is never cancelled, as in a listener.
         """
         deleted = self._to_delete[:MOST_DELETED]
         args = [self.consumer, self._stale, str(self._claims), keep_seconds, len(deleted)]
         args += [each for delivery in deleted for each in _address(delivery)]
         more_keys = (self._claim_key, self._keys.forget_times, self._keys.task(""))
-        found = await self._script("claim", [*args, *self.open_queues], *more_keys)
+        found = await self._script(
+            "claim", [*args, *self.open_queues], *more_keys, is_shielded=is_shielded
+        )
         self._claims += 1
         del self._to_delete[: len(deleted)]
         if not found:
             return None
-        queue, level, message_id, task_id, body, attempt, start = found
-        handle = json.dumps([queue.decode(), level.decode(), message_id.decode()])
-        forbidden = start.decode().removeprefix(_REFUSED) if start.startswith(b"R") else ""
+        about, body = found
+        queue, level, message_id, task_id, attempt, start = json.loads(about)
+        forbidden = start.removeprefix(_REFUSED) if start.startswith(_REFUSED) else ""
         return Delivery(
-            handle,
-            task_id.decode(),
-            queue.decode(),
+            json.dumps([queue, level, message_id]),
+            task_id,
+            queue,
             bytes(body),
-            int(attempt),
-            is_started=start == b"STARTED",
+            attempt,
+            is_started=start == TaskState.STARTED.value,
             refused=TaskState(forbidden) if forbidden else None,
         )
 
@@ -231,9 +237,11 @@ class RedisBroker(QueueBroker):
             args += _address(each)
         return int(await self._script("delete", args))
 
-    async def _script(self, name: str, args: list[Any], *more_keys: str) -> Any:
-        keys = [*self._keys.of_broker, *more_keys]
-        return await self.connection.script(SCRIPTS[name], keys, args)
+    async def _script(
+        self, name: str, args: list[Any], *more_keys: str, is_shielded: bool = False
+    ) -> Any:
+        keys: list[str | bytes] = [*self._first_keys, *more_keys]
+        return await self.connection.script(SCRIPTS[name], keys, args, is_shielded=is_shielded)
 
 
 def _address(delivery: Delivery) -> list[str]:

@@ -1,6 +1,7 @@
 """The connection to Redis or Valkey: URL, TLS options, pool, and the scripts that run there."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from redis.asyncio import Redis, Sentinel
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import ConnectionError, ResponseError
+from redis.exceptions import ConnectionError, NoScriptError, ResponseError
 
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.urls import scheme_of
@@ -33,6 +34,16 @@ _UNREADABLE = (
 )
 
 
+class Script:
+    """A Lua script that is made up of several files, those with shared functions first."""
+
+    def __init__(self, *files: Path) -> None:
+        """Read the files."""
+        self.text = "\n".join(each.read_text() for each in files)
+        #: By which the server knows it.
+        self.sha = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+
 class RedisConnection:
     """The connection to one server, or to a sentinel's master; broker and backend may share it."""
 
@@ -49,7 +60,6 @@ class RedisConnection:
         }
         self._users = 0
         self._client: Redis | None = None
-        self._scripts: dict[tuple[Path, ...], Any] = {}
 
     @property
     def client(self) -> "Redis":
@@ -90,7 +100,6 @@ class RedisConnection:
         if self._users == 0 and self._client is not None:
             await self._client.aclose()
             self._client = None
-            self._scripts.clear()
 
     async def ping(self) -> None:
         """Return when the server has answered, and can be used.
@@ -148,19 +157,35 @@ class RedisConnection:
             async with self.client.pipeline(transaction=transaction) as pipeline:
                 yield pipeline
 
-    async def script(self, files: tuple[Path, ...], keys: list[str], args: list[Any]) -> Any:
+    async def script(
+        self,
+        script: Script,
+        keys: Sequence[str | bytes],
+        args: Sequence[Any],
+        *,
+        is_shielded: bool = False,
+    ) -> Any:
         """Run a Lua script; the server keeps it after the first time.
 
         Args:
-            files: the files that make up the script, those with shared functions first.
+            script: the script.
             keys: its ``KEYS``.
             args: its ``ARGV``.
+            is_shielded: the caller is not cancelled before it has the answer.
         """
-        script = self._scripts.get(files)
-        if script is None:
-            script = self._scripts[files] = self.client.register_script(script_text(files))
+        run = self._run_script(script, keys, args)
         with self.boundary:
-            return await _in_own_task(script(keys=keys, args=args))
+            return await (run if is_shielded else _in_own_task(run))
+
+    async def _run_script(
+        self, script: Script, keys: Sequence[str | bytes], args: Sequence[Any]
+    ) -> Any:
+        # As the client library's own scripts do, which look at more on their way.
+        execute: Any = self.client.execute_command
+        try:
+            return await execute("EVALSHA", script.sha, len(keys), *keys, *args)
+        except NoScriptError:
+            return await execute("EVAL", script.text, len(keys), *keys, *args)
 
     async def read_streams(
         self, after: Mapping[str, str | bytes], seconds: float
@@ -260,11 +285,6 @@ def _address_of(sentinel: "Redis") -> str:
     options = sentinel.connection_pool.connection_kwargs
     host = str(options["host"])
     return f"{f'[{host}]' if ':' in host else host}:{options['port']}"
-
-
-def script_text(files: Sequence[Path]) -> str:
-    """Return the text of a script that is made up of several files."""
-    return "\n".join(each.read_text() for each in files)
 
 
 def stream_pairs(reply: Any) -> list[tuple[bytes, list[Any]]]:

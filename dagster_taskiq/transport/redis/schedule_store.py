@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dagster_taskiq.transport.redis.connection import RedisConnection
+from dagster_taskiq.transport.redis.connection import RedisConnection, Script
 from dagster_taskiq.transport.redis.keys import Keys
 from dagster_taskiq.transport.schedule_store import ScheduleStore
 from dagster_taskiq.wire.firings import CLAIM_SECONDS, Claim, Firing
 
 _LUA = Path(__file__).with_name("lua") / "schedules"
 #: The file of each script.
-SCRIPTS = {file.stem: (file,) for file in sorted(_LUA.glob("*.lua"))}
+SCRIPTS = {file.stem: Script(file) for file in sorted(_LUA.glob("*.lua"))}
 
 
 class RedisScheduleStore(ScheduleStore):

@@ -2,6 +2,7 @@
 
 import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,7 @@ def _as_json(result: TaskiqResult[Any], is_typed: bool) -> tuple[TaskiqResult[An
 
 def _resident_bytes() -> int:
     """Return the memory this process holds now; its peak if the system has nothing else."""
-    statm = Path("/proc/self/statm")
-    if statm.exists():
-        return int(statm.read_text().split()[1]) * resource.getpagesize()
+    with suppress(FileNotFoundError), Path("/proc/self/statm").open("rb", buffering=0) as statm:
+        return int(statm.read().split()[1]) * resource.getpagesize()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

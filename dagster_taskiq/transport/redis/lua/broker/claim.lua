@@ -9,9 +9,9 @@
 --       4 seconds to keep the record of a task that is started; '' to start none
 --       5 how many messages are to be deleted first  6.. queue, level, id, task id of each of them
 --       then the queues
--- Returns {queue, level, id, task id, body, number of deliveries, start}, or nothing. The start is
--- 'STARTED', '' where none was tried, or the state that forbids it after 'REFUSED '; the message is
--- deleted then.
+-- Returns {JSON of queue, level, id, task id, number of deliveries and start; body}, or nothing. The
+-- start is 'STARTED', '' where none was tried, or the state that forbids it after 'REFUSED '; the
+-- message is deleted then.
 local consumer, stale, number, keep = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local answered = KEYS[10]
 local first_queue = 6 + 4 * ARGV[5]
@@ -61,7 +61,7 @@ local function take(place)
   redis.call('XACK', place.stream, 'workers', place.id)
 end
 
--- Return the answer for an entry that this consumer has claimed.
+-- Return the answer for an entry that this consumer has claimed, with the parts of its JSON.
 local function answer(queue, level, stream, entry)
   local fields = {}
   for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
@@ -80,7 +80,9 @@ local function answer(queue, level, stream, entry)
       remove(queue, level, entry[1], id)
     end
   end
-  return {queue, level, entry[1], id, fields['body'] or '', times, start}
+  local about = {queue, level, entry[1], id, times, start}
+  -- Few values, since clients read each by itself.
+  return {cjson.encode(about), fields['body'] or ''}, about
 end
 
 -- End a task that was started by this very claim, whose message was deleted before its answer arrived.
@@ -111,7 +113,7 @@ if name == number then
   local stream = stream_of(queue, level)
   local mine = redis.pcall('XPENDING', stream, 'workers', id, id, 1, consumer)
   local entry = not mine.err and mine[1] and redis.call('XRANGE', stream, id, id)[1]
-  if entry then return answer(queue, level, stream, entry) end
+  if entry then return (answer(queue, level, stream, entry)) end
   if keep ~= '' then give_up_start(task) end
 end
 
@@ -148,11 +150,11 @@ while levels[at] do
     local entry = take(best)
     if entry then
       trim_wakeups(best.queue, levels)
-      local found = answer(best.queue, best.level, best.stream, entry)
+      local found, about = answer(best.queue, best.level, best.stream, entry)
       -- Kept for as long as the claim counts, or until this listener's next claim.
       redis.call('SET', answered,
-                 cjson.encode({number, best.queue, best.level, entry[1], found[4]}),
-                 'PX', found[7] == 'STARTED' and math.max(stale, DAY) or stale)
+                 cjson.encode({number, best.queue, best.level, entry[1], about[4]}),
+                 'PX', about[6] == 'STARTED' and math.max(stale, DAY) or stale)
       return found
     end
   end
