@@ -2,11 +2,11 @@
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import celery
+import click
 import pytest
 from celery import signals as celerys_signals
 from celery.app.task import Task as CelerysTask
@@ -169,7 +169,15 @@ def test_events_of_an_app_are_told_once() -> None:
     assert told == [app, "late"]
 
 
-def test_shared_tasks_are_those_of_the_current_app(tmp_path: Path) -> None:
+@pytest.fixture
+def shared_for_one_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have Celery forget, after the test, what was shared with all apps in it."""
+    shared = celery._state._on_app_finalizers
+    monkeypatch.setattr(celery._state, "_on_app_finalizers", set(shared))
+
+
+@pytest.mark.usefixtures("shared_for_one_test")
+def test_shared_tasks_are_those_of_the_current_app() -> None:
     before = celery.shared_task(name="shared-before")(lambda: "before")
     app = make_app(EAGER)
     after = celery.shared_task(name="shared-after")(lambda: "after")
@@ -185,8 +193,29 @@ def test_shared_tasks_are_those_of_the_current_app(tmp_path: Path) -> None:
     assert "shared-other" not in app.tasks
 
 
-def test_an_app_of_celerys_own_with_a_broker_that_is_not_served_is_refused() -> None:
+def test_an_app_of_celerys_own_is_refused_where_it_cannot_be_served() -> None:
     with pytest.raises(ConfigError, match="zookeeper"):
         create_task(celery.Celery("dagster", broker="zookeeper://host:2181"))
+    taken_over = celery.Celery("dagster", broker="memory://")
+    create_task(taken_over)
+    with pytest.raises(click.ClickException, match="speaks to Celery's workers"):
+        taken_over.user_options["preload"]  # what the command celery reads first
     with pytest.raises(ConfigError, match=r"is no app\. Make it by"):
         create_task("my_project.app")  # type: ignore[arg-type] # which a user has no checker for
+
+
+def test_in_memory_tasks_run_where_they_are_sent() -> None:
+    app = make_app({"broker": "memory://"})
+    add = app.task(name="add")(lambda x, y: x + y)
+
+    assert chain(add.s(1, 1), add.s(2)).delay().get() == 4
+    assert app.send_task("add", (2, 3)).get() == 5
+
+
+def test_no_hook_is_called_around_steps_where_there_are_no_other_tasks() -> None:
+    app = make_app({"broker": "memory://"})
+    create_task(app)
+    assert app.taskiq_broker.middlewares == []
+
+    app.task(name="own")(print)
+    assert len(app.taskiq_broker.middlewares) == 1

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 from dagster_celery._celery_app.app import CeleryApp
 from dagster_celery._celery_app.celery_command import celery_command_refused
 from dagster_celery._celery_app.celerys_canvas import Backend
-from dagster_celery._celery_app.results import AsyncResult
+from dagster_celery._celery_app.results import AsyncResult, EagerResult
 from dagster_celery._celery_app.task import Task, task_of
 from dagster_celery._celery_app.task_options import LOST, OF_A_CALL, OF_A_TASK, WITHOUT_EFFECT
 from dagster_celery._warnings import warn_of_loss
@@ -96,7 +96,7 @@ class AdoptedApp(CeleryApp):
         kwargs: Mapping[str, Any] | None = None,
         *positional: Any,
         **options: Any,
-    ) -> AsyncResult:
+    ) -> AsyncResult | EagerResult:
         """Send a task, as Celery's own tasks have their app do it."""
         names = ("countdown", "eta", "task_id")
         options.update(zip(names, positional, strict=False))

@@ -21,9 +21,9 @@ from dagster_celery._celery_app.control import Control
 from dagster_celery._celery_app.current_app import set_current_app
 from dagster_celery._celery_app.discovery import Discovery, Packages
 from dagster_celery._celery_app.request import current_request
-from dagster_celery._celery_app.results import AnyResult, AsyncResult, GroupResult
+from dagster_celery._celery_app.results import AnyResult, AsyncResult, EagerResult, GroupResult
 from dagster_celery._celery_app.routing import Call, options_of, queue_of, route_of
-from dagster_celery._celery_app.sending import task_request
+from dagster_celery._celery_app.sending import STEP_REQUEST, task_request
 from dagster_celery._celery_app.signals import send_signal
 from dagster_celery._celery_app.signature import Signature, signature
 from dagster_celery._celery_app.task import Task, task_of
@@ -34,6 +34,7 @@ from dagster_taskiq import app as taskiq_app
 from dagster_taskiq.client import Client, client_for
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.execution.task_context import current_message
+from dagster_taskiq.settings.urls import scheme_of
 from dagster_taskiq.settings.worker_fleet import worker_settings
 from dagster_taskiq.transport import current
 from dagster_taskiq.transport.broker import QueueBroker
@@ -146,10 +147,19 @@ class CeleryApp:
 
     @property
     def is_eager(self) -> bool:
-        """Whether tasks run in the process that sends them, at once; so do all in tests."""
+        """Whether tasks run in the process that sends them, at once.
+
+        So they do in tests, and where the broker is in memory; but the run loop executes the steps
+        that it has sent.
+        """
+        return self._is_in_memory or bool(self.configuration.app.get("task_always_eager"))
+
+    @property
+    def _is_in_memory(self) -> bool:
         if current.is_kept_in_memory():
             return True
-        return bool(self.configuration.app.get("task_always_eager"))
+        in_memory = scheme_of(self.configuration.settings.broker) == "memory"
+        return in_memory and STEP_REQUEST.get() is None
 
     @property
     def propagates_eagerly(self) -> bool:
@@ -293,7 +303,7 @@ class CeleryApp:
         args: Sequence[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
-    ) -> AsyncResult:
+    ) -> AsyncResult | EagerResult:
         """Send a task by its name; it need not be defined on this app.
 
         Args:
@@ -307,7 +317,10 @@ class CeleryApp:
             ServerUnavailableError: the broker does not answer; nothing was sent.
             ConfigError: an option that is not there, or that this project cannot keep.
         """
-        return self.send(name, args or (), kwargs or {}, checked(options))
+        kept = checked(options)
+        if self._is_in_memory and name in self.tasks:
+            return self.tasks[name].apply(args, kwargs, **kept)
+        return self.send(name, args or (), kwargs or {}, kept)
 
     def send(
         self,

@@ -21,6 +21,9 @@ from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.wire.task_names import EXECUTE_JOB, EXECUTE_PLAN, RESUME_JOB
 
+#: The tasks that every app may have, without any of the project's own.
+_NOT_OWN = frozenset({EXECUTE_PLAN, EXECUTE_JOB, RESUME_JOB, *WATCHERS, MAP, STARMAP, CHORD_UNLOCK})
+
 
 def base_class(base: type | None) -> type[Task]:
     """Return the base class of a task; :class:`Task` for ``None``.
@@ -52,8 +55,9 @@ def register(broker: QueueBroker, task: Task) -> None:
     run.__module__ = type(task).__module__
     broker.register_task(run, task_name=task.name)
     # Where there are only Dagster's tasks, no hook is called around them.
-    is_own = task.name not in {EXECUTE_PLAN, EXECUTE_JOB, RESUME_JOB, *WATCHERS}
-    if is_own and not any(isinstance(each, _Following) for each in broker.middlewares):
+    if task.name not in _NOT_OWN and not any(
+        isinstance(each, _Following) for each in broker.middlewares
+    ):
         broker.add_middlewares(_Following(task.app))
 
 
