@@ -2,6 +2,7 @@
 
 import os
 from datetime import timedelta
+from typing import Any
 
 from compat_tests.user_tasks import say
 from dagster_celery.make_app import make_app
@@ -27,4 +28,13 @@ app.conf.beat_schedule = {
     "each-minute": {"task": "note", "schedule": crontab(), "kwargs": {"every": "minute"}},
 }
 app.conf.timezone = "Europe/Berlin"
-app.add_periodic_task(1.0, note.s("added"), name="added")
+
+
+@app.on_after_configure.connect
+def add_periodic_tasks(sender: Any, **_: Any) -> None:
+    sender.add_periodic_task(1.0, note.s("configured"), name="configured")
+
+
+@app.on_after_finalize.connect
+def add_more_periodic_tasks(sender: Any, **_: Any) -> None:
+    sender.add_periodic_task(crontab(), note.s("final"), ("very",), expires=600)

@@ -23,6 +23,7 @@ from dagster_celery._celery_app.app import CeleryApp
 from dagster_celery._celery_app.beat.schedules import BeatSchedules
 from dagster_celery._celery_app.beat.times import when
 from dagster_celery._celery_app.conf import Conf
+from dagster_celery.canvas import chain, group
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.schedules.clock_changes import with_skipped
 from dagster_taskiq.schedules.due import firing_of
@@ -234,6 +235,17 @@ async def test_an_entry_has_all_that_a_call_of_its_task_has() -> None:
     assert (found["beat:named"].args, found["beat:named"].labels["queue_name"]) == ([1], "q")
 
 
+def test_a_signature_of_several_tasks_is_no_periodic_task() -> None:
+    app = CeleryApp(broker="memory://", backend="rpc://")
+
+    @app.task
+    def function() -> None: ...
+
+    for each in (chain(function.s(), function.s()), group(function.s())):
+        with pytest.raises(ConfigError, match="Write a task that sends it"):
+            app.add_periodic_task(60, each)
+
+
 @pytest.mark.parametrize(
     ("entry", "problem"),
     [
@@ -266,7 +278,7 @@ def test_a_project_of_celerys_guide_has_its_periodic_tasks_run(
     running = [
         start_program("dagster_taskiq", each, log) for each, log in zip(commands, logs, strict=True)
     ]
-    wanted = {"second", "added", "every=minute"}
+    wanted = {"second", "configured", "very final", "every=minute"}
     try:
         eventually(lambda: wanted <= set(notes.read_text().splitlines()))
     finally:
