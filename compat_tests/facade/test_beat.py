@@ -19,6 +19,7 @@ import dagster_celery.schedules as ours
 from compat_tests.preloaded import start_program
 from compat_tests.waiting import eventually
 from dagster_celery import DagsterCeleryWarning
+from dagster_celery._celery_app.adopted import served
 from dagster_celery._celery_app.app import CeleryApp
 from dagster_celery._celery_app.beat.schedules import BeatSchedules
 from dagster_celery._celery_app.beat.times import when
@@ -217,10 +218,11 @@ async def test_an_entry_has_all_that_a_call_of_its_task_has() -> None:
         "b": {"task": "routed", "schedule": 60, "options": {"priority": 7, "expires": 30}},
         "c": {"task": "x", "schedule": 60, "args": [datetime(2027, 1, 1)], "relative": True},
     }
+    app.conf.beat_schedule["d"] = {"task": "x", "schedule": 5}
     key = app.add_periodic_task(ours.crontab(), function.s(1, c=3).set(priority=2), (0,))
     assert app.add_periodic_task(9, function.si(1), (0,), name="named", queue="q") == "named"
     source, found = await schedules_of(app)
-    assert found.keys() == {"beat:a", "beat:b", "beat:c", f"beat:{key}", "beat:named"}
+    assert found.keys() == {*(f"beat:{each}" for each in "abcd"), f"beat:{key}", "beat:named"}
     began = time.time()
     for each in found.values():
         source.pre_send(each)
@@ -328,3 +330,25 @@ def test_a_job_of_each_night_is_sent_once_when_the_clocks_change(
                 found.setdefault(firing.due, now)
         now += timedelta(minutes=1)
     assert list(found.values()) == expected
+
+
+async def test_an_app_of_celerys_own_has_its_periodic_tasks_sent() -> None:
+    app = celery.Celery("shop", broker="memory://", backend="rpc://", set_as_current=False)
+
+    @app.task(name="note")
+    def note(*_: str) -> None: ...
+
+    @app.on_after_configure.connect
+    def configured(sender: Any, **_: Any) -> None:
+        sender.add_periodic_task(7.0, note.s("configured"), name="configured")
+
+    @app.on_after_finalize.connect
+    def finalized(sender: Any, **_: Any) -> None:
+        sender.add_periodic_task(celery.schedules.crontab(), note.s("final"), name="finalized")
+
+    app.conf.beat_schedule["plain"] = {"task": "note", "schedule": 5, "args": ("plain",)}
+    source, found = await schedules_of(served(app))
+    assert found.keys() == {"beat:plain", "beat:configured", "beat:finalized"}
+    for each in found.values():
+        source.pre_send(each)
+    assert found["beat:finalized"].args == ["final"]

@@ -89,6 +89,16 @@ class AdoptedApp(CeleryApp):
         celerys._backend = _Backend(self, celerys)  # what its property of this name returns
         celerys.user_options = _Refusing()
 
+    def finalize(self, auto: bool = False) -> None:
+        """Import what Celery's own workers and beat do, and take over what that has added."""
+        if not self._is_finalized:
+            self._celerys.loader.import_default_modules()
+            self._celerys.finalize()
+            self.conf.beat_schedule = dict(self._celerys.conf.beat_schedule or {})
+            if self._broker is not None:
+                self._register_all(self._broker)
+        super().finalize(auto)
+
     def _send_for_celery(
         self,
         name: str,

@@ -13,7 +13,7 @@ _INSTEAD: Mapping[str, str] = {
     "inspect": "run `dagster-celery worker list -y FILE`, or `dagster-taskiq status`",
     "status": "run `dagster-celery status -A {app} -y FILE`",
     "worker": "run `dagster-celery worker start -A {app} -y FILE`",
-    "beat": "run `dagster-taskiq scheduler start -A {app}`",
+    "beat": "run `dagster-celery scheduler start -A {app} -y FILE`",
 }
 #: What shows what waits and what runs; also for Flower.
 _SHOWS = "run `dagster-taskiq status` and `dagster-taskiq worker list`"

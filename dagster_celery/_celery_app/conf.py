@@ -45,6 +45,8 @@ class Conf(MutableMapping[str, Any]):
         return len({**self.__dict__["defaults"], **self.__dict__["given"]})
 
     def __getattr__(self, name: str) -> Any:
+        if name == "beat_schedule":  # itself: entries are added by `conf.beat_schedule[key] = ...`
+            return self.__dict__["given"].setdefault(name, {})
         if name in self:
             return self[name]
         if name in SETTINGS:

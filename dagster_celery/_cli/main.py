@@ -12,6 +12,7 @@ from dagster_celery._cli.running_workers import (
     worker_list_command,
     worker_terminate_command,
 )
+from dagster_celery._cli.scheduler_start import scheduler_start_command
 from dagster_celery._cli.worker_start import worker_start_command
 from dagster_celery._warnings import DagsterCeleryDeprecationWarning
 from dagster_taskiq.errors import DagsterTaskiqError
@@ -49,11 +50,21 @@ def create_worker_cli_group() -> click.Group:
 
 
 worker_cli = create_worker_cli_group()
+scheduler_cli = click.Group(
+    name="scheduler",
+    help="Send periodic tasks.",
+    commands={"start": scheduler_start_command},
+)
 
 
 @click.group(
     cls=_Main,
-    commands={"worker": worker_cli, "status": status_command, "drain": drain_command},
+    commands={
+        "worker": worker_cli,
+        "scheduler": scheduler_cli,
+        "status": status_command,
+        "drain": drain_command,
+    },
 )
 def main() -> None:
     """dagster-celery, on taskiq. The commands are those of dagster-taskiq by their older names."""

@@ -9,7 +9,7 @@ IN_PROCESSES = (
     "choose a concurrency that cores and memory allow."
 )
 OWN_BEAT = (
-    "`dagster-taskiq scheduler start -A APP` sends the periodic tasks. Run it beside the workers, "
+    "`dagster-celery scheduler start -A APP` sends the periodic tasks. Run it beside the workers, "
     "in place of `celery beat`."
 )
 NO_EVENTS = (

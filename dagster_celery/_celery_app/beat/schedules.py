@@ -9,6 +9,7 @@ from taskiq import ScheduleSource
 from taskiq.scheduler.scheduled_task import ScheduledTask
 
 from dagster_celery._celery_app.beat.times import when
+from dagster_celery._celery_app.conf import Conf
 from dagster_celery._configuration import Configuration
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.schedules.clock_changes import schedule_id_of, with_skipped
@@ -17,6 +18,10 @@ from dagster_taskiq.wire.task_request import TaskRequest
 
 class PeriodicApp(Protocol):
     """What the schedules use of their app."""
+
+    @property
+    def conf(self) -> Conf:
+        """The configuration, as the project has it."""
 
     @property
     def configuration(self) -> Configuration:
@@ -126,7 +131,9 @@ class BeatSchedules(ScheduleSource):
         self._app.finalize()
         self._entries, self._schedules = {}, []
         settings = self._app.configuration.app
-        for key, entry in settings.get("beat_schedule", {}).items():
+        # Those of ``conf`` count if it has any: a project may have added to them since.
+        entries = self._app.conf.get("beat_schedule") or settings.get("beat_schedule") or {}
+        for key, entry in entries.items():
             found = PeriodicTask.of(key, entry)
             schedule_id = f"beat:{key}"
             place = f"The entry {key!r} of beat_schedule"
