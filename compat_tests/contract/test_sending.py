@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from dagster import DagsterInstance, DagsterRunStatus
 from taskiq import AsyncTaskiqTask
+from taskiq.api import run_receiver_task
 from taskiq.exceptions import SendTaskError
 from taskiq.kicker import AsyncKicker
 
@@ -97,6 +98,28 @@ def test_ops_of_a_dagster_job_send_own_tasks(
 ) -> None:
     outcome = House(served, instance).run(sending_jobs.sending_job, Scratch(tmp_path))
     assert outcome.status is DagsterRunStatus.SUCCESS
+
+
+def test_a_loop_that_begins_to_receive_has_what_is_sent_meanwhile(served: Settings) -> None:
+    """taskiq's own way to receive in a process that does other things too, and sends."""
+    broker = app.make(served.replace(queue="received"))
+
+    @broker.task(task_name="double")
+    async def double(number: int) -> int:
+        return number * 2
+
+    async def use() -> None:
+        await broker.startup()
+        sending = [asyncio.ensure_future(double.kiq(number)) for number in range(5)]
+        receiving = asyncio.ensure_future(run_receiver_task(broker))
+        for number, sent in enumerate(await asyncio.gather(*sending)):
+            result = await sent.wait_result(check_interval=0.02, timeout=60)
+            assert result.raise_for_error().return_value == number * 2
+        receiving.cancel()
+        await asyncio.gather(receiving, return_exceptions=True)
+        await broker.shutdown()
+
+    asyncio.run(use())
 
 
 # -- synchronous code --------------------------------------------------------------------------

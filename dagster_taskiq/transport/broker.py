@@ -196,6 +196,9 @@ class QueueBroker(AsyncBroker):
         The hooks run on the loop of the caller.
         """
         if self.is_worker_process and self.make_service is not None:
+            # taskiq's run_receiver_task begins in a process that may have sent tasks before.
+            for home in self._homes:
+                await home.leave()
             self.use_running_loop()
             self.service = self.make_service()
         await self.home.open()
@@ -217,10 +220,13 @@ class QueueBroker(AsyncBroker):
 
         It is that of a worker's parent, which does nothing else.
         """
-        for resident in (self, self.result_backend):
-            home = getattr(resident, "home", None)
-            if isinstance(home, Home):
-                home.use_running_loop()
+        for home in self._homes:
+            home.use_running_loop()
+
+    @property
+    def _homes(self) -> list[Home]:
+        homes = [getattr(each, "home", None) for each in (self, self.result_backend)]
+        return [home for home in homes if isinstance(home, Home)]
 
     @abstractmethod
     async def ping(self) -> None:
@@ -398,7 +404,7 @@ class QueueBroker(AsyncBroker):
         """
         try:
             while True:
-                yield await self._next_for_slot()
+                yield await self.home.run(self._next_for_slot)
         finally:
             self.gate.end_listening()
 
@@ -440,6 +446,7 @@ class QueueBroker(AsyncBroker):
         if delivery is not None:
             await self.acknowledge(delivery)
 
+    @at_home
     async def _ack(self, task_id: str, delivery: Delivery) -> None:
         self._claimed.pop(task_id, None)
         await self.acknowledge(delivery)

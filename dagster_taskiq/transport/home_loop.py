@@ -87,7 +87,12 @@ class Home:
     async def close(self) -> None:
         """Close the connection at the call of the last user, whoever has opened it."""
         self._users = max(0, self._users - 1)
-        if self._users == 0 and self._is_open:
+        if self._users == 0:
+            await self.leave()
+
+    async def leave(self) -> None:
+        """Close the connection if it is open, whoever uses it; the next use opens it again."""
+        if self._is_open:
             await self._carry(partial(_in_own_task, self.disconnect))
 
     async def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
