@@ -33,3 +33,16 @@ async def be_killed() -> None:
 def block(go: str, started: str) -> int:
     """The same as ``wait_for``, in a process of its own."""
     return asyncio.run(wait_for.original_func(go, started))
+
+
+@broker.task
+def square(number: int) -> int:
+    return number * number
+
+
+@broker.task
+async def ask_for_a_square(number: int, depth: int = 0) -> int:
+    """Wait for a plain task, or for a task that waits for one, and so on."""
+    sent = await (ask_for_a_square.kiq(number, depth - 1) if depth else square.kiq(number))
+    result = await sent.wait_result(check_interval=0.05, timeout=60)
+    return result.raise_for_error().return_value

@@ -104,3 +104,21 @@ def test_a_plain_task_has_a_slot_and_a_process_of_its_own(sender: Sender, tmp_pa
     pids = [sender.value(each) for each in (waits, blocks, full, joins)]
     assert pids[0] == pids[3]
     assert pids[0] not in pids[1:3]
+
+
+def test_tasks_that_all_wait_for_others_leave_their_slots_to_them(sender: Sender) -> None:
+    numbers = range(SLOTS * ROOM)
+    sent = [send(sender, "ask_for_a_square", number) for number in numbers]
+    assert [sender.value(each) for each in sent] == [number * number for number in numbers]
+    deep = [send(sender, "ask_for_a_square", number, 5) for number in range(5)]
+    assert [sender.value(each) for each in deep] == [0, 1, 4, 9, 16]
+
+
+def test_the_slots_that_were_lent_are_all_there_again(sender: Sender, tmp_path: Path) -> None:
+    go, started = tmp_path / "go", tmp_path / "started"
+    assert sender.value(send(sender, "ask_for_a_square", 3)) == 9
+    full = [send(sender, "block", str(go), str(started)) for _ in range(SLOTS + 1)]
+    eventually(lambda: len(lines(started)) == SLOTS)
+    go.touch()
+    assert len({sender.value(each) for each in full[:SLOTS]}) == SLOTS
+    assert sender.value(full[-1])

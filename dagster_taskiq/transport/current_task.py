@@ -41,6 +41,11 @@ def executing_own_task(task: OwnTask) -> Iterator[None]:
         _current.reset(token)
 
 
+def current_own_task() -> OwnTask | None:
+    """Return the current task, if there is one."""
+    return _current.get()
+
+
 def own_task(task_id: str) -> OwnTask | None:
     """Return the current task if it has this id, else ``None``."""
     current = _current.get()

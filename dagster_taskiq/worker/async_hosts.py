@@ -24,8 +24,8 @@ class SharedChild:
     """A child as one of its tasks sees it, which several have."""
 
     def __init__(self, host: "AsyncHost", task_id: str) -> None:
-        self._host = host
-        self._task_id = task_id
+        self.host = host
+        self.task_id = task_id
         self._frames: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self._kill_timer: asyncio.TimerHandle | None = None
         #: Whether the task was stopped.
@@ -34,20 +34,20 @@ class SharedChild:
     @property
     def pid(self) -> int:
         """Its process id."""
-        return self._host.child.pid
+        return self.host.child.pid
 
     @property
     def tasks_done(self) -> int:
         """How many tasks it has run."""
-        return self._host.child.tasks_done
+        return self.host.child.tasks_done
 
     def note_task_done(self) -> None:
         """Count one more."""
-        self._host.child.note_task_done()
+        self.host.child.note_task_done()
 
     def send(self, frame: dict[str, Any]) -> None:
         """Send it a frame about the task."""
-        self._host.child.send({**frame, "id": self._task_id})
+        self.host.child.send({**frame, "id": self.task_id})
 
     async def receive(self) -> dict[str, Any] | None:
         """Return its next frame about the task; ``None`` when it has ended."""
@@ -66,15 +66,15 @@ class SharedChild:
     def kill(self) -> None:
         """Kill the child with all its tasks."""
         self.is_stopped = True
-        self._host.child.kill()
+        self.host.child.kill()
 
     async def wait_for_exit(self) -> Exit | None:
         """Return how the child ended."""
-        return await self._host.child.wait_for_exit()
+        return await self.host.child.wait_for_exit()
 
     def take_no_more(self) -> None:
         """Let the child end when its tasks have ended: it has run enough, or left something."""
-        self._host.is_open = False
+        self.host.is_open = False
 
     def leave(self) -> None:
         """Note that the task has ended."""
@@ -88,6 +88,11 @@ class AsyncHost:
     def __init__(self, child: ChildProcess) -> None:
         self.child = child
         self.tasks: dict[str, SharedChild] = {}
+        #: Those of its tasks that wait for the results of others.
+        self.waiting: set[str] = set()
+        #: Whether its slot is lent, as all its tasks wait; and the lock to take it back.
+        self.is_lent = False
+        self.taking_back = asyncio.Lock()
         #: Whether it takes more tasks.
         self.is_open = True
         self._reading = asyncio.ensure_future(self._read())
@@ -149,8 +154,44 @@ class AsyncHosts:
         finally:
             task.leave()
             del host.tasks[message.task_id]
+            host.waiting.discard(message.task_id)
             if not host.tasks:
                 await self._release(host)
+            else:
+                self._lend_if_all_wait(host)
+
+    def lend(self, task: SharedChild) -> None:
+        """Let another task have the place of one that waits for the results of others.
+
+        When all tasks of a child wait, its slot is free for another child.
+        """
+        if self._slots.lend(task.task_id):
+            task.host.waiting.add(task.task_id)
+            self._lend_if_all_wait(task.host)
+
+    async def take_back(self, task: SharedChild) -> None:
+        """Return when a task that has lent its place may work on."""
+        if not await self._slots.take_back(task.task_id):
+            return
+        host = task.host
+        async with host.taking_back:
+            if host.is_lent:
+                await self._slots.take_host_back()
+                self._note_taken_back(host)
+            host.waiting.discard(task.task_id)
+
+    def _note_taken_back(self, host: AsyncHost) -> None:
+        if host.is_lent:
+            host.is_lent = False
+            self._children.note_slot_taken(host.child)
+        else:  # all its tasks have ended meanwhile
+            self._slots.lend_host()
+
+    def _lend_if_all_wait(self, host: AsyncHost) -> None:
+        if not host.is_lent and host.tasks and host.waiting >= host.tasks.keys():
+            host.is_lent = True
+            self._slots.lend_host()
+            self._children.note_slot_freed(host.child)
 
     def close(self) -> None:
         """Read nothing more; the children are ended by :class:`Children`."""
@@ -162,7 +203,10 @@ class AsyncHosts:
         found = [
             host
             for host in self._hosts
-            if host.is_open and host.child.code == code and 0 < len(host.tasks) < self._room
+            if host.is_open
+            and not host.is_lent
+            and host.child.code == code
+            and 0 < len(host.tasks) < self._room
         ]
         return max(found, key=lambda host: len(host.tasks), default=None)
 
@@ -185,4 +229,5 @@ class AsyncHosts:
             host.close()
             self._hosts.remove(host)
             await self._children.give_back(host.child, is_reusable=False)
-        self._slots.end_host(self._room)
+        has_slot, host.is_lent = not host.is_lent, False
+        self._slots.end_host(self._room, has_slot=has_slot)

@@ -291,8 +291,8 @@ class Pool:
             events = TaskEvents(
                 on_wake=lambda: None,
                 on_orchestrating=lambda: None,
-                on_waiting=lambda: None,
-                until_working=_nothing,
+                on_waiting=lambda: self._async_hosts.lend(child),
+                until_working=lambda: self._async_hosts.take_back(child),
                 record_end=record_end,
             )
             try:
@@ -355,10 +355,6 @@ class Pool:
 
     def _task_in(self, child: ChildProcess) -> RunningTask | None:
         return next((task for task in self._running.values() if task.child is child), None)
-
-
-async def _nothing() -> None:
-    """Do nothing: the tasks of a host share a slot, which none of them lends."""
 
 
 async def _record_nothing(_result: TaskiqResult[Any]) -> None:

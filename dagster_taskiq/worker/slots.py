@@ -299,11 +299,22 @@ class Slots:
             await self._processes.take()
             self._free.add(room - 1)
 
-    def end_host(self, room: int) -> None:
-        """Free the slot of such a child."""
+    def end_host(self, room: int, *, has_slot: bool) -> None:
+        """Free the slot of such a child, unless it is lent."""
+        if self._processes is not None:
+            if has_slot:
+                self._processes.give()
+            self._free.add(1 - room)
+
+    def lend_host(self) -> None:
+        """Free the slot of such a child, all tasks of which have lent their places in it."""
         if self._processes is not None:
             self._processes.give()
-            self._free.add(1 - room)
+
+    async def take_host_back(self) -> None:
+        """Return when such a child has a slot again."""
+        if self._processes is not None:
+            await self._processes.take_back()
 
     def lend(self, task_id: str) -> bool:
         """Free the slot of a task that only waits for the results of others.
@@ -336,9 +347,10 @@ class Slots:
         if task_id not in self._lent:
             return False
         processes = self._processes if task_id in self._in_process else None
+        # In this order, as :meth:`start`: who has one of the first waits for one of the others.
+        await self._free.take_back()
         if processes is not None:
             await processes.take_back()
-        await self._free.take_back()
         if task_id in self._lent:
             self._lent.discard(task_id)
             self._has_slot[task_id] = True

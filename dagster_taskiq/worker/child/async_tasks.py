@@ -12,9 +12,11 @@ from dagster_taskiq.execution.own_tasks import PutBack, RunningLife
 from dagster_taskiq.execution.perform import begin
 from dagster_taskiq.execution.task_context import StopRequest, TaskContext, task_context
 from dagster_taskiq.transport import result_waits
+from dagster_taskiq.transport.current_task import current_own_task
 from dagster_taskiq.worker.child.parent import Parent
 from dagster_taskiq.worker.child.process_state import ProcessState
 from dagster_taskiq.worker.child.reports import as_text, report_end
+from dagster_taskiq.worker.child.slot_lending import SlotLending
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +41,7 @@ class AsyncTasks:
         self._broker = broker
         self._running: dict[str, RunningLife] = {}
         self._stops: dict[str, StopRequest] = {}
+        self._lending: dict[str, SlotLending] = {}
 
     def handle(self, frame: dict[str, Any]) -> None:
         """Begin or stop a task, as a frame of the parent says."""
@@ -48,10 +51,10 @@ class AsyncTasks:
             if task_id in self._running:
                 self._running[task_id].cancel()
             return
-        # They share the slot of this child, which none of them can lend.
-        result_waits.observe(None)
+        result_waits.observe(self._note_wait)
         message = TaskiqMessage.model_validate(frame["run"])
         parent = self._parent.about(task_id)
+        self._lending[task_id] = SlotLending(parent)
         context = replace(
             self._context,
             record_end=lambda result: parent.record_end(as_text(result, is_typed=True)),
@@ -60,6 +63,7 @@ class AsyncTasks:
         try:
             running = self._process.run(self._begin, context, message)
         except Exception as error:
+            self._lending.pop(task_id, None)
             logger.exception("Task %s (%s) cannot begin.", task_id, message.task_name)
             failed: TaskiqResult[Any] = TaskiqResult(
                 is_err=True,
@@ -73,6 +77,13 @@ class AsyncTasks:
         self._running[task_id] = running
         running.future.add_done_callback(partial(self._report, parent, message))
 
+    async def _note_wait(self, task_id: str, has_ended: bool) -> None:
+        """Have the task that looks for the result of another lend its place, or take it back."""
+        current = current_own_task()
+        lending = self._lending.get(current.task_id) if current is not None else None
+        if lending is not None:
+            await lending.note(task_id, has_ended)
+
     def _begin(self, context: TaskContext, message: TaskiqMessage) -> RunningLife:
         with task_context(context):
             return begin(self._broker, message)
@@ -84,5 +95,6 @@ class AsyncTasks:
         future: Future[TaskiqResult[Any] | PutBack],
     ) -> None:
         self._running.pop(message.task_id, None)
+        self._lending.pop(message.task_id, None)
         self._stops.pop(message.task_id, None)
         report_end(parent, message, future.result(), is_typed=True, left=[])
