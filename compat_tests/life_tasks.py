@@ -6,6 +6,7 @@ Each writes a line to the file that ``LIFE_LOG`` names, with the id of its proce
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -33,6 +34,10 @@ def say(*words: object) -> None:
     """Add a line to the log, in one write."""
     with Path(os.environ[LOG_ENV]).open("a") as file:
         file.write(" ".join(map(str, (*words, os.getpid()))) + "\n")
+
+
+#: What tasks leave in their event loop.
+left: list[asyncio.Task[None]] = []
 
 
 class Noting(TaskiqMiddleware):
@@ -158,6 +163,25 @@ async def come_again(context: Annotated[Context, TaskiqDepends()]) -> str:
     if "X-Taskiq-requeue" not in context.message.labels:
         await context.requeue()
     return str(context.message.labels["X-Taskiq-requeue"])
+
+
+@broker.task
+async def stop_the_loop(how: str) -> int:
+    """Do to the event loop what programs do that end, and tell in which process that was."""
+    loop = asyncio.get_running_loop()
+    if how == "cancel all":
+        for each in asyncio.all_tasks() - {asyncio.current_task()}:
+            each.cancel()
+    elif how == "exit":
+        left.append(loop.create_task(_exit()))
+        await asyncio.sleep(0)
+    else:
+        loop.stop()
+    return os.getpid()
+
+
+async def _exit() -> None:
+    sys.exit(3)
 
 
 @broker.task

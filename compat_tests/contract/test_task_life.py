@@ -158,11 +158,13 @@ def test_a_cancelled_task_cleans_up_with_what_it_depends_on(
 
 
 def test_a_task_over_its_soft_limit_cleans_up_in_its_event_loop(sender: Sender, log: Log) -> None:
-    before = log.number("finally")
-    assert isinstance(
-        sender.error(send(sender, "wait_in_a_loop", soft_time_limit=0.2)), TimeLimitError
-    )
-    log.words("finally", before + 1)
+    begun, cleaned_up = log.number("waits"), log.number("finally")
+    limit = 0.2
+    while log.number("waits") == begun:  # on a busy machine, it is over before the task begins
+        limit *= 2
+        task_id = send(sender, "wait_in_a_loop", soft_time_limit=limit)
+        assert isinstance(sender.error(task_id), TimeLimitError)
+    log.words("finally", cleaned_up + 1)
 
 
 def test_a_task_is_tried_again_until_it_is_good(sender: Sender, log: Log) -> None:
@@ -191,6 +193,16 @@ def test_a_task_that_has_no_result_waits_to_be_sent_again(
     eventually(lambda: "post_execute" in log.of(task_id))
     eventually(lambda: client.tasks([task_id])[task_id].attempt == 1)
     assert client.tasks([task_id])[task_id].state is TaskState.WAITING
+
+
+@pytest.mark.parametrize("how", ["cancel all", "exit", "stop"])
+def test_a_task_that_stops_its_event_loop_harms_no_later_one(
+    sender: Sender, log: Log, how: str
+) -> None:
+    task_id = send(sender, "stop_the_loop", how)
+    assert sender.value(task_id)
+    assert saved(log, task_id) == ONCE
+    assert [sender.value(send(sender, "in_a_loop", each)) for each in (1, 2)] == [2, 3]
 
 
 def test_tasks_that_wait_for_each_other_need_no_second_slot(sender: Sender) -> None:

@@ -242,6 +242,10 @@ class OwnTasks:
                 self._loop.call(self._broker.startup)
             self._is_started = True
 
+    def remains(self) -> list[str]:
+        """Return what tasks have left behind that cannot be restored, in words."""
+        return ["an event loop that it has stopped"] if self._loop.was_stopped else []
+
     def shut_down(self) -> None:
         """Run the shutdown handlers, if those for the start-up have run."""
         if self._is_started:

@@ -224,13 +224,11 @@ class RedisBackend(StateBackend):
 
     async def close_channel(self, channel: str) -> None:
         """Delete the stream."""
-        with self.connection.boundary:
-            await self.connection.client.unlink(self._keys.notifications(channel))
+        await self.connection.command("UNLINK", self._keys.notifications(channel))
 
     async def load_result(self, task_id: str) -> bytes | None:
         """Get the result."""
-        with self.connection.boundary:
-            result = await self.connection.client.get(self._keys.result(task_id))
+        result = await self.connection.command("GET", self._keys.result(task_id))
         return result if isinstance(result, bytes) else None
 
     async def store_progress(self, task_id: str, progress: bytes) -> None:
@@ -239,9 +237,7 @@ class RedisBackend(StateBackend):
 
     async def load_progress(self, task_id: str) -> bytes | None:
         """Get the field."""
-        with self.connection.boundary:
-            found: Any = self.connection.client.hget(self._keys.task(task_id), "progress")
-            progress = await found
+        progress = await self.connection.command("HGET", self._keys.task(task_id), "progress")
         return progress if isinstance(progress, bytes) else None
 
     async def forget(self, task_ids: Sequence[str]) -> None:

@@ -198,9 +198,7 @@ class RedisBroker(QueueBroker):
         """Look up where the messages are, and delete those that are not claimed."""
         if not task_ids:
             return 0
-        with self.connection.boundary:
-            read: Any = self.connection.client.hmget(self._keys.places, list(task_ids))
-            places = await read
+        places = await self.connection.command("HMGET", self._keys.places, *task_ids)
         found = []
         for task_id, place in zip(task_ids, places, strict=True):
             if place is not None:
@@ -221,8 +219,7 @@ class RedisBroker(QueueBroker):
 
     async def rejected(self) -> int:
         """Return the length of their stream."""
-        with self.connection.boundary:
-            return int(await self.connection.client.xlen(self._keys.rejected))
+        return int(await self.connection.command("XLEN", self._keys.rejected))
 
     @property
     def _stale(self) -> int:

@@ -25,6 +25,12 @@ from dagster_taskiq.transport.redis.sentinel_urls import read_sentinel_url
 SOCKET_TIMEOUT_SECONDS = 8.0
 #: The longest that a blocking read asks the server to wait.
 BLOCK_SECONDS = 5.0
+#: How many commands of a process are sent at once, each on a connection of its own; others wait.
+#: Those with which a listener waits for something do not count.
+COMMANDS_AT_ONCE = 50
+#: How many connections there may be if no option says otherwise. redis-py 8 has a limit of 100, and
+#: raises an error beyond.
+MOST_CONNECTIONS = 2**31
 #: A connection that was idle for so many seconds is checked before it is used.
 HEALTH_CHECK_SECONDS = 30
 
@@ -54,12 +60,14 @@ class RedisConnection:
             "socket_timeout": SOCKET_TIMEOUT_SECONDS,
             "socket_connect_timeout": min(timeout, SOCKET_TIMEOUT_SECONDS),
             "health_check_interval": HEALTH_CHECK_SECONDS,
+            "max_connections": MOST_CONNECTIONS,
             # Otherwise a connection that a firewall has dropped is noticed only by a timeout.
             **({} if scheme_of(url) == "unix" else {"socket_keepalive": True}),
             **options,
         }
         self._users = 0
         self._client: Redis | None = None
+        self._turns = asyncio.Semaphore(COMMANDS_AT_ONCE)
 
     @property
     def client(self) -> "Redis":
@@ -84,6 +92,7 @@ class RedisConnection:
         self._users += 1
         if self._users > 1:
             return
+        self._turns = asyncio.Semaphore(COMMANDS_AT_ONCE)
         try:
             self._client = self._make_client()
         except (TypeError, ValueError) as error:
@@ -154,8 +163,15 @@ class RedisConnection:
             transaction: no other client's commands come between them.
         """
         with self.boundary:
-            async with self.client.pipeline(transaction=transaction) as pipeline:
+            async with self._turns, self.client.pipeline(transaction=transaction) as pipeline:
                 yield pipeline
+
+    async def command(self, name: str, *args: Any) -> Any:
+        """Send one command, and return its reply."""
+        with self.boundary:
+            async with self._turns:
+                execute: Any = self.client.execute_command
+                return await execute(name, *args)
 
     async def script(
         self,
@@ -182,10 +198,11 @@ class RedisConnection:
     ) -> Any:
         # As the client library's own scripts do, which look at more on their way.
         execute: Any = self.client.execute_command
-        try:
-            return await execute("EVALSHA", script.sha, len(keys), *keys, *args)
-        except NoScriptError:
-            return await execute("EVAL", script.text, len(keys), *keys, *args)
+        async with self._turns:
+            try:
+                return await execute("EVALSHA", script.sha, len(keys), *keys, *args)
+            except NoScriptError:
+                return await execute("EVAL", script.text, len(keys), *keys, *args)
 
     async def read_streams(
         self, after: Mapping[str, str | bytes], seconds: float

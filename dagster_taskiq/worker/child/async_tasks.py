@@ -8,7 +8,7 @@ from typing import Any
 
 from taskiq import AsyncBroker, TaskiqMessage, TaskiqResult
 
-from dagster_taskiq.execution.own_tasks import PutBack, RunningLife
+from dagster_taskiq.execution.own_tasks import PutBack, RunningLife, own_tasks_of
 from dagster_taskiq.execution.perform import begin
 from dagster_taskiq.execution.task_context import StopRequest, TaskContext, task_context
 from dagster_taskiq.transport import result_waits
@@ -65,14 +65,7 @@ class AsyncTasks:
         except Exception as error:
             self._lending.pop(task_id, None)
             logger.exception("Task %s (%s) cannot begin.", task_id, message.task_name)
-            failed: TaskiqResult[Any] = TaskiqResult(
-                is_err=True,
-                return_value=None,
-                execution_time=0.0,
-                labels=message.labels,
-                error=error,
-            )
-            report_end(parent, message, failed, is_typed=True, left=[])
+            report_end(parent, message, _failure(message, error), is_typed=True, left=[])
             return
         self._running[task_id] = running
         running.future.add_done_callback(partial(self._report, parent, message))
@@ -97,4 +90,16 @@ class AsyncTasks:
         self._running.pop(message.task_id, None)
         self._lending.pop(message.task_id, None)
         self._stops.pop(message.task_id, None)
-        report_end(parent, message, future.result(), is_typed=True, left=[])
+        ended: TaskiqResult[Any] | PutBack
+        try:
+            ended = future.result()
+        except BaseException as error:  # users' code can do anything to its event loop
+            ended = _failure(message, error)
+        left = own_tasks_of(self._broker).remains()
+        report_end(parent, message, ended, is_typed=True, left=left)
+
+
+def _failure(message: TaskiqMessage, error: BaseException) -> TaskiqResult[Any]:
+    return TaskiqResult(
+        is_err=True, return_value=None, execution_time=0.0, labels=message.labels, error=error
+    )

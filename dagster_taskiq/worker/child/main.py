@@ -98,7 +98,7 @@ def _serve(channel: socket.socket) -> None:
             ended = process.run(_perform_in, context, broker, message)
             # A library that keeps processes for the next task would not find those that were
             # ended, so this child is not used again either.
-            left = [*_end_what_was_started(), *process.restore()]
+            left = [*_end_what_was_started(), *process.restore(), *own_tasks.remains()]
             if report_end(parent, message, ended, is_typed=frame["typed"], left=left):
                 return
     finally:
