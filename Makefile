@@ -22,7 +22,7 @@ export PYTHONDONTWRITEBYTECODE :=
 DIST := dist
 
 .PHONY: help demo demo-ui test test-all lint tests tests-all legacy tests-oldest \
-	tests-started tests-oldest-all servers promises soak bench dist clean
+	tests-started tests-oldest-all servers promises soak bench bench-own dist clean
 
 help:
 	@echo "make demo     two example projects, run on workers on this machine: one of our own, and"
@@ -37,6 +37,7 @@ help:
 	@echo "make soak     half an hour of kills, cancels and cuts, and what came of it"
 	@echo "make bench    how fast it is beside dagster-celery with Celery, which it fetches; it"
 	@echo "              takes more than an hour"
+	@echo "make bench-own  what a user's own task costs, beside Celery's prefork pool; some minutes"
 	@echo "make dist     what is published: the wheel, the sources, and a wheel that stands in for"
 	@echo "              each release of dagster-celery"
 	@echo "make clean    remove what the others have made"
@@ -100,6 +101,10 @@ soak: servers $(VENV)/.installed-dev
 # Some of it, in a few minutes: make bench ARGS='--only chain --rounds 1 --places redis'
 bench: servers $(BENCH_VENV)/.installed $(ORIGINAL_VENV)/.installed
 	$(BENCH_VENV)/bin/python -m benchmarks.run $(ARGS)
+
+# More of them: make bench-own ARGS='--tasks 10000 --rounds 1 --places redis'
+bench-own: servers $(BENCH_VENV)/.installed $(ORIGINAL_VENV)/.installed
+	$(BENCH_VENV)/bin/python -m benchmarks.own_tasks $(ARGS)
 
 # The wheel is built from the sources that are packed before it.
 dist: $(VENV)/.installed-dev
