@@ -41,7 +41,7 @@ _RECORD = (
     "result, or at the task's log"
 )
 _LOGGING = "the log of a worker has its own form. Set up other loggers at worker_process_init"
-_BEAT = "there is no beat here: schedules are sent by `taskiq scheduler`"
+_BEAT = "the command `dagster-celery scheduler start` takes the place of beat, and sends none"
 _POOL = "there are only processes here"
 
 #: Celery's signals that are not sent here, and what to do instead.
