@@ -51,7 +51,15 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[QueueBroker, StateBa
         await broker.shutdown()
 
 
-@pytest.fixture(params=["records there", "records elsewhere"])
+@pytest.fixture(
+    params=[
+        "records there",
+        pytest.param(
+            "records elsewhere",
+            marks=pytest.mark.test_all("RabbitMQ, where the message is sent before the record too"),
+        ),
+    ]
+)
 async def both(
     settings: Settings, request: pytest.FixtureRequest
 ) -> AsyncIterator[tuple[QueueBroker, StateBackend]]:

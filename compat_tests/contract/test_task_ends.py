@@ -18,6 +18,7 @@ from compat_tests.waiting import eventually_async
 from dagster_taskiq.client import client_for
 from dagster_taskiq.errors import ServerUnavailableError, TaskRevokedError, WorkerLostError
 from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport import lost_workers
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.wire.records import Task, TaskState
 
@@ -32,8 +33,9 @@ def broker_kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def impatient(settings: Settings) -> Settings:
-    """Settings by which two heartbeats are over soon."""
+def impatient(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings by which two heartbeats are over soon, and looks that are not far apart."""
+    monkeypatch.setattr(lost_workers, "LOOK_SECONDS", 0.05)
     return settings.replace(heartbeat_interval=0.1)
 
 
@@ -142,7 +144,7 @@ async def test_the_task_of_a_worker_that_beats_again_in_time_is_not_lost(
     assert not await other.is_result_ready("t")
     await backend.beat(worker("w1"))
     for _ in range(8):
-        await anyio.sleep(0.2)
+        await anyio.sleep(0.06)
         assert not await other.is_result_ready("t")
     await backend.set_result("t", result_of("alive"))
     assert (await wait_for(other)).return_value == "alive"

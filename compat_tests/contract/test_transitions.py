@@ -188,6 +188,8 @@ STATES: dict[str, Callable[[StateBackend, Task], Awaitable[None]]] = {
 
 #: The states of a task that has been put back.
 SEVERAL_ATTEMPTS = ("put back", "started again")
+#: The events for which it counts whose they are; of all ends, one is enough.
+OF_A_WORKER = ("start", "put back", "finish as SUCCESS", "mark lost", "beat")
 #: The events for which the attempt counts.
 OF_AN_ATTEMPT = ("submit", "start", "put back", "finish as SUCCESS", "mark lost", "beat")
 
@@ -223,7 +225,7 @@ def cases() -> Iterator[Case]:
             if is_step and state in SEVERAL_ATTEMPTS:
                 continue
             for event in EVENTS:
-                for worker in (OWNER, OTHER):
+                for worker in (OWNER, OTHER) if event.name in OF_A_WORKER else (OWNER,):
                     yield Case(state, event, worker, is_step, 0)
     # Only a user's own task has more than one attempt.
     for state in ("unknown", "waiting", "started", *SEVERAL_ATTEMPTS):
