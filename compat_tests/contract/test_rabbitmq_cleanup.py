@@ -107,12 +107,12 @@ async def pass_through(broker: QueueBroker, backend: StateBackend, names: Sequen
     await asyncio.gather(*(one(number, name) for number, name in enumerate(names)))
 
 
-async def purge(names: Sequence[str], settings: Settings) -> None:
+async def delete(names: Sequence[str], settings: Settings) -> None:
     connection = RabbitConnection(settings.broker, {}, settings.connect_timeout)
     await connection.open()
     async with connection.channel() as channel:
         for name in names:
-            await channel.purge_queue(name)
+            await channel.delete_queue(name)
     await connection.close()
 
 
@@ -253,7 +253,14 @@ async def test_hundreds_of_ended_tasks_are_remembered_and_none_starts_again(
         assert await other.load_result("t0") is None
         assert await other.start(tasks[0]) is None
     # A server that has lost them still knows that they have ended.
-    await purge([Names(settings.prefix).ended(each) for each in TASK_RECORDS], settings)
+    await delete([Names(settings.prefix).ended(each) for each in TASK_RECORDS], settings)
     async with opened_backend(settings) as third:
         states = {await third.start(replace(task, worker="w3")) for task in tasks[100:]}
         assert states == {TaskState.SUCCESS, TaskState.LOST}
+        # What ends from now on has a place again.
+        more = [Task(f"more-{number}", "mine", "q", worker="w3") for number in range(300)]
+        for task in more:
+            assert await third.start(task) is None
+            assert await third.finish(task, TaskState.SUCCESS, "", b"{}")
+        found = await third.tasks([task.id for task in more])
+        assert {task.state for task in found.values()} == {TaskState.SUCCESS}

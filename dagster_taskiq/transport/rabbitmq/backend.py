@@ -308,6 +308,7 @@ class RabbitBackend(StateBackend):
 
         async def look_up(record: Record) -> None:
             ended.clear()
+            await self._ended.declare(shard)
             moved_out = TaskTable(record).moved_out(task_ids)
             if moved_out:
                 ended.update(await self._ended.find(shard, record, moved_out))

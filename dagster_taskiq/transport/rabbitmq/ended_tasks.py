@@ -51,6 +51,18 @@ class EndedTasks:
         # Those that were found, and until when they count; the oldest first.
         self._found: OrderedDict[str, tuple[Fields, float]] = OrderedDict()
 
+    async def declare(self, shard: str) -> None:
+        """Make sure that the queue of a record exists; asks once for each connection.
+
+        A transaction does not report that what it publishes has no queue.
+        """
+        declared = await self._connection.declared()
+        queue = self._names.ended(shard)
+        if queue not in declared:
+            async with self._connection.channel() as channel:
+                await channel.declare_queue(queue)
+            declared.add(queue)
+
     def move_out(self, shard: str, record: Record) -> list[Publication]:
         """Move the ended tasks out of a record, if it has no room for more of them.
 

@@ -117,7 +117,7 @@ class Records:
             ServerUnavailableError: the server does not answer, or another process keeps the record.
         """
         reading = self._reading.get(name)
-        if reading is None:
+        if reading is None or reading.done():
             reading = self._reading[name] = asyncio.ensure_future(self._read(name))
             reading.add_done_callback(look_at)
         return await asyncio.shield(reading)
