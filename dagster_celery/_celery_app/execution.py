@@ -3,6 +3,7 @@
 import logging
 import traceback as tracebacks
 from collections.abc import Callable
+from contextlib import nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
@@ -153,7 +154,9 @@ def _call(task: AppTask, call: Callable[..., Any], request: Request) -> Any:
     """Call the function of a task; an error of ``autoretry_for`` has it executed again."""
     again, never = tuple(task.autoretry_for), tuple(task.dont_autoretry_for)
     try:
-        with holding(_about_to_run, task), raising_soft_time_limit():
+        # Dagster has its own way with a step that is interrupted.
+        limit = nullcontext() if request.run_id else raising_soft_time_limit()
+        with holding(_about_to_run, task), limit:
             return call(*request.args, **request.kwargs)
     except kinds(Ignore, Reject, Retry):
         raise

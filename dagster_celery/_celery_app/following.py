@@ -96,6 +96,13 @@ def look_at_chord(app: SendingApp, chord: Mapping[str, Any]) -> bool:
     return True
 
 
+def give_up_chord(app: SendingApp, chord: Mapping[str, Any]) -> None:
+    """Fail the body of a chord whose header has not ended in a month, if it has not been sent."""
+    body = maybe_signature(body_of(chord), app)
+    error = as_celerys(ChordError("The tasks of its header have not ended in a month."))
+    _fail(app, body, error, calls_errbacks=True)
+
+
 def _last_first(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     """Yield ids in parts: those of the tasks sent last first, and few of them.
 

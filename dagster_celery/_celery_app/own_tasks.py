@@ -11,8 +11,8 @@ from dagster_celery._celery_app.canvas import MAP, STARMAP
 from dagster_celery._celery_app.carried import carried_by
 from dagster_celery._celery_app.current_app import SendingApp
 from dagster_celery._celery_app.execution import execute_for_worker
-from dagster_celery._celery_app.following import fail_rest, look_at_chord
-from dagster_celery._celery_app.preparing import CHORD_UNLOCK, UNLOCK_SECONDS
+from dagster_celery._celery_app.following import fail_rest, give_up_chord, look_at_chord
+from dagster_celery._celery_app.preparing import CHORD_UNLOCK, MOST_LOOKS, UNLOCK_SECONDS
 from dagster_celery._celery_app.request import Request, current_request
 from dagster_celery._celery_app.signature import maybe_signature
 from dagster_celery._celery_app.task import Task
@@ -76,7 +76,9 @@ def add_built_in(app: Any) -> None:
 
     def chord_unlock(self: Task, chord: Any) -> None:
         """Look for the completion of a chord, and later again."""
-        if not look_at_chord(app, chord):
+        if self.request.retries >= MOST_LOOKS:
+            give_up_chord(app, chord)
+        elif not look_at_chord(app, chord):
             first, longest = UNLOCK_SECONDS
             seconds = min(first * 2 ** min(self.request.retries, 16), longest)
             raise self.retry(countdown=seconds)

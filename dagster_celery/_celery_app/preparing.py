@@ -24,6 +24,8 @@ HEADER_IDS = "dagster_celery_header"
 #: the one before. The end of each task of the header is a look, too: these are for those that end
 #: with their process.
 UNLOCK_SECONDS = (2.0, 60.0)
+#: How often it is looked at most, which takes a month: its tasks may not be known any more.
+MOST_LOOKS = 43_200
 
 #: Options of a chain that belong to its last task, or to all of them; others are of its first.
 _NOT_OF_THE_FIRST = ("link", "link_error", "task_id")
