@@ -34,6 +34,7 @@ from dagster_taskiq.transport.connection import Connection
 from dagster_taskiq.transport.current_task import own_task
 from dagster_taskiq.transport.eviction import Eviction
 from dagster_taskiq.transport.home_loop import Home, at_home
+from dagster_taskiq.transport.lookups import Lookups
 from dagster_taskiq.transport.lost_workers import LostWorkers
 from dagster_taskiq.transport.results import ReportedEnd, as_json, result_from_json, text_of
 from dagster_taskiq.transport.schedule_store import ScheduleStore
@@ -84,6 +85,7 @@ class StateBackend(AsyncResultBackend[Any]):
         #: for as long as the server is away. Others are told that it is.
         self.is_worker_process = False
         self._lost_workers = LostWorkers(self.workers, settings.heartbeat_interval)
+        self._lookups = Lookups(self.tasks)
 
     async def startup(self) -> None:
         """Connect (taskiq's own hook)."""
@@ -326,7 +328,7 @@ class StateBackend(AsyncResultBackend[Any]):
         A user's own task whose worker is found to be lost ends by this. What becomes of a task of a
         run is decided by the loop of the run.
         """
-        task = (await self.tasks([task_id])).get(task_id)
+        task = await self._lookups.find(task_id)
         has_ended = task is not None and (task.state.is_final or await self._ends_lost(task))
         await result_waits.note(task_id, has_ended)
         return has_ended
