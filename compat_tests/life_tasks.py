@@ -53,6 +53,8 @@ class Noting(TaskiqMiddleware):
         say("pre_execute", message.task_id)
         if message.labels.get("doubled"):
             message.args = [each * 2 for each in message.args]
+        if message.labels.get("timed"):
+            message.labels["timer"] = object()
         if message.labels.get("refused"):
             raise OutOfStockError("not this one")
         return message

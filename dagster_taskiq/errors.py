@@ -51,7 +51,7 @@ class ChildStartError(DagsterTaskiqError):
     """A new child process of a worker ended before it could run a task. Read the worker's log."""
 
 
-class TimeLimitError(DagsterTaskiqError):
+class TimeLimitError(DagsterTaskiqError, TimeoutError):
     """The task ran longer than it may. Give it more time, or less to do."""
 
 
@@ -142,7 +142,7 @@ class UnusableMessageError(TaskFailedError):
 
 
 class MiddlewareError(TaskFailedError):
-    """A middleware of the worker raised an error, so the task did not run or its result is lost.
+    """A middleware, or the teardown of a dependency, raised an error: the task's result is lost.
 
     Correct the middleware; its traceback is in the worker's log.
     """

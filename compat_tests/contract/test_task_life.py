@@ -108,6 +108,12 @@ def test_arguments_that_a_hook_has_changed_arrive(sender: Sender) -> None:
     assert sender.value(send(sender, "plain", 10, doubled=1)) == 21
 
 
+def test_a_label_that_a_hook_keeps_for_itself_harms_nothing(sender: Sender) -> None:
+    result = sender.result(send(sender, "plain", 1, timed=1))
+    assert result.return_value == 2
+    assert "timer" not in result.labels
+
+
 def test_an_error_is_told_once_and_arrives_as_the_class_that_it_is(
     sender: Sender, log: Log
 ) -> None:

@@ -332,6 +332,29 @@ def test_a_task_over_its_timeout_is_stopped(sender: Sender, place: Place) -> Non
 
 
 @one_broker
+@pytest.mark.parametrize("timeout", [-1, 0, 0.001, 0.05])
+def test_a_timeout_that_no_task_can_keep_costs_no_slot(sender: Sender, timeout: float) -> None:
+    sent = [sender.send(name, 1, 2, timeout=timeout) for name in ("add", "add_async") * 3]
+    for each in sent:
+        result = sender.result(each)
+        assert result.error is None or isinstance(result.error, TimeoutError)
+    assert [sender.value(sender.send("add", each, 1)) for each in range(3)] == [1, 2, 3]
+
+
+@one_broker
+def test_a_timeout_that_is_no_number_fails_the_task(sender: Sender) -> None:
+    error = sender.error(sender.send("add", 1, 2, timeout="soon"))
+    assert "must be a number of seconds" in str(error)
+
+
+@one_broker
+def test_text_that_is_no_unicode_arrives_and_comes_back(sender: Sender) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    assert sender.value(sender.send("echo", name, weird=name)) == name
+    assert name in str(sender.error(sender.send("fail", name)))
+
+
+@one_broker
 def test_a_child_is_replaced_after_so_many_tasks(
     start_worker: StartWorker, own_sender: Sender, place: Place
 ) -> None:

@@ -108,8 +108,11 @@ class TaskLife:
                 _uncancel()
                 await self._fail(error)
             except Exception as error:
-                logger.exception("A middleware raised an error.")
-                text = f"A middleware of the worker raised {type(error).__name__}: {error}"
+                logger.exception("A middleware, or the teardown of a dependency, raised an error.")
+                text = (
+                    "A middleware, or the teardown of a dependency, raised "
+                    f"{type(error).__name__}: {error}"
+                )
                 await self._fail(MiddlewareError(text))
         if self._result is not None:
             return self._result

@@ -477,6 +477,8 @@ def end_of(result: TaskiqResult[Any]) -> tuple[TaskState, str]:
     if result.error is None and not result.is_err:
         return TaskState.SUCCESS, ""
     text = text_of(result.error) or type(result.error).__name__
+    # Names of files may have what no server stores as text.
+    text = text.encode(errors="backslashreplace").decode()
     if RUN_LABEL not in result.labels:
         text = text[:LONGEST_REASON]  # all of it is in the result
     if isinstance(result.error, TaskRevokedError):

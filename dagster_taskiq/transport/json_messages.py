@@ -8,7 +8,7 @@ project's own is used only if it writes and reads JSON.
 import json
 from typing import Any
 
-from taskiq import TaskiqFormatter, TaskiqMessage
+from taskiq import BrokerMessage, TaskiqFormatter, TaskiqMessage
 from taskiq.abc.serializer import TaskiqSerializer
 from taskiq.formatters.json_formatter import JSONFormatter
 
@@ -67,3 +67,28 @@ def check_formatter(formatter: TaskiqFormatter) -> None:
             "taskiq's own, in JSON, as its JSONFormatter and ProxyFormatter write them. To write "
             "other values into them, set a serializer."
         )
+
+
+class PlainFormatter(TaskiqFormatter):
+    """Messages as taskiq writes them if nothing else is set, by Python's own JSON.
+
+    taskiq's ``JSONFormatter`` refuses lone surrogates, which names of files may have in Python, and
+    which its serializers write.
+    """
+
+    def dumps(self, message: TaskiqMessage) -> BrokerMessage:
+        """Return a message as it is sent (taskiq's own hook)."""
+        return BrokerMessage(
+            task_id=message.task_id,
+            task_name=message.task_name,
+            message=json.dumps(message.model_dump(mode="json")).encode(),
+            labels=message.labels,
+        )
+
+    def loads(self, message: bytes) -> TaskiqMessage:
+        """Return a message that was sent (taskiq's own hook).
+
+        Raises:
+            ValueError: it is none.
+        """
+        return TaskiqMessage.model_validate(json.loads(message))

@@ -26,7 +26,14 @@ LONGEST_DESCRIPTION = 500
 
 
 def as_json(result: TaskiqResult[Any]) -> tuple[TaskiqResult[Any], bytes]:
-    """Return a result with its JSON; if JSON cannot hold its value, a failure in its place."""
+    """Return a result with its JSON; if JSON cannot hold its value, a failure in its place.
+
+    Labels that JSON cannot hold, which a middleware may have set for itself, are left out.
+    """
+    try:
+        return result, _dumps(result)
+    except (TypeError, ValueError):
+        result.labels = {name: each for name, each in result.labels.items() if _is_plain(each)}
     try:
         return result, _dumps(result)
     except (TypeError, ValueError) as error:
@@ -42,7 +49,8 @@ def result_from_json(stored: str | bytes) -> TaskiqResult[Any]:
         ValueError: it is no result.
         SecurityError: its error names something that is no exception.
     """
-    read = _Result.model_validate_json(stored)
+    # Python's own reader takes all that Python's own writer writes, lone surrogates for example.
+    read = _Result.model_validate(json.loads(stored))
     result = TaskiqResult[Any].model_validate(read.model_extra)
     if read.error is not None:
         result.error = _error_from(read.error)
@@ -91,6 +99,10 @@ class _Error(BaseModel):
     #: Its attributes, with a description of each that is not JSON; and those that are errors.
     exc_attributes: dict[str, Any] = Field(default_factory=dict)
     exc_errors: "dict[str, _Error]" = Field(default_factory=dict)
+
+
+def _is_plain(label: object) -> bool:
+    return label is None or isinstance(label, str | int | float | bool)
 
 
 def _dumps(result: TaskiqResult[Any]) -> bytes:

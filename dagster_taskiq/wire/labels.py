@@ -29,6 +29,9 @@ CUSTOM_STEP_SECONDS = 30.0
 TIME_LIMIT_LABEL = "time_limit"
 #: Seconds after which the task is stopped as if it were cancelled. Replaces the worker's own limit.
 SOFT_TIME_LIMIT_LABEL = "soft_time_limit"
+#: taskiq's own: seconds that the task may run, counted from its start. It fails with a
+#: ``TimeoutError`` then; a plain function is stopped as at its soft limit.
+TIMEOUT_LABEL = "timeout"
 #: Seconds for which the broker keeps the message before a worker may claim it. taskiq-aio-pika has
 #: a label of this name and meaning.
 DELAY_LABEL = "delay"

@@ -13,6 +13,7 @@ from taskiq import TaskiqMessage, TaskiqMiddleware, TaskiqResult
 from taskiq.acks import AcknowledgeType
 
 from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.wire.labels import TIMEOUT_LABEL
 
 #: The name under which the function is registered.
 ANY_TASK = "dagster_taskiq:any"
@@ -23,8 +24,9 @@ class Call:
     """The call of the function for one message."""
 
     message: TaskiqMessage
-    #: Whether taskiq has made it.
-    is_made: bool = False
+    #: Its label ``timeout``, which is for the task and not for taking and recording it: it is taken
+    #: out before taskiq looks for it, and is there again when the function is called.
+    timeout: Any = None
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,14 @@ class AnyTaskMiddleware(TaskiqMiddleware):
     def pre_execute(self, message: TaskiqMessage) -> TaskiqMessage:
         """Replace the message (taskiq's own hook)."""
         message.labels["ack_type"] = AcknowledgeType.MANUAL.value
+        call = Call(message, message.labels.pop(TIMEOUT_LABEL, None))
         # Its labels are those of the message, also when some are added.
         return TaskiqMessage.model_construct(
             task_id=message.task_id,
             task_name=ANY_TASK,
             labels=message.labels,
             labels_types=message.labels_types,
-            args=[Call(message)],
+            args=[call],
             kwargs={},
         )
 
@@ -82,7 +85,8 @@ def call_for_every_message(
     """
 
     async def any_task(call: Any) -> Any:
-        call.is_made = True
+        if call.timeout is not None:
+            call.message.labels[TIMEOUT_LABEL] = call.timeout
         return await run(call.message)
 
     broker.function_for_all = broker.register_task(any_task, task_name=ANY_TASK)

@@ -1,13 +1,23 @@
 """How long a task may run, and how much a child may be used before it is replaced."""
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from dagster_taskiq.wire.labels import SOFT_TIME_LIMIT_LABEL, TIME_LIMIT_LABEL, read_time
+from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.wire.labels import (
+    SOFT_TIME_LIMIT_LABEL,
+    TIME_LIMIT_LABEL,
+    TIMEOUT_LABEL,
+    read_time,
+)
 from dagster_taskiq.worker.options import PoolOptions
+
+#: A ``timeout`` that is shorter, or less than 0, counts as this many seconds.
+SHORTEST_SECONDS = 0.001
 
 
 @dataclass(frozen=True)
@@ -20,16 +30,28 @@ class TimeLimits:
     soft: float = 0.0
 
     @classmethod
-    def of(cls, labels: Mapping[str, Any], options: PoolOptions) -> "TimeLimits":
+    def of(
+        cls, labels: Mapping[str, Any], options: PoolOptions, is_async: bool = False
+    ) -> "TimeLimits":
         """Return the limits of a task: each is that of its own label, else that of the worker.
+
+        Args:
+            labels: those of its message.
+            options: those of the worker.
+            is_async: whether it is a coroutine. Then taskiq itself ends it at its ``timeout``, in
+                its event loop; if it blocks that, it is killed after the kill grace.
 
         Raises:
             ConfigError: a label is not a number of seconds.
         """
-        return cls(
-            hard=read_time(labels, TIME_LIMIT_LABEL) or options.time_limit or 0.0,
-            soft=read_time(labels, SOFT_TIME_LIMIT_LABEL) or options.soft_time_limit or 0.0,
-        )
+        hard = read_time(labels, TIME_LIMIT_LABEL) or options.time_limit or 0.0
+        soft = read_time(labels, SOFT_TIME_LIMIT_LABEL) or options.soft_time_limit or 0.0
+        timeout = _timeout_of(labels)
+        if timeout is not None and is_async:
+            hard = min(hard or math.inf, timeout + options.kill_grace)
+        elif timeout is not None:
+            soft = min(soft or math.inf, timeout)
+        return cls(hard, soft)
 
     @contextmanager
     def enforced(self, on_exceeded: Callable[[str, bool], None]) -> Iterator[None]:
@@ -52,6 +74,26 @@ class TimeLimits:
         finally:
             for timer in timers:
                 timer.cancel()
+
+
+def _timeout_of(labels: Mapping[str, Any]) -> float | None:
+    """Return taskiq's label ``timeout``, if there is one: more than 0, as 0 stands for no limit.
+
+    Raises:
+        ConfigError: it is not a number.
+    """
+    value = labels.get(TIMEOUT_LABEL)
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise ConfigError(
+            f'The label "{TIMEOUT_LABEL}" must be a number of seconds, but it is {value!r}.'
+        )
+    return max(seconds, SHORTEST_SECONDS)
 
 
 def may_run_another(options: PoolOptions, tasks_done: int, resident_bytes: int) -> bool:

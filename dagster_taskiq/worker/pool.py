@@ -160,7 +160,8 @@ class Pool:
         await self.slots.start(task_id, is_run, in_host)
         self._waiting[task_id] = message
         try:
-            limits = TimeLimits.of(message.labels, self.options)
+            is_async = message.task_name in self._starter.async_tasks
+            limits = TimeLimits.of(message.labels, self.options, is_async)
             if has_expired(message.labels):
                 raise TaskCutShortError(EXPIRED)
             if in_host:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from taskiq.acks import AcknowledgeType
+from taskiq.receiver import Receiver
 
 from dagster_taskiq.errors import (
     ServerUnavailableError,
@@ -20,7 +21,6 @@ from dagster_taskiq.settings.urls import redact
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.broker import RECONNECT_SECONDS, QueueBroker
 from dagster_taskiq.worker.options import WorkerOptions
-from dagster_taskiq.worker.receiver import WorkerReceiver
 from dagster_taskiq.worker.service import WorkerService
 
 logger = logging.getLogger(__name__)
@@ -76,9 +76,8 @@ class _Runner:
             broker.use_running_loop()
             if not await self._reach_servers():
                 return 0
-            receiver = WorkerReceiver(
+            receiver = Receiver(
                 broker,
-                self._service.handler,
                 executor=ThreadPoolExecutor(1),
                 validate_params=False,
                 max_async_tasks=self._options.pool.most_tasks + SPARE_CALLBACKS,

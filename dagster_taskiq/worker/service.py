@@ -16,11 +16,11 @@ from typing import Any, Protocol
 
 from taskiq import TaskiqMessage
 from taskiq.decor import AsyncTaskiqDecoratedTask
-from taskiq.formatters.json_formatter import JSONFormatter
 
 from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.transport.json_messages import PlainFormatter
 from dagster_taskiq.transport.relay.server import RelayServer
 from dagster_taskiq.version import __version__
 from dagster_taskiq.wire.labels import RUN_LABEL
@@ -110,7 +110,7 @@ class WorkerService:
         broker.middlewares = []
         broker.event_handlers.clear()
         # A serializer of the project's own reads messages where their tasks are executed.
-        broker.formatter = JSONFormatter()
+        broker.formatter = PlainFormatter()
         broker.queues = options.queues
         broker.consumer = self.id
         broker.starts_with_claim = broker.may_start_with_claim(backend.connection)

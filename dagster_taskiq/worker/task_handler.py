@@ -15,7 +15,6 @@ from dagster_taskiq.errors import (
     TaskHandedOverError,
     TaskRevokedError,
     TimeLimitError,
-    UnusableMessageError,
 )
 from dagster_taskiq.transport.backend import StateBackend, until_available
 from dagster_taskiq.transport.broker import QueueBroker
@@ -142,22 +141,6 @@ class TaskHandler:
             return outcome
         self._log_failure(message, outcome)
         return any_task.Ended(self._labelled(message, outcome))
-
-    async def refuse(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
-        """Record that a task cannot run, because taskiq cannot use its message.
-
-        Args:
-            message: the task; its function was not called.
-            result: what taskiq reports of it; it is made to be a result of this worker's.
-        """
-        with_claim = self._broker.was_started(message.task_id)
-        if await self._starts.record(message, with_claim=with_claim) is None:
-            text = f"The message of the task cannot be used: {result.error}"
-            result.error = UnusableMessageError(text)
-            result.labels = {**message.labels, WORKER_LABEL: self._worker_id}
-        else:
-            result.error = NoResultError()
-        self._pool.slots.release_reservation(message.task_id)
 
     async def _run_in_pool(self, message: TaskiqMessage) -> Outcome:
         """Run a task in a child; if it is a run whose process cannot end it in Dagster, do that."""
