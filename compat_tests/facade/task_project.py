@@ -239,6 +239,11 @@ def die() -> None:
 
 
 @app.task
+def leave() -> None:
+    raise SystemExit(3)
+
+
+@app.task
 def waiting() -> list[int]:
     """Wait for others in this task, which Celery refuses."""
     one = chain(add.s(1, 2), add.s(3)).apply_async().get(timeout=30)

@@ -321,6 +321,46 @@ def a_signature_that_is_sent(path: Path) -> Any:
     ]
 
 
+def callbacks_of_results(path: Path) -> Any:
+    told: list[Any] = []
+    one, two = add.delay(1, 2), add.delay(2, 2)
+    both = project.app.GroupResult("both", [one, two])
+    one.then(lambda result: told.append(["then", result.id == one.id]))
+    both.get(timeout=TIMEOUT, callback=lambda _, value: told.append(["of a group", value]))
+    two.get(timeout=TIMEOUT, callback=lambda key, value: told.append([key == two.id, value]))
+    two.then(lambda result: told.append(["late", result.ready()]))
+    waited = project.write.apply_async(("waited", str(path)), countdown=1)
+    waited.get(timeout=TIMEOUT, interval=0.1, on_interval=lambda: told.append("interval"))
+    others = [each for each in told if each != "interval"]
+    # Celery calls in the order in which the tasks have ended.
+    return [sorted(others, key=repr), "interval" in told]
+
+
+def an_id_that_is_sent_again(path: Path) -> Any:
+    key = str(path.resolve())
+    get(project.write.apply_async((1, str(path)), task_id=key))
+    project.write.s(2, str(path)).set(task_id=key).apply_async()
+    return notes(path, 2)  # its value is the second one here, and the first one on Celery
+
+
+def a_task_that_leaves(path: Path) -> Any:
+    result = project.leave.delay()
+    try:
+        return get(result)
+    except Exception:
+        return [result.state, isinstance(result.result, Exception)]
+
+
+def times_as_texts(path: Path) -> Any:
+    options = {"eta": "2020-01-01T00:00:00+00:00", "expires": "2199-01-01T00:00:00Z"}
+    return get(add.apply_async((1, 1), **options))
+
+
+def a_group_of_a_chord(path: Path) -> Any:
+    inner = chord([add.s(1, 1), add.s(2, 2)], project.total.s())
+    return get(group(inner, add.s(5, 5)).apply_async())
+
+
 def a_chain_sent_in_a_task(path: Path) -> Any:
     return get(project.app.AsyncResult(get(project.sending.delay([1, 2]))))
 

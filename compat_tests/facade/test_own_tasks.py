@@ -129,7 +129,7 @@ NESTED = "ConfigError: A chord of Celery's own cannot have another chord in its 
 def test_signatures_of_celerys_own_are_served(
     fleet_of_kind: Callable[[str], TaskFleet],
 ) -> None:
-    names = ("a_group_of_chains", "a_chord_by_bars", "a_chord_in_a_chain", "a_chord_of_chords")
+    names = ("a_group_of_a_chord", "a_chord_by_bars", "a_chord_in_a_chain", "a_chord_of_chords")
 
     found = fleet_of_kind("embedded").outcomes(*names, CELERYS_NAMES="1")
 

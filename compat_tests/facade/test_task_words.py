@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from functools import wraps
 from types import ModuleType
 from typing import Any
 
@@ -90,6 +91,53 @@ def test_a_class_that_asks_for_what_is_not_done_is_warned_of() -> None:
     with pytest.warns(DagsterCeleryWarning, match="rate_limit has no effect here"):
         task = app.register_task(Limited)
     assert task.delay().get() == 1
+
+
+def test_a_class_is_defined_without_a_look_at_its_properties() -> None:
+    app = make_app(EAGER)
+    opened: list[object] = []
+
+    class DatabaseTask(app.Task):  # type: ignore[misc,name-defined] # a class of the app
+        @property
+        def database(self) -> int:
+            opened.append(self)
+            return len(opened)
+
+    @app.task(base=DatabaseTask, bind=True)
+    def query(self: Any) -> int:
+        return int(self.database)
+
+    assert app.taskiq_broker.find_task(query.name) and query.s() and opened == []
+    assert query.delay().get() == 1 and len(opened) == 1
+    assert (query.__name__, wraps(query)(lambda: None).__name__) == ("query", "query")
+
+
+def test_callbacks_of_results_that_cannot_be_called_are_refused() -> None:
+    result = make_app({"broker": "redis://host"}).AsyncResult("id")
+    with pytest.raises(ConfigError, match=r"get\(on_message=...\) is not served here: look at"):
+        result.get(on_message=print)
+
+
+def test_results_in_eager_mode_call_back_at_once() -> None:
+    told: list[Any] = []
+    task = make_app(EAGER).task(name="one")(lambda: 1)
+    both = group(task.s(), task.s()).apply_async()
+    task.delay().then(lambda result: told.append(result.get()))
+    both.then(lambda found: told.append(len(found)))
+    assert both.ready()
+    both.then(lambda _: told.append(1 // 0), on_error=lambda error: told.append(str(error)[:16]))
+    with pytest.raises(ZeroDivisionError):
+        both.then(lambda _: 1 // 0)
+
+    assert told == [1, 2, "integer division"]
+
+
+def test_signatures_of_celerys_own_have_a_text() -> None:
+    add = make_app(EAGER).task(name="add")(lambda x, y: x + y)
+    total = make_app(EAGER).task(name="total")(sum)
+
+    assert "add(1, 1)" in repr(celery.group(add.s(1, 1), add.s(2, 2)))
+    assert "total([add(1, 1)])" in repr(celery.chord([add.s(1, 1)], total.s()))
 
 
 def test_errors_are_caught_by_either_class() -> None:

@@ -2,12 +2,14 @@
 
 import json
 import sys
+from asyncio import CancelledError
 from typing import Any
 
 import pytest
 from taskiq import TaskiqResult
 from taskiq.exceptions import SecurityError, TaskiqResultTimeoutError
 
+from dagster_taskiq.errors import ChildDiedError, TaskFailedError
 from dagster_taskiq.transport.backend import LONGEST_REASON, end_of
 from dagster_taskiq.transport.results import MOST_CAUSES, as_json, result_from_json
 from dagster_taskiq.wire.records import TaskState
@@ -54,7 +56,6 @@ def sent(error: BaseException) -> BaseException:
         ValueError(),
         KeyError("key"),
         FileNotFoundError(2, "No such file", "name"),
-        SystemExit(3),
         Plain("text"),
         WithText(4),
         Outer.Inner("first", object()),
@@ -65,6 +66,25 @@ def test_an_error_whose_class_is_loaded_comes_back_as_it_was(error: BaseExceptio
     found = sent(error)
     assert type(found) is type(error)
     assert (str(found), found.args) == (str(error), error.args)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "text"),
+    [
+        (SystemExit(3), ChildDiedError, "The task raised SystemExit: 3"),
+        (KeyboardInterrupt(), ChildDiedError, "The task raised KeyboardInterrupt"),
+        (GeneratorExit(), TaskFailedError, "The task raised GeneratorExit"),
+        (CancelledError("by itself"), TaskFailedError, "The task raised CancelledError: by itself"),
+    ],
+    ids=repr,
+)
+def test_an_error_that_would_end_the_waiting_process_is_a_failure(
+    error: BaseException, kind: type[Exception], text: str
+) -> None:
+    found = sent(error)
+    assert (type(found), str(found)) == (kind, text)
+    assert (type(found.__cause__), str(found.__cause__)) == (type(error), str(error))
+    assert type(sent(found)) is kind and str(sent(found)) == text
 
 
 class Unsaid(OSError):

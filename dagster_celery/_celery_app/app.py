@@ -39,9 +39,14 @@ from dagster_taskiq.settings.worker_fleet import worker_settings
 from dagster_taskiq.transport import current
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.wire.labels import ATTEMPT_LABEL
+from dagster_taskiq.wire.records import TaskState
 from dagster_taskiq.wire.task_request import TaskRequest
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+#: Options of a task that is a part of something, whose id was made for it: it may be sent twice, so
+#: that it is executed for certain, and is executed once.
+_OF_A_WHOLE = frozenset({"chain", "chord", "group_id", "parent_id", "retries", "root_id"})
 
 #: Settings that are passed to ``configure`` by parameters of their own.
 _PASSED = ("broker_url", "result_backend", "include")
@@ -340,11 +345,22 @@ class CeleryApp:
             # The task that runs now: its worker puts it back when its function has ended.
             attempt = {ATTEMPT_LABEL: running.labels.get(ATTEMPT_LABEL, "")}
             request = replace(request, labels={**request.labels, **attempt})
+        elif options.get("task_id") is not None and not _OF_A_WHOLE & options.keys():
+            self._forget_ended(request.id)
         self.client.submit(request)
         send_signal("after_task_publish", name, body=body, **about)
         result = self.AsyncResult(request.id)
         result.ignored = bool(options.get("ignore_result"))
         return result
+
+    def _forget_ended(self, task_id: str) -> None:
+        """Forget the last task of an id that is given again, if it has ended; else it would stand.
+
+        One that was cancelled stays so, as in Celery.
+        """
+        known = self.client.tasks([task_id]).get(task_id)
+        if known is not None and known.state.is_final and known.state is not TaskState.REVOKED:
+            self.client.forget([task_id])
 
     def request(
         self,

@@ -1,7 +1,7 @@
 """The results of an app's tasks, with the methods that Celery's results have."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,10 +10,11 @@ from taskiq.depends.progress_tracker import TaskProgress
 
 from dagster_celery._celery_app.celery_errors import as_celerys
 from dagster_celery._celery_app.control import revoke_tasks
+from dagster_celery._celery_app.end_callbacks import Callback, EndCallbacks
 from dagster_celery._celery_app.task_errors import ChordError, SoftTimeLimitError
 from dagster_celery._celery_app.values import from_result
 from dagster_taskiq.client import Client
-from dagster_taskiq.errors import TimeLimitError
+from dagster_taskiq.errors import ConfigError, TimeLimitError
 from dagster_taskiq.wire.records import Task, TaskState
 
 #: Celery's name for each state. It has none for a task whose worker is lost.
@@ -60,6 +61,7 @@ class AsyncResult:
         self.parent = parent
         #: Whether it has no value, since its task has ``ignore_result``.
         self.ignored = False
+        self._callbacks = EndCallbacks()
 
     def __repr__(self) -> str:
         return f"<AsyncResult: {self.id}>"
@@ -86,6 +88,8 @@ class AsyncResult:
         ``REVOKED``, ``IGNORED``, ``REJECTED``, or what ``self.update_state()`` has set.
         """
         task = self._task()
+        if task is not None and task.state.is_final:
+            self._callbacks.call(self)
         if task is None or task.run_id:
             return STATES[task.state] if task else "PENDING"
         if task.state in _NOT_ENDED:
@@ -136,8 +140,18 @@ class AsyncResult:
         """The same as ``result``."""
         return self.result
 
-    def then(self, *_: Any, **__: Any) -> None:
-        """Do nothing (Celery's method for event loops)."""
+    def then(
+        self, callback: Callback, on_error: Callback | None = None, weak: bool = False
+    ) -> None:
+        """Have a function called with this result when a call finds that the task has ended.
+
+        Args:
+            callback: the function; called once, by ``get()``, ``ready()`` or ``state``.
+            on_error: is called with the exception that ``callback`` raises.
+            weak: has no effect (Celery's own argument).
+        """
+        del weak
+        self._callbacks.add(self, callback, on_error)
 
     @property
     def traceback(self) -> str | None:
@@ -148,7 +162,10 @@ class AsyncResult:
     def ready(self) -> bool:
         """Return whether the task has ended."""
         task = self._task()
-        return task is not None and task.state.is_final
+        if task is None or not task.state.is_final:
+            return False
+        self._callbacks.call(self)
+        return True
 
     def successful(self) -> bool:
         """Return whether the task has succeeded."""
@@ -163,6 +180,10 @@ class AsyncResult:
         timeout: float | None = None,
         propagate: bool = True,
         interval: float | None = None,
+        *,
+        callback: Callable[[str, Any], Any] | None = None,
+        on_interval: Callable[[], Any] | None = None,
+        on_message: Any = None,
         **_: Any,
     ) -> Any:
         """Wait for the end of the task, and return its value. A task may call this.
@@ -171,6 +192,9 @@ class AsyncResult:
             timeout: how many seconds to wait at most; ``None`` for no limit.
             propagate: whether an exception of the task is raised here; otherwise it is returned.
             interval: seconds between two polls.
+            callback: is called with the id and the value, or the exception that is returned.
+            on_interval: is called after each poll that has not found the end.
+            on_message: is refused.
 
         Where Celery is imported, the errors that Celery has as well are also of its class
         (:mod:`dagster_celery._celery_app.celery_errors`).
@@ -178,8 +202,14 @@ class AsyncResult:
         Raises:
             TimeoutError: the task has not ended within ``timeout``.
             TaskRevokedError: it was revoked.
+            ConfigError: there is an ``on_message``.
             Exception: the one that the task has raised.
         """
+        if on_message is not None:
+            raise ConfigError(
+                "get(on_message=...) is not served here: look at `result.state` and `result.info`, "
+                "for example in on_interval."
+            )
         if self.ignored:
             return None
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -199,12 +229,17 @@ class AsyncResult:
                     TimeoutError(f"Task {self.id} has not ended within {timeout:g} s.")
                 )
             time.sleep(min(pause, left))
+            if on_interval is not None:
+                on_interval()
             pause = interval or min(pause * 2, POLL_SECONDS[1])
+        self._callbacks.call(self)
         outcome = _outcome(ended)
         if ended.error is not None and propagate:
             # As in Celery, what the tasks of the header have raised, where they are known here.
             is_chords = isinstance(outcome, ChordError) and self.parent is not None
             raise (error_of(self.parent) if is_chords and self.parent else None) or outcome
+        if callback is not None:
+            callback(self.id, outcome)
         return outcome
 
     def wait(self, *args: Any, **kwargs: Any) -> Any:
@@ -244,6 +279,7 @@ class GroupResult:
     ) -> None:
         self.id = id
         self.results = list(results)
+        self._callbacks = EndCallbacks()
         #: As for :class:`AsyncResult`.
         self.parent = parent
 
@@ -269,7 +305,23 @@ class GroupResult:
 
     def ready(self) -> bool:
         """Return whether all tasks have ended."""
-        return all(each.ready() for each in self.results)
+        if not all(each.ready() for each in self.results):
+            return False
+        self._callbacks.call(self)
+        return True
+
+    def then(
+        self, callback: Callback, on_error: Callback | None = None, weak: bool = False
+    ) -> None:
+        """Have a function called with these results when a call finds that all have ended.
+
+        Args:
+            callback: the function; called once, by ``get()`` or ``ready()``.
+            on_error: is called with the exception that ``callback`` raises.
+            weak: has no effect (Celery's own argument).
+        """
+        del weak
+        self._callbacks.add(self, callback, on_error)
 
     def waiting(self) -> bool:
         """Return whether a task has not ended."""
@@ -287,12 +339,21 @@ class GroupResult:
         """Return how many tasks have succeeded."""
         return sum(each.successful() for each in self.results)
 
-    def get(self, timeout: float | None = None, propagate: bool = True, **options: Any) -> Any:
+    def get(
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,
+        interval: float | None = None,
+        callback: Callable[[str, Any], Any] | None = None,
+        **options: Any,
+    ) -> Any:
         """Wait for the end of all tasks, and return the list of their values.
 
         Args:
             timeout: how many seconds to wait at most for all of them; ``None`` for no limit.
             propagate: whether the exception of a task is raised here; otherwise it is in the list.
+            interval: seconds between two polls.
+            callback: is called with the id and the value of each; there is no list then.
             options: as for :meth:`AsyncResult.get`.
 
         Raises:
@@ -303,8 +364,12 @@ class GroupResult:
         values = []
         for each in self.results:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            values.append(each.get(timeout=left, propagate=propagate, **options))
-        return values
+            value = each.get(timeout=left, propagate=propagate, interval=interval, **options)
+            values.append(value)
+            if callback is not None:
+                callback(each.id, value)
+        self._callbacks.call(self)
+        return None if callback is not None else values
 
     #: The same as ``get`` (Celery's own names).
     join = join_native = get
@@ -416,8 +481,12 @@ class EagerResult:
         """Do the same as :meth:`get`."""
         return self.get(*args, **options)
 
-    def then(self, *_: Any, **__: Any) -> None:
-        """Do nothing (Celery's method for event loops)."""
+    def then(
+        self, callback: Callback, on_error: Callback | None = None, weak: bool = False
+    ) -> None:
+        """Call a function with this result; see :meth:`AsyncResult.then`."""
+        del weak
+        EndCallbacks(has_ended=True).add(self, callback, on_error)
 
 
 #: What sending a task or several returns.

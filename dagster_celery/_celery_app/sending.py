@@ -87,18 +87,20 @@ def task_request(
     )
 
 
-def _delay(countdown: float | None, eta: datetime | None, zone: str | None, now: float) -> float:
+def _delay(
+    countdown: float | None, eta: datetime | str | None, zone: str | None, now: float
+) -> float:
     """Return the seconds until a task may start: until ``eta``, else ``countdown``."""
     if eta is not None:
         return max(0.0, _timestamp(eta, zone) - now)
     return max(0.0, float(countdown or 0))
 
 
-def _expiry(expires: float | datetime | None, zone: str | None, now: float) -> float:
+def _expiry(expires: float | datetime | str | None, zone: str | None, now: float) -> float:
     """Return when a task expires, in seconds since the epoch; 0 for never."""
     if expires is None:
         return 0.0
-    if isinstance(expires, datetime):
+    if isinstance(expires, datetime | str):
         return _timestamp(expires, zone)
     return now + float(expires)
 
@@ -108,8 +110,15 @@ def _as_text(timestamp: float) -> str | None:
     return datetime.fromtimestamp(timestamp, timezone.utc).isoformat() if timestamp else None
 
 
-def _timestamp(when: datetime, zone: str | None) -> float:
-    """Return a time as seconds since the epoch; one without a time zone is in ``zone``."""
+def _timestamp(when: datetime | str, zone: str | None) -> float:
+    """Return a time as seconds since the epoch; one without a time zone is in ``zone``.
+
+    Raises:
+        ValueError: a text that is no time in the form of ISO 8601.
+    """
+    if isinstance(when, str):
+        # Python 3.10 does not read the Z.
+        when = datetime.fromisoformat(f"{when[:-1]}+00:00" if when.endswith("Z") else when)
     if when.tzinfo is None:
         when = when.replace(tzinfo=ZoneInfo(zone) if zone else timezone.utc)
     return when.timestamp()

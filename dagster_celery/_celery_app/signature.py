@@ -187,8 +187,8 @@ class Signature(dict[str, Any]):
         return signature
 
     def freeze(self, _id: str | None = None, **_: Any) -> Any:
-        """Give the task its id before it is sent, and return its result."""
-        self.options["task_id"] = _id or self.id or str(uuid.uuid4())
+        """Give the task its id before it is sent, unless it has one, and return its result."""
+        self.options["task_id"] = self.id or _id or str(uuid.uuid4())
         return self.app.AsyncResult(self.options["task_id"])
 
     def apply_async(
@@ -254,9 +254,14 @@ class Signature(dict[str, Any]):
     def __json__(self) -> dict[str, Any]:
         return dict(self)
 
-    def __repr__(self) -> str:
-        given = [*map(repr, self.args), *(f"{k}={v!r}" for k, v in self.kwargs.items())]
+    def reprcall(self, *args: Any, **kwargs: Any) -> str:
+        """Return the call with further arguments as a text; Celery's canvas uses it."""
+        all_args, all_kwargs = self.merged(args, kwargs)
+        given = [*map(repr, all_args), *(f"{k}={v!r}" for k, v in all_kwargs.items())]
         return f"{self.name}({', '.join(given)})"
+
+    def __repr__(self) -> str:
+        return self.reprcall()
 
     def __hash__(self) -> int:  # type: ignore[override] # a dictionary has none; Celery's have this
         return id(self)

@@ -22,6 +22,7 @@ from dagster_celery._celery_app.task_errors import (
     Retry,
 )
 from dagster_celery._celery_app.task_options import (
+    LOST,
     OF_A_CALL,
     check_attributes,
     checked,
@@ -112,7 +113,8 @@ class Task:
     def bind(self, app: SendingApp) -> "Task":
         """Make it a task of an app, and return it; :meth:`on_bound` is called."""
         self._app = app
-        warn_of_lost({name: getattr(self, name, None) for name in dir(type(self))}, Task)
+        # No other attribute is looked at: a property of the class may open a connection.
+        warn_of_lost({name: getattr(self, name, None) for name in (*LOST, "serializer")}, Task)
         self.on_bound(app)
         return self
 
@@ -396,6 +398,11 @@ class Task:
 
     # Hidden from type checkers: they are to report an attribute that is not here.
     if not TYPE_CHECKING:
+
+        @property
+        def __name__(self) -> str:
+            """The name of its function or class."""
+            return type(self).__name__
 
         def run(self, *args: Any, **kwargs: Any) -> Any:
             """Do what the task does."""

@@ -17,6 +17,7 @@ from taskiq import TaskiqResult
 from taskiq.exceptions import SecurityError
 from taskiq.serialization import ensure_serializable, safe_repr
 
+from dagster_taskiq.errors import ChildDiedError, TaskFailedError
 from dagster_taskiq.wire.records import TaskState
 
 #: How many causes and contexts of an error are kept.
@@ -45,6 +46,9 @@ def as_json(result: TaskiqResult[Any]) -> tuple[TaskiqResult[Any], bytes]:
 def result_from_json(stored: str | bytes) -> TaskiqResult[Any]:
     """Return the result of which :func:`as_json` has made JSON.
 
+    An error that is no ``Exception``, such as the ``SystemExit`` of ``sys.exit()``, is the cause of
+    one that is: raised where a result is waited for, it would end that process.
+
     Raises:
         ValueError: it is no result.
         SecurityError: its error names something that is no exception.
@@ -53,7 +57,8 @@ def result_from_json(stored: str | bytes) -> TaskiqResult[Any]:
     read = _Result.model_validate(json.loads(stored))
     result = TaskiqResult[Any].model_validate(read.model_extra)
     if read.error is not None:
-        result.error = _error_from(read.error)
+        error = _error_from(read.error)
+        result.error = error if isinstance(error, Exception) else _as_failure(error)
     return result
 
 
@@ -185,6 +190,16 @@ def _error_from(described: _Error) -> BaseException:
         error.__context__ = _error_from(described.exc_context)
     error.__suppress_context__ = described.exc_suppress_context
     return error
+
+
+def _as_failure(error: BaseException) -> Exception:
+    """Return the failure of a task by an error that is no ``Exception``."""
+    is_end = isinstance(error, SystemExit | KeyboardInterrupt)
+    failure = (ChildDiedError if is_end else TaskFailedError)(
+        f"The task raised {type(error).__qualname__}: {text_of(error)}".rstrip(": ")
+    )
+    failure.__cause__ = error
+    return failure
 
 
 def _loaded_class(module: str, name: str) -> type[BaseException] | None:
