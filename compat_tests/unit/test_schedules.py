@@ -87,11 +87,23 @@ def test_a_cron_expression_that_taskiq_understands_passes(cron: str) -> None:
     [
         *("60 * * * *", "* 24 * * *", "* * 0 * *", "* * * 13 *", "* * * jan *", "* * * * 7"),
         *("* * * *", "* * * * * *", "*  * * * *", "@daily", "*/0 * * * *", "x * * * *"),
+        *("0 0 30 2 *", "0 0 31 4,6 *"),
     ],
 )
 def test_a_cron_expression_that_would_never_be_due_is_refused(cron: str) -> None:
     with pytest.raises(ConfigError, match=r"task t (is never due|must have five fields)"):
         check(schedule(cron=cron))
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", timedelta(hours=2)])
+def test_a_cron_expression_in_a_time_zone_passes(zone: str | timedelta) -> None:
+    check(schedule(cron="0 6 29 2 *", cron_offset=zone))
+
+
+@pytest.mark.parametrize("zone", ["Europe/Nowhere", "+2"])
+def test_a_time_zone_that_is_none_is_refused(zone: str) -> None:
+    with pytest.raises(ConfigError, match="is no time zone"):
+        check(schedule(cron="* * * * *", cron_offset=zone))
 
 
 async def collected(*labels: dict[str, Any]) -> list[ScheduledTask]:

@@ -35,6 +35,17 @@ def check(schedule: ScheduledTask) -> None:
                 f"{place}is never due: its {name} {value!r} is nothing that taskiq understands. "
                 "Write numbers (days of the week by name too), lists, ranges, or */N."
             )
+    _, _, day, month, weekday = fields
+    if "*" not in (day, month) and not _is_ever(f"* * {day} {month} {weekday}", _eight_years):
+        raise ConfigError(f"{place}is never due: there is no such day in that month.")
+    if schedule.cron_offset is not None:
+        try:
+            is_cron_task_now("* * * * *", _SUNDAY, schedule.cron_offset)
+        except Exception:  # whatever taskiq makes of a name that is none
+            raise ConfigError(
+                f"{place}is never due: {schedule.cron_offset!r} is no time zone. Write the name of "
+                'one, such as "Europe/Berlin", or a timedelta from UTC.'
+            ) from None
 
 
 def _is_ever(expression: str, times: Callable[[], Iterator[datetime]]) -> bool:
@@ -42,6 +53,11 @@ def _is_ever(expression: str, times: Callable[[], Iterator[datetime]]) -> bool:
         return any(is_cron_task_now(expression, each) for each in times())
     except (CronValueError, ZeroDivisionError):
         return False
+
+
+def _eight_years() -> Iterator[datetime]:
+    """Return each day of eight years, in which each date falls on each day of the week."""
+    return (_SUNDAY + timedelta(days=each) for each in range(8 * 366))
 
 
 def _times() -> tuple[Callable[[], Iterator[datetime]], ...]:
