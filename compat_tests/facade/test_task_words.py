@@ -15,6 +15,7 @@ from celery.utils.dispatch import Signal
 
 from dagster_celery import DagsterCeleryWarning
 from dagster_celery._celery_app import signals
+from dagster_celery._celery_app.adopted import served
 from dagster_celery._celery_app.celery_errors import kinds
 from dagster_celery._celery_app.task_errors import Ignore, Retry
 from dagster_celery._celery_app.task_options import (
@@ -250,6 +251,14 @@ def test_an_app_of_celerys_own_is_refused_where_it_cannot_be_served() -> None:
         taken_over.user_options["preload"]  # what the command celery reads first
     with pytest.raises(ConfigError, match=r"is no app\. Make it by"):
         create_task("my_project.app")  # type: ignore[arg-type] # which a user has no checker for
+
+
+def test_a_task_of_celerys_own_app_may_be_retried_without_end() -> None:
+    app = celery.Celery("dagster", broker="memory://")
+    app.task(max_retries=None, name="persist")(print)
+    app.task(name="give-up")(print)
+    limits = {name: served(app).tasks[name].max_retries for name in ("persist", "give-up")}
+    assert limits == {"persist": None, "give-up": 3}
 
 
 def test_in_memory_tasks_run_where_they_are_sent() -> None:

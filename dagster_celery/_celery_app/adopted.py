@@ -155,7 +155,11 @@ def _taken_over(app: AdoptedApp, name: str, task: Any) -> Task:
             "class derive from app.Task of an app of dagster_celery.make_app."
         )
     own = {each: getattr(task, each) for each in _TAKEN if hasattr(task, each)}
-    options = {each: value for each, value in own.items() if value is not None}
+    options = {
+        each: value
+        for each, value in own.items()
+        if value is not None or each == "max_retries"  # for which it means: without end
+    }
     return task_of(
         app, run if is_bound else run.__func__, name, _class_for(task), is_bound, options
     )
