@@ -4,11 +4,16 @@ import json
 import sys
 import time
 
+from celery.result import AsyncResult
+
 from compat_tests.facade.celery_habits import NOTES, app, shared, shared_and_failing
 
 
 def main() -> None:
-    ran = [shared.delay(5).get(timeout=60)]
+    sent = shared.delay(5)
+    celerys = [AsyncResult(sent.id, app=app), AsyncResult(sent.id)]
+    ran = [celerys[0].get(timeout=60)]
+    states = [[each.state, each.ready(), each.result] for each in celerys]
     try:
         shared_and_failing.delay().get(timeout=60)
     except ValueError as error:
@@ -20,7 +25,7 @@ def main() -> None:
         time.sleep(0.05)
     conf = [app.conf.task_default_priority, "other" in app.conf]
     notes = NOTES.read_text().splitlines()
-    json.dump({"ran": ran, "notes": notes, "conf": conf}, sys.stdout)
+    json.dump({"ran": ran, "notes": notes, "conf": conf, "states": states}, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -356,6 +356,11 @@ def times_as_texts(path: Path) -> Any:
     return get(add.apply_async((1, 1), **options))
 
 
+def floats_that_are_no_numbers(path: Path) -> Any:
+    given = [float("nan"), {"up": float("inf")}, float("-inf"), 0.5]
+    return repr(get(project.same.delay(given)))
+
+
 def a_group_of_a_chord(path: Path) -> Any:
     inner = chord([add.s(1, 1), add.s(2, 2)], project.total.s())
     return get(group(inner, add.s(5, 5)).apply_async())

@@ -223,6 +223,7 @@ def test_shared_tasks_discovery_and_signals_are_those_of_celery(
 
     assert found["ran"] == [[5, 1, True], "no", 8]
     assert found["conf"] == [3, False]
+    assert found["states"] == [["SUCCESS", True, [5, 1, True]]] * 2
     told = [
         each
         for each in found["notes"]

@@ -1,7 +1,7 @@
 """Celery's words about tasks: each is known here, with its fate; and parts that need no worker."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import wraps
 from types import ModuleType
 from typing import Any
@@ -117,6 +117,33 @@ def test_callbacks_of_results_that_cannot_be_called_are_refused() -> None:
     result = make_app({"broker": "redis://host"}).AsyncResult("id")
     with pytest.raises(ConfigError, match=r"get\(on_message=...\) is not served here: look at"):
         result.get(on_message=print)
+
+
+@pytest.mark.parametrize(
+    ("find", "name", "instead"),
+    [
+        (lambda app: app.control, "purge", "dagster-taskiq status"),
+        (lambda app: app.control.inspect(), "revoked", "dagster-taskiq status"),
+        (lambda app: app.AsyncResult("id"), "date_done", r"app\.AsyncResult\(id\)"),
+        (lambda app: app.GroupResult("id", []), "save", r"app\.AsyncResult\(id\)"),
+        (lambda app: app.backend, "store_result", r"app\.AsyncResult\(id\)"),
+        (lambda app: app, "ResultSet", r"dagster_taskiq\.app\.broker"),
+    ],
+)
+def test_a_part_of_celerys_that_is_not_here_says_what_to_do(
+    find: Callable[[Any], Any], name: str, instead: str
+) -> None:
+    owner = find(make_app({"broker": "redis://host"}))
+    with pytest.raises(AttributeError, match=f"does not include '{name}'.*{instead}"):
+        getattr(owner, name)
+    assert getattr(owner, name, None) is None
+
+
+def test_a_setting_that_is_a_list_can_be_added_to() -> None:
+    app = make_app({"broker": "redis://host"})
+    for each in ("json", "csv"):
+        app.conf.imports = app.conf.imports + (each,)  # noqa: RUF005 - as projects write it
+    assert app.conf.imports == ("json", "csv")
 
 
 def test_results_in_eager_mode_call_back_at_once() -> None:

@@ -9,6 +9,9 @@ from typing import Any
 from dagster_celery._translate.settings.rows import SETTINGS
 from dagster_taskiq.settings.env import resolve_env
 
+#: Settings to which projects add: `conf.imports += (...)`.
+_ADDED_TO = ("imports", "include")
+
 
 class Conf(MutableMapping[str, Any]):
     """The app's settings, as items and as attributes.
@@ -30,7 +33,10 @@ class Conf(MutableMapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         given: dict[str, Any] = self.__dict__["given"]
         defaults: dict[str, Any] = self.__dict__["defaults"]
-        return resolve_env(given[name]) if name in given else defaults[name]
+        if name not in given:
+            return defaults[name]
+        resolved = resolve_env(given[name])
+        return tuple(resolved) if isinstance(given[name], tuple) else resolved
 
     def __setitem__(self, name: str, value: Any) -> None:
         self.__dict__["given"][name] = value
@@ -50,7 +56,7 @@ class Conf(MutableMapping[str, Any]):
         if name in self:
             return self[name]
         if name in SETTINGS:
-            return None
+            return () if name in _ADDED_TO else None
         close = get_close_matches(name, [*SETTINGS, *self], 1)
         hint = f" Did you mean {close[0]}?" if close else ""
         raise AttributeError(f"{name} is no setting of Celery.{hint}")

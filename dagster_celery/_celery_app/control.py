@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
+from dagster_celery._celery_app.absent import absent
 from dagster_taskiq.client import Client
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.wire.commands import Command
@@ -13,6 +14,11 @@ from dagster_taskiq.wire.task_names import EXECUTE_JOB, EXECUTE_PLAN, RESUME_JOB
 
 #: The reply to ``ping``.
 PONG = {"ok": "pong"}
+#: What takes the place of the commands that are not here.
+_COMMANDS = (
+    "Queues and slots are given to workers at their start, and limits to tasks; see "
+    "`dagster-taskiq status` and `dagster-taskiq worker -h`."
+)
 
 Replies = dict[str, Any]
 
@@ -128,6 +134,12 @@ class Control:
             client.send_command(worker.id, worker_command(Command.DRAIN))
         return [{each.name: {"ok": "shutdown"}} for each in workers]
 
+    # Hidden from type checkers: they are to report an attribute that is not here.
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise absent("Celery's app.control", name, _COMMANDS)
+
 
 class Inspect:
     """What workers do, by their names; each method returns ``None`` if there is no worker."""
@@ -171,6 +183,12 @@ class Inspect:
     def _of_each(self, describe: Callable[[Worker], Any]) -> Replies | None:
         workers = alive(self._app.client, self._destination)
         return {each.name: describe(each) for each in workers} or None
+
+    # Hidden from type checkers, as above.
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise absent("Celery's app.control.inspect()", name, _COMMANDS)
 
 
 def alive(client: Client, names: Sequence[str] | None = None) -> list[Worker]:

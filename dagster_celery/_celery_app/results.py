@@ -3,11 +3,12 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from taskiq import TaskiqResult
 from taskiq.depends.progress_tracker import TaskProgress
 
+from dagster_celery._celery_app.absent import absent
 from dagster_celery._celery_app.celery_errors import as_celerys
 from dagster_celery._celery_app.control import revoke_tasks
 from dagster_celery._celery_app.end_callbacks import Callback, EndCallbacks
@@ -26,6 +27,8 @@ STATES = {
     TaskState.REVOKED: "REVOKED",
     TaskState.LOST: "FAILURE",
 }
+#: What takes the place of the attributes that are not here.
+_IDS = "Keep ids, and make results of them by `app.AsyncResult(id)`."
 #: What the task itself, or its retry, has reported counts for these.
 _NOT_ENDED = (TaskState.WAITING, TaskState.STARTED)
 #: The value of a task that has raised ``Ignore`` or ``Reject``, with Celery's word for it.
@@ -270,6 +273,12 @@ class AsyncResult:
     def _task(self) -> Task | None:
         return self.app.client.tasks([self.id]).get(self.id)
 
+    # Hidden from type checkers: they are to report an attribute that is not here.
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise absent("Celery's AsyncResult", name, _IDS)
+
 
 class GroupResult:
     """The results of the tasks of a group, in their order."""
@@ -383,6 +392,12 @@ class GroupResult:
         """Delete the records of the tasks that have ended."""
         for each in self.results:
             each.forget()
+
+    # Hidden from type checkers, as above.
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise absent("Celery's GroupResult", name, _IDS)
 
 
 def error_of(result: "AnyResult") -> BaseException | None:

@@ -1,4 +1,6 @@
-"""Values that JSON has no form for, in arguments and results: times, decimals, UUIDs, bytes.
+"""Values that JSON has no form for, in arguments and results.
+
+They are times, decimals, UUIDs, bytes, and the floats that are infinite or no number.
 
 Each is written as ``{"__type__": "datetime", "__value__": "2030-01-01T12:00:00+00:00"}``, as kombu
 writes it. What is read back is one of the types in this module, and nothing else: no name in a
@@ -7,6 +9,7 @@ message is looked up, imported or called.
 
 import base64
 import binascii
+import math
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -23,6 +26,7 @@ _READERS: Mapping[str, Callable[[str], Any]] = {
     "decimal": lambda text: Decimal(str.strip(text)),
     "uuid": UUID,
     "bytes": str.encode,
+    "float": lambda text: float(str.strip(text)),
     "base64": lambda text: base64.b64decode(text, validate=True),
 }
 
@@ -79,6 +83,8 @@ def _written(value: Any) -> tuple[str, Any] | None:
         return "time", value.isoformat()
     if isinstance(value, Decimal):
         return "decimal", str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return "float", str(float(value))
     if isinstance(value, UUID):
         return "uuid", {"hex": value.hex}
     if isinstance(value, bytes):
