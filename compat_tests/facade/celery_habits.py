@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from celery import shared_task, signals
+from celery import current_task, shared_task, signals
 
 from dagster_celery.make_app import make_app
 
@@ -42,7 +42,8 @@ def configured(sender: Any, **_: Any) -> None:
 def shared(self: Any, number: int) -> list[Any]:
     if self.request.retries == 0:
         self.retry()
-    return [number, self.request.retries, self.app is app]
+    is_current = current_task.request.id == self.request.id and current_task.name == self.name
+    return [number, self.request.retries, self.app is app and is_current]
 
 
 @shared_task

@@ -280,6 +280,7 @@ def test_an_app_of_celerys_own_is_refused_where_it_cannot_be_served() -> None:
         create_task("my_project.app")  # type: ignore[arg-type] # which a user has no checker for
 
 
+@pytest.mark.usefixtures("shared_for_one_test")  # Celery shares tasks of one app with all
 def test_a_task_of_celerys_own_app_may_be_retried_without_end() -> None:
     app = celery.Celery("dagster", broker="memory://")
     app.task(max_retries=None, name="persist")(print)

@@ -5,7 +5,9 @@ Celery's own apps enter themselves there in the same way, as the app of dagster-
 is not imported here: this is done when a module of the project imports it.
 """
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -48,6 +50,20 @@ def enter(app: Any, *, as_current: bool) -> None:
 def become_current(app: Any) -> None:
     """Let shared tasks be sent by an app from now on."""
     wrapt.register_post_import_hook(lambda state: _make_current(state, app), _MODULE)
+
+
+@contextmanager
+def running_task(task: Any) -> Iterator[None]:
+    """Let ``celery.current_task`` be a task for the time of a call, where Celery is imported."""
+    stack = getattr(sys.modules.get(_MODULE), "_task_stack", None)
+    if stack is None:
+        yield
+        return
+    stack.push(task)
+    try:
+        yield
+    finally:
+        stack.pop()
 
 
 def _make_current(state: Any, app: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from taskiq.exceptions import NoResultError
 
 from dagster_celery._celery_app.celery_errors import kinds
+from dagster_celery._celery_app.celerys_state import running_task
 from dagster_celery._celery_app.current_app import AppTask
 from dagster_celery._celery_app.following import fail_rest, follow
 from dagster_celery._celery_app.request import Request, running
@@ -127,7 +128,7 @@ def _execute(task: AppTask, request: Request, call: Callable[..., Any]) -> Outco
     args, kwargs, task_id = request.args, request.kwargs, str(request.id)
     signals = Signals(task, request)
     outcome = Outcome()
-    with running(request):
+    with running(request), running_task(task):
         signals.prerun()
         try:
             try:
