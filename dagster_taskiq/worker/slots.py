@@ -9,179 +9,27 @@ How many slots there are is an option of the worker; its default is in
 are something else: :mod:`dagster_taskiq.execution.pool_slots`.
 
 The broker reserves a slot before it claims a message (:meth:`Slots.reserve`), and keeps it for the
-task that the message names (:meth:`Slots.expect`). taskiq then calls the middlewares and the worker
-records the start; after that the task takes the slot (:meth:`Slots.start`), or it does not run
-here and the reservation is released (:meth:`Slots.release_reservation`).
+task that the message names (:meth:`Slots.expect`). Then the worker records the start, and the task
+takes the slot (:meth:`Slots.start`), or it does not run here and the reservation is released
+(:meth:`Slots.release_reservation`).
 
 There are no processes here: :mod:`dagster_taskiq.worker.pool` runs the tasks.
 """
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
+
+from dagster_taskiq.worker.free_slots import FreeSlots
+from dagster_taskiq.worker.run_slots import RunSlots
 
 logger = logging.getLogger(__name__)
 
-#: How long a slot is kept for a message that taskiq has and that never starts, because a middleware
-#: raised an error, in seconds.
+#: How long a slot is kept for a message that taskiq has and that never starts, whatever the reason,
+#: in seconds.
 RESERVATION_SECONDS = 60.0
 #: How many tasks of a worker may wait for the results of others without a slot, each in a process.
 MOST_LENT = 100
-
-
-class RunSlots:
-    """How many launched runs a worker holds, and whether it may take another one."""
-
-    def __init__(self, limit: int) -> None:
-        """Hold no run yet.
-
-        Args:
-            limit: how many runs may be held at once. A run that was claimed before the limit was
-                reached is held in any case.
-        """
-        self._limit = limit
-        self._held: set[str] = set()
-        self._is_open = asyncio.Event()
-        self._is_open.set()
-        self._takes_no_more = False
-        self._on_empty: Callable[[], None] = _do_nothing
-
-    def __len__(self) -> int:
-        """How many runs are held."""
-        return len(self._held)
-
-    def __contains__(self, task_id: str) -> bool:
-        """Whether the run of this task is held."""
-        return task_id in self._held
-
-    @property
-    def is_open(self) -> bool:
-        """Whether another run may be taken."""
-        return self._is_open.is_set()
-
-    async def until_open(self) -> None:
-        """Return when another run may be taken."""
-        await self._is_open.wait()
-
-    def hold(self, task_id: str) -> None:
-        """Take a run slot for a task; a task that has one keeps it."""
-        self._held.add(task_id)
-        self._update()
-
-    def free(self, task_id: str) -> None:
-        """Free the run slot of a task, if it has one."""
-        if task_id not in self._held:
-            return
-        self._held.discard(task_id)
-        self._update()
-        if self._takes_no_more and not self._held:
-            self._on_empty()
-
-    def take_no_more(self, on_empty: Callable[[], None]) -> None:
-        """Never be open again.
-
-        Args:
-            on_empty: called whenever the last run has freed its slot; now if none is held.
-        """
-        self._takes_no_more = True
-        self._on_empty = on_empty
-        self._update()
-        if not self._held:
-            on_empty()
-
-    def _update(self) -> None:
-        if len(self._held) < self._limit and not self._takes_no_more:
-            self._is_open.set()
-        else:
-            self._is_open.clear()
-
-
-class FreeSlots:
-    """How many slots are free; who waits for one gets it in order, a task that has lent its first.
-
-    To be used within one running event loop.
-    """
-
-    def __init__(self, number: int) -> None:
-        """Let all be free."""
-        self._free = number
-        #: How many are taken for a message that has not come.
-        self._for_next = 0
-        #: Those who wait for a slot, each with whether it is for a message that may come.
-        self._takers: deque[tuple[asyncio.Future[None], bool]] = deque()
-        self._lenders: deque[tuple[asyncio.Future[None], bool]] = deque()
-
-    async def take(self, *, for_next: bool = False) -> None:
-        """Wait for a free slot, and take it.
-
-        Args:
-            for_next: it is for a message that may come; see :meth:`note_came`.
-        """
-        if self._free <= 0 or self._takers or self._lenders:
-            await self._wait(self._takers, for_next)
-        else:
-            self._grant(for_next)
-
-    def add(self, number: int) -> None:
-        """Let there be so many more; fewer, if the number is negative, as they become free."""
-        self._free += number
-        self._pass_on()
-
-    def note_came(self) -> None:
-        """Note that the message has come for which a slot was taken, or that none will."""
-        self._for_next -= 1
-
-    async def take_back(self) -> None:
-        """Take a slot for a task that has lent its own.
-
-        A slot that is only kept for a message which may come does not keep the task from working:
-        until that message's task, or another, has ended, one more works than there are slots.
-        """
-        if self._may_work:
-            self._grant(for_next=False)
-        else:
-            await self._wait(self._lenders, for_next=False)
-
-    def give(self) -> None:
-        """Let a slot be free again."""
-        self._free += 1
-        self._pass_on()
-
-    def _pass_on(self) -> None:
-        """Let those have free slots who wait for them."""
-        while self._lenders and self._may_work:
-            self._pass_to(self._lenders)
-        while self._takers and self._free > 0:
-            self._pass_to(self._takers)
-
-    @property
-    def _may_work(self) -> bool:
-        """Whether fewer tasks work, or are about to, than there are slots."""
-        return self._free + self._for_next > 0
-
-    def _pass_to(self, waiting: "deque[tuple[asyncio.Future[None], bool]]") -> None:
-        taker, for_next = waiting.popleft()
-        if not taker.done():
-            self._grant(for_next)
-            taker.set_result(None)
-
-    def _grant(self, for_next: bool) -> None:
-        self._free -= 1
-        self._for_next += for_next
-
-    async def _wait(
-        self, waiting: "deque[tuple[asyncio.Future[None], bool]]", for_next: bool
-    ) -> None:
-        taker: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiting.append((taker, for_next))
-        try:
-            await taker
-        except asyncio.CancelledError:
-            if taker.done() and not taker.cancelled():  # it was granted just then
-                self._for_next -= for_next
-                self.give()
-            raise
 
 
 class Slots:
@@ -401,13 +249,9 @@ class Slots:
 
     def _expire(self, task_id: str) -> None:
         logger.error(
-            "Task %s was received and did not start within %g s: a middleware may have raised an "
-            "error. Its slot is free again.",
+            "Task %s was received and did not start within %g s; see the errors before this. "
+            "Its slot is free again.",
             task_id,
             RESERVATION_SECONDS,
         )
         self.release_reservation(task_id)
-
-
-def _do_nothing() -> None:
-    pass
