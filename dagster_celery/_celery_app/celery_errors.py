@@ -21,11 +21,11 @@ from dagster_taskiq.errors import ChildDiedError, TaskRevokedError, TimeLimitErr
 E = TypeVar("E", bound=BaseException)
 
 #: The error of Celery's, in ``celery.exceptions``, for each kind of error that a result or a task
-#: may raise.
+#: may raise; the first that it is counts.
 _CELERYS: Mapping[type[BaseException], str] = {
+    TimeLimitError: "TimeLimitExceeded",
     TimeoutError: "TimeoutError",
     TaskRevokedError: "TaskRevokedError",
-    TimeLimitError: "TimeLimitExceeded",
     WorkerLostError: "WorkerLostError",
     ChildDiedError: "WorkerLostError",
     ChordError: "ChordError",

@@ -3,7 +3,6 @@
 import click
 
 from dagster_celery._cli.options import NO_APP, app_option
-from dagster_taskiq.cli.scheduler import start
 from dagster_taskiq.errors import ConfigError
 
 
@@ -21,7 +20,9 @@ def scheduler_start_command(config_yaml: str | None, loglevel: str, app: str | N
     """Start a scheduler; several may run at once."""
     if not app:
         raise ConfigError(NO_APP)
+    # Imported here: a probe that runs another command must not wait for what this one needs.
     from dagster_celery._cli.config_module import importable  # noqa: PLC0415
+    from dagster_taskiq.cli.scheduler import start  # noqa: PLC0415
 
     with importable(config_yaml):
         from dagster_celery._cli.app_argument import find_app  # noqa: PLC0415
