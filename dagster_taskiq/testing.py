@@ -21,10 +21,10 @@ from typing import Any, overload
 import pytest
 from taskiq import BrokerMessage, TaskiqMessage
 from taskiq.decor import AsyncTaskiqDecoratedTask
-from taskiq.formatters.json_formatter import JSONFormatter
 
 from dagster_taskiq.transport import current
 from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.transport.json_messages import PlainFormatter
 from dagster_taskiq.transport.memory.server import MemoryServer, server_at
 
 # Here and not in a hook: pytest imports the conftest.py of a project before it calls any.
@@ -78,7 +78,7 @@ class SentTasks(Sequence[TaskiqMessage]):
             self._server.is_held = False
 
     def _messages(self) -> list[TaskiqMessage]:
-        messages = [JSONFormatter().loads(each.message) for each in self._bodies()]
+        messages = [PlainFormatter().loads(each.message) for each in self._bodies()]
         for each in messages:
             each.parse_labels()
         return messages

@@ -225,14 +225,17 @@ def test_a_process_ends_while_something_is_sent(served: Settings) -> None:
     ended = run(
         served,
         """
+        done = []
+
         def for_ever():
             while True:
-                asyncio.run(value(1, 2))
+                done.append(asyncio.run(value(1, 2)))
 
         print(asyncio.run(value(1, 2)))
         for _ in range(3):
             threading.Thread(target=for_ever, daemon=True).start()
-        time.sleep(0.2)
+        while len(done) < 3:
+            time.sleep(0.01)
         """,
     )
     assert (ended.returncode, ended.stdout.strip()) == (0, "3")

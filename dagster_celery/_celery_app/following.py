@@ -10,8 +10,6 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from taskiq import TaskiqResult
-
 from dagster_celery._celery_app.celery_errors import as_celerys
 from dagster_celery._celery_app.current_app import SendingApp
 from dagster_celery._celery_app.preparing import HEADER_IDS, body_of, header_ids, made_ready, send
@@ -19,6 +17,7 @@ from dagster_celery._celery_app.request import Request
 from dagster_celery._celery_app.signature import Signature, maybe_signature
 from dagster_celery._celery_app.task_errors import ChordError
 from dagster_celery._celery_app.values import from_result
+from dagster_taskiq.transport.results import failure
 from dagster_taskiq.wire.records import TaskState
 
 #: The states of a task that has ended without a value.
@@ -140,7 +139,7 @@ def _fail(
         )
         app.client.set_result(
             prepared.id,
-            TaskiqResult(is_err=True, return_value=None, execution_time=0.0, error=error),
+            failure(error),
         )
         if calls_errbacks:
             _call_errbacks(app, request, error)

@@ -7,7 +7,6 @@ from functools import cache, partial
 from typing import Any
 
 from taskiq import BrokerMessage, TaskiqResult
-from taskiq.formatters.json_formatter import JSONFormatter
 from taskiq.receiver import Receiver
 
 from dagster_taskiq.errors import UnknownTaskError
@@ -15,6 +14,7 @@ from dagster_taskiq.execution.own_tasks import PutBack, TaskLife
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.home_loop import background
+from dagster_taskiq.transport.json_messages import PlainFormatter
 from dagster_taskiq.wire.labels import ATTEMPT_LABEL, QUEUE_LABEL, WORKER_LABEL, attempt_of
 from dagster_taskiq.wire.records import Task
 
@@ -44,7 +44,7 @@ async def execute_in_place(broker: QueueBroker, message: BrokerMessage) -> None:
     receiver = Receiver(broker, executor=_threads(), run_startup=False, max_async_tasks=1)
     again: BrokerMessage | None = message
     while again is not None:
-        parsed = JSONFormatter().loads(again.message)
+        parsed = PlainFormatter().loads(again.message)
         task = Task(
             id=parsed.task_id,
             name=parsed.task_name,

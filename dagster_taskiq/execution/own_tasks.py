@@ -31,7 +31,7 @@ from dagster_taskiq.execution.task_context import current_context
 from dagster_taskiq.execution.tasks_loop import TasksLoop
 from dagster_taskiq.execution.typed_messages import TypedFormatter
 from dagster_taskiq.transport.current_task import executing_own_task
-from dagster_taskiq.transport.results import result_from_json
+from dagster_taskiq.transport.results import failure, result_from_json
 
 logger = logging.getLogger(__name__)
 
@@ -122,13 +122,13 @@ class TaskLife:
         """Return how it has ended, when it has no result."""
         if self._may_be_put_back:
             return PutBack(self._kept)
-        return _failure(self._message, NoResultError())
+        return failure(NoResultError(), self._message.labels)
 
     async def _fail(self, error: BaseException) -> None:
         """Let it end with an error, unless its end is on record."""
         self._kept = None
         if self._result is None:
-            await self.record_end(_failure(self._message, error))
+            await self.record_end(failure(error, self._message.labels))
 
 
 class RunningLife:
@@ -286,12 +286,6 @@ def end_observer(broker: AsyncBroker) -> Callable[[dict[str, Any], str], None]:
         own_tasks_of(broker).observe_end(task, result_from_json(result.encode()))
 
     return observe_end
-
-
-def _failure(message: TaskiqMessage, error: BaseException) -> TaskiqResult[Any]:
-    return TaskiqResult(
-        is_err=True, return_value=None, execution_time=0.0, labels=message.labels, error=error
-    )
 
 
 async def _acknowledged() -> None:

@@ -23,6 +23,7 @@ from dagster_taskiq.execution.own_tasks import PutBack, RunningLife, TaskLife, o
 from dagster_taskiq.execution.task_context import current_context, executing
 from dagster_taskiq.execution.typed_messages import with_typed_values
 from dagster_taskiq.transport.current_task import executing_own_task
+from dagster_taskiq.transport.results import failure
 from dagster_taskiq.version import __version__
 from dagster_taskiq.wire.labels import ATTEMPT_LABEL, attempt_of
 from dagster_taskiq.wire.task_names import INTERNAL, NAMES, is_own_task
@@ -61,7 +62,7 @@ def perform(broker: AsyncBroker, message: TaskiqMessage) -> TaskiqResult[Any] | 
         try:
             return _execute(broker, task.original_func, message, decoded)
         except BaseException as error:  # whatever a function raises is its result
-            return _failure(message, error)
+            return failure(error, message.labels)
 
 
 def begin(broker: AsyncBroker, message: TaskiqMessage) -> RunningLife:
@@ -160,17 +161,11 @@ def _unknown(broker: AsyncBroker, message: TaskiqMessage) -> UnknownTaskError:
     )
 
 
-def _failure(message: TaskiqMessage, error: BaseException) -> TaskiqResult[Any]:
-    return TaskiqResult(
-        is_err=True, return_value=None, execution_time=0.0, labels=message.labels, error=error
-    )
-
-
 def _failure_without_execution(
     broker: AsyncBroker, message: TaskiqMessage, error: BaseException
 ) -> TaskiqResult[Any]:
     """Return the failure of a task that taskiq could not execute; tell the middlewares of it."""
-    result = _failure(message, error)
+    result = failure(error, message.labels)
     tasks = own_tasks_of(broker)
     if is_own_task(message.task_name, message.labels) and tasks.has_hooks:
         current_context().record_end(result)

@@ -9,6 +9,7 @@ are loaded, and its own constructor is not called.
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,11 +65,24 @@ def result_from_json(stored: str | bytes) -> TaskiqResult[Any]:
 
 def replace_result(result: TaskiqResult[Any], error: BaseException) -> TaskiqResult[Any]:
     """Return ``result`` as a failure with ``error`` and no value."""
+    return failure(error, result.labels, result.execution_time)
+
+
+def failure(
+    error: BaseException, labels: Mapping[str, Any] | None = None, execution_time: float = 0.0
+) -> TaskiqResult[Any]:
+    """Return the result of a task that has failed with an error.
+
+    Args:
+        error: the error.
+        labels: those of the result.
+        execution_time: how long it was executed, in seconds.
+    """
     return TaskiqResult(
         is_err=True,
         return_value=None,
-        execution_time=result.execution_time,
-        labels=result.labels,
+        execution_time=execution_time,
+        labels=dict(labels or {}),
         error=error,
     )
 

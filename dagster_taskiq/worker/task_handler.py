@@ -19,7 +19,7 @@ from dagster_taskiq.errors import (
 from dagster_taskiq.transport.backend import StateBackend, until_available
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.put_back import put_back
-from dagster_taskiq.transport.results import ReportedEnd, result_from_json
+from dagster_taskiq.transport.results import ReportedEnd, failure, result_from_json
 from dagster_taskiq.wire.labels import POOL_LABEL, RUN_LABEL, WORKER_LABEL, attempt_of
 from dagster_taskiq.wire.records import Task, TaskState
 from dagster_taskiq.wire.task_names import EXECUTE_PLAN, PACKED_RUN, is_own_task
@@ -188,12 +188,7 @@ class TaskHandler:
             return
         known = (await until_available(lambda: self._backend.tasks([task.id]), what)).get(task.id)
         if known is not None and known.revoke_requested:
-            result: TaskiqResult[Any] = TaskiqResult(
-                is_err=True,
-                return_value=None,
-                execution_time=0.0,
-                error=TaskRevokedError(known.error),
-            )
+            result = failure(TaskRevokedError(known.error))
             await self._backend.set_result(task.id, self._labelled(message, result))
             self._note_saved(message, result)
 

@@ -13,6 +13,7 @@ from dagster_taskiq.execution.perform import begin
 from dagster_taskiq.execution.task_context import StopRequest, TaskContext, task_context
 from dagster_taskiq.transport import result_waits
 from dagster_taskiq.transport.current_task import current_own_task
+from dagster_taskiq.transport.results import failure
 from dagster_taskiq.worker.child.parent import Parent
 from dagster_taskiq.worker.child.process_state import ProcessState
 from dagster_taskiq.worker.child.reports import as_text, report_end
@@ -65,7 +66,7 @@ class AsyncTasks:
         except Exception as error:
             self._lending.pop(task_id, None)
             logger.exception("Task %s (%s) cannot begin.", task_id, message.task_name)
-            report_end(parent, message, _failure(message, error), is_typed=True, left=[])
+            report_end(parent, message, failure(error, message.labels), is_typed=True, left=[])
             return
         self._running[task_id] = running
         running.future.add_done_callback(partial(self._report, parent, message))
@@ -94,12 +95,6 @@ class AsyncTasks:
         try:
             ended = future.result()
         except BaseException as error:  # users' code can do anything to its event loop
-            ended = _failure(message, error)
+            ended = failure(error, message.labels)
         left = own_tasks_of(self._broker).remains()
         report_end(parent, message, ended, is_typed=True, left=left)
-
-
-def _failure(message: TaskiqMessage, error: BaseException) -> TaskiqResult[Any]:
-    return TaskiqResult(
-        is_err=True, return_value=None, execution_time=0.0, labels=message.labels, error=error
-    )
