@@ -251,8 +251,9 @@ def test_it_keeps_a_password_to_itself_and_ends_when_a_process_is_killed(tmp_pat
             demo.family()
             worker.kill()
             assert demo.wait() == 1, demo.output
-            said = r"Error: The worker was ended by SIGKILL\.\nThe last lines of its log:\n  \d{4}-"
-            assert re.search(said, demo.output)
+            # What they are depends: they may be the stack trace of a step that asks for a retry.
+            said = "Error: The worker was ended by SIGKILL.\nThe last lines of its log:\n  "
+            assert said in demo.output
             assert demo.nothing_is_left()
             assert demo.homes == []
 
