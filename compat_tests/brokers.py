@@ -20,8 +20,15 @@ POSTGRES_STORAGE = "postgres_storage"
 OLD_REDIS = "redis_6_0"
 OLD_RABBITMQ = "rabbitmq_3_8"
 
+#: SQS, which keeps messages alone, with the states of tasks on Redis, and on PostgreSQL.
+SQS_REDIS = "sqs_redis"
+SQS_POSTGRESQL = "sqs_postgresql"
+
 #: What a parameter names that is a broker.
-KINDS = (*ALL_BROKERS, POSTGRES_STORAGE, PGBOUNCER, OLD_REDIS, OLD_RABBITMQ)
+KINDS = (
+    *(*ALL_BROKERS, POSTGRES_STORAGE, PGBOUNCER, OLD_REDIS, OLD_RABBITMQ),
+    *(SQS_REDIS, SQS_POSTGRESQL),
+)
 
 #: What the suites of messages and of states run on.
 CONTRACT = (

@@ -15,7 +15,14 @@ import hypothesis
 import pytest
 from dagster import DagsterInstance
 
-from compat_tests.brokers import BROKERS, OLD_RABBITMQ, PGBOUNCER, POSTGRES_STORAGE
+from compat_tests.brokers import (
+    BROKERS,
+    OLD_RABBITMQ,
+    PGBOUNCER,
+    POSTGRES_STORAGE,
+    SQS_POSTGRESQL,
+    SQS_REDIS,
+)
 from compat_tests.late_rows import LateRows
 from compat_tests.old_servers import old_rabbit, old_redis
 from compat_tests.preloaded import share_programs
@@ -27,6 +34,7 @@ from compat_tests.servers import (
     own_pgbouncer,
     with_driver,
 )
+from compat_tests.sqs_servers import REGION, any_sqs, forget_on_sqs
 from compat_tests.workers import WorkerProcess, running_worker
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.rabbitmq.records import RECORD_NAMES, TASK_RECORDS
@@ -133,6 +141,12 @@ def rabbitmq_3_8_url(meeting_place: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def sqs_endpoint() -> Iterator[str]:
+    with any_sqs() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
 def meeting_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory that is shared by all processes of one run of the tests."""
     base = tmp_path_factory.getbasetemp()
@@ -154,17 +168,33 @@ def make_settings(kind: str, directory: Path, request: pytest.FixtureRequest) ->
     elif kind in ("postgresql", PGBOUNCER):
         fixture = "pgbouncer_url" if kind == PGBOUNCER else "database_url"
         url = f"{request.getfixturevalue(fixture)}?schema=test_{uuid.uuid4().hex[:12]}"
+    elif kind in (SQS_REDIS, SQS_POSTGRESQL):
+        url = f"sqs://{REGION}"
     else:
         url = request.getfixturevalue(f"{kind}_url")
     prefix = f"test-{uuid.uuid4().hex[:12]}"
     backend, lease = None, 4.0
+    options: dict[str, Any] = {}
     if kind in ("rabbitmq", OLD_RABBITMQ):
         # The lease is that of connections as well, of which the server wants to hear three times.
         backend, lease = "rpc://", 8.0
         # What lasts as long as the server does not crowd it, and may still be in use when it ends.
         if request.scope != "session":
             request.addfinalizer(lambda: asyncio.run(forget_on_rabbitmq(url, prefix)))
-    return Settings(broker=url, backend=backend, prefix=prefix, heartbeat_interval=0.5, lease=lease)
+    if kind in (SQS_REDIS, SQS_POSTGRESQL):
+        options["endpoint_url"] = endpoint = request.getfixturevalue("sqs_endpoint")
+        on = "redis" if kind == SQS_REDIS else "postgresql"
+        backend = make_settings(on, directory, request).broker
+        if request.scope != "session":
+            request.addfinalizer(lambda: forget_on_sqs(endpoint, prefix))
+    return Settings(
+        broker=url,
+        backend=backend,
+        prefix=prefix,
+        heartbeat_interval=0.5,
+        lease=lease,
+        broker_options=options,
+    )
 
 
 def other_prefix(prefix: str) -> str:

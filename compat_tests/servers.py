@@ -66,7 +66,7 @@ def free_port(most: int = 65535) -> int:
             return port
 
 
-def _freeze(process: "subprocess.Popen[bytes]") -> None:
+def freeze_process(process: "subprocess.Popen[bytes]") -> None:
     """Stop a process, and return when it does nothing more.
 
     On a busy machine, one of its threads takes a while to notice the signal, and the others go on
@@ -138,7 +138,7 @@ class RedisServer:
     def freeze(self) -> None:
         """Let it do nothing, with all connections open, until :meth:`thaw`."""
         assert self.process is not None
-        _freeze(self.process)
+        freeze_process(self.process)
 
     def thaw(self) -> None:
         assert self.process is not None
@@ -325,7 +325,7 @@ class RabbitServer:
     def freeze(self) -> None:
         """Let it do nothing, with all connections open, until :meth:`thaw`."""
         assert self.process is not None
-        _freeze(self.process)
+        freeze_process(self.process)
 
     def thaw(self) -> None:
         assert self.process is not None

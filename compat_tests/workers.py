@@ -111,6 +111,8 @@ def executor_config(settings: Settings) -> dict[str, object]:
     return {
         "broker": settings.broker,
         "backend": settings.backend,
+        "broker_options": dict(settings.broker_options),
+        "backend_options": dict(settings.backend_options),
         "queue": settings.queue,
         "prefix": settings.prefix,
         "heartbeat_interval": settings.heartbeat_interval,

@@ -1,0 +1,105 @@
+"""Amazon SQS as moto imitates it, behind a real HTTP server: `python -m compat_tests.moto_server`.
+
+It writes the number of its port on a line of its own, serves, and ends when its standard input is
+closed: with whoever has started it, however that ended.
+
+Two things differ from ``moto_server``, so that tests can rely on it. Two requests that wait at the
+same queue never get the same message, which moto has no lock against; and time can be made to pass
+for the messages of some queues: ``POST /pass-time?prefix=PREFIX&seconds=SECONDS``.
+"""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+from urllib.parse import parse_qs
+
+from moto.server import DomainDispatcherApplication, create_backend_app
+from moto.sqs.models import Message, SQSBackend, sqs_backends
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from compat_tests.sqs_servers import PASS_TIME
+
+#: How long a request that waits goes without a look at the queue, in seconds. It is told of new
+#: messages, and not of those whose delay or visibility timeout has passed.
+PAUSE_SECONDS = 0.1
+
+_receive_now = SQSBackend.receive_message
+_receiving = threading.Lock()
+
+
+def receive_message(
+    self: SQSBackend,
+    queue_name: str,
+    count: int,
+    wait_seconds_timeout: int,
+    visibility_timeout: int,
+    message_attribute_names: list[str] | None = None,
+) -> list[Message]:
+    """Stand in for moto's own method: as that does, but one look at a time."""
+    until = time.monotonic() + wait_seconds_timeout
+    while True:
+        with _receiving:
+            found = _receive_now(
+                self, queue_name, count, 0, visibility_timeout, message_attribute_names
+            )
+        left = until - time.monotonic()
+        if found or left <= 0:
+            return found
+        self.get_queue(queue_name).wait_for_messages(min(left, PAUSE_SECONDS))
+
+
+def pass_time(prefix: str, seconds: float) -> None:
+    """Make the messages of all queues whose names begin so as old as they will be in a while."""
+    milliseconds = int(seconds * 1000)
+    with _receiving:
+        for backend in [each for regions in sqs_backends.values() for each in regions.values()]:
+            for name, queue in list(backend.queues.items()):
+                for message in queue._messages if name.startswith(prefix) else ():
+                    message.sent_timestamp -= milliseconds
+                    message.visible_at -= milliseconds
+                    message.delayed_until -= milliseconds
+                    if message.approximate_first_receive_timestamp:
+                        message.approximate_first_receive_timestamp -= milliseconds
+
+
+class Application:
+    """moto's application, and the request that lets time pass."""
+
+    def __init__(self) -> None:
+        self._moto = DomainDispatcherApplication(create_backend_app)
+
+    def __call__(
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        if environ["PATH_INFO"] != PASS_TIME:
+            return self._moto(environ, start_response)
+        wanted = parse_qs(environ["QUERY_STRING"])
+        pass_time(wanted["prefix"][0], float(wanted["seconds"][0]))
+        start_response("204 No Content", [])
+        return []
+
+
+class Quiet(WSGIRequestHandler):
+    """Writes no line for each request."""
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None: ...
+
+
+def _end_with_standard_input() -> None:
+    sys.stdin.buffer.read()
+    os._exit(0)
+
+
+def main(port: int) -> None:
+    SQSBackend.receive_message = receive_message
+    server = make_server("127.0.0.1", port, Application(), threaded=True, request_handler=Quiet)
+    threading.Thread(target=_end_with_standard_input, daemon=True).start()
+    print(server.server_port, flush=True)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 0)

@@ -1,0 +1,147 @@
+"""Amazon SQS for the tests: the environment's, or moto's server in a process of our own."""
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.error import HTTPError
+
+from compat_tests.checkout import ROOT
+from compat_tests.servers import freeze_process
+
+#: An SQS that is already there, such as LocalStack's or ElasticMQ's, by its endpoint; queues are
+#: made in it under prefixes of the tests. What lets time pass works only on our own.
+SQS_ENV = "DAGSTER_TASKIQ_TEST_SQS_URL"
+
+#: Whose queues they are; nothing here leaves this machine.
+REGION = "eu-central-1"
+#: The path of the request that lets time pass on our own server.
+PASS_TIME = "/pass-time"
+#: What Amazon's own libraries find, unless the tests are run with others. Nobody checks them.
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
+
+
+class SqsServer:
+    """A server of the tests' own, which they may freeze and end.
+
+    It keeps its queues in memory: one that is started again has none.
+    """
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it, on the port that it had before if there was one."""
+        command = [sys.executable, "-m", "compat_tests.moto_server", str(self.port)]
+        self.process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdin=subprocess.PIPE,  # it ends when this is closed
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for the tests alone
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError("moto's server does not come up: what it says stands above.")
+        self.port = int(line)
+
+    def freeze(self) -> None:
+        """Let it do nothing, with all connections open, until :meth:`thaw`."""
+        assert self.process is not None
+        freeze_process(self.process)
+
+    def thaw(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.communicate()
+            self.process = None
+
+
+@contextmanager
+def own_sqs() -> Iterator[SqsServer]:
+    """Start a server that only one test uses."""
+    use_credentials()
+    server = SqsServer()
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@contextmanager
+def any_sqs() -> Iterator[str]:
+    """Yield the endpoint of an SQS: the environment's, or our own."""
+    if SQS_ENV in os.environ:
+        use_credentials()
+        yield os.environ[SQS_ENV]
+        return
+    with own_sqs() as server:
+        yield server.url
+
+
+def use_credentials() -> None:
+    """Have this process, and all that it starts, find credentials without a look elsewhere."""
+    if not any(name in os.environ for name in (*CREDENTIALS, "AWS_PROFILE")):
+        os.environ.update(CREDENTIALS)
+    # Where nothing else is found, a machine in the cloud would be asked, which takes seconds.
+    os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
+
+
+def sqs_client(endpoint: str) -> Any:
+    """Return a client of boto3's, which is asked once and not again."""
+    import boto3  # not for tests that need none: it takes a moment
+    from botocore.config import Config
+
+    config = Config(retries={"total_max_attempts": 1}, max_pool_connections=50)
+    return boto3.client("sqs", endpoint_url=endpoint, region_name=REGION, config=config)
+
+
+def queues_on_sqs(endpoint: str, prefix: str) -> list[str]:
+    """Return the addresses of the queues whose names begin so."""
+    pages = sqs_client(endpoint).get_paginator("list_queues").paginate(QueueNamePrefix=prefix)
+    return [url for page in pages for url in page.get("QueueUrls", [])]
+
+
+def forget_on_sqs(endpoint: str, prefix: str) -> None:
+    """Delete what a test has left on a server that others use; our own forgets it all at its end.
+
+    Args:
+        endpoint: the server.
+        prefix: what the names of the test's queues begin with.
+    """
+    if SQS_ENV in os.environ:
+        for url in queues_on_sqs(endpoint, prefix):
+            sqs_client(endpoint).delete_queue(QueueUrl=url)
+
+
+def pass_time(endpoint: str, prefix: str, seconds: float) -> None:
+    """Make the messages of all queues whose names begin so as old as they will be in a while.
+
+    Raises:
+        RuntimeError: the server is none of ours.
+    """
+    query = urllib.parse.urlencode({"prefix": prefix, "seconds": seconds})
+    request = urllib.request.Request(f"{endpoint}{PASS_TIME}?{query}", method="POST")
+    try:
+        urllib.request.urlopen(request, timeout=30).close()
+    except HTTPError as error:
+        raise RuntimeError(
+            f"Time does not pass faster on {endpoint} ({error}). Unset {SQS_ENV}: the tests start "
+            "a server that can do that."
+        ) from error
