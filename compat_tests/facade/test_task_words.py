@@ -146,6 +146,78 @@ def test_a_setting_that_is_a_list_can_be_added_to() -> None:
     assert app.conf.imports == ("json", "csv")
 
 
+def test_settings_that_are_changed_in_place_count() -> None:
+    routes = {"a": {"queue": "one"}}
+    app = make_app({"broker": "redis://host", "config_source": {"task_routes": routes}})
+    assert app.queue_for("b", {}) == "dagster"
+    app.conf.task_routes["b"] = {"queue": "two"}
+    app.conf["broker_transport_options"]["global_keyprefix"] = "mine"
+    app.conf.beat_schedule["hourly"] = {"task": "a", "schedule": 3600}
+
+    assert [app.queue_for(each, {}) for each in ("a", "b")] == ["one", "two"]
+    assert app.configuration.settings.prefix == "mine"
+    assert set(app.configuration.app["beat_schedule"]) == {"hourly"}
+    app.conf.task_routes = {}
+    assert app.queue_for("a", {}) == "dagster"
+
+
+def test_a_secret_in_a_setting_that_was_read_stays_a_reference(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MY_KEY", "secret")
+    options = {"global_keyprefix": {"env": "MY_KEY"}}
+    app = make_app({"broker": "redis://h", "config_source": {"broker_transport_options": options}})
+    assert app.conf.broker_transport_options == {"global_keyprefix": "secret"}
+    assert app.conf.given["broker_transport_options"] == options
+
+
+class Annotating:
+    """An object as ``task_annotations`` may name one."""
+
+    def annotate(self, task: Any) -> dict[str, Any] | None:
+        return {"team": "finance"} if task.name == "other" else None
+
+
+def test_annotations_are_attributes_of_tasks() -> None:
+    app = make_app(EAGER)
+    told: list[object] = []
+
+    @app.task(name="one", bind=True, max_retries=3)
+    def one(self: Any, number: int) -> list[Any]:
+        return [1 // number, self.max_retries, self.team]
+
+    other = app.task(name="other")(lambda: other.team)
+    mine = {
+        "*": {"team": "all", "on_failure": lambda self, *_: told.append(self.name)},
+        "one": {"max_retries": 1, "@__call__": lambda call: lambda *args: ["around", call(*args)]},
+    }
+    app.conf.task_annotations = [mine, f"{__name__}.Annotating"]
+
+    assert one.delay(1).get() == ["around", [1, 1, "all"]]
+    assert one.delay(1).get() == ["around", [1, 1, "all"]]
+    assert one.delay(0).failed() and told == ["one"]
+    mine["other"] = {"team": "later"}
+    assert other.delay().get() == "all"
+    app.conf.task_annotations = {"one": {"rate_limit": "1/s"}}
+    with pytest.warns(DagsterCeleryWarning, match="rate_limit has no effect here"):
+        one.delay(1)
+    app.conf.task_annotations = "no.such.Name"
+    with pytest.raises(ConfigError, match="cannot be imported"):
+        one.delay(1)
+
+
+@pytest.mark.parametrize("more", [{}, {"task_reject_on_worker_lost": True}])
+def test_late_acknowledgement_of_own_tasks_is_lost_aloud(more: dict[str, Any]) -> None:
+    app = make_app({"broker": "redis://h", "config_source": {"task_acks_late": True, **more}})
+    with pytest.warns(DagsterCeleryWarning, match="task_acks_late has no effect on tasks of your"):
+        app.task(name="own")(print)
+    later = make_app({"broker": "redis://h"})
+    later.task(name="own")(print)
+    later.conf.update(task_acks_late=True, **more)
+    with pytest.warns(DagsterCeleryWarning, match="task_acks_late has no effect on tasks of your"):
+        assert later.configuration
+
+
 def test_results_in_eager_mode_call_back_at_once() -> None:
     told: list[Any] = []
     task = make_app(EAGER).task(name="one")(lambda: 1)

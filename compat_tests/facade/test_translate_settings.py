@@ -134,6 +134,8 @@ def to_app(source: dict[str, Any], **expected: Any) -> Case:
 EAGER = {"broker": "memory://", "backend": "memory://"}
 ROUTES = {"execute_plan": {"queue": "other"}}
 PERIODIC = {"hourly": {"task": "t", "schedule": 3600}}
+LIMITED = {"*": {"time_limit": 9, "rate_limit": "1/s"}}
+OF_ONE = {"my_task": {"max_retries": 1}}
 LATE = {"task_acks_late": True}
 REJECT = {"task_reject_on_worker_lost": True}
 
@@ -352,11 +354,13 @@ CASES: dict[str, list[Case]] = {
     ],
     "task_soft_time_limit": [to_worker({"task_soft_time_limit": 1.5}, soft_time_limit=1.5)],
     "task_annotations": [
-        to_worker(
-            {"task_annotations": {"*": {"time_limit": 9, "rate_limit": "1/s"}}}, time_limit=9.0
+        (
+            {"task_annotations": LIMITED},
+            {"worker": {"time_limit": 9.0}, "app": {"task_annotations": LIMITED}},
+            {},
         ),
-        to_worker({"task_annotations": {"execute_plan": {"rate_limit": "1/s"}}}),
-        to_worker({"task_annotations": [...]}),
+        to_app({"task_annotations": [OF_ONE]}, task_annotations=[OF_ONE]),
+        to_app({"task_annotations": {}}),
     ],
     "task_queues": [
         to_worker({"task_queues": [Queue("a"), "b", {"name": "c"}]}, queues=("a", "b", "c")),

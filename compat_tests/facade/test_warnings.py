@@ -468,6 +468,7 @@ QUIET: dict[str, object] = {
     "beat_schedule": {"hourly": {"task": "t", "schedule": 3600}},
     "worker_prefetch_multiplier": 2,
     "task_serializer": "json",
+    "task_annotations": {"my_task": {"max_retries": 1}},
     "worker_pool": "prefork",
     "worker_send_task_events": False,
     "a_constant_of_the_project": 1,

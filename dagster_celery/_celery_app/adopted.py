@@ -99,6 +99,9 @@ class AdoptedApp(CeleryApp):
                 self._register_all(self._broker)
         super().finalize(auto)
 
+    def annotate(self, task: object) -> None:
+        """Do nothing: Celery has set the attributes of its tasks."""
+
     def _send_for_celery(
         self,
         name: str,

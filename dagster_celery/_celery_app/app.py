@@ -11,14 +11,15 @@ from zoneinfo import ZoneInfo
 
 from dagster_celery._celery_app import celerys_state, own_tasks
 from dagster_celery._celery_app.absent import absent
+from dagster_celery._celery_app.annotations import Annotations
 from dagster_celery._celery_app.app_events import AppEvent
 from dagster_celery._celery_app.beat.schedules import BeatSchedules, periodic_entry
 from dagster_celery._celery_app.carried import carried_by
 from dagster_celery._celery_app.celery_command import celery_command_refused
 from dagster_celery._celery_app.celerys_canvas import Backend, check_chord, producer_or_acquire
-from dagster_celery._celery_app.conf import Conf, as_mapping
+from dagster_celery._celery_app.conf import Conf, as_it_is, as_mapping
 from dagster_celery._celery_app.control import Control
-from dagster_celery._celery_app.current_app import set_current_app
+from dagster_celery._celery_app.current_app import AppTask, set_current_app
 from dagster_celery._celery_app.discovery import Discovery, Packages
 from dagster_celery._celery_app.request import current_request
 from dagster_celery._celery_app.results import AnyResult, AsyncResult, EagerResult, GroupResult
@@ -27,7 +28,7 @@ from dagster_celery._celery_app.sending import STEP_REQUEST, task_request
 from dagster_celery._celery_app.signals import send_signal
 from dagster_celery._celery_app.signature import Signature, signature
 from dagster_celery._celery_app.task import Task, task_of
-from dagster_celery._celery_app.task_options import checked
+from dagster_celery._celery_app.task_options import LOST, checked
 from dagster_celery._configuration import Configuration, configure
 from dagster_celery._warnings import warn_of_loss
 from dagster_taskiq import app as taskiq_app
@@ -105,6 +106,8 @@ class CeleryApp:
         #: With these, Celery gives it the tasks that are shared with all apps.
         self.finalized, self._finalize_mutex = True, RLock()
         self._discovery = Discovery()
+        self._annotations = Annotations()
+        self._is_told_of_late = False
         given = as_mapping(config_source, namespace)
         for name, value in (
             ("broker_url", broker),
@@ -135,11 +138,11 @@ class CeleryApp:
         Raises:
             ConfigError: they cannot be translated.
         """
-        given = dict(self.conf.given)
+        given = self.conf.given
         if self._configured is None or self._configured[0] != given:
             source = {name: value for name, value in given.items() if name not in _PASSED}
             self._configured = (
-                given,
+                as_it_is(given),
                 configure(
                     broker=given.get("broker_url"),
                     backend=given.get("result_backend"),
@@ -148,6 +151,7 @@ class CeleryApp:
                     file=self._file,
                 ),
             )
+            self._warn_of_late()
         return self._configured[1]
 
     @property
@@ -175,6 +179,11 @@ class CeleryApp:
     def ignores_results(self) -> bool:
         """Whether the values of tasks are dropped, unless they or their callers say otherwise."""
         return bool(self.conf.task_ignore_result)
+
+    @property
+    def acknowledges_late(self) -> bool:
+        """Whether ``Reject(requeue=True)`` puts tasks back, unless they say otherwise."""
+        return bool(self.conf.task_acks_late)
 
     @property
     def client(self) -> Client:
@@ -290,10 +299,29 @@ class CeleryApp:
         self._add(made.bind(self))
         return made
 
+    def annotate(self, task: AppTask) -> None:
+        """Give a task the attributes that ``task_annotations`` have for it.
+
+        Raises:
+            ConfigError: that setting cannot be used.
+        """
+        self._annotations.apply(task, self.conf.task_annotations)
+
     def _add(self, task: Task) -> None:
         self.tasks[task.name] = task
+        self._warn_of_late()
         if self._broker is not None:
             own_tasks.register(self._broker, task)
+
+    def _warn_of_late(self) -> None:
+        """Warn, where the project has tasks, of what the setting ``task_acks_late`` asks for."""
+        has_own = any(own_tasks.is_own(name) for name in self.tasks)
+        if self._is_told_of_late or not self.acknowledges_late or not has_own:
+            return
+        self._is_told_of_late = True
+        warn_of_loss(
+            f"task_acks_late has no effect on tasks of your own here: {LOST['acks_late']}."
+        )
 
     def signature(self, *args: Any, **kwargs: Any) -> Any:
         """Return a signature of a task, its name, or a dictionary of the form of one."""

@@ -11,12 +11,20 @@ from dagster_taskiq.settings.env import resolve_env
 
 #: Settings to which projects add: `conf.imports += (...)`.
 _ADDED_TO = ("imports", "include")
+#: Settings that are dictionaries, where the project has not set them, too.
+_DICTIONARIES = (
+    "beat_schedule",
+    "broker_transport_options",
+    "result_backend_transport_options",
+    "task_publish_retry_policy",
+)
 
 
 class Conf(MutableMapping[str, Any]):
     """The app's settings, as items and as attributes.
 
-    A setting of Celery's that is neither set nor has a default is ``None`` as an attribute.
+    A setting of Celery's that is neither set nor has a default is ``None`` as an attribute. One
+    that is a list or dictionary may be changed in place: ``conf.task_routes["x"] = ...``.
     """
 
     def __init__(self, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
@@ -27,32 +35,48 @@ class Conf(MutableMapping[str, Any]):
             defaults: the values of settings that it has not set.
         """
         # Written to the dictionary, since assigning an attribute sets a setting.
-        self.__dict__["given"] = dict(given)
-        self.__dict__["defaults"] = dict(defaults)
+        self.__dict__["_set"] = dict(given)
+        self.__dict__["_defaults"] = dict(defaults)
+        #: Lists and dictionaries that were read, which the reader may change; and as they were.
+        self.__dict__["_read"] = {}
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What the project has set, or has changed in place."""
+        read: dict[str, tuple[Any, Any]] = self.__dict__["_read"]
+        changed = {name: live for name, (live, before) in read.items() if live != before}
+        return {**self.__dict__["_set"], **changed}
 
     def __getitem__(self, name: str) -> Any:
-        given: dict[str, Any] = self.__dict__["given"]
-        defaults: dict[str, Any] = self.__dict__["defaults"]
-        if name not in given:
-            return defaults[name]
-        resolved = resolve_env(given[name])
-        return tuple(resolved) if isinstance(given[name], tuple) else resolved
+        read: dict[str, tuple[Any, Any]] = self.__dict__["_read"]
+        if name in read:
+            return read[name][0]
+        found: dict[str, Any] = self.__dict__["_set"]
+        if name not in found:
+            found = self.__dict__["_defaults"]
+        value = {} if name in _DICTIONARIES and name not in found else found[name]
+        resolved = resolve_env(value)
+        if isinstance(value, tuple):
+            return tuple(resolved)
+        if isinstance(resolved, dict | list):
+            read[name] = (resolved, as_it_is(resolved))
+        return resolved
 
     def __setitem__(self, name: str, value: Any) -> None:
-        self.__dict__["given"][name] = value
+        self.__dict__["_read"].pop(name, None)
+        self.__dict__["_set"][name] = value
 
     def __delitem__(self, name: str) -> None:
-        del self.__dict__["given"][name]
+        self.__dict__["_read"].pop(name, None)
+        del self.__dict__["_set"][name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter({**self.__dict__["defaults"], **self.__dict__["given"]})
+        return iter({**self.__dict__["_defaults"], **self.given})
 
     def __len__(self) -> int:
-        return len({**self.__dict__["defaults"], **self.__dict__["given"]})
+        return len({**self.__dict__["_defaults"], **self.given})
 
     def __getattr__(self, name: str) -> Any:
-        if name == "beat_schedule":  # itself: entries are added by `conf.beat_schedule[key] = ...`
-            return self.__dict__["given"].setdefault(name, {})
         if name in self:
             return self[name]
         if name in SETTINGS:
@@ -73,6 +97,15 @@ class dict_wrapper:
 
     def __init__(self, dictionary: dict[str, Any]) -> None:
         self.__dict__ = dictionary
+
+
+def as_it_is(value: Any) -> Any:
+    """Return a copy of lists and dictionaries, at any depth, to be compared with them later."""
+    if isinstance(value, Mapping):
+        return {name: as_it_is(each) for name, each in value.items()}
+    if type(value) in (list, tuple):  # others may be made in another way
+        return type(value)(as_it_is(each) for each in value)
+    return value
 
 
 def as_mapping(source: Any, namespace: str = "") -> dict[str, Any]:

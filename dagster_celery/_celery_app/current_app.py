@@ -96,8 +96,15 @@ class SendingApp(Protocol):
         """Whether the values of tasks are dropped, unless they or their callers say otherwise."""
 
     @property
+    def acknowledges_late(self) -> bool:
+        """Whether ``Reject(requeue=True)`` puts tasks back, unless they say otherwise."""
+
+    @property
     def client(self) -> Client:
         """The client of broker and backend, connected."""
+
+    def annotate(self, task: AppTask) -> None:
+        """Give a task the attributes that ``task_annotations`` have for it."""
 
     def queue_for(self, name: str, options: Mapping[str, Any]) -> str:
         """Return the queue of a task."""

@@ -79,9 +79,10 @@ def execute_for_worker(task: AppTask, request: Request, call: Callable[..., Any]
         Exception: that of the task.
     """
     outcome = _execute(task, request, call)
+    is_late = task.app.acknowledges_late if task.acks_late is None else task.acks_late
     if outcome.state == RETRY and getattr(outcome.value, "is_sent", False):
         raise NoResultError
-    if outcome.state == REJECTED and getattr(outcome.value, "requeue", False) and task.acks_late:
+    if outcome.state == REJECTED and getattr(outcome.value, "requeue", False) and is_late:
         with running(request):
             task.send_back()
         raise NoResultError
@@ -125,6 +126,7 @@ def _drops_value(task: AppTask, request: Request) -> bool:
 
 
 def _execute(task: AppTask, request: Request, call: Callable[..., Any]) -> Outcome:
+    task.app.annotate(task)
     args, kwargs, task_id = request.args, request.kwargs, str(request.id)
     signals = Signals(task, request)
     outcome = Outcome()

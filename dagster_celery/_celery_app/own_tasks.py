@@ -25,6 +25,11 @@ from dagster_taskiq.wire.task_names import EXECUTE_JOB, EXECUTE_PLAN, RESUME_JOB
 _NOT_OWN = frozenset({EXECUTE_PLAN, EXECUTE_JOB, RESUME_JOB, *WATCHERS, MAP, STARMAP, CHORD_UNLOCK})
 
 
+def is_own(name: str) -> bool:
+    """Return whether a task is the project's own, and none that every app may have."""
+    return name not in _NOT_OWN
+
+
 def base_class(base: type | None) -> type[Task]:
     """Return the base class of a task; :class:`Task` for ``None``.
 
@@ -55,9 +60,7 @@ def register(broker: QueueBroker, task: Task) -> None:
     run.__module__ = type(task).__module__
     broker.register_task(run, task_name=task.name)
     # Where there are only Dagster's tasks, no hook is called around them.
-    if task.name not in _NOT_OWN and not any(
-        isinstance(each, _Following) for each in broker.middlewares
-    ):
+    if is_own(task.name) and not any(isinstance(each, _Following) for each in broker.middlewares):
         broker.add_middlewares(_Following(task.app))
 
 

@@ -60,7 +60,7 @@ class Task:
     retry_jitter: bool = True
     #: Whether its value is dropped; ``None`` for the setting ``task_ignore_result``.
     ignore_result: bool | None = None
-    #: Whether ``Reject(requeue=True)`` puts it back.
+    #: Whether ``Reject(requeue=True)`` puts it back; ``None`` for the setting ``task_acks_late``.
     acks_late: bool | None = None
     #: Options of a call, unless that has them.
     expires: float | datetime | None = None
@@ -215,6 +215,7 @@ class Task:
             TypeError: its function does not take these arguments.
         """
         kept = checked(options)
+        self.app.annotate(self)
         if self.typing is not False:
             inspect.signature(self.run).bind(*(args or ()), **(kwargs or {}))
         if self.app.is_eager:

@@ -203,7 +203,8 @@ SETTINGS: Mapping[str, Setting] = by_name(
         special(
             "task_acks_late",
             "With `task_reject_on_worker_lost`, `worker_lost: retry` of `taskiq_executor`. Alone "
-            "it changes nothing: a message is acknowledged once its task has started.",
+            "it changes nothing: a message is acknowledged once its task has started. Of a task of "
+            "your own, warned of: its result is an error if its worker dies.",
             translations.worker_lost,
         ),
         special(
@@ -226,8 +227,9 @@ SETTINGS: Mapping[str, Setting] = by_name(
         worker_option("task_soft_time_limit", "soft_time_limit", seconds),
         special(
             "task_annotations",
-            "`--time-limit` and `--soft-time-limit` of `dagster-taskiq worker start`, from the "
-            'annotations for "*". Others have no effect.',
+            "Read by the object that `make_app` returns, for tasks of your own. Time limits in the "
+            'annotations for "*" are `--time-limit` and `--soft-time-limit` of `dagster-taskiq '
+            "worker start` as well. Steps have none of the others.",
             translations.annotations,
         ),
         special("task_queues", "`--queue` of `dagster-taskiq worker start`.", translations.queues),

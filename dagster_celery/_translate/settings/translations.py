@@ -27,6 +27,7 @@ from dagster_celery._translate.values import (
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.settings import OnWorkerLost
 from dagster_taskiq.settings.urls import redact, scheme_of
+from dagster_taskiq.wire.task_names import EXECUTE_JOB, EXECUTE_PLAN, RESUME_JOB
 
 #: Messages and results are written in a format of the engine.
 OWN_FORMAT = "messages and results have a format of their own, which is the same everywhere."
@@ -136,7 +137,8 @@ def worker_lost(draft: Draft, given: Given) -> str:
         given,
         "alone has no effect here: a message is acknowledged once its task has started, and a step "
         "whose worker dies fails; the op's RetryPolicy decides whether it is tried again. To have "
-        'it tried again in any case, write "worker_lost: retry" of taskiq_executor.',
+        'it tried again in any case, write "worker_lost: retry" of taskiq_executor. A task of your '
+        "own whose worker dies has an error as its result, and is sent again by who waits for it.",
     )
 
 
@@ -228,33 +230,41 @@ def login_method(draft: Draft, given: Given) -> str:
 
 
 #: The annotations for all tasks that are options of a worker here.
-_ANNOTATIONS = ("time_limit", "soft_time_limit")
+_LIMITS = ("time_limit", "soft_time_limit")
+#: The tasks that are steps and runs.
+_STEPS = (EXECUTE_PLAN, EXECUTE_JOB, RESUME_JOB)
+#: The annotations that change what Celery does with a step, and change nothing here.
+_LOST_FOR_STEPS = ("acks_late", "rate_limit", "reject_on_worker_lost")
 
 
 def annotations(draft: Draft, given: Given) -> str:
-    """Translate the time limits in the annotations for all tasks."""
-    for_all = given.value.get("*", {}) if isinstance(given.value, Mapping) else {}
-    found = {
-        name: limit
-        for name, value in mapping(for_all).items()
-        if name in _ANNOTATIONS and (limit := seconds(value)) is not None
-    }
-    draft.worker.update(found)
+    """Translate the time limits in the annotations for all tasks; the app has the annotations."""
     if not given.value:
         return IS_THE_DEFAULT
-    if not found:
-        return draft.loss(
-            given,
-            "has no effect here: time limits belong to a worker, rates to Dagster's pools, and "
-            "retries to an op's RetryPolicy.",
+    draft.app[given.name] = given.value
+    entries = given.value if isinstance(given.value, list | tuple) else [given.value]
+    by_task = [each for each in entries if isinstance(each, Mapping)]
+    for_all = [mapping(each.get("*") or {}) for each in by_task]
+    found = {
+        name: limit
+        for each in for_all
+        for name, value in each.items()
+        if name in _LIMITS and (limit := seconds(value)) is not None
+    }
+    draft.worker.update(found)
+    of_steps = [each.get(name) or {} for each in by_task for name in _STEPS]
+    if any(name in each for each in for_all for name in _LOST_FOR_STEPS) or any(of_steps):
+        draft.remark(
+            given.subject,
+            "has no effect on steps here, but for time limits of all tasks: rates belong to "
+            "Dagster's pools, retries to an op's RetryPolicy, limits of a step to its tags.",
+            is_loss=True,
         )
     options = " ".join(
         f"--{name.replace('_', '-')} {plain(value)}" for name, value in found.items()
     )
-    return (
-        f'is "{options}" of dagster-taskiq worker start. Annotations for single tasks, and other '
-        "names in them, have no effect."
-    )
+    worker = f' It is also "{options}" of dagster-taskiq worker start.' if found else ""
+    return f"is used by the app that make_app returns, for tasks of your own.{worker}"
 
 
 def serializer(draft: Draft, given: Given) -> str:
