@@ -593,7 +593,9 @@ def ending() -> Iterator[list[psutil.Process]]:
             each.wait(30)
 
 
-@pytest.mark.parametrize("form", ["--broker URL", "-bURL"])
+@pytest.mark.parametrize(
+    ("form", "slots"), [("--broker URL", "--background --workers 1"), ("-bURL", "-dc 1")]
+)
 def test_a_background_worker_serves_logs_to_a_file_and_shows_no_password(
     run: Run,
     secret_redis: RedisServer,
@@ -601,6 +603,7 @@ def test_a_background_worker_serves_logs_to_a_file_and_shows_no_password(
     ending: list[psutil.Process],
     monkeypatch: pytest.MonkeyPatch,
     form: str,
+    slots: str,
     tmp_path: Path,
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -613,7 +616,7 @@ def test_a_background_worker_serves_logs_to_a_file_and_shows_no_password(
     # The file names another broker: what the command line says must win, also in the background.
     elsewhere = config_for(Settings(broker="redis://127.0.0.1:1/0"), tmp_path)
     options = [*elsewhere, *form.replace("URL", url).split(" ")]
-    arguments = ("-n", "of/the night", "-q", "a", "-q", "b,c", *INCLUDE, "-dc", "1")
+    arguments = ("-n", "of/the night", "-q", "a", "-q", "b,c", *INCLUDE, *slots.split(" "))
     process, log = started_in_background(run("worker", "start", *options, *arguments))
     ending.append(process)
     # It is there when the command has returned.

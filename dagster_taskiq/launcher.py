@@ -42,19 +42,42 @@ class TaskiqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
     task_id_tags: tuple[str, ...] = (TASK_ID_TAG,)
 
     def __init__(
-        self, settings: Settings | None = None, inst_data: ConfigurableClassData | None = None
+        self,
+        settings: Settings | None = None,
+        inst_data: ConfigurableClassData | None = None,
+        *,
+        default_queue: str | None = None,
+        queue_url: str | None = None,
+        region_name: str | None = None,
+        endpoint_url: str | None = None,
     ) -> None:
         """Make the launcher; nothing is connected until it is used.
 
         Args:
             settings: broker, backend, and what the launcher and its workers must have in common.
             inst_data: Dagster's own record of how the launcher was configured.
+            default_queue: the queue of a run without a queue tag, if there are no ``settings``.
+            queue_url: the URL of a queue of SQS, if there are no ``settings``.
+            region_name: the region of SQS, if there are no ``settings``.
+            endpoint_url: the address of SQS, if there are no ``settings``.
 
         Raises:
-            ConfigError: the broker is one that has no workers.
+            ConfigError: the broker is one that has no workers; or there are ``settings``, and what
+                is for a launcher without them.
         """
         super().__init__()  # type: ignore[no-untyped-call]
-        self.settings = settings or Settings.from_dict({}, worker_settings())
+        named = {
+            "default_queue": default_queue,
+            "queue_url": queue_url,
+            "region_name": region_name,
+            "endpoint_url": endpoint_url,
+        }
+        if settings is not None and (given := [name for name in named if named[name] is not None]):
+            raise ConfigError(
+                f'"{given[0]}" is for a TaskiqRunLauncher without settings. Write it into the '
+                "settings, or leave these out."
+            )
+        self.settings = settings or Settings.from_dict(named, worker_settings())
         if scheme_of(self.settings.broker) == "memory":
             raise ConfigError(
                 "A broker in memory has no workers to launch runs onto. Name one that processes "

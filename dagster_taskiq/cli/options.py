@@ -58,17 +58,14 @@ def settings_from(
     from dagster_taskiq.settings.yaml_file import read_settings  # noqa: PLC0415
     from dagster_taskiq.transport.current import load  # noqa: PLC0415
 
+    given = {"broker": broker, "backend": backend}
+    named = {name: url for name, url in given.items() if url is not None}
     if config_yaml is not None:
-        settings = read_settings(config_yaml)
+        settings = read_settings(config_yaml, named)
     elif app is not None:
-        settings = load(app).settings
+        settings = load(app).settings.replace(**named)
     else:
-        settings = Settings.from_dict({})
-    if broker is not None:
-        # Another server: the backend that the file names belongs to the broker that it names.
-        settings = settings.replace(broker=broker, backend=None if backend else settings.backend)
-    if backend is not None:
-        settings = settings.replace(backend=backend)
+        settings = Settings.from_dict(named)
     return settings.resolved()
 
 

@@ -60,6 +60,9 @@ def worker() -> None:
 @click.option(
     "-c",
     "--concurrency",
+    "-w",
+    "--workers",
+    "concurrency",
     type=click.IntRange(min=1),
     help=(
         "How many tasks run at once. Default: $DAGSTER_TASKIQ_CONCURRENCY, else the cores that the "

@@ -1,8 +1,19 @@
-"""The broker if none is named, and what the URLs stand for that are no addresses."""
+"""Broker and backend if none is named, and what the URLs stand for that are no addresses."""
 
-from dagster_taskiq.settings.dagster_storage import is_storage, required_storage_url, storage_url
+from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.settings.dagster_storage import (
+    STORAGE_URL,
+    is_storage,
+    required_storage_url,
+    storage_url,
+)
 from dagster_taskiq.settings.embedded import EMBEDDED_URL, file_url
-from dagster_taskiq.settings.urls import scheme_of
+from dagster_taskiq.settings.env import BACKEND_ENV
+from dagster_taskiq.settings.sqs_names import is_sqs
+from dagster_taskiq.settings.urls import redact, scheme_of
+
+#: The scheme of a backend that is on the broker's own server, as Celery names it.
+RPC_SCHEME = "rpc"
 
 #: The broker if nothing is configured: Dagster's own database if it is a PostgreSQL, which several
 #: machines can reach, else the embedded one.
@@ -25,3 +36,33 @@ def address_of(url: str, home: str | None) -> str:
     if is_storage(url):
         return required_storage_url(url, home)
     return file_url(url, home)
+
+
+def backend_of(broker: str, backend: str | None, home: str | None) -> str | None:
+    """Return the URL of the server or file that is the backend; ``None`` for the broker's own.
+
+    SQS keeps messages and nothing else, so beside it the default is the database of Dagster's
+    storage.
+
+    Args:
+        broker: the broker's URL, as :func:`address_of` returns it.
+        backend: as it was configured; ``None`` if it was not.
+        home: as for :func:`address_of`.
+
+    Raises:
+        ConfigError: as :func:`address_of`; or there is nothing that keeps the state.
+    """
+    if not is_sqs(broker):
+        return address_of(backend, home) if backend else None
+    if backend and not is_sqs(backend) and scheme_of(backend) != RPC_SCHEME:
+        return address_of(backend, home)
+    found = storage_url(home)
+    if found is None:
+        raise ConfigError(
+            f"SQS ({redact(broker)}) keeps messages, and not the state of tasks and workers: for "
+            f"that it needs a backend beside it. Set `backend`, or the variable {BACKEND_ENV}, to "
+            "postgresql://USER:PASSWORD@HOST/DATABASE or redis://HOST:6379/0. If Dagster's storage "
+            f"is a PostgreSQL (`storage: postgres:` in dagster.yaml), that is the default, which "
+            f"`{STORAGE_URL}` names too."
+        )
+    return found

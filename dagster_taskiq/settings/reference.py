@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dagster_taskiq.settings.field_kinds import Definition, Kind
 from dagster_taskiq.settings.schema import LAUNCHER_FIELDS, RUN_FIELDS
 from dagster_taskiq.settings.settings import DEFINITIONS
+from dagster_taskiq.settings.sqs_names import NAMES as SQS_NAMES
 
 _TYPES: Mapping[Kind, str] = {
     Kind.URL: "URL",
@@ -38,6 +39,8 @@ def _executor_rows() -> Iterator[tuple[str, ...]]:
     for each in DEFINITIONS:
         words = " or ".join(f"`{choice}`" for choice in each.choices) or _TYPES[each.kind]
         yield f"`{each.name}`", words, _default(each), _with_links(each.description)
+    for name, sqs in SQS_NAMES.items():
+        yield f"`{name}`", _TYPES[Kind.TEXT], sqs.default, sqs.description
     for name, field in RUN_FIELDS.items():
         yield f"`{name}`", field.type, field.default, field.description
 

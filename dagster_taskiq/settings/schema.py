@@ -22,6 +22,7 @@ from dagster._core.execution.tags import get_tag_concurrency_limits_config
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.field_kinds import Definition, Kind, Surface
 from dagster_taskiq.settings.settings import DEFINITIONS
+from dagster_taskiq.settings.sqs_names import NAMES as SQS_NAMES
 
 #: A text, or ``{env: NAME}``, which is left as it is: ``Settings.from_dict`` resolves it. Dagster's
 #: own ``StringSource`` takes a variable that is set to nothing for an empty text.
@@ -105,12 +106,23 @@ def _fields_on(surface: Surface) -> dict[str, Field]:
     return {each.name: _make_field(each) for each in DEFINITIONS if surface in each.surfaces}
 
 
+#: The names of ``settings.sqs_names``, which stand beside the settings.
+_SQS_FIELDS: Mapping[str, Field] = {
+    each.name: Field(
+        Noneable(_TEXT),
+        is_required=False,
+        description=f"{each.description} Default: {each.default}.",
+    )
+    for each in SQS_NAMES.values()
+}
+
 #: Dagster schema of ``TaskiqRunLauncher``.
-LAUNCHER_FIELDS: Mapping[str, Field] = _fields_on(Surface.LAUNCHER)
+LAUNCHER_FIELDS: Mapping[str, Field] = {**_fields_on(Surface.LAUNCHER), **_SQS_FIELDS}
 
 #: Dagster schema of ``taskiq_executor``, and so of the YAML file of a worker.
 EXECUTOR_FIELDS: Mapping[str, Field] = {
     **_fields_on(Surface.EXECUTOR),
+    **_SQS_FIELDS,
     **{name: each.field for name, each in RUN_FIELDS.items()},
 }
 

@@ -21,7 +21,8 @@ from pydantic import (
 from typing_extensions import Self
 
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.settings.default_broker import DEFAULT_URL, address_of
+from dagster_taskiq.settings import sqs_names
+from dagster_taskiq.settings.default_broker import DEFAULT_URL, RPC_SCHEME, address_of, backend_of
 from dagster_taskiq.settings.env import BACKEND_ENV, BROKER_ENV, read_variable, resolve_env
 from dagster_taskiq.settings.field_kinds import (
     FleetWide,
@@ -37,9 +38,6 @@ from dagster_taskiq.settings.field_kinds import (
     read_definitions,
 )
 from dagster_taskiq.settings.urls import redact, scheme_of
-
-#: The scheme of a backend that is on the broker's own server, as Celery names it.
-RPC_SCHEME = "rpc"
 
 
 class OnWorkerLost(str, Enum):
@@ -72,18 +70,19 @@ class Settings(BaseModel):
             "URL of the broker, in which tasks wait: `embedded://` (a SQLite file under "
             "$DAGSTER_HOME), `sqlite:///PATH`, `dagster-storage:` (the PostgreSQL database of "
             "Dagster's storage), `postgresql://`, `redis://`, `rediss://`, `unix://`, "
-            "`redis+sentinel://`, `amqp://`, `amqps://`, or `memory://` (the whole job in this "
-            "process)."
+            "`redis+sentinel://`, `amqp://`, `amqps://`, `sqs://REGION`, or `memory://` (the whole "
+            "job in this process)."
         ),
     )
-    backend: Annotated[OptionalUrl, FleetWide(f"`${BACKEND_ENV}`, else the broker's server")] = (
-        Field(
-            default=None,
-            description=(
-                "URL of the backend, which keeps the state of tasks and workers. `rpc://` is the "
-                "broker's own server."
-            ),
-        )
+    backend: Annotated[
+        OptionalUrl,
+        FleetWide(f"`${BACKEND_ENV}`, else the broker's server, or beside SQS `dagster-storage:`"),
+    ] = Field(
+        default=None,
+        description=(
+            "URL of the backend, which keeps the state of tasks and workers. `rpc://` is the "
+            "broker's own server."
+        ),
     )
     queue: Text = Field(
         default="dagster", description="The queue of a step or run without a queue tag."
@@ -196,10 +195,11 @@ class Settings(BaseModel):
 
         Raises:
             ConfigError: the embedded broker is wanted and there is no directory for its file; or
-                the database of Dagster's storage is, and there is none.
+                the database of Dagster's storage is, and there is none; or the broker keeps no
+                state, and there is no backend that does.
         """
-        backend = address_of(self.backend, home) if self.backend else None
-        return self.replace(broker=address_of(self.broker, home), backend=backend)
+        broker = address_of(self.broker, home)
+        return self.replace(broker=broker, backend=backend_of(broker, self.backend, home))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data from which :meth:`from_dict` makes the same settings."""
@@ -209,8 +209,8 @@ class Settings(BaseModel):
     def from_dict(cls, value: Mapping[str, Any], fleet: "Settings | None" = None) -> "Settings":
         """Make settings from the plain data of :meth:`to_dict`, or from a processed config.
 
-        Keys that are no setting are ignored; ``None`` stands for the default. ``{"env": NAME}``
-        is resolved at any depth, also inside the options.
+        Keys that are neither a setting nor one of ``settings.sqs_names`` are ignored; ``None``
+        stands for the default. ``{"env": NAME}`` is resolved at any depth, also inside the options.
 
         Args:
             value: the settings that are given.
@@ -219,16 +219,19 @@ class Settings(BaseModel):
 
         Raises:
             ConfigError: a value is out of range, or names a variable that is not set or empty; or
-                a variable that is read in place of a value is empty.
+                a variable that is read in place of a value is empty; or two values contradict each
+                other.
         """
-        given = {name: value[name] for name in cls.model_fields if name in value}
+        names = (*cls.model_fields, *sqs_names.NAMES)
+        given = {name: value[name] for name in names if name in value}
         plain = {name: resolve_env(each) for name, each in given.items() if each is not None}
-        if "broker" not in plain and fleet is not None:
+        of_fleet = fleet is not None and not {"broker", "queue_url"} & plain.keys()
+        if of_fleet:
             for definition in DEFINITIONS:
                 if definition.fleet_default:
                     plain.setdefault(definition.name, getattr(fleet, definition.name))
-        if "broker" not in plain:
-            plain["broker"] = read_variable(BROKER_ENV) or DEFAULT_URL
+        plain = sqs_names.translated(plain, of_fleet, cls.model_fields["queue"].default)
+        plain.setdefault("broker", DEFAULT_URL)
         if "backend" not in plain:
             plain["backend"] = read_variable(BACKEND_ENV)
         return cls(**plain)

@@ -1,5 +1,6 @@
 """Settings in a YAML file, as ``--config`` of a worker names one."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -8,12 +9,13 @@ from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.settings import Settings
 
 
-def read_settings(path: str | Path) -> Settings:
+def read_settings(path: str | Path, instead: Mapping[str, str] | None = None) -> Settings:
     """Read settings from a YAML file.
 
     Args:
         path: the file. It has the keys of the executor, bare or under ``execution: config:`` as in
             a run config.
+        instead: settings that count in place of those of the file.
 
     Raises:
         ConfigError: no such file, not YAML, an unknown key, or a value of the wrong type.
@@ -34,4 +36,4 @@ def read_settings(path: str | Path) -> Settings:
     # by its options or the environment does not need.
     from dagster_taskiq.settings.schema import checked  # noqa: PLC0415
 
-    return Settings.from_dict(checked(document or {}, str(source)))
+    return Settings.from_dict({**checked(document or {}, str(source)), **(instead or {})})
