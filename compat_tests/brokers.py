@@ -1,6 +1,11 @@
 """The brokers that tests run on."""
 
+from enum import Enum
+
 import pytest
+
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.settings.urls import scheme_of
 
 #: The brokers that can be shared by processes. A new one is added here, and all contract tests
 #: run on it.
@@ -48,3 +53,25 @@ CONTRACT = (
         marks=pytest.mark.test_all("RabbitMQ itself, and tasks on a 3.8 in test_oldest_servers.py"),
     ),
 )
+
+
+class Limit(Enum):
+    """What some brokers cannot do, and why. Their tests hold what is promised instead."""
+
+    DISCARD = "a message is deleted by who has received it, and by nobody who knows only its task"
+    ONE_ORDER = "each of our queues is one on the server, and none says what came first among them"
+    TEN_LEVELS = "there is a queue, or a place in one, for each level of priority"
+    SIZE = "a message has at most 1 MiB, and a queue may allow less"
+    CLAIMS = "nobody is told how many messages are claimed"
+    AGE = "nobody is told how old the oldest message is"
+
+
+#: The limits of each kind of server, by the scheme of its URL.
+LIMITS = {
+    "amqp": {Limit.TEN_LEVELS, Limit.CLAIMS},
+    "sqs": {Limit.DISCARD, Limit.ONE_ORDER, Limit.TEN_LEVELS, Limit.SIZE, Limit.AGE},
+}
+
+
+def has_limit(settings: Settings, limit: Limit) -> bool:
+    return limit in LIMITS.get(scheme_of(settings.broker), ())

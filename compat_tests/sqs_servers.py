@@ -20,6 +20,8 @@ SQS_ENV = "DAGSTER_TASKIQ_TEST_SQS_URL"
 
 #: Whose queues they are; nothing here leaves this machine.
 REGION = "eu-central-1"
+#: How many messages a queue has that are free, claimed, and not due.
+COUNTS = [f"ApproximateNumberOfMessages{which}" for which in ("", "NotVisible", "Delayed")]
 #: The path of the request that lets time pass on our own server.
 PASS_TIME = "/pass-time"
 #: What Amazon's own libraries find, unless the tests are run with others. Nobody checks them.
@@ -116,6 +118,21 @@ def queues_on_sqs(endpoint: str, prefix: str) -> list[str]:
     """Return the addresses of the queues whose names begin so."""
     pages = sqs_client(endpoint).get_paginator("list_queues").paginate(QueueNamePrefix=prefix)
     return [url for page in pages for url in page.get("QueueUrls", [])]
+
+
+def messages_on_sqs(endpoint: str, prefix: str) -> dict[str, int]:
+    """Return how many messages each queue has, by its name, whatever has become of them.
+
+    Args:
+        endpoint: the server.
+        prefix: what the names of the queues begin with.
+    """
+    found = {}
+    client = sqs_client(endpoint)
+    for url in queues_on_sqs(endpoint, prefix):
+        told = client.get_queue_attributes(QueueUrl=url, AttributeNames=COUNTS)["Attributes"]
+        found[url.rpartition("/")[2]] = sum(int(count) for count in told.values())
+    return {name: count for name, count in found.items() if count}
 
 
 def forget_on_sqs(endpoint: str, prefix: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from compat_tests.brokers import CONTRACT
+from compat_tests.brokers import CONTRACT, Limit, has_limit
 from compat_tests.contract.test_backend import opened as opened_backend
 from compat_tests.contract.test_backend import the, worker
 from compat_tests.contract.test_broker import body_of, claim, claim_again, ids, on_rabbitmq
@@ -261,6 +261,9 @@ async def test_a_task_that_waits_again_may_be_revoked(
     assert await put_back(broker, backend, TASK, message())
     assert await backend.revoke(["t"], "no longer wanted") == {}
     assert await backend.start(SECOND) is TaskState.REVOKED
+    if has_limit(broker.settings, Limit.DISCARD):
+        assert await eventually_async(lambda: ids(broker)) == ["t"]
+        return
 
     async def discarded() -> bool:
         return await broker.discard(["t"]) == 1
