@@ -17,6 +17,7 @@ from dagster_taskiq.cli import cli
 from dagster_taskiq.cli.worker import start
 from dagster_taskiq.execution.allowed_code import ALLOW_ENV
 from dagster_taskiq.settings.env import BACKEND_ENV, BROKER_ENV, HOME_ENV
+from dagster_taskiq.settings.sqs_names import ENDPOINT_URL_ENV, QUEUE_URL_ENV
 from dagster_taskiq.tags import PRIORITY_TAG, QUEUE_TAG, RUN_PRIORITY_TAG, TASK_ID_TAG
 from dagster_taskiq.transport.rabbitmq.url import OPTIONS
 from dagster_taskiq.transport.registry import BACKENDS, BROKERS
@@ -184,6 +185,7 @@ def test_every_variable_is_listed_and_no_other() -> None:
     ours = {BROKER_ENV, BACKEND_ENV, CONCURRENCY_ENV, QUEUES_ENV, ALLOW_ENV, HOME_ENV}
     ours |= {DRAIN_TIMEOUT_ENV, KILL_GRACE_ENV, HTTP_PORT_ENV, POD_DELETION_COST_ENV}
     ours |= {"DAGSTER_EXECUTOR_POP_EVENTS_OFFSET", ASYNC_TASKS_ENV}
+    ours |= {QUEUE_URL_ENV, ENDPOINT_URL_ENV, "AWS_DEFAULT_REGION"}
     assert {name for row in table("environment.md") for name in row.split(", ")} == ours
 
 
