@@ -1,12 +1,45 @@
 """Many commands of one process at once, on Redis."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
+import pytest
+
+from compat_tests.proxy import Proxy, proxy_to
+from compat_tests.servers import RedisServer, own_redis
+from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.settings.settings import Settings
-from dagster_taskiq.transport.redis.connection import COMMANDS_AT_ONCE
+from dagster_taskiq.transport.redis.connection import COMMANDS_AT_ONCE, RedisConnection, Script
 from dagster_taskiq.transport.registry import make
 
 MANY = 5 * COMMANDS_AT_ONCE
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    with own_redis() as server:
+        yield server
+
+
+@pytest.fixture
+def echo(tmp_path: Path) -> Script:
+    """A script that returns its argument."""
+    path = tmp_path / "echo.lua"
+    path.write_text("return ARGV[1]")
+    return Script(path)
+
+
+@asynccontextmanager
+async def connected(url: str, **options: float) -> AsyncIterator[RedisConnection]:
+    connection = RedisConnection(url, options, timeout=5.0)
+    await connection.open()
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 def test_more_than_there_are_connections_wait_for_their_turn(redis_url: str) -> None:
@@ -20,3 +53,72 @@ def test_more_than_there_are_connections_wait_for_their_turn(redis_url: str) -> 
             await broker.shutdown()
 
     assert asyncio.run(ask()) == [False] * MANY
+
+
+def test_scripts_share_one_connection_and_each_gets_its_own_answer(
+    server: RedisServer, echo: Script
+) -> None:
+    large = b"x" * 3_000_000
+
+    async def run() -> tuple[list[bytes], int]:
+        async with connected(server.url) as connection:
+            asked = [str(number) for number in range(MANY)] + [large]
+            answers = await asyncio.gather(*[connection.script(echo, [], [each]) for each in asked])
+            clients: bytes = await connection.command("CLIENT", "LIST")
+            return answers, len(clients.splitlines())
+
+    answers, connections = asyncio.run(run())
+    assert answers == [*(str(number).encode() for number in range(MANY)), large]
+    assert connections == 2  # one for the scripts, and one for the question
+
+
+def test_one_who_waits_no_longer_takes_no_other_answer_away(
+    server: RedisServer, echo: Script
+) -> None:
+    async def run() -> list[bytes]:
+        async with connected(server.url) as connection:
+            await connection.script(echo, [], ["first"])
+            calls = [
+                asyncio.ensure_future(connection.script(echo, [], [str(number)]))
+                for number in range(10)
+            ]
+            await asyncio.sleep(0)  # they are being sent
+            for call in calls[::2]:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+            assert all(call.cancelled() for call in calls[::2])
+            return [call.result() for call in calls[1::2]]
+
+    assert asyncio.run(run()) == [b"1", b"3", b"5", b"7", b"9"]
+
+
+def test_scripts_whose_connection_is_lost_are_run_again(server: RedisServer, echo: Script) -> None:
+    async def run(door: Proxy) -> list[bytes]:
+        async with connected(f"redis://127.0.0.1:{door.port}/0") as connection:
+            await connection.script(echo, [], ["first"])
+            door.lose_answers(b"EVALSHA")
+            return await asyncio.gather(
+                *[connection.script(echo, [], [str(number)]) for number in range(10)]
+            )
+
+    with proxy_to(server.port) as door:
+        assert asyncio.run(run(door)) == [str(number).encode() for number in range(10)]
+
+
+def test_a_server_that_does_not_answer_is_given_up_and_asked_anew_later(
+    server: RedisServer, echo: Script
+) -> None:
+    async def run() -> None:
+        async with connected(server.url, socket_timeout=0.5) as connection:
+            await connection.script(echo, [], ["first"])
+            server.freeze()
+            try:
+                with pytest.raises(ServerUnavailableError):
+                    await connection.script(echo, [], ["lost"])
+            finally:
+                server.thaw()
+            with contextlib.suppress(ServerUnavailableError):  # it may still be waking up
+                await connection.script(echo, [], ["again"])
+            assert await connection.script(echo, [], ["again"]) == b"again"
+
+    asyncio.run(run())

@@ -103,31 +103,28 @@ class RedisBroker(QueueBroker):
 
     async def claim(self) -> Delivery | None:
         """Run the claim script; after a lost answer, once more for the same message."""
-        return await self._claim("", is_shielded=False)
+        return await self._claim("")
 
     async def claim_next(self) -> Delivery | None:
         """Claim, and start a user's own task in the same step where the records are here too."""
         keep_seconds = str(UNFINISHED_SECONDS) if self.starts_with_claim else ""
-        return await self._claim(keep_seconds, is_shielded=True)
+        return await self._claim(keep_seconds)
 
     def may_start_with_claim(self, backend_connection: Connection) -> bool:
         """Whether the records of the tasks are on this server."""
         return backend_connection is self.connection
 
-    async def _claim(self, keep_seconds: str, *, is_shielded: bool) -> Delivery | None:
+    async def _claim(self, keep_seconds: str) -> Delivery | None:
         """Run the claim script.
 
         Args:
             keep_seconds: how long to keep the record of a task that is started; '' to start none.
-            is_shielded: whether it is never cancelled, as in a listener.
         """
         deleted = self._to_delete[:MOST_DELETED]
         args = [self.consumer, self._stale, str(self._claims), keep_seconds, len(deleted)]
         args += [each for delivery in deleted for each in _address(delivery)]
         more_keys = (self._claim_key, self._keys.forget_times, self._keys.task(""))
-        found = await self._script(
-            "claim", [*args, *self.open_queues], *more_keys, is_shielded=is_shielded
-        )
+        found = await self._script("claim", [*args, *self.open_queues], *more_keys)
         self._claims += 1
         del self._to_delete[: len(deleted)]
         if not found:
@@ -234,11 +231,9 @@ class RedisBroker(QueueBroker):
             args += _address(each)
         return int(await self._script("delete", args))
 
-    async def _script(
-        self, name: str, args: list[Any], *more_keys: str, is_shielded: bool = False
-    ) -> Any:
+    async def _script(self, name: str, args: list[Any], *more_keys: str) -> Any:
         keys: list[str | bytes] = [*self._first_keys, *more_keys]
-        return await self.connection.script(SCRIPTS[name], keys, args, is_shielded=is_shielded)
+        return await self.connection.script(SCRIPTS[name], keys, args)
 
 
 def _address(delivery: Delivery) -> list[str]:

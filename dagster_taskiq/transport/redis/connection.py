@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,18 @@ from redis.exceptions import ConnectionError, NoScriptError, ResponseError
 
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.urls import scheme_of
-from dagster_taskiq.transport.background import look_at
+from dagster_taskiq.transport.background import in_own_task
 from dagster_taskiq.transport.eviction import Eviction
 from dagster_taskiq.transport.redis.errors import REFUSALS, RedisErrors
+from dagster_taskiq.transport.redis.pipelined import Pipelined
 from dagster_taskiq.transport.redis.sentinel_urls import read_sentinel_url
 
 #: How long one command may take; longer than any wait that a command asks the server for.
 SOCKET_TIMEOUT_SECONDS = 8.0
 #: The longest that a blocking read asks the server to wait.
 BLOCK_SECONDS = 5.0
-#: How many commands of a process are sent at once, each on a connection of its own; others wait.
-#: Those with which a listener waits for something do not count.
+#: How many commands of a process are sent at once; others wait. Scripts share one connection, and
+#: each other command has one of its own. Those with which a listener waits do not count.
 COMMANDS_AT_ONCE = 50
 #: How many connections there may be if no option says otherwise. redis-py 8 has a limit of 100, and
 #: raises an error beyond.
@@ -67,6 +68,8 @@ class RedisConnection:
         }
         self._users = 0
         self._client: Redis | None = None
+        #: On which scripts are run.
+        self._pipelined: Pipelined | None = None
         self._turns = asyncio.Semaphore(COMMANDS_AT_ONCE)
 
     @property
@@ -80,7 +83,7 @@ class RedisConnection:
             RuntimeError: the connection is not open.
         """
         if self._client is None:
-            raise RuntimeError(f"The connection to {self.boundary.shown} is not open.")
+            raise self._not_open()
         return self._client
 
     async def open(self) -> None:
@@ -100,6 +103,8 @@ class RedisConnection:
             raise ConfigError(
                 f"Cannot use the broker or backend {self.boundary.shown}: {error}."
             ) from None
+        pool = self._client.connection_pool
+        self._pipelined = Pipelined(pool, float(self._options["health_check_interval"]))
 
     async def close(self) -> None:
         """Disconnect, at the call of the last of those that share the connection."""
@@ -108,7 +113,7 @@ class RedisConnection:
         self._users -= 1
         if self._users == 0 and self._client is not None:
             await self._client.aclose()
-            self._client = None
+            self._client = self._pipelined = None
 
     async def ping(self) -> None:
         """Return when the server has answered, and can be used.
@@ -173,36 +178,23 @@ class RedisConnection:
                 execute: Any = self.client.execute_command
                 return await execute(name, *args)
 
-    async def script(
-        self,
-        script: Script,
-        keys: Sequence[str | bytes],
-        args: Sequence[Any],
-        *,
-        is_shielded: bool = False,
-    ) -> Any:
+    async def script(self, script: Script, keys: Sequence[str | bytes], args: Sequence[Any]) -> Any:
         """Run a Lua script; the server keeps it after the first time.
 
         Args:
             script: the script.
             keys: its ``KEYS``.
             args: its ``ARGV``.
-            is_shielded: the caller is not cancelled before it has the answer.
         """
-        run = self._run_script(script, keys, args)
+        if self._pipelined is None:
+            raise self._not_open()
+        run = self._pipelined.run
         with self.boundary:
-            return await (run if is_shielded else _in_own_task(run))
-
-    async def _run_script(
-        self, script: Script, keys: Sequence[str | bytes], args: Sequence[Any]
-    ) -> Any:
-        # As the client library's own scripts do, which look at more on their way.
-        execute: Any = self.client.execute_command
-        async with self._turns:
-            try:
-                return await execute("EVALSHA", script.sha, len(keys), *keys, *args)
-            except NoScriptError:
-                return await execute("EVAL", script.text, len(keys), *keys, *args)
+            async with self._turns:
+                try:
+                    return await run("EVALSHA", script.sha, len(keys), *keys, *args)
+                except NoScriptError:
+                    return await run("EVAL", script.text, len(keys), *keys, *args)
 
     async def read_streams(
         self, after: Mapping[str, str | bytes], seconds: float
@@ -217,7 +209,7 @@ class RedisConnection:
         with self.boundary:
             streams: Any = dict(after)
             read = self.client.xread(streams, block=block if block > 0 else None)
-            reply = await _in_own_task(read)
+            reply = await in_own_task(read)
         return stream_pairs(reply)
 
     async def pop(self, lists: Sequence[str], seconds: float) -> None:
@@ -229,7 +221,10 @@ class RedisConnection:
         """
         with self.boundary:
             popped: Any = self.client.blpop(list(lists), timeout=min(seconds, BLOCK_SECONDS))
-            await _in_own_task(popped)
+            await in_own_task(popped)
+
+    def _not_open(self) -> RuntimeError:
+        return RuntimeError(f"The connection to {self.boundary.shown} is not open.")
 
     def _make_client(self) -> "Redis":
         # The client itself retries once if a connection is lost. Longer outages are left to
@@ -313,18 +308,3 @@ def stream_pairs(reply: Any) -> list[tuple[bytes, list[Any]]]:
     if isinstance(reply, dict):
         return [(name, entries[0]) for name, entries in reply.items()]
     return [(name, entries) for name, entries in reply or ()]
-
-
-async def _in_own_task(command: Awaitable[Any]) -> Any:
-    """Await a command in a task of its own, so that a cancellation reaches the caller.
-
-    redis-py sometimes swallows a cancellation that arrives while it reads a reply. A listener that
-    was cancelled would go on for ever then, and so would the worker that waits for it to end.
-    """
-    task = asyncio.ensure_future(command)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        task.cancel()
-        task.add_done_callback(look_at)
-        raise

@@ -1,0 +1,178 @@
+"""One connection on which commands are sent before those before them are answered.
+
+redis-py takes a connection out of its pool for each command, and looks after each by itself: its
+time limit, its state, its retry. That is a third of what a small task costs the first process of a
+worker. Here all scripts of a process share one connection: those that are due in one round of the
+event loop are one write and one read. redis-py makes the connection, with all that belongs to that:
+TLS, user and password, sentinels.
+"""
+
+import asyncio
+from collections import deque
+from typing import Any
+
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.exceptions import ConnectionError, ReadOnlyError, TimeoutError
+
+from dagster_taskiq.transport.background import in_own_task
+from dagster_taskiq.transport.redis.replies import Replies, pack
+
+#: The pause before a command is sent again whose connection was lost, in seconds.
+RETRY_SECONDS = 0.05
+
+
+class Pipelined:
+    """The connection of one process for its scripts, which is made anew when it is lost."""
+
+    def __init__(self, pool: ConnectionPool, idle_seconds: float) -> None:
+        """Connect when the first command is sent.
+
+        Args:
+            pool: makes the connections, and closes them when it is closed.
+            idle_seconds: a connection on which nothing was sent for so long is not used any more: a
+                firewall may have dropped it.
+        """
+        self._pool = pool
+        self._idle_seconds = idle_seconds
+        self._link: _Link | None = None
+        self._connecting = asyncio.Lock()
+
+    async def run(self, *command: Any) -> Any:
+        """Send a command, and return its reply; if the connection is lost, once more.
+
+        Raises:
+            RedisError: what redis-py raises too: the reply is an error, or there is none.
+        """
+        packed = pack(command)
+        link = self._link
+        if link is None or not link.is_usable(self._idle_seconds):
+            link = await in_own_task(self._connect())
+        try:
+            return await link.send(packed)
+        except (ConnectionError, ReadOnlyError):
+            # Of a server that is not the master any more, too: a sentinel knows who is.
+            await asyncio.sleep(RETRY_SECONDS)
+        link = await in_own_task(self._connect())
+        return await link.send(packed)
+
+    async def _connect(self) -> "_Link":
+        async with self._connecting:
+            if self._link is not None:
+                if self._link.is_usable(self._idle_seconds):
+                    return self._link
+                await self._give_up(self._link)
+                self._link = None
+            connection = await self._pool.get_connection()
+            self._link = _Link(connection)
+            return self._link
+
+    async def _give_up(self, link: "_Link") -> None:
+        await link.connection.disconnect(nowait=True)
+        await self._pool.release(link.connection)
+
+
+class _Link(asyncio.Protocol):
+    """One connection that redis-py has made, until it is lost."""
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        """Take over what comes in on a connection."""
+        self.connection = connection
+        self._loop = asyncio.get_running_loop()
+        writer = connection._writer
+        if writer is None:
+            raise ConnectionError("The connection was closed as it was made.")
+        self._transport = writer.transport
+        #: That of redis-py, which waits for the end of the connection.
+        self._before = self._transport.get_protocol()
+        self._transport.set_protocol(self)
+        self._replies = Replies()
+        self._is_lost = self._transport.is_closing()
+        self._outgoing: list[bytes] = []
+        #: The commands that are not answered yet, each with the time at which it was sent.
+        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._last_sent = self._loop.time()
+        self._timeout: float | None = connection.socket_timeout
+        self._timer: asyncio.TimerHandle | None = None
+
+    def is_usable(self, idle_seconds: float) -> bool:
+        """Return whether commands may be sent on it."""
+        if self._is_lost:
+            return False
+        is_idle = not self._waiting and self._loop.time() - self._last_sent > idle_seconds > 0
+        return not is_idle
+
+    def send(self, packed: bytes) -> "asyncio.Future[Any]":
+        """Send a command, with others that are sent in this round of the event loop.
+
+        Returns:
+            Its reply, when that is there.
+        """
+        answer = self._loop.create_future()
+        self._last_sent = self._loop.time()
+        self._waiting.append((answer, self._last_sent))
+        if not self._outgoing:
+            self._loop.call_soon(self._write)
+        self._outgoing.append(packed)
+        if self._timer is None and self._timeout is not None:
+            self._timer = self._loop.call_later(self._timeout, self._check_time, self._timeout)
+        return answer
+
+    def data_received(self, data: bytes) -> None:
+        """Give each reply to who waits for it (asyncio's own hook)."""
+        try:
+            replies = self._replies.feed(data)
+        except ValueError as error:
+            self._end(f"This is no Redis: {error}")
+            return
+        for reply in replies:
+            if not self._waiting:
+                self._end("There was a reply to no command.")
+                return
+            answer, _ = self._waiting.popleft()
+            if not isinstance(reply, Exception):
+                if not answer.done():  # who waited may have been cancelled
+                    answer.set_result(reply)
+                continue
+            if not answer.done():
+                answer.set_exception(reply)
+            if isinstance(reply, ConnectionError | ReadOnlyError):
+                # The server takes none of our commands on it, or is the wrong one by now.
+                self._end("The connection is not used any more.")
+                return
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Let those know who wait (asyncio's own hook)."""
+        self._end(f"The connection was lost: {error or 'it was closed'}")
+        self._before.connection_lost(error)
+
+    def _write(self) -> None:
+        outgoing, self._outgoing = self._outgoing, []
+        if not self._is_lost:
+            self._transport.write(outgoing[0] if len(outgoing) == 1 else b"".join(outgoing))
+
+    def _check_time(self, timeout: float) -> None:
+        """End the connection if the first reply is too late, else look again when it would be."""
+        self._timer = None
+        if not self._waiting:
+            return
+        answer, sent_at = self._waiting[0]
+        left = sent_at + timeout - self._loop.time()
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._check_time, timeout)
+            return
+        if not answer.done():
+            answer.set_exception(TimeoutError("Timeout reading from the server"))
+        # Those that came later have their own time, on another connection.
+        self._end("The server does not answer.")
+
+    def _end(self, why: str) -> None:
+        """Use the connection no more; what is not answered has failed."""
+        self._is_lost = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        waiting, self._waiting = self._waiting, deque()
+        for answer, _ in waiting:
+            if not answer.done():
+                answer.set_exception(ConnectionError(why))
+        self._transport.abort()
