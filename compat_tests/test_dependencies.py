@@ -33,6 +33,8 @@ OF_THE_STORAGE = {"dagster-postgres"}
 OF_THE_LIBRARIES = {"dagster-k8s", "docker", "kubernetes", "requests"}
 #: What a project has for its tests, and is imported only by the plugin for them.
 OF_TESTS = {"pytest"}
+#: What only mypy imports.
+OF_TYPES = {"mypy-boto3-sqs"}
 
 
 def imports_of(path: Path) -> Iterator[str]:
@@ -62,8 +64,9 @@ def test_every_dependency_is_imported() -> None:
 
 
 def test_everything_that_is_imported_is_a_dependency() -> None:
-    extra = names(PROJECT["optional-dependencies"]["postgres"])
-    known = REQUIRED | extra | OF_THE_STORAGE | OF_THE_LIBRARIES | OF_TESTS
+    extras = PROJECT["optional-dependencies"]
+    servers = names(extras["postgres"]) | names(extras["sqs"])
+    known = REQUIRED | servers | OF_THE_STORAGE | OF_THE_LIBRARIES | OF_TESTS | OF_TYPES
     assert {name: files for name, files in imported().items() if name not in known} == {}
 
 

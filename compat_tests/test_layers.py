@@ -47,6 +47,8 @@ CLIENT_LIBRARIES = {
         "dagster_internals",
     ),
     "psycopg2": ("transport.sql.postgresql",),
+    "boto3": ("transport.sqs",),
+    "botocore": ("transport.sqs",),
     "sqlite3": ("transport.sql.sqlite", "dagster_internals"),
 }
 

@@ -145,7 +145,10 @@ async def fall_silent(broker: QueueBroker) -> None:
     if on_rabbitmq(broker.settings):
         await broker.connection.abort()  # type: ignore[attr-defined]
     elif on_sqs(broker.settings):
-        await move_clock(broker.settings, broker.settings.lease + 1.0)
+        seconds = broker.settings.lease + 1.0
+        await move_clock(broker.settings, seconds)
+        for each in broker._claims.held.values():  # type: ignore[attr-defined]
+            each.begun_at -= seconds
 
 
 def on_rabbitmq(settings: Settings) -> bool:
@@ -795,7 +798,8 @@ async def test_a_message_that_is_given_back_goes_to_someone_else(
         await listener.end()
     await broker.give_back("t")
     await broker.give_back("t")
-    assert await ids(other) == ["t"]
+    # On SQS it may first come to a poll that nobody waits for any more.
+    assert (await claim_again(other)).task_id == "t"
 
 
 async def test_what_a_broker_has_not_started_is_given_back_when_it_closes(

@@ -80,6 +80,7 @@ _REDIS_BROKER = Entry(f"{_HERE}.redis.broker", "RedisBroker")
 _REDIS_BACKEND = Entry(f"{_HERE}.redis.backend", "RedisBackend")
 _SQLITE_BROKER = Entry(f"{_HERE}.sql.sqlite.transport", "SqliteBroker")
 _SQLITE_BACKEND = Entry(f"{_HERE}.sql.sqlite.transport", "SqliteBackend")
+_SQS_BROKER = Entry(f"{_HERE}.sqs.broker", "SqsBroker", "sqs")
 
 BROKERS: "Registry[QueueBroker]" = Registry(
     "broker",
@@ -97,6 +98,7 @@ BROKERS: "Registry[QueueBroker]" = Registry(
         "amqp": _RABBIT_BROKER,
         "amqps": _RABBIT_BROKER,
         "pyamqp": _RABBIT_BROKER,
+        "sqs": _SQS_BROKER,
         "memory": _MEMORY_BROKER,
     },
 )

@@ -1,0 +1,1 @@
+"""The broker on Amazon SQS, or on a server that speaks its protocol."""

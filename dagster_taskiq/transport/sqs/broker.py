@@ -1,0 +1,143 @@
+"""The broker on Amazon SQS: a queue for each queue, run queue, and priority that is used.
+
+taskiq-aio-sqs's broker takes many messages at once, and keeps each hidden for as long as its task
+runs, up to the twelve hours that SQS allows. Here a worker takes one message when a slot is free,
+and deletes it when its task is recorded as started: what SQS hides is only the message of a task
+that is being started.
+
+SQS keeps no state of tasks and workers: that is in a backend on another server.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import ClassVar
+
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.background import look_at
+from dagster_taskiq.transport.broker import Delivery, Outgoing, QueueBroker
+from dagster_taskiq.transport.sqs.claims import RENEWED_AFTER, Claims
+from dagster_taskiq.transport.sqs.connection import SqsConnection
+from dagster_taskiq.transport.sqs.depths import Depths
+from dagster_taskiq.transport.sqs.levels import Levels
+from dagster_taskiq.transport.sqs.names import Lane, Names
+from dagster_taskiq.transport.sqs.polls import Polls
+from dagster_taskiq.transport.sqs.queues import Queues
+from dagster_taskiq.transport.sqs.rejected import Rejected
+from dagster_taskiq.transport.sqs.sending import Sender
+from dagster_taskiq.wire.queues import QueueDepth
+
+
+class SqsBroker(QueueBroker):
+    """Queues of SQS; a listener has a poll on each that it serves."""
+
+    #: The library of AWS takes a second to import, and some memory: a worker's children do without.
+    shares_connection: ClassVar[bool] = True
+
+    def __init__(self, settings: Settings, connection: SqsConnection | None = None) -> None:
+        """Prepare; nothing is connected yet.
+
+        Args:
+            settings: whose ``broker`` names the region.
+            connection: one to share; by default one of its own.
+
+        Raises:
+            ConfigError: the URL, an option or the prefix cannot be used.
+        """
+        super().__init__(settings)
+        self.connection: SqsConnection = connection or SqsConnection(
+            settings.broker, settings.broker_options, settings.connect_timeout
+        )
+        names = Names(self.connection.target.prefix or settings.prefix)
+        queues = Queues(self.connection, names, settings.queue, settings.lease)
+        self._queues = queues
+        self._levels = Levels(queues, lambda: self.result_backend)
+        self._polls = Polls(self.connection, queues, self._levels.forget)
+        self._sender = Sender(self.connection, queues)
+        self._claims = Claims(queues, self._polls, self._sender)
+        self._rejected = Rejected(queues, self._sender)
+        self._depths = Depths(queues)
+        self._renewing: asyncio.Task[None] | None = None
+
+    async def ping(self) -> None:
+        """Ask for the default queue; in a worker, create its queues, so that a refusal ends it."""
+        names = self._queues.names
+        if self.is_worker_process:
+            for queue in self.all_queues:
+                await self._queues.url(names.of(Lane(queue)))
+            await self._levels.list_all()
+        else:
+            await self._queues.attributes(names.of(Lane(self.settings.queue)), ["QueueArn"])
+
+    async def put_all(self, messages: Sequence[Outgoing]) -> None:
+        """Send them; on return SQS has them, on several machines."""
+        await self._levels.announce(await self._sender.send(messages))
+
+    async def claim(self) -> Delivery | None:
+        """Ask each lane of the open queues for a message, the lanes of high priority first."""
+        await self._levels.list_all()
+        return await self._claims.claim(self._levels.lanes(self.open_queues))
+
+    async def claim_next(self) -> Delivery | None:
+        """Take the first message that polls have received; have a poll on each lane."""
+        delivery = await self._claims.take(self._levels.lanes(self.open_queues))
+        if delivery is not None and self._renewing is None:
+            self._renewing = asyncio.ensure_future(self._renew())
+            self._renewing.add_done_callback(look_at)
+        return delivery
+
+    async def wait_for_work(self, timeout: float) -> None:
+        """Return when a poll has received a message, or another priority is in use."""
+        self._levels.watch()
+        changed = self._levels.changed()
+        await self._polls.wait(self._levels.lanes(self.open_queues), changed, timeout)
+
+    async def stop_claiming(self) -> None:
+        """Release what polls have received for nobody, and wait for no poll any more."""
+        self._levels.end()
+        if self._renewing is not None:
+            self._renewing.cancel()
+            self._renewing = None
+        await self._polls.end()
+
+    async def acknowledge(self, delivery: Delivery) -> None:
+        """Have SQS delete the message."""
+        await self._claims.acknowledge(delivery)
+
+    async def release(self, delivery: Delivery) -> None:
+        """Have SQS show the message to others at once."""
+        await self._claims.release(delivery)
+
+    async def reject(self, delivery: Delivery, reason: str) -> None:
+        """Send a copy to the queue of rejected messages, and delete the message."""
+        await self._rejected.add(delivery, reason)
+        await self._claims.acknowledge(delivery)
+
+    async def discard(self, task_ids: Sequence[str]) -> int:
+        """Return 0: SQS deletes nothing by an id. The records of the tasks show that they are
+        revoked, and the messages are dropped when they are claimed.
+        """
+        del task_ids
+        return 0
+
+    async def depths(self) -> list[QueueDepth]:
+        """Ask for the counts of all queues, which are approximate; SQS does not tell their age."""
+        return await self._depths.all()
+
+    async def is_empty(self, queue: str) -> bool:
+        """Ask for the counts of this queue alone, with each of its priorities."""
+        await self._levels.list_all()
+        return await self._depths.is_empty(self._levels.lanes([queue]))
+
+    async def rejected(self) -> int:
+        """Ask for the count of the queue of rejected messages."""
+        return await self._rejected.count()
+
+    async def _renew(self) -> None:
+        """Renew the leases of what was yielded and is not started, for as long as there is any."""
+        try:
+            await asyncio.sleep(self._queues.visibility * RENEWED_AFTER)
+            while self._claimed:
+                await self._claims.renew(list(self._claimed.values()))
+                await asyncio.sleep(self._queues.visibility * RENEWED_AFTER)
+        finally:
+            self._renewing = None

@@ -1,0 +1,140 @@
+"""Claiming: the first message of several lanes, and what becomes of it.
+
+A message that was received is hidden from others for the time of a lease. While this process holds
+it, the lease is renewed; when the start of its task is on record, it is deleted.
+"""
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import ClientError
+
+from dagster_taskiq.errors import DagsterTaskiqError
+from dagster_taskiq.transport.broker import Delivery
+from dagster_taskiq.transport.sqs.errors import GONE, MISSING, code_of
+from dagster_taskiq.transport.sqs.messages import Received
+from dagster_taskiq.transport.sqs.names import Lane
+from dagster_taskiq.transport.sqs.polls import Polls
+from dagster_taskiq.transport.sqs.queues import Queues
+from dagster_taskiq.transport.sqs.sending import Sender
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+logger = logging.getLogger("dagster_taskiq.broker")
+
+#: A lease is renewed when this part of it has passed.
+RENEWED_AFTER = 1 / 3
+
+
+@dataclass
+class Claim:
+    """A message that was claimed."""
+
+    message: Received
+    #: When its lease began, by the monotonic clock.
+    begun_at: float
+
+
+class Claims:
+    """The messages that this process has claimed, until they are acknowledged or released."""
+
+    def __init__(self, queues: Queues, polls: Polls, sender: Sender) -> None:
+        self._queues = queues
+        self._polls = polls
+        self._sender = sender
+        #: By the handles of their deliveries.
+        self.held: dict[str, Claim] = {}
+        #: When a message of each queue was claimed last, by the monotonic clock.
+        self._served_at: dict[str, float] = {}
+
+    async def claim(self, lanes: Iterable[Lane]) -> Delivery | None:
+        """Claim the first message of several lanes; ask each that comes before it."""
+        return await self._first(lanes, self._polls.ask)
+
+    async def take(self, lanes: Iterable[Lane]) -> Delivery | None:
+        """Claim the first message of several lanes that polls have received, or receive at once."""
+        return await self._first(lanes, self._polls.take)
+
+    async def acknowledge(self, delivery: Delivery) -> None:
+        """Delete a claimed message."""
+        claim = self.held.pop(delivery.handle, None)
+        if claim is not None:
+            await self._delete(claim.message)
+
+    async def release(self, delivery: Delivery) -> None:
+        """Make a claimed message visible at once; nothing is left to do if its lease has passed."""
+        claim = self.held.pop(delivery.handle, None)
+        if claim is not None and time.monotonic() < claim.begun_at + self._queues.visibility:
+            await self._polls.release(claim.message)
+
+    async def renew(self, deliveries: Collection[Delivery]) -> None:
+        """Renew the leases of claimed messages for which it is time.
+
+        One that is not ours any more is delivered to others; the record of its start decides who
+        executes it.
+        """
+        due = time.monotonic() - self._queues.visibility * RENEWED_AFTER
+        claims = [self.held.get(each.handle) for each in deliveries]
+        for claim in claims:
+            if claim is not None and claim.begun_at <= due:
+                try:
+                    await self._renew(claim)
+                except DagsterTaskiqError as error:
+                    logger.debug("Cannot renew a lease: %s", error)
+
+    async def _first(
+        self, lanes: Iterable[Lane], ask: Callable[[Lane], Awaitable[Received | None]]
+    ) -> Delivery | None:
+        for lane in self._in_turn(lanes):
+            while (message := await ask(lane)) is not None:
+                if message.due_in <= 0:
+                    return await self._hand_out(message)
+                await self._sender.send_on(message)
+                await self._delete(message)
+        return None
+
+    def _in_turn(self, lanes: Iterable[Lane]) -> list[Lane]:
+        """Return lanes by level; those of one level take turns, so that none is left out."""
+        return sorted(lanes, key=lambda lane: (-lane.level, self._served_at.get(lane.queue, 0.0)))
+
+    async def _hand_out(self, message: Received) -> Delivery:
+        now = time.monotonic()
+        self._served_at[message.lane.queue] = now
+        self.held[message.receipt] = Claim(message, now)
+        leases = 1 + int(message.age / self._queues.visibility)
+        attempt = min(message.count, leases)
+        return Delivery(message.receipt, message.task_id, message.lane.queue, message.body, attempt)
+
+    async def _delete(self, message: Received) -> None:
+        def delete(client: "SQSClient", url: str) -> None:
+            try:
+                client.delete_message(QueueUrl=url, ReceiptHandle=message.receipt)
+            except ClientError as error:
+                if code_of(error) not in (*GONE, *MISSING):
+                    raise
+
+        await self._queues.call(self._queues.names.of(message.lane), delete)
+
+    async def _renew(self, claim: Claim) -> None:
+        message, seconds = claim.message, self._queues.visibility
+
+        def renew(client: "SQSClient", url: str) -> bool:
+            try:
+                client.change_message_visibility(
+                    QueueUrl=url, ReceiptHandle=message.receipt, VisibilityTimeout=seconds
+                )
+            except ClientError as error:
+                if code_of(error) not in (*GONE, *MISSING):
+                    raise
+                return False
+            return True
+
+        now = time.monotonic()
+        if await self._queues.call(self._queues.names.of(message.lane), renew):
+            claim.begun_at = now
+        else:
+            self.held.pop(message.receipt, None)

@@ -1,0 +1,145 @@
+"""The priority levels in use: each is a queue on the server, which workers have to know of.
+
+They learn of it in two ways: who is the first in its process to send to one posts that to a channel
+of the backend, and each worker asks the server for a list of queues, at its start and regularly.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Iterable
+
+from dagster_taskiq.errors import ConfigError, DagsterTaskiqError, ServerUnavailableError
+from dagster_taskiq.transport.backend import StateBackend
+from dagster_taskiq.transport.background import look_at
+from dagster_taskiq.transport.sqs.names import Lane
+from dagster_taskiq.transport.sqs.queues import Queues
+from dagster_taskiq.wire.notifications import FROM_START
+
+logger = logging.getLogger("dagster_taskiq.broker")
+
+#: The channel of the backend to which levels are posted.
+CHANNEL = "sqs-levels"
+#: Seconds between two lists of queues.
+LIST_SECONDS = 60.0
+#: How long one look into the channel waits, in seconds.
+COLLECT_SECONDS = 30.0
+#: Seconds before the backend or SQS is asked again that has not answered.
+RETRY_SECONDS = 5.0
+
+
+class Levels:
+    """The levels that are known to this process, of all queues under the prefix."""
+
+    def __init__(self, queues: Queues, backend: Callable[[], object]) -> None:
+        """Know none yet.
+
+        Args:
+            queues: the queues of the server.
+            backend: returns the backend with the channel. What is none of ours has no channels.
+        """
+        self._queues = queues
+        self._backend = backend
+        self._known: set[Lane] = set()
+        self._announced: set[Lane] = set()
+        #: Ends when another level becomes known; for the listener that waits.
+        self._changed: asyncio.Future[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
+
+    def lanes(self, queues: Iterable[str]) -> list[Lane]:
+        """Return the lanes of queues, of the highest level first."""
+        wanted = list(dict.fromkeys(queues))
+        lanes = [Lane(queue) for queue in wanted]
+        lanes += [lane for lane in self._known if lane.queue in wanted]
+        return sorted(lanes, key=lambda lane: (-lane.level, wanted.index(lane.queue)))
+
+    def changed(self) -> "asyncio.Future[None]":
+        """Return a future that ends when another level becomes known."""
+        if self._changed is None or self._changed.done():
+            self._changed = asyncio.get_running_loop().create_future()
+        return self._changed
+
+    def add(self, lanes: Iterable[Lane]) -> None:
+        """Note that lanes are in use."""
+        new = {lane for lane in lanes if lane.level} - self._known
+        if new:
+            self._known |= new
+            if self._changed is not None and not self._changed.done():
+                self._changed.set_result(None)
+
+    def forget(self, lane: Lane) -> None:
+        """Note that the queue of a lane has been deleted."""
+        self._known.discard(lane)
+        self._announced.discard(lane)
+
+    async def list_all(self) -> None:
+        """Ask the server which levels there are.
+
+        Raises:
+            ServerUnavailableError: SQS does not answer.
+            ConfigError: it does not let us.
+        """
+        self.add(await self._queues.all())
+
+    async def announce(self, lanes: Collection[Lane]) -> None:
+        """Tell workers of the levels that messages were sent to, once for each.
+
+        If the backend does not answer, they learn of them from the next list.
+        """
+        self.add(lanes)
+        new = [lane for lane in lanes if lane.level and lane not in self._announced]
+        backend = self._backend()
+        if not new or not isinstance(backend, StateBackend):
+            return
+        body = {"lanes": [[lane.queue, lane.level] for lane in new]}
+        try:
+            await backend.home.run(lambda: backend.post(CHANNEL, body))
+        except DagsterTaskiqError as error:
+            logger.debug("Could not tell workers of new priorities: %s", error)
+        else:
+            self._announced.update(new)
+
+    def watch(self) -> None:
+        """Learn of other levels in the background, from now on."""
+        if not self._watching:
+            for work in (self._list_regularly(), self._read_channel()):
+                task = asyncio.ensure_future(work)
+                task.add_done_callback(look_at)
+                self._watching.append(task)
+
+    def end(self) -> None:
+        """Watch no longer."""
+        for task in self._watching:
+            task.cancel()
+        self._watching.clear()
+        self._changed = None
+
+    async def _list_regularly(self) -> None:
+        refusal = ""
+        while True:
+            try:
+                await self.list_all()
+            except ServerUnavailableError:
+                pass  # the listener logs that
+            except ConfigError as error:
+                if str(error) != refusal:
+                    refusal = str(error)
+                    logger.warning(
+                        "Priorities other than 0 are served only if their senders use the same "
+                        "backend, and are not found otherwise. %s",
+                        refusal,
+                    )
+            await asyncio.sleep(LIST_SECONDS)
+
+    async def _read_channel(self) -> None:
+        backend = self._backend()
+        if not isinstance(backend, StateBackend):
+            return
+        cursor = FROM_START
+        while True:
+            try:
+                for each in await backend.collect(CHANNEL, cursor, COLLECT_SECONDS):
+                    cursor = each.cursor
+                    self.add(Lane(str(queue), int(level)) for queue, level in each.body["lanes"])
+            except DagsterTaskiqError as error:
+                logger.debug("Cannot learn of new priorities: %s", error)
+                await asyncio.sleep(RETRY_SECONDS)

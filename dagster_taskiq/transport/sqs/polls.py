@@ -1,0 +1,274 @@
+"""Polls: requests for a message that SQS answers when there is one, or after twenty seconds.
+
+A listener has one poll on each lane that it serves. A poll is not ended before its answer has come:
+a message that SQS sends to somebody who is gone stays hidden until its lease has passed. So polls
+go on between the calls of a listener. What comes for nobody is released.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from dagster_taskiq.errors import DagsterTaskiqError
+from dagster_taskiq.transport.background import look_at
+from dagster_taskiq.transport.sqs import messages
+from dagster_taskiq.transport.sqs.connection import SqsConnection
+from dagster_taskiq.transport.sqs.errors import GONE, MISSING, code_of
+from dagster_taskiq.transport.sqs.messages import Received
+from dagster_taskiq.transport.sqs.names import Lane
+from dagster_taskiq.transport.sqs.queues import Queues
+from dagster_taskiq.transport.sqs.threads import in_thread
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+logger = logging.getLogger("dagster_taskiq.broker")
+
+#: For how long the answer of a new poll is waited for before another lane is asked, in seconds. If
+#: there is a message, SQS answers within that.
+ANSWER_SECONDS = 0.2
+#: How long a message that has come waits here for somebody to take it, in seconds.
+HELD_SECONDS = 0.1
+#: How long a lane counts as empty after a poll has found nothing, in seconds.
+EMPTY_SECONDS = 1.0
+#: How long the end of a broker waits until what has come for nobody is released, in seconds.
+RELEASE_SECONDS = 1.0
+
+
+class Poll:
+    """One poll on one lane. It is made on an event loop, and waits in a thread."""
+
+    def __init__(self, polls: "SQSClient", commands: "SQSClient", lane: Lane, url: str) -> None:
+        """See :class:`Polls` for the arguments."""
+        self.lane = lane
+        self.url = url
+        self.started_at = time.monotonic()
+        self.ended_at: float | None = None
+        #: Nobody waits for it any more; its thread releases what comes.
+        self.is_abandoned = False
+        self._polls = polls
+        self._commands = commands
+        self.answer: asyncio.Future[list[Received]]
+
+    def start(self, seconds: int, visibility: int) -> None:
+        """Send the request.
+
+        Args:
+            seconds: how long SQS waits for a message.
+            visibility: for how long it hides the message, in seconds.
+        """
+        self.answer = in_thread(lambda: self._receive(seconds, visibility))
+        self.answer.add_done_callback(self._note_end)
+
+    def _note_end(self, answer: "asyncio.Future[list[Received]]") -> None:
+        self.ended_at = time.monotonic()
+        look_at(answer)
+
+    def _receive(self, seconds: int, visibility: int) -> list[Received]:
+        received = messages.read(
+            self._polls.receive_message(
+                QueueUrl=self.url,
+                MaxNumberOfMessages=1,
+                WaitTimeSeconds=seconds,
+                VisibilityTimeout=visibility,
+                MessageSystemAttributeNames=messages.SYSTEM_ATTRIBUTES,
+                MessageAttributeNames=["All"],
+            ),
+            self.lane,
+        )
+        if self.is_abandoned:
+            for each in received:
+                self._commands.change_message_visibility(
+                    QueueUrl=self.url, ReceiptHandle=each.receipt, VisibilityTimeout=0
+                )
+            return []
+        return received
+
+
+class Polls:
+    """The polls of one broker."""
+
+    def __init__(
+        self, connection: SqsConnection, queues: Queues, on_missing: Callable[[Lane], None]
+    ) -> None:
+        """Poll nothing yet.
+
+        Args:
+            connection: the server.
+            queues: its queues.
+            on_missing: called with a lane whose queue has been deleted.
+        """
+        self._connection = connection
+        self._queues = queues
+        self._on_missing = on_missing
+        #: The poll on each lane, until its answer has been taken.
+        self._polls: dict[Lane, Poll] = {}
+        #: Until when each lane counts as empty, by the monotonic clock.
+        self._empty_until: dict[Lane, float] = {}
+        #: The lanes into which messages were released while there was a poll.
+        self._released: set[Lane] = set()
+        self._releasing: set[asyncio.Task[None]] = set()
+        connection.on_close.append(self.abandon)
+
+    async def ask(self, lane: Lane) -> Received | None:
+        """Ask a lane for a message, without waiting for one; it may have a poll meanwhile."""
+        url = await self._queues.url(self._queues.names.of(lane))
+        poll = self._started(lane, url, 0)
+        try:
+            found = await self._messages(poll)
+        except asyncio.CancelledError:
+            self._release_later(poll)
+            raise
+        return found[0] if found else None
+
+    async def take(self, lane: Lane) -> Received | None:
+        """Return the message that the poll of a lane has received.
+
+        If the lane has no poll, it gets one, whose answer is waited for a moment; unless the lane
+        has just been found empty.
+
+        Raises:
+            ServerUnavailableError: SQS does not answer.
+            ConfigError: it does not let us.
+        """
+        poll = self._current(lane)
+        if poll is None:
+            if time.monotonic() < self._empty_until.get(lane, 0.0):
+                return None
+            poll = await self._park(lane)
+        left = poll.started_at + ANSWER_SECONDS - time.monotonic()
+        if not poll.answer.done() and left > 0:
+            await asyncio.wait([poll.answer], timeout=left)
+        if not poll.answer.done() or self._polls.get(lane) is not poll:
+            return None
+        del self._polls[lane]
+        found = await self._messages(poll)
+        return found[0] if found else None
+
+    async def wait(
+        self, lanes: Collection[Lane], changed: "asyncio.Future[None]", timeout: float
+    ) -> None:
+        """Return when the poll of a lane has an answer, or something has changed.
+
+        Args:
+            lanes: each gets a poll if it has none.
+            changed: ends the wait as well.
+            timeout: seconds, after which this returns in any case.
+        """
+        for lane in lanes:
+            if self._current(lane) is None:
+                await self._park(lane)
+        events: list[asyncio.Future[Any]] = [changed]
+        events += [self._polls[lane].answer for lane in lanes if lane in self._polls]
+        await asyncio.wait(events, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+
+    def abandon(self) -> None:
+        """Wait for no poll any more. A message that still comes is released, if that can be."""
+        for poll in self._polls.values():
+            poll.is_abandoned = True
+        self._polls.clear()
+        self._empty_until.clear()
+        self._released.clear()
+
+    async def end(self) -> None:
+        """Release what has come for nobody, and wait for no poll any more."""
+        # What this process has just released may come to its own polls.
+        returned = [poll.answer for lane, poll in self._polls.items() if lane in self._released]
+        if returned:
+            await asyncio.wait(returned, timeout=ANSWER_SECONDS)
+        for poll in list(self._polls.values()):
+            if poll.answer.done():
+                self._release_later(poll)
+        self.abandon()
+        if self._releasing:
+            await asyncio.wait(set(self._releasing), timeout=RELEASE_SECONDS)
+
+    async def release(self, message: Received) -> None:
+        """Make a message visible at once; nothing happens if it is not ours any more."""
+        url = await self._queues.url(self._queues.names.of(message.lane))
+        await self._connection.call(lambda client: _release(client, url, message.receipt))
+        if message.lane in self._polls:
+            self._released.add(message.lane)
+
+    def _current(self, lane: Lane) -> Poll | None:
+        """Return the poll of a lane; ``None`` if there is none, or an old one that has failed."""
+        poll = self._polls.get(lane)
+        if poll is None or not poll.answer.done():
+            return poll
+        has_failed = poll.answer.cancelled() or poll.answer.exception() is not None
+        if has_failed and poll.ended_at and time.monotonic() - poll.ended_at > HELD_SECONDS:
+            del self._polls[lane]
+            return None
+        return poll
+
+    async def _park(self, lane: Lane) -> Poll:
+        """Have a poll wait on a lane for as long as SQS allows."""
+        url = await self._queues.url(self._queues.names.of(lane))
+        poll = self._polls.get(lane)
+        if poll is None:  # else another caller has been faster
+            poll = self._polls[lane] = self._started(
+                lane, url, self._connection.target.wait_seconds
+            )
+            self._released.discard(lane)
+            poll.answer.add_done_callback(partial(self._on_answer, poll))
+        return poll
+
+    def _started(self, lane: Lane, url: str, seconds: int) -> Poll:
+        session = self._connection.session
+        poll = Poll(session.polls, session.commands, lane, url)
+        poll.start(seconds, self._queues.visibility)
+        return poll
+
+    def _on_answer(self, poll: Poll, answer: "asyncio.Future[list[Received]]") -> None:
+        """Keep a message for a moment; forget a poll that has found nothing."""
+        if self._polls.get(poll.lane) is not poll or answer.exception() is not None:
+            return
+        if answer.result():
+            loop = asyncio.get_running_loop()
+            loop.call_later(HELD_SECONDS, self._release_if_held, poll)
+        else:
+            del self._polls[poll.lane]
+            self._empty_until[poll.lane] = time.monotonic() + EMPTY_SECONDS
+
+    def _release_if_held(self, poll: Poll) -> None:
+        if self._polls.get(poll.lane) is poll:
+            del self._polls[poll.lane]
+            self._release_later(poll)
+
+    def _release_later(self, poll: Poll) -> None:
+        """Release the message of a poll in the background, once its answer has come."""
+        task = asyncio.ensure_future(self._release_all(poll))
+        self._releasing.add(task)
+        task.add_done_callback(self._releasing.discard)
+
+    async def _release_all(self, poll: Poll) -> None:
+        try:
+            for each in await self._messages(poll):
+                await self.release(each)
+        except DagsterTaskiqError as error:
+            logger.debug("Could not release a message of %s: %s", poll.url, error)
+
+    async def _messages(self, poll: Poll) -> list[Received]:
+        """Return what a poll has received, at most one message."""
+        with self._connection.boundary:
+            try:
+                return await asyncio.shield(poll.answer)
+            except ClientError as error:
+                if code_of(error) not in MISSING:
+                    raise
+        self._queues.forget(self._queues.names.of(poll.lane))
+        self._on_missing(poll.lane)
+        return []
+
+
+def _release(client: "SQSClient", url: str, receipt: str) -> None:
+    try:
+        client.change_message_visibility(QueueUrl=url, ReceiptHandle=receipt, VisibilityTimeout=0)
+    except ClientError as error:
+        if code_of(error) not in (*GONE, *MISSING):
+            raise
