@@ -626,6 +626,7 @@ def test_the_tls_options_are_those_of_redis_py() -> None:
         ("sentinel://h", Server.SENTINEL),
         ("redis+socket:///s", Server.SOCKET),
         ("amqp://h", Server.RABBITMQ),
+        ("sqs://", Server.SQS),
     ],
 )
 def test_the_engine_takes_every_transport_option_that_is_translated(
@@ -642,6 +643,9 @@ def test_the_engine_takes_every_transport_option_that_is_translated(
         "connect_timeout": 3,
         "login_method": "PLAIN",
         "client_properties": {"connection_name": "me"},
+        "wait_time_seconds": 5,
+        "sqs-creation-attributes": {"KmsMasterKeyId": "alias/aws/sqs"},
+        "queue_tags": {"Team": "data"},
     }
     assert set(values) == {name for name, row in TRANSPORT.items() if row.on}
     translation = translate_settings(

@@ -22,7 +22,7 @@ from dagster_celery._translate.urls.backend_schemes import BACKENDS
 from dagster_celery._translate.urls.broker_schemes import BROKERS
 from dagster_celery._translate.urls.parts import completed
 from dagster_celery._translate.urls.redis import SENTINEL_PORT
-from dagster_celery._translate.urls.scheme import Sentinel
+from dagster_celery._translate.urls.scheme import Beside, Sentinel
 from dagster_celery._translate.urls.translate import translate_backend, translate_broker
 from dagster_celery._translate.values import READ_SECONDS
 from dagster_taskiq.errors import ConfigError
@@ -154,7 +154,7 @@ def test_a_broker_is_translated_with_a_remark_on_a_change(celerys: str, ours: st
 def test_sentinels_become_one_url_with_the_name_of_their_master() -> None:
     url, (remark,) = translate_broker(
         "sentinel://:pw@one:26380/3;sentinel://two;sentinel://three:26381",
-        Sentinel("the-master", {"password": "of sentinels"}),
+        Beside(Sentinel("the-master", {"password": "of sentinels"})),
     )
     assert url == (
         f"redis+sentinel://:pw@one:26380,two:{SENTINEL_PORT},three:26381/the-master/3"
@@ -166,7 +166,9 @@ def test_sentinels_become_one_url_with_the_name_of_their_master() -> None:
 
 
 def test_ipv6_addresses_of_sentinels_stay_in_brackets() -> None:
-    url, _ = translate_broker("sentinel://[::1]:26380;sentinel://[::2]", Sentinel("the-master"))
+    url, _ = translate_broker(
+        "sentinel://[::1]:26380;sentinel://[::2]", Beside(Sentinel("the-master"))
+    )
     assert url == f"redis+sentinel://[::1]:26380,[::2]:{SENTINEL_PORT}/the-master/0"
     opened_by_engine(url)
 

@@ -86,6 +86,12 @@ def celery_servers(app: CeleryApp) -> CeleryServers:
         ConfigError: a setting cannot be used, or the broker is one that Celery never had.
     """
     settings = app.configuration.settings.resolved()
+    if server_of(settings.broker) is Server.SQS:
+        raise ConfigError(
+            "Celery's queues on SQS are not looked at here. Stop what sends, let Celery's workers "
+            "run until `aws sqs get-queue-attributes --attribute-names All --queue-url URL` shows "
+            "no message of any kind, and then change over. See docs/upgrade-day.md."
+        )
     if server_of(settings.broker) is Server.NONE:
         raise ConfigError(
             f"There are no queues of Celery's on {redact(settings.broker)}: they can be looked at "

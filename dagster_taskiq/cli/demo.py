@@ -67,6 +67,13 @@ _STYLES = {
     default=EMBEDDED_URL,
     help="URL of the broker to run it on. Default: the embedded one, with nothing to install.",
 )
+@click.option(
+    "--backend",
+    help=(
+        "URL of the backend. Default: the broker's server; beside SQS, a file in the demo's "
+        "directory."
+    ),
+)
 @click.option("--keep", is_flag=True, help="Keep the demo's directory, and print its path.")
 @click.option(
     "--ui",
@@ -78,7 +85,7 @@ _STYLES = {
     type=click.IntRange(1, 65535),
     help=f"Port of the webserver, with --ui. Default: {DEFAULT_PORT}. Taken: a free one.",
 )
-def demo(broker: str, keep: bool, ui: bool, port: int | None) -> None:
+def demo(broker: str, backend: str | None, keep: bool, ui: bool, port: int | None) -> None:
     """Run an example project on a worker, in a directory of its own.
 
     The exit code is 0 when everything went as it should: the retries, the killed process and the
@@ -92,7 +99,7 @@ def demo(broker: str, keep: bool, ui: bool, port: int | None) -> None:
             param_hint="--broker",
         )
     if ui:
-        run_ui(broker, port or DEFAULT_PORT, keep)
+        run_ui(broker, backend, port or DEFAULT_PORT, keep)
         return
     if port is not None:
         raise click.UsageError("--port is for the webserver, which --ui starts.")
@@ -101,7 +108,7 @@ def demo(broker: str, keep: bool, ui: bool, port: int | None) -> None:
     for number in end_signals():
         signal.signal(number, signal.default_int_handler)
     try:
-        with demo_home(broker, keep) as home:
+        with demo_home(broker, backend, keep) as home:
             succeeded = _run_demo(home)
     except KeyboardInterrupt:
         click.echo("Interrupted.", err=True)

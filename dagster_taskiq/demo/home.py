@@ -20,7 +20,9 @@ import yaml
 from dagster_taskiq.client import Client
 from dagster_taskiq.demo import project
 from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.settings.embedded import EMBEDDED_URL
 from dagster_taskiq.settings.env import BACKEND_ENV, BROKER_ENV
+from dagster_taskiq.settings.sqs_names import QUEUE_URL_ENV, is_sqs
 from dagster_taskiq.settings.urls import redact
 
 #: How long a process may take to come up, in seconds. With the UI, four of them import Dagster at
@@ -48,6 +50,8 @@ class DemoHome:
 
     path: Path
     broker: str
+    #: ``None``: the broker's server.
+    backend: str | None
     #: Config of executor and launcher: a prefix of its own, so that a demo disturbs no other
     #: program on the server. It does not name the server, since a URL may hold a password, and
     #: this goes into files and runs.
@@ -66,15 +70,18 @@ class DemoHome:
     @property
     def environment(self) -> str:
         """What is set before a command that looks at this home from another shell."""
-        return f"DAGSTER_HOME={self.path} {BROKER_ENV}='{redact(self.broker)}'"
+        backend = f" {BACKEND_ENV}='{redact(self.backend)}'" if self.backend else ""
+        return f"DAGSTER_HOME={self.path} {BROKER_ENV}='{redact(self.broker)}'{backend}"
 
 
 @contextmanager
-def demo_home(broker: str, keep: bool) -> Iterator[DemoHome]:
+def demo_home(broker: str, backend: str | None, keep: bool) -> Iterator[DemoHome]:
     """Make a Dagster home for this process; remove it with the context.
 
     Args:
         broker: URL of the broker. It goes to all processes by way of the environment.
+        backend: URL of the backend, likewise; ``None`` for the broker's server, and for a file in
+            this home if the broker is SQS, which keeps no state.
         keep: leave it there instead, and print its path.
 
     Raises:
@@ -88,13 +95,22 @@ def demo_home(broker: str, keep: bool) -> Iterator[DemoHome]:
             f"({error.strerror or error}). Set TMPDIR to a directory that can be written to."
         ) from None
     try:
+        if backend is None and is_sqs(broker):
+            backend = EMBEDDED_URL
         os.environ.update({"DAGSTER_HOME": str(path), BROKER_ENV: broker})
-        os.environ.pop(BACKEND_ENV, None)
+        # A queue that the environment names is not the demo's to use.
+        for name in (BACKEND_ENV, QUEUE_URL_ENV):
+            os.environ.pop(name, None)
+        if backend is not None:
+            os.environ[BACKEND_ENV] = backend
         prefix = f"dagster-taskiq-demo-{uuid.uuid4().hex[:8]}"
-        home = DemoHome(path, broker, {"prefix": prefix, "result_ttl": RESULT_TTL_SECONDS})
+        config = {"prefix": prefix, "result_ttl": RESULT_TTL_SECONDS}
+        home = DemoHome(path, broker, backend, config)
         home.worker_config.write_text(yaml.safe_dump(home.config))
         home.configure({})
         yield home
+        if is_sqs(broker):
+            show_line(f"The empty queues of the demo stay on SQS: {prefix}-*")
     finally:
         if keep:
             show_line(f"Kept: {path}")

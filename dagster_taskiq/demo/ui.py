@@ -113,11 +113,12 @@ class _Interrupts:
             raise _Interrupted
 
 
-def run_ui(broker: str, port: int, keep: bool) -> None:
+def run_ui(broker: str, backend: str | None, port: int, keep: bool) -> None:
     """Start everything, launch a run, and stay until a signal comes or a process ends.
 
     Args:
         broker: URL of the broker.
+        backend: URL of the backend; ``None`` as for a demo without the UI.
         port: the webserver's, unless it is taken.
         keep: leave the directory there.
 
@@ -133,7 +134,7 @@ def run_ui(broker: str, port: int, keep: bool) -> None:
         )
     interrupts = _Interrupts()
     is_up = False
-    with demo_home(broker, keep) as home:
+    with demo_home(broker, backend, keep) as home:
         processes: list[DemoProcess] = []
         try:
             _start(home, port, processes, interrupts)

@@ -21,10 +21,15 @@ SQS_SCHEME = "sqs"
 QUEUE_URL_ENV = "DAGSTER_TASKIQ_SQS_QUEUE_URL"
 ENDPOINT_URL_ENV = "DAGSTER_TASKIQ_SQS_ENDPOINT_URL"
 
+#: The name of a region, as a pattern.
+REGION = r"[a-z]{2,}(?:-[a-z]+)+-\d+"
+
 #: The region in the name of a host of SQS: ``sqs.us-east-1.amazonaws.com`` and its like, also
 #: behind an endpoint of a VPC, and the older ``us-east-1.queue.amazonaws.com``.
-_REGION = r"(?P<region>[a-z]{2,}(?:-[a-z]+)+-\d+)"
-_HOSTS = (re.compile(rf"(?:^|\.)sqs(?:-fips)?\.{_REGION}\."), re.compile(rf"^{_REGION}\.queue\."))
+_HOSTS = (
+    re.compile(rf"(?:^|\.)sqs(?:-fips)?\.(?P<region>{REGION})\."),
+    re.compile(rf"^(?P<region>{REGION})\.queue\."),
+)
 
 
 @dataclass(frozen=True)

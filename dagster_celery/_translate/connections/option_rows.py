@@ -7,6 +7,7 @@ from typing import Any
 from dagster_celery._translate.connections.servers import Server
 from dagster_celery._translate.reasons import OUTAGES
 from dagster_celery._translate.rows import Fate, Row, by_name
+from dagster_celery._translate.urls.sqs import NO_FIFO
 from dagster_celery._translate.values import (
     READ_SECONDS,
     bigger_than_a_read,
@@ -21,6 +22,9 @@ from dagster_celery._translate.values import (
     yes_or_no,
 )
 
+#: The longest that a poll of SQS waits, in seconds.
+LONGEST_POLL_SECONDS = 20
+
 
 @dataclass(frozen=True)
 class Option(Row):
@@ -29,6 +33,8 @@ class Option(Row):
     #: By server, the engine's name of the option, and what reads its value; ``None`` from that
     #: means that the option has no effect with this value.
     on: Mapping[Server, tuple[str, Callable[[Any], Any]]] = field(default_factory=dict)
+    #: The kind of server for which it is a part of the URL; ``None`` if it is for several.
+    part_on: Server | None = None
 
 
 _TCP = (Server.REDIS, Server.SENTINEL)
@@ -57,9 +63,14 @@ def _lost(because: str, *names: str) -> tuple[Option, ...]:
     return tuple(Option(name, Fate.LOST, because) for name in names)
 
 
-def _elsewhere(name: str, explanation: str) -> Option:
+def _sqs(name: str, becomes: str, read: Callable[[Any], Any], more: str = "") -> Option:
+    explanation = f"`{becomes}` of `broker_options`, on SQS.{more}"
+    return Option(name, Fate.TRANSLATED, explanation, {Server.SQS: (becomes, read)})
+
+
+def _elsewhere(name: str, explanation: str, server: Server | None = None) -> Option:
     """Return a row for an option that becomes a setting or a part of the URL (``settings``)."""
-    return Option(name, Fate.TRANSLATED, explanation)
+    return Option(name, Fate.TRANSLATED, explanation, part_on=server)
 
 
 def _tls(name: str, redis: str, rabbitmq: str = "", read: Callable[[Any], Any] = text) -> Option:
@@ -73,6 +84,31 @@ def _tls(name: str, redis: str, rabbitmq: str = "", read: Callable[[Any], Any] =
 def _connection_name(value: Any) -> str | None:
     name = mapping(value).get("connection_name")
     return None if name is None else text(name)
+
+
+def _poll_seconds(value: Any) -> int | None:
+    """Return how long a poll of SQS waits; ``None`` for 0, which would ask without a pause."""
+    number = whole_number(value)
+    if not 0 <= number <= LONGEST_POLL_SECONDS:
+        raise ValueError(f"must be a whole number of seconds, {LONGEST_POLL_SECONDS} at most")
+    return number or None
+
+
+def _texts(value: Any) -> dict[str, str] | None:
+    return {str(name): str(each) for name, each in mapping(value).items()} or None
+
+
+def _queue_attributes(value: Any) -> dict[str, str] | None:
+    """Return the attributes with which queues are created; the engine has some of its own.
+
+    Raises:
+        ValueError: they are those of a FIFO queue.
+    """
+    given = _texts(value) or {}
+    if given.get("FifoQueue", "false").lower() != "false":
+        raise ValueError(f"asks for what {NO_FIFO}")
+    own = ("FifoQueue", "VisibilityTimeout")
+    return {name: each for name, each in given.items() if name not in own} or None
 
 
 def _milliseconds(value: Any) -> int | None:
@@ -124,9 +160,16 @@ _OWN_KEYS = 'keys and queues are the engine\'s own, under the "prefix" of taskiq
 _CONNECTIONS = (
     "every process keeps as many connections as it needs, and reconnects without it. Leave it out."
 )
+_ON_SQS = "the engine's own client of SQS has no use for it. Leave it out."
 _OTHER_BROKER = "it belongs to a broker that nothing here serves. Leave it out."
 _CREDENTIALS = (
     "put user and password into the URL, e.g. from the environment with `broker: {env: NAME}`."
+)
+
+_ROLE = (
+    "AWS's own client takes on a role and renews its credentials. Name it in a profile of AWS's "
+    "configuration file (`role_arn`, with `source_profile` or `credential_source`), set "
+    "AWS_PROFILE, and leave it out."
 )
 
 #: What ``broker_transport_options`` and ``result_backend_transport_options`` may hold.
@@ -161,7 +204,6 @@ TRANSPORT: Mapping[str, Option] = by_name(
             "fanout_prefix",
             "fanout_patterns",
             "sentinel_fanout_compat",
-            "queue_name_prefix",
             "deadletter_queue",
             "body_encoding",
         ),
@@ -186,14 +228,65 @@ TRANSPORT: Mapping[str, Option] = by_name(
         ),
         *_no_effect(
             _OTHER_BROKER,
-            "region",
-            "polling_interval",
-            "wait_time_seconds",
-            "predefined_queues",
-            "is_secure",
             "data_folder_in",
             "data_folder_out",
         ),
+        *_no_effect(
+            "a message wakes a worker that is idle, so nothing is polled in turns. How long one "
+            "poll of SQS waits is `wait_time_seconds`. Leave it out.",
+            "polling_interval",
+        ),
+        *_no_effect(
+            _ON_SQS, "port", "regioninfo", "sqs_base64_encoding", "fetch_message_attributes"
+        ),
+        *_no_effect(
+            "status, cancellation and the end of a worker need no topics of SNS. Leave it out.",
+            "supports_fanout",
+            "predefined_exchanges",
+        ),
+        *_no_effect(
+            "AWS's own client renews the credentials of a role. Leave it out.",
+            "sts_token_timeout",
+            "sts_token_buffer_time",
+        ),
+        *_lost(
+            "the engine configures its client of SQS itself. A proxy is the variable HTTPS_PROXY, "
+            "and how long connecting may take `connect_timeout` of `taskiq_executor`.",
+            "client-config",
+        ),
+        Option("sts_role_arn", Fate.REFUSED, _ROLE),
+        _elsewhere("region", "the REGION of `sqs://REGION`.", Server.SQS),
+        _elsewhere(
+            "queue_name_prefix",
+            "the beginning of PREFIX in `sqs://REGION/PREFIX`: `myapp-` becomes "
+            "`myapp-dagster-taskiq`, so that the names allowed for `myapp-*` stay allowed, and "
+            "workers of Celery share no queue with those of this package.",
+            Server.SQS,
+        ),
+        _elsewhere(
+            "is_secure", "the `https://` of `endpoint_url`, if the URL has a host.", Server.SQS
+        ),
+        _elsewhere(
+            "predefined_queues",
+            "`queue_urls` of `broker_options`, with the region and the credentials of the queues; "
+            "and `priorities: false`, since each has one queue. A FIFO queue, several regions and "
+            "several credentials are refused. Launched runs have a queue of their own, whose URL "
+            "is that of `NAME:runs`, if it must not be created.",
+            Server.SQS,
+        ),
+        _sqs(
+            "wait_time_seconds",
+            "wait_time_seconds",
+            _poll_seconds,
+            " 0 has no effect: each poll is paid for.",
+        ),
+        _sqs(
+            "sqs-creation-attributes",
+            "queue_attributes",
+            _queue_attributes,
+            " `VisibilityTimeout` in it has no effect: that is the lease.",
+        ),
+        _sqs("queue_tags", "queue_tags", _texts),
         Option("credential_provider", Fate.REFUSED, _CREDENTIALS),
         _elsewhere("global_keyprefix", "the `prefix` of `taskiq_executor`."),
         _elsewhere("master_name", "the path of `redis+sentinel://HOST:PORT/MASTER/DB`."),

@@ -134,9 +134,9 @@ def _without_effect(
         )
     if row.fate in (Fate.NO_EFFECT, Fate.LOST):
         return f"{subject} has no effect here: {row.explanation}"
-    if not row.on:
+    if not row.on and row.part_on in (None, server):
         return f"{subject} is {row.explanation}"
     if server not in row.on:
-        kind = next(iter(row.on)).value
+        kind = (row.part_on or next(iter(row.on))).value
         return f"{subject} has no effect here: it is an option for {kind}. Leave it out."
     return f"{subject} has no effect here, with this value. {row.explanation}"

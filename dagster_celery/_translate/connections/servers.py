@@ -13,6 +13,7 @@ class Server(Enum):
     SENTINEL = "Redis with sentinels"
     #: A Redis behind a socket takes no options of TCP.
     SOCKET = "Redis behind a unix socket"
+    SQS = "SQS"
     #: No server, or one that takes no options.
     NONE = "no server"
 
@@ -26,6 +27,7 @@ _SERVERS = {
     "redis+sentinel": Server.SENTINEL,
     "rediss+sentinel": Server.SENTINEL,
     "unix": Server.SOCKET,
+    "sqs": Server.SQS,
 }
 
 

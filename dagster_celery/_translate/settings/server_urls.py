@@ -7,10 +7,12 @@ from dagster_celery._translate.connections.servers import Server, server_of
 from dagster_celery._translate.rows import Remark
 from dagster_celery._translate.settings.draft import Draft, Given
 from dagster_celery._translate.urls.parts import completed, has_tls_arguments, secured
-from dagster_celery._translate.urls.scheme import Sentinel
+from dagster_celery._translate.urls.scheme import Beside, Sentinel, SqsOptions
+from dagster_celery._translate.urls.sqs import sqs_options
 from dagster_celery._translate.urls.translate import translate_backend, translate_broker
-from dagster_celery._translate.values import whole_number
+from dagster_celery._translate.values import whole_number, yes_or_no
 from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.settings.sqs_names import is_sqs
 from dagster_taskiq.settings.urls import redact, scheme_of
 
 #: Celery's names of a database as result backend whose URL is in ``database_url``.
@@ -36,7 +38,8 @@ def set_broker(draft: Draft, url: str) -> None:
     if not found:
         return
     found = completed(found, path=_path(draft, "broker_vhost"), **_parts(draft, _BROKER_PARTS))
-    engine_url, remarks = translate_broker(found, _sentinel(draft, "broker_transport_options"))
+    beside = Beside(_sentinel(draft, "broker_transport_options"), _sqs(draft))
+    engine_url, remarks = translate_broker(found, beside)
     _needs_master(draft, "broker", engine_url, "broker_transport_options")
     secure = draft.value("broker_use_ssl")
     # On Redis, kombu ignores anything but a mapping.
@@ -44,6 +47,8 @@ def set_broker(draft: Draft, url: str) -> None:
         engine_url = secured(engine_url)
     draft.settings["broker"] = engine_url
     draft.remarks += remarks
+    if is_sqs(engine_url):
+        draft.add_options("broker_options", sqs_options(found, beside))
     if _skips_verification(draft, engine_url):
         draft.add_options("broker_options", {"ssl_cert_reqs": "none"})
         draft.remarks.append(Remark("broker", _SKIPS_VERIFICATION))
@@ -65,7 +70,8 @@ def set_backend(draft: Draft, url: str) -> None:
     if scheme_of(found) in ("redis", "rediss"):
         found = completed(found, **_parts(draft, _REDIS_PARTS))
     options = "result_backend_transport_options"
-    engine_url, remarks = translate_backend(found, _sentinel(draft, options))
+    beside = Beside(_sentinel(draft, options), broker_keeps_state=draft.server is not Server.SQS)
+    engine_url, remarks = translate_backend(found, beside)
     _needs_master(draft, "backend", engine_url, options)
     if isinstance(draft.value("redis_backend_use_ssl"), Mapping):
         engine_url = secured(engine_url)
@@ -183,6 +189,36 @@ def _sentinel(draft: Draft, name: str) -> Sentinel:
             'has no effect. How long a sentinel may take is "connect_timeout" of taskiq_executor.',
         )
     return Sentinel(str(options.get("master_name") or ""), texts)
+
+
+def _sqs(draft: Draft) -> SqsOptions:
+    """Return what the transport options have of the URL of SQS.
+
+    Raises:
+        ConfigError: one of them is of the wrong type.
+    """
+    name = "broker_transport_options"
+    options = draft.value(name, {})
+    if not isinstance(options, Mapping):
+        return SqsOptions()
+    queues = options.get("predefined_queues") or {}
+    if not isinstance(queues, Mapping) or not all(
+        isinstance(each, Mapping) for each in queues.values()
+    ):
+        raise ConfigError(
+            f"{draft.given[name].subject}.predefined_queues must be a mapping of queues to "
+            "mappings, such as {dagster: {url: https://sqs...}}."
+        )
+    try:
+        is_secure = yes_or_no(options.get("is_secure") or False)
+    except ValueError as error:
+        raise ConfigError(f"{draft.given[name].subject}.is_secure {error}.") from None
+    return SqsOptions(
+        region=str(options.get("region") or ""),
+        name_prefix=str(options.get("queue_name_prefix") or ""),
+        is_secure=is_secure,
+        predefined=queues,
+    )
 
 
 def _needs_master(draft: Draft, kind: str, engine_url: str, options: str) -> None:

@@ -89,6 +89,8 @@ def tls_of(kind: str) -> Translate:
         if not given.value:
             return IS_THE_DEFAULT
         server = draft.server if kind == "broker" else draft.backend_server
+        if server is Server.SQS:
+            return "has no effect here, as in Celery: SQS is asked by HTTPS. Leave it out."
         if server in (Server.NONE, Server.SOCKET):
             sentence = f"has no effect here: no {kind} that uses TLS is given with it."
             # A socket is on this machine; of a broker that is named elsewhere, nothing is known.

@@ -10,7 +10,7 @@ from dagster_celery._translate.urls.scheme import Scheme
 
 _NOT_USED = (
     "is not used: Dagster's event log has the results, and the state of tasks is kept on the "
-    "broker's own server, as with `rpc://`."
+    "broker's own server, as with `rpc://`; beside SQS, in the PostgreSQL of Dagster's storage."
 )
 
 #: Every scheme of a result backend that Celery knows.
@@ -35,14 +35,16 @@ BACKENDS: Mapping[str, Scheme] = by_name(
         Scheme(
             "db",
             Fate.TRANSLATED,
-            "`sqlite:///FILE` of `db+sqlite:///FILE`. Any other database " + _NOT_USED,
+            "`sqlite:///FILE` of `db+sqlite:///FILE`; beside SQS, `postgresql://` of "
+            "`db+postgresql://`. Any other database " + _NOT_USED,
             database_backend,
             None,
         ),
         Scheme(
             "database",
             Fate.TRANSLATED,
-            "`sqlite:///FILE` of `database+sqlite:///FILE`. Any other database " + _NOT_USED,
+            "`sqlite:///FILE` of `database+sqlite:///FILE`; beside SQS, `postgresql://` of "
+            "`database+postgresql://`. Any other database " + _NOT_USED,
             database_backend,
             None,
         ),

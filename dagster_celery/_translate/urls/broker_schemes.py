@@ -8,10 +8,12 @@ from dagster_celery._translate.urls.other import unchanged
 from dagster_celery._translate.urls.rabbitmq import rabbitmq
 from dagster_celery._translate.urls.redis import redis, sentinels
 from dagster_celery._translate.urls.scheme import Scheme
+from dagster_celery._translate.urls.sqs import sqs
 
-_ON_SQS = (
-    "use a broker that AWS runs for you: Amazon MQ for RabbitMQ (amqps://USER:PASSWORD@HOST:5671) "
-    "or ElastiCache (rediss://HOST:6379/0)."
+_SQS = (
+    "`sqs://REGION`, with the `region` of the transport options. A host (LocalStack) is "
+    "`endpoint_url` of `broker_options`; an access key and its secret are `aws_access_key_id` and "
+    "`aws_secret_access_key`. Beside it a backend with state is needed."
 )
 _POSTGRESQL = (
     "a PostgreSQL is served without this extension. Use postgresql://USER:PASSWORD@HOST/DATABASE, "
@@ -63,8 +65,8 @@ BROKERS: Mapping[str, Scheme] = by_name(
             None,
         ),
         Scheme("memory", Fate.TRANSLATED, "`memory://`: the whole job in one process.", unchanged),
-        Scheme("SQS", Fate.REFUSED, _ON_SQS),
-        Scheme("sqs", Fate.REFUSED, _ON_SQS),
+        Scheme("SQS", Fate.TRANSLATED, _SQS, sqs),
+        Scheme("sqs", Fate.TRANSLATED, _SQS, sqs),
         Scheme("pgmq", Fate.REFUSED, _POSTGRESQL),
         Scheme("azurestoragequeues", Fate.REFUSED, _ON_AZURE),
         Scheme("azureservicebus", Fate.REFUSED, _ON_AZURE),

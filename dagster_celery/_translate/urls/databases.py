@@ -1,12 +1,12 @@
 """URLs of databases, such as ``sqla+sqlite:///file`` and ``db+postgresql://host/name``."""
 
 from dagster_celery._translate.urls.other import shared_with_broker
-from dagster_celery._translate.urls.scheme import Found, Sentinel
+from dagster_celery._translate.urls.scheme import Beside, Found
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.urls import redact, scheme_of
 
 
-def database_broker(text: str, _: Sentinel) -> Found:
+def database_broker(text: str, _: Beside) -> Found:
     """Return the engine's URL of a database that is the broker.
 
     Raises:
@@ -23,17 +23,20 @@ def database_broker(text: str, _: Sentinel) -> Found:
     return Found(url, ("Its tables are the engine's own; those of Celery are left alone.",))
 
 
-def database_backend(text: str, sentinel: Sentinel) -> Found:
+def database_backend(text: str, beside: Beside) -> Found:
     """Return the engine's URL of a database that is the backend.
 
-    The state of tasks is kept on the broker's own server if it is no file of SQLite.
+    The state of tasks is kept on the broker's own server if it is no file of SQLite; in a
+    PostgreSQL only if that server keeps no state.
     """
     url = _sqlite(text)
-    return shared_with_broker(text, sentinel) if url is None else Found(url)
+    if url is None and not beside.broker_keeps_state:
+        url = _postgresql(text)
+    return shared_with_broker(text, beside) if url is None else Found(url)
 
 
 def _postgresql(text: str) -> str | None:
-    """Return the engine's URL of ``sqla+postgresql://host/name``; ``None`` if it is none of these.
+    """Return the engine's URL of ``db+postgresql://host/name``; ``None`` if it is none of these.
 
     A driver that is named is left out: the engine has its own.
     """

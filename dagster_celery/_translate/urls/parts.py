@@ -22,7 +22,7 @@ BARE_HOST = "amqp://"
 TLS_PREFIX = "ssl_"
 
 #: The schemes of URLs that may get their user, password, port or path from other settings.
-_WITH_A_HOST = ("amqp", "amqps", "pyamqp", "librabbitmq", "redis", "rediss")
+_WITH_A_HOST = ("amqp", "amqps", "pyamqp", "librabbitmq", "redis", "rediss", "sqs")
 
 #: Schemes, and those that mean the same with TLS.
 _SECURE = {

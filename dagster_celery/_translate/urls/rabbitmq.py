@@ -10,7 +10,7 @@ from dagster_celery._translate.urls.parts import (
     secured,
     split,
 )
-from dagster_celery._translate.urls.scheme import Found, Sentinel
+from dagster_celery._translate.urls.scheme import Beside, Found
 from dagster_celery._translate.values import rabbitmq_verification, seconds
 from dagster_taskiq.settings.urls import redact
 from dagster_taskiq.transport.registry import BROKERS as ENGINE_BROKERS
@@ -37,7 +37,7 @@ ARGUMENTS: Arguments = {
 }
 
 
-def rabbitmq(text: str, _: Sentinel) -> Found:
+def rabbitmq(text: str, _: Beside) -> Found:
     """Return the engine's URL of a RabbitMQ.
 
     Raises:

@@ -18,7 +18,7 @@ from dagster_celery._translate.urls.parts import (
     split,
     urls_of,
 )
-from dagster_celery._translate.urls.scheme import Found, Sentinel
+from dagster_celery._translate.urls.scheme import Beside, Found
 from dagster_celery._translate.values import READ_SECONDS, bigger_than_a_read, verification
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.urls import redact, scheme_of
@@ -61,7 +61,7 @@ LEFT_OUT: Mapping[str, tuple[Callable[[str], bool], str]] = {
 }
 
 
-def redis(text: str, _: Sentinel) -> Found:
+def redis(text: str, _: Beside) -> Found:
     """Return the engine's URL of a Redis, by TCP or by a unix socket (``redis+socket``).
 
     Raises:
@@ -78,17 +78,18 @@ def redis(text: str, _: Sentinel) -> Found:
     return Found(secured(found) if has_tls_arguments(url) else found, (*notes, *left_out))
 
 
-def sentinels(text: str, sentinel: Sentinel) -> Found:
+def sentinels(text: str, beside: Beside) -> Found:
     """Return the engine's URL of a Redis that sentinels watch.
 
     Args:
         text: Celery's URLs of the sentinels, with ``;`` between them.
-        sentinel: the name of the master. Without one the URL has none, and is incomplete.
+        beside: has the name of the master. Without one the URL has none, and is incomplete.
 
     Raises:
         ConfigError: they cannot be read, or have arguments of TLS.
     """
     shown = redact(text)
+    sentinel = beside.sentinel
     urls = urls_of(text)
     parts = [split(each, shown) for each in urls if scheme_of(each) == "sentinel"]
     notes: tuple[str, ...] = ()

@@ -5,9 +5,9 @@ import re
 from dagster_celery._translate.rows import Remark, did_you_mean
 from dagster_celery._translate.urls.backend_schemes import BACKENDS
 from dagster_celery._translate.urls.broker_schemes import BROKERS
-from dagster_celery._translate.urls.other import NOT_USED, SHARED_WITH_BROKER
+from dagster_celery._translate.urls.other import SHARED_WITH_BROKER, not_used
 from dagster_celery._translate.urls.parts import BARE_HOST
-from dagster_celery._translate.urls.scheme import Sentinel
+from dagster_celery._translate.urls.scheme import Beside
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.dagster_storage import is_storage
 from dagster_taskiq.settings.urls import redact, scheme_of
@@ -15,13 +15,13 @@ from dagster_taskiq.transport.registry import BACKENDS as ENGINE_BACKENDS
 from dagster_taskiq.transport.registry import BROKERS as ENGINE_BROKERS
 
 
-def translate_broker(url: str, sentinel: Sentinel | None = None) -> tuple[str, tuple[Remark, ...]]:
+def translate_broker(url: str, beside: Beside | None = None) -> tuple[str, tuple[Remark, ...]]:
     """Return the engine's URL of a Celery broker, and remarks on it.
 
     Args:
         url: as Celery takes it: one URL, several with ``;`` between them, or a host name alone.
-        sentinel: what is known of the master if the URL is of sentinels. Without the master's name
-            the engine's URL has none, and the engine asks for it.
+        beside: what Celery has beside the URL. Without the name of a master, a URL of sentinels
+            has none, and the engine asks for it.
 
     Raises:
         ConfigError: nothing here serves the scheme, or the URL cannot be read.
@@ -31,10 +31,10 @@ def translate_broker(url: str, sentinel: Sentinel | None = None) -> tuple[str, t
         return text, ()
     if text and "://" not in text:
         text = f"{BARE_HOST}{text}"
-    return _translated(url, text, "broker", sentinel)
+    return _translated(url, text, "broker", beside or Beside())
 
 
-def translate_backend(url: str, sentinel: Sentinel | None = None) -> tuple[str, tuple[Remark, ...]]:
+def translate_backend(url: str, beside: Beside | None = None) -> tuple[str, tuple[Remark, ...]]:
     """Return the engine's URL of a Celery result backend, and remarks on it.
 
     Dagster's event log has the results of steps, and the backend only the state of tasks and
@@ -43,12 +43,13 @@ def translate_backend(url: str, sentinel: Sentinel | None = None) -> tuple[str, 
 
     Args:
         url: as Celery takes it: a URL, an alias such as ``redis``, or the path of a class.
-        sentinel: as for :func:`translate_broker`.
+        beside: as for :func:`translate_broker`.
 
     Raises:
         ConfigError: Celery does not know the scheme either, or the URL cannot be read.
     """
     text = url.strip() or "disabled"
+    beside = beside or Beside()
     if is_storage(text):
         return text, ()
     if "://" not in text and text.split("+")[0] in BACKENDS:
@@ -57,24 +58,21 @@ def translate_backend(url: str, sentinel: Sentinel | None = None) -> tuple[str, 
         return SHARED_WITH_BROKER, (
             Remark(
                 "backend",
-                f'The backend class "{text}" {NOT_USED} Write "{SHARED_WITH_BROKER}", or leave '
-                "`backend` out.",
+                f'The backend class "{text}" {not_used(beside)}',
                 is_loss=True,
             ),
         )
-    return _translated(url, text, "backend", sentinel)
+    return _translated(url, text, "backend", beside)
 
 
-def _translated(
-    given: str, text: str, kind: str, sentinel: Sentinel | None
-) -> tuple[str, tuple[Remark, ...]]:
+def _translated(given: str, text: str, kind: str, beside: Beside) -> tuple[str, tuple[Remark, ...]]:
     """Look up a URL's scheme and translate it.
 
     Args:
         given: as the user wrote it.
         text: with a scheme.
         kind: ``broker`` or ``backend``.
-        sentinel: what is known of the master.
+        beside: what Celery has beside the URL.
     """
     shown = redact(given.strip())
     if not text:
@@ -97,7 +95,7 @@ def _translated(
         )
     if row.translate is None:
         raise ConfigError(f'Nothing here serves the {kind} "{shown}": {row.explanation}')
-    found = row.translate(text, sentinel or Sentinel())
+    found = row.translate(text, beside)
     if found.url == given.strip() and not found.notes:
         return found.url, ()
     sentences = [f'The {kind} "{shown}" is "{redact(found.url)}" here.', *found.notes]
