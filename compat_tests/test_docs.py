@@ -21,6 +21,7 @@ from dagster_taskiq.settings.sqs_names import ENDPOINT_URL_ENV, QUEUE_URL_ENV
 from dagster_taskiq.tags import PRIORITY_TAG, QUEUE_TAG, RUN_PRIORITY_TAG, TASK_ID_TAG
 from dagster_taskiq.transport.rabbitmq.url import OPTIONS
 from dagster_taskiq.transport.registry import BACKENDS, BROKERS
+from dagster_taskiq.transport.sqs.url import OPTIONS as SQS_OPTIONS
 from dagster_taskiq.wire.labels import PRIORITY_LABEL, QUEUE_LABEL, UNITS
 from dagster_taskiq.worker.options import (
     ASYNC_TASKS_ENV,
@@ -191,6 +192,11 @@ def test_every_variable_is_listed_and_no_other() -> None:
 
 def test_every_option_of_rabbitmq_is_listed_and_no_other() -> None:
     assert set(table("brokers.md", "RabbitMQ")) == set(OPTIONS)
+
+
+def test_every_option_of_sqs_is_listed_and_no_other() -> None:
+    listed = {name for row in table("brokers.md", "SQS") for name in row.split(", ")}
+    assert listed == set(SQS_OPTIONS)
 
 
 @pytest.mark.parametrize("scheme", sorted({*BROKERS.entries, *BACKENDS.entries}))

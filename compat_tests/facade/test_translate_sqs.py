@@ -243,6 +243,11 @@ def test_how_long_celery_backs_off_is_lost_and_said_so() -> None:
             {"sqs-creation-attributes": {"FifoQueue": "true"}},
             "sqs-creation-attributes asks for what is a FIFO queue",
         ),
+        (
+            "sqs://",
+            {"sqs-creation-attributes": {"RedrivePolicy": "{}"}},
+            "sqs-creation-attributes has a RedrivePolicy",
+        ),
         ("sqs://", {"sts_role_arn": "arn:aws:iam::1:role/r"}, "Name it in a profile of AWS's"),
     ],
 )

@@ -32,6 +32,7 @@ from dagster_taskiq.transport.redis.connection import BLOCK_SECONDS, RedisConnec
 from dagster_taskiq.transport.registry import BACKENDS as ENGINE_BACKENDS
 from dagster_taskiq.transport.registry import BROKERS as ENGINE_BROKERS
 from dagster_taskiq.transport.sql.sqlite.database import SqliteDatabase
+from dagster_taskiq.transport.sqs.url import read_target
 
 Translate = Callable[..., tuple[str, Any]]
 
@@ -42,6 +43,9 @@ def opened_by_engine(url: str, options: dict[str, Any] | None = None) -> None:
         SqliteDatabase(url, {}, 1.0)
         return
     if scheme_of(url) == "memory":
+        return
+    if scheme_of(url) == "sqs":
+        read_target(url, options or {})
         return
     kind = RabbitConnection if "amqp" in scheme_of(url) else RedisConnection
     connection = kind(url, options or {}, 1.0)

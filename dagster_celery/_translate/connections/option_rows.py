@@ -99,14 +99,19 @@ def _texts(value: Any) -> dict[str, str] | None:
 
 
 def _queue_attributes(value: Any) -> dict[str, str] | None:
-    """Return the attributes with which queues are created; the engine has some of its own.
+    """Return the attributes with which queues are created, without the engine's own.
 
     Raises:
-        ValueError: they are those of a FIFO queue.
+        ValueError: the engine cannot use such a queue.
     """
     given = _texts(value) or {}
     if given.get("FifoQueue", "false").lower() != "false":
         raise ValueError(f"asks for what {NO_FIFO}")
+    if "RedrivePolicy" in given:
+        raise ValueError(
+            "has a RedrivePolicy, by which SQS would move messages that were only given back. "
+            "Leave that out: what cannot be read is put into the queue PREFIX--rejected"
+        )
     own = ("FifoQueue", "VisibilityTimeout")
     return {name: each for name, each in given.items() if name not in own} or None
 
@@ -284,7 +289,8 @@ TRANSPORT: Mapping[str, Option] = by_name(
             "sqs-creation-attributes",
             "queue_attributes",
             _queue_attributes,
-            " `VisibilityTimeout` in it has no effect: that is the lease.",
+            " `VisibilityTimeout` in it has no effect: that is the lease. `FifoQueue` and "
+            "`RedrivePolicy` are refused.",
         ),
         _sqs("queue_tags", "queue_tags", _texts),
         Option("credential_provider", Fate.REFUSED, _CREDENTIALS),

@@ -131,7 +131,9 @@ class SqsConnection:
     def _make_session(self) -> Session:
         target = self.target
         # Each has a session of its own: those of the library may not be shared by threads.
-        session = AwsSession(region_name=target.region)
+        session = AwsSession(
+            target.access_key, target.secret_key, target.session_token, region_name=target.region
+        )
         region = session.region_name or os.environ.get("AWS_REGION")
         if not region:
             raise ConfigError(

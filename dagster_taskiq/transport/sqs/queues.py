@@ -1,9 +1,11 @@
 """The queues on the server: looked up or created when they are first used."""
 
+import json
 import logging
 import math
+import shlex
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from botocore.exceptions import ClientError
 
@@ -18,6 +20,7 @@ from dagster_taskiq.transport.sqs.errors import (
     text_of,
 )
 from dagster_taskiq.transport.sqs.names import Lane, Names
+from dagster_taskiq.transport.sqs.url import Target
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -191,25 +194,28 @@ class Queues:
             ConfigError: that is not permitted, or the option forbids it.
         """
         found, problem = None, "the option create_queues is false"
-        if self._connection.target.creates_queues:
+        target = self._connection.target
+        if target.creates_queues:
             found, problem = await self._connection.call(
-                lambda client: _create(client, name, self.visibility)
+                lambda client: _create(client, name, self.visibility, target)
             )
         # If it exists with other attributes, another process has made it in this moment.
         url = found or await self.find(name)
         if url is not None:
             return url
-        attributes = ",".join(
-            f"{key}={value}" for key, value in _attributes(self.visibility, MAX_SIZES[0]).items()
-        )
+        attributes = _attributes(self.visibility, MAX_SIZES[0], target)
+        words = ["aws", "sqs", "create-queue", "--region", self._connection.session.region]
+        words += ["--queue-name", name, "--attributes", json.dumps(attributes)]
+        words += ["--tags", json.dumps(dict(target.tags))] if target.tags else []
         raise ConfigError(
             f"There is no queue {name} on {self._connection.boundary.shown}, and it is not created "
-            f"here ({problem}). Run: aws sqs create-queue --region "
-            f"{self._connection.session.region} --queue-name {name} --attributes {attributes}"
+            f"here ({problem}). Run: {shlex.join(words)}"
         )
 
 
-def _create(client: "SQSClient", name: str, visibility: int) -> tuple[str | None, str]:
+def _create(
+    client: "SQSClient", name: str, visibility: int, target: Target
+) -> tuple[str | None, str]:
     """Create a queue, with the largest messages that the server allows.
 
     Returns:
@@ -218,20 +224,26 @@ def _create(client: "SQSClient", name: str, visibility: int) -> tuple[str | None
     problem = ""
     for size in MAX_SIZES:
         try:
-            attributes = _attributes(visibility, size)
-            return client.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"], ""
+            answer = client.create_queue(
+                QueueName=name,
+                Attributes=_attributes(visibility, size, target),
+                tags=dict(target.tags),
+            )
         except ClientError as error:
             problem = text_of(error)
             if code_of(error) in (*EXISTS, *NOT_ALLOWED):
                 break
             if code_of(error) not in WRONG_SIZE:
                 raise
+        else:
+            return answer["QueueUrl"], ""
     return None, problem
 
 
-def _attributes(visibility: int, size: int) -> "dict[QueueAttributeNameType, str]":
-    return {
+def _attributes(visibility: int, size: int, target: Target) -> "dict[QueueAttributeNameType, str]":
+    own: dict[QueueAttributeNameType, str] = {
         "MessageRetentionPeriod": str(RETENTION_SECONDS),
         "MaximumMessageSize": str(size),
         "VisibilityTimeout": str(visibility),
     }
+    return {**own, **cast("dict[QueueAttributeNameType, str]", target.attributes)}

@@ -64,7 +64,8 @@ class Sender:
         """
         by_lane: dict[Lane, list[Entry]] = {}
         for each in outgoing:
-            lane = Lane(each.queue, level_of(each.priority))
+            level = level_of(each.priority) if self._connection.target.has_priorities else 0
+            lane = Lane(each.queue, level)
             by_lane.setdefault(lane, []).append(_entry(each))
         names = [self._queues.names.of(lane) for lane in by_lane]
         limits = await _gathered([self._queues.limit(name) for name in names])

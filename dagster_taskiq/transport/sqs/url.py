@@ -19,8 +19,24 @@ OPTIONS = {
     "queue_url": "the URL of the SQS queue to use for the default queue",
     "queue_urls": "the same for any queues: a URL for each, by name (`gpu`, or `gpu:runs`)",
     "create_queues": "whether queues that do not exist are created; true",
+    "priorities": "false has messages of all priorities in one queue, in SQS's own order; true",
+    "queue_attributes": "attributes of queues that are created, such as KmsMasterKeyId",
+    "queue_tags": "tags of queues that are created",
     "wait_time_seconds": f"how long a poll waits for a message; {LONGEST_WAIT_SECONDS}",
+    "aws_access_key_id": "the access key, if it is not found as AWS's own tools find it",
+    "aws_secret_access_key": "its secret",
+    "aws_session_token": "the token of temporary credentials",
     "verify": "false trusts any certificate; the path of a file, the authorities in it",
+}
+
+#: Attributes that are not for a user to set, and why.
+NOT_ATTRIBUTES = {
+    "FifoQueue": "a FIFO queue delivers nothing more of a group while a message is being started",
+    "RedrivePolicy": (
+        "SQS would move messages that were only given back, since it counts them as delivered; "
+        "what cannot be read is put into the queue PREFIX--rejected"
+    ),
+    "VisibilityTimeout": "that is the `lease`",
 }
 
 _REGION = re.compile(r"[a-z0-9-]+")
@@ -41,7 +57,16 @@ class Target:
     #: URLs of other queues, by queue or run queue.
     queue_urls: Mapping[str, str] = field(default_factory=dict)
     creates_queues: bool = True
+    #: Whether each priority has a queue of its own.
+    has_priorities: bool = True
+    #: Attributes and tags of queues that are created.
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
     wait_seconds: int = LONGEST_WAIT_SECONDS
+    #: Credentials; ``None`` if they are found as AWS's own tools find them.
+    access_key: str | None = field(default=None, repr=False)
+    secret_key: str | None = field(default=None, repr=False)
+    session_token: str | None = field(default=None, repr=False)
     #: As the client library takes it.
     verify: bool | str | None = None
 
@@ -97,6 +122,18 @@ def _read_options(region: str | None, prefix: str | None, options: Mapping[str, 
         raise ValueError(  # noqa: TRY004 - all that is wrong with an option is one kind of error
             f"the option `queue_urls` must be a mapping of names, not {urls!r}"
         )
+    access_key = _secret(options, "aws_access_key_id")
+    secret_key = _secret(options, "aws_secret_access_key")
+    if (access_key is None) != (secret_key is None):
+        raise ValueError(
+            "the options aws_access_key_id and aws_secret_access_key are needed together"
+        )
+    attributes = _texts(options, "queue_attributes")
+    for name in attributes:
+        if name in NOT_ATTRIBUTES:
+            raise ValueError(
+                f"the option `queue_attributes` may not have {name}: {NOT_ATTRIBUTES[name]}"
+            )
     return Target(
         region=region or given,
         prefix=prefix,
@@ -107,6 +144,12 @@ def _read_options(region: str | None, prefix: str | None, options: Mapping[str, 
             for queue, each in urls.items()
         },
         creates_queues=_flag(options, "create_queues"),
+        has_priorities=_flag(options, "priorities"),
+        attributes=attributes,
+        tags=_texts(options, "queue_tags"),
+        access_key=access_key,
+        secret_key=secret_key,
+        session_token=_secret(options, "aws_session_token"),
         wait_seconds=_wait(options.get("wait_time_seconds", LONGEST_WAIT_SECONDS)),
         verify=_verify(options.get("verify")),
     )
@@ -120,6 +163,20 @@ def _text(options: Mapping[str, Any], name: str) -> str | None:
     value = options.get(name)
     if value is not None and not isinstance(value, str):
         raise ValueError(f"the option `{name}` must be a text, but it is {value!r}")
+    return value or None
+
+
+def _texts(options: Mapping[str, Any], name: str) -> dict[str, str]:
+    value = options.get(name) or {}
+    if not isinstance(value, Mapping):
+        raise ValueError(f"the option `{name}` must be a mapping")  # noqa: TRY004 - as above
+    return {str(key): str(each) for key, each in value.items()}
+
+
+def _secret(options: Mapping[str, Any], name: str) -> str | None:
+    value = options.get(name)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"the option `{name}` must be a text")
     return value or None
 
 
