@@ -15,6 +15,7 @@ app: Any
 if "ON_CELERY" in os.environ or "ADOPTED" in os.environ:
     from celery import Celery, chain, chord, chunks, group, signature
     from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
+    from celery.result import result_from_tuple
 
     if "ON_CELERY" in os.environ:
         url = os.environ["ON_CELERY"]
@@ -30,13 +31,16 @@ else:
     if "CELERYS_NAMES" in os.environ:  # as modules have them that were written for Celery
         from celery import chain, chord, chunks, group, signature
         from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
+        from celery.result import result_from_tuple
     else:
         from dagster_celery.canvas import chain, chord, chunks, group, signature
         from dagster_celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
+        from dagster_celery.result import result_from_tuple
 
     app = make_app(json.loads(os.environ.get("APP_ARGS", "{}")))
 
-__all__ = ["SoftTimeLimitExceeded", "app", "chain", "chord", "chunks", "group", "signature"]
+__all__ = ["SoftTimeLimitExceeded", "app", "chain", "chord", "chunks", "group", "result_from_tuple"]
+__all__ += ["signature"]
 
 
 def note(path: str, *words: object) -> None:
@@ -225,6 +229,29 @@ def on_error_one(task_id: str, path: str) -> None:
 @app.task(bind=True)
 def replaced(self: Any, number: int) -> None:
     raise self.replace(add.s(number, 100))
+
+
+@app.task(bind=True)
+def replaced_by(self: Any, kind: str, number: int = 1) -> None:
+    """Have several tasks executed in the place of this one."""
+    raise self.replace(
+        {
+            "chain": lambda: chain(add.s(number, 1), add.s(2)),
+            "group": lambda: group(add.s(number, 1), add.s(number, 2)),
+            "chord": lambda: chord([add.s(number, 1), add.s(2, 2)], total.s()),
+            "chain of a group": lambda: chain(add.s(number, 1), group(add.s(1), add.s(2))),
+            "chain that fails": lambda: chain(add.s(number, 1), fail.si("middle"), add.s(1)),
+            "chord that fails": lambda: chord([add.s(1, 1), fail.si("header")], total.s()),
+            "another": lambda: chain(add.s(number, 1), replaced_by.si("chain", 5)),
+        }[kind]()
+    )
+
+
+@app.task(bind=True)
+def ending(self: Any, state: str, meta: Any, is_error: bool = False) -> None:
+    """End in a state of its own."""
+    self.update_state(state=state, meta=ValueError(meta) if is_error else meta)
+    raise Ignore
 
 
 @app.task

@@ -4,6 +4,7 @@ Run as a program, it reports all of it as JSON; the worker is there already.
 """
 
 import json
+import pickle
 import sys
 import time
 from collections.abc import Callable
@@ -138,6 +139,62 @@ def a_request_in_a_chain(path: Path) -> Any:
 def a_task_that_is_replaced(path: Path) -> Any:
     result = project.replaced.delay(1)
     return [get(result), result.state]
+
+
+def a_task_that_is_replaced_by_several(path: Path) -> Any:
+    kinds = ("chain", "group", "chord", "chain of a group", "another")
+    results = {each: project.replaced_by.delay(each) for each in kinds}
+    return {each: [get(result), result.state] for each, result in results.items()}
+
+
+def a_replaced_task_in_others(path: Path) -> Any:
+    by = project.replaced_by
+    linked = by.si("chain").set(link=project.write.s(str(path)))
+    return [
+        get(chain(add.s(1, 1), by.si("chain"), add.s(100)).apply_async()),
+        get(chord([by.si("chain"), by.si("chord"), add.s(1, 1)])(project.total.s())),
+        get(group(by.si("group"), add.s(1, 1)).apply_async()),
+        get(linked.apply_async()),
+        notes(path, 1),
+    ]
+
+
+def a_replaced_task_that_fails(path: Path) -> Any:
+    by, errback = project.replaced_by, project.on_error_one.s(str(path))
+    alone = by.apply_async(("chain that fails",), link_error=errback)
+    whole = chain(by.si("chain that fails"), add.s(1)).apply_async()
+    by_chord = by.delay("chord that fails")
+    return [
+        error_of(alone),
+        error_of(project.app.AsyncResult(whole.id)),
+        [type(by_chord.get(timeout=TIMEOUT, propagate=False)).__name__, by_chord.state],
+        notes(path, 1),
+    ]
+
+
+def a_state_that_is_an_end(path: Path) -> Any:
+    described = {"exc_type": "KeyError", "exc_message": ["no"], "exc_module": "builtins"}
+    unknown = {"exc_type": "Unknown", "exc_message": "no"}
+    return [
+        error_of(project.ending.delay("FAILURE", described)),
+        error_of(project.ending.delay("FAILURE", unknown)),
+        error_of(project.ending.delay("FAILURE", "no", is_error=True)),
+        get(project.ending.delay("SUCCESS", {"a": 1})),
+    ]
+
+
+def a_result_as_plain_data(path: Path) -> Any:
+    one, both = chain(add.s(1, 1), add.s(2)).apply_async(), group(add.s(1, 1), add.s(2, 2)).delay()
+    again = project.result_from_tuple(json.loads(json.dumps(one.as_tuple())), app=project.app)
+    members = project.result_from_tuple(json.loads(json.dumps(both.as_tuple())), app=project.app)
+    copied = pickle.loads(pickle.dumps(one))
+    return [
+        get(again),
+        again.parent.id == one.parent.id,
+        len(again.as_list()),
+        get(copied),
+        get(members),
+    ]
 
 
 def a_task_that_is_a_class(path: Path) -> Any:

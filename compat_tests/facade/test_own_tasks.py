@@ -129,13 +129,16 @@ NESTED = "ConfigError: A chord of Celery's own cannot have another chord in its 
 def test_signatures_of_celerys_own_are_served(
     fleet_of_kind: Callable[[str], TaskFleet],
 ) -> None:
-    names = ("a_group_of_a_chord", "a_chord_by_bars", "a_chord_in_a_chain", "a_chord_of_chords")
+    names = (
+        *("a_group_of_a_chord", "a_chord_by_bars", "a_chord_in_a_chain", "a_chord_of_chords"),
+        *("a_task_that_is_replaced_by_several", "a_result_as_plain_data"),
+    )
 
     found = fleet_of_kind("embedded").outcomes(*names, CELERYS_NAMES="1")
 
     refused = found.pop("a_chord_of_chords")
     assert refused.startswith(NESTED) and "from dagster_celery.canvas import" in refused
-    assert found == {name: CELERYS[name] for name in found} and len(found) == 3
+    assert found == {name: CELERYS[name] for name in found} and len(found) == 5
 
 
 @pytest.mark.test_all("test_signatures_of_celerys_own_are_served, with some of the scenarios")
@@ -165,7 +168,10 @@ def test_a_retry_that_was_not_sent_is_an_end(fleet: TaskFleet) -> None:
 
 @pytest.mark.parametrize("kind", ["embedded"])
 def test_an_app_of_celerys_own_is_taken_over(kind: str, request: pytest.FixtureRequest) -> None:
-    names = ("a_retry_that_helps", "an_error_that_is_retried", "a_chain", "a_chord_by_bars")
+    names = (
+        *("a_retry_that_helps", "an_error_that_is_retried", "a_chain", "a_chord_by_bars"),
+        *("a_task_that_is_replaced_by_several", "a_result_as_plain_data"),
+    )
 
     with task_fleet(kind, PROJECT, request, ADOPTED="1") as fleet:
         found = fleet.outcomes(*names)

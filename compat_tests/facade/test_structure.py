@@ -16,7 +16,7 @@ DOORS = (
     *("schedules", "tags", "tasks", "version"),
 )
 #: Modules of this project's own, with what Celery's users import from ``celery`` itself.
-OWN = ("canvas", "exceptions")
+OWN = ("canvas", "exceptions", "result")
 
 
 def defined(file: Path) -> list[str]:

@@ -1,5 +1,6 @@
 """Celery's words about tasks: each is known here, with its fate; and parts that need no worker."""
 
+import pickle
 import sys
 from collections.abc import Callable, Iterator
 from functools import wraps
@@ -27,6 +28,7 @@ from dagster_celery._celery_app.task_options import (
 )
 from dagster_celery.canvas import chain, chord, group, signature
 from dagster_celery.make_app import make_app
+from dagster_celery.result import result_from_tuple
 from dagster_celery.tasks import create_task
 from dagster_taskiq.errors import ConfigError
 
@@ -69,6 +71,34 @@ def test_an_option_of_a_task_that_cannot_be_kept_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=text):
         make_app(EAGER).task(**options)(print)
+
+
+def test_tasks_and_results_can_be_pickled() -> None:
+    app = make_app({"broker": "redis://h"})
+    task = app.task(name="pickled")(print)
+    before = app.AsyncResult("before")
+    one = app.AsyncResult("one", parent=before)
+    both = app.GroupResult("both", [one, app.AsyncResult("two")], parent=before)
+
+    assert pickle.loads(pickle.dumps(task)) is task
+    again = pickle.loads(pickle.dumps(both))
+    assert again.as_tuple() == both.as_tuple() and again.results[0].app is app
+    assert (result_from_tuple(one) is one, both.as_list(), one.as_list()) == (
+        *(True, ["both", "before"], ["one", "before"]),
+    )
+
+
+def test_a_task_is_replaced_in_eager_mode() -> None:
+    app = make_app(EAGER)
+    add = app.task(name="add")(lambda x, y: x + y)
+
+    @app.task(bind=True)
+    def replaced(self: Any) -> None:
+        raise self.replace(group(add.s(1, 1), add.s(2, 2)))
+
+    assert replaced.apply(task_id="mine").get() == [2, 4]
+    assert replaced.apply(task_id="mine").id == "mine"
+    assert replaced.apply(task_id="mine").as_tuple() == (("mine", None), None)
 
 
 def test_an_option_of_the_projects_own_is_an_attribute() -> None:

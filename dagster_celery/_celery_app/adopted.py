@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 from dagster_celery._celery_app.app import CeleryApp
 from dagster_celery._celery_app.celery_command import celery_command_refused
 from dagster_celery._celery_app.celerys_canvas import Backend
+from dagster_celery._celery_app.current_app import has_current_app, set_current_app
 from dagster_celery._celery_app.results import AsyncResult, EagerResult
 from dagster_celery._celery_app.task import Task, task_of
 from dagster_celery._celery_app.task_options import LOST, OF_A_CALL, OF_A_TASK, WITHOUT_EFFECT
@@ -82,6 +83,8 @@ class AdoptedApp(CeleryApp):
         given = {name: value for name, value in known.items() if value != defaults[name]}
         given.setdefault("task_default_queue", celerys.conf.task_default_queue)
         super().__init__(main=celerys.main or "celery", config_source=given, set_as_current=False)
+        if not has_current_app():
+            set_current_app(self)  # for results and signatures that come without their app
         self.Task = celerys.Task
         celerys.send_task = self._send_for_celery
         celerys.AsyncResult, celerys.GroupResult = self.AsyncResult, self.GroupResult

@@ -373,6 +373,9 @@ class CeleryApp:
             # The task that runs now: its worker puts it back when its function has ended.
             attempt = {ATTEMPT_LABEL: running.labels.get(ATTEMPT_LABEL, "")}
             request = replace(request, labels={**request.labels, **attempt})
+        elif options.get("attempt"):
+            labels = {**request.labels, ATTEMPT_LABEL: options["attempt"]}
+            request = replace(request, labels=labels)
         elif options.get("task_id") is not None and not _OF_A_WHOLE & options.keys():
             self._forget_ended(request.id)
         self.client.submit(request)
@@ -465,13 +468,17 @@ class CeleryApp:
     ) -> Mapping[str, Any]:
         return route_of(Call(name, args, kwargs, self.tasks.get(name)), options, self.conf)
 
-    def AsyncResult(self, task_id: str, *_: Any, **__: Any) -> AsyncResult:
+    def AsyncResult(
+        self, task_id: str, *_: Any, parent: AnyResult | None = None, **__: Any
+    ) -> AsyncResult:
         """Return the result of a task that was sent before, by any process."""
-        return AsyncResult(task_id, self)
+        return AsyncResult(task_id, self, parent)
 
-    def GroupResult(self, id: str, results: Sequence[AnyResult], **_: Any) -> GroupResult:
+    def GroupResult(
+        self, id: str, results: Sequence[AnyResult], parent: AnyResult | None = None, **_: Any
+    ) -> GroupResult:
         """Return the result of a group of tasks that were sent before."""
-        return GroupResult(id, results)
+        return GroupResult(id, results, parent)
 
     def config_from_object(
         self, source: Any, silent: bool = False, force: bool = False, namespace: str = ""

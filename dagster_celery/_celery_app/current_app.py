@@ -131,6 +131,11 @@ def set_current_app(app: SendingApp) -> None:
     _current = app
 
 
+def has_current_app() -> bool:
+    """Return whether this process has made an app that is the current one."""
+    return _current is not None
+
+
 def current_app() -> SendingApp:
     """Return the current app.
 

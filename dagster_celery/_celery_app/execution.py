@@ -5,7 +5,7 @@ import traceback as tracebacks
 from collections.abc import Callable
 from contextlib import nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
@@ -15,12 +15,13 @@ from dagster_celery._celery_app.celery_errors import kinds
 from dagster_celery._celery_app.celerys_state import running_task
 from dagster_celery._celery_app.current_app import AppTask
 from dagster_celery._celery_app.following import fail_rest, follow
+from dagster_celery._celery_app.reported_ends import value_of_end
 from dagster_celery._celery_app.request import Request, running
-from dagster_celery._celery_app.results import EagerResult, without_value
+from dagster_celery._celery_app.results import EagerResult
 from dagster_celery._celery_app.retrying import seconds_of_backoff
 from dagster_celery._celery_app.signals import Signals
 from dagster_celery._celery_app.soft_time_limit import raising_soft_time_limit
-from dagster_celery._celery_app.task_errors import Ignore, Reject, Retry
+from dagster_celery._celery_app.task_errors import Ignore, Reject, Replaced, Retry
 from dagster_celery._celery_app.values import to_result
 from dagster_taskiq.errors import DagsterTaskiqError
 from dagster_taskiq.execution.task_context import holding
@@ -80,6 +81,8 @@ def execute_for_worker(task: AppTask, request: Request, call: Callable[..., Any]
     """
     outcome = _execute(task, request, call)
     is_late = task.app.acknowledges_late if task.acks_late is None else task.acks_late
+    if outcome.state == IGNORED and isinstance(outcome.value, Replaced):
+        raise NoResultError
     if outcome.state == RETRY and getattr(outcome.value, "is_sent", False):
         raise NoResultError
     if outcome.state == REJECTED and getattr(outcome.value, "requeue", False) and is_late:
@@ -87,7 +90,7 @@ def execute_for_worker(task: AppTask, request: Request, call: Callable[..., Any]
             task.send_back()
         raise NoResultError
     if outcome.state in (IGNORED, REJECTED):
-        return without_value(outcome.state)
+        return value_of_end(outcome.state, request.reported)
     if outcome.state in (FAILURE, RETRY):
         raise outcome.value
     return None if _drops_value(task, request) else to_result(outcome.value)
@@ -105,9 +108,10 @@ def execute_here(task: AppTask, request: Request, throw: bool | None) -> EagerRe
         Exception: that of the task.
     """
     outcome = _execute(task, request, task)
-    if outcome.state == RETRY and outcome.value.sig is not None:
+    if outcome.state in (RETRY, IGNORED) and getattr(outcome.value, "sig", None) is not None:
+        # A task that is tried again has its id in that call; one that is replaced has not.
         found: EagerResult = outcome.value.sig.apply(throw=throw)
-        return found
+        return found if outcome.state == RETRY else replace(found, id=str(request.id))
     if outcome.state == FAILURE:
         fail_rest(task.app, request, outcome.value)
         propagates = task.app.propagates_eagerly if throw is None else throw

@@ -13,6 +13,7 @@ from typing import Any
 from dagster_celery._celery_app.celery_errors import as_celerys
 from dagster_celery._celery_app.current_app import SendingApp
 from dagster_celery._celery_app.preparing import HEADER_IDS, body_of, header_ids, made_ready, send
+from dagster_celery._celery_app.replacing import until_put_back
 from dagster_celery._celery_app.request import Request
 from dagster_celery._celery_app.signature import Signature, maybe_signature
 from dagster_celery._celery_app.task_errors import ChordError
@@ -137,12 +138,14 @@ def _fail(
         request = Request.of_call(
             prepared.id, prepared.name, prepared.args, prepared.kwargs, prepared.options
         )
-        app.client.set_result(
-            prepared.id,
-            failure(error),
-        )
+        attempt = prepared.options.get("attempt")
+        if attempt:
+            until_put_back(app, prepared.id, attempt)
+        app.client.set_result(prepared.id, failure(error))
         if calls_errbacks:
             _call_errbacks(app, request, error)
+        for each in reversed(request.chain or ()):
+            _fail(app, maybe_signature(each, app), error)
         if request.chord:
             _fail_chord(app, body_of(request.chord), prepared.id, error)
 

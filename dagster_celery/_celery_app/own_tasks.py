@@ -13,6 +13,7 @@ from dagster_celery._celery_app.current_app import SendingApp
 from dagster_celery._celery_app.execution import execute_for_worker
 from dagster_celery._celery_app.following import fail_rest, give_up_chord, look_at_chord
 from dagster_celery._celery_app.preparing import CHORD_UNLOCK, MOST_LOOKS, UNLOCK_SECONDS
+from dagster_celery._celery_app.replacing import ACCUMULATE
 from dagster_celery._celery_app.request import Request, current_request
 from dagster_celery._celery_app.signature import maybe_signature
 from dagster_celery._celery_app.task import Task
@@ -21,8 +22,10 @@ from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.wire.task_names import EXECUTE_JOB, EXECUTE_PLAN, RESUME_JOB
 
+#: The tasks by which signatures are executed.
+_OF_SIGNATURES = (ACCUMULATE, CHORD_UNLOCK, MAP, STARMAP)
 #: The tasks that every app may have, without any of the project's own.
-_NOT_OWN = frozenset({EXECUTE_PLAN, EXECUTE_JOB, RESUME_JOB, *WATCHERS, MAP, STARMAP, CHORD_UNLOCK})
+_NOT_OWN = frozenset({EXECUTE_PLAN, EXECUTE_JOB, RESUME_JOB, *WATCHERS, *_OF_SIGNATURES})
 
 
 def is_own(name: str) -> bool:
@@ -86,6 +89,11 @@ def add_built_in(app: Any) -> None:
             seconds = min(first * 2 ** min(self.request.retries, 16), longest)
             raise self.retry(countdown=seconds)
 
+    def accumulate(values: list[Any]) -> list[Any]:
+        """Return the values of a group."""
+        return values
+
+    app.task(name=ACCUMULATE)(accumulate)
     app.task(name=MAP)(xmap)
     app.task(name=STARMAP)(xstarmap)
     app.task(name=CHORD_UNLOCK, bind=True, max_retries=None)(chord_unlock)

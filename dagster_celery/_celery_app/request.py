@@ -61,6 +61,8 @@ class Request:
     timelimit: Sequence[float | None] = (None, None)
     #: Whether the sender wants no result; ``None`` if the sender has not said.
     ignore_result: bool | None = None
+    #: The state that the task has reported last, and what it has said of it.
+    reported: dict[str, Any] = field(default_factory=dict, compare=False)
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return one of these by its name (Celery's own method)."""

@@ -11,7 +11,9 @@ from taskiq.depends.progress_tracker import TaskProgress
 from dagster_celery._celery_app.absent import absent
 from dagster_celery._celery_app.celery_errors import as_celerys
 from dagster_celery._celery_app.control import revoke_tasks
+from dagster_celery._celery_app.current_app import current_app
 from dagster_celery._celery_app.end_callbacks import Callback, EndCallbacks
+from dagster_celery._celery_app.reported_ends import WITHOUT_VALUE
 from dagster_celery._celery_app.task_errors import ChordError, SoftTimeLimitError
 from dagster_celery._celery_app.values import from_result
 from dagster_taskiq.client import Client
@@ -31,14 +33,16 @@ STATES = {
 _IDS = "Keep ids, and make results of them by `app.AsyncResult(id)`."
 #: What the task itself, or its retry, has reported counts for these.
 _NOT_ENDED = (TaskState.WAITING, TaskState.STARTED)
-#: The value of a task that has raised ``Ignore`` or ``Reject``, with Celery's word for it.
-_WITHOUT_VALUE = "__dagster_celery__"
 #: Seconds that a task may take to end after one before it in its chain has failed. Its end is
 #: recorded at once, unless a process died at that moment.
 _PARENT_SECONDS = 2.0
 #: Seconds between two polls for the end of a task: the first pause, and the longest. Each pause is
 #: twice as long as the one before.
 POLL_SECONDS = (0.02, 0.5)
+
+
+#: A result as plain data: its id and the one before it, and the members of a group.
+Tuple = tuple[tuple[str, Any], list[Any] | None]
 
 
 class ResultApp(Protocol):
@@ -56,9 +60,18 @@ class AsyncResult:
     ``ServerUnavailableError`` if the backend does not answer.
     """
 
-    def __init__(self, id: str, app: ResultApp, parent: "AnyResult | None" = None) -> None:
+    def __init__(
+        self, id: str, app: ResultApp | None = None, parent: "AnyResult | None" = None
+    ) -> None:
+        """Find a result by its id.
+
+        Args:
+            id: the task's id.
+            app: the app whose backend has it; the current one for ``None``.
+            parent: the result of what came before it.
+        """
         self.id = id
-        self.app = app
+        self.app: ResultApp = app or current_app()
         #: The result of the task before it in its chain, or of the header of its chord; only where
         #: these were sent by this process.
         self.parent = parent
@@ -106,10 +119,10 @@ class AsyncResult:
         """Return the state of a task that has ended by ``Ignore`` or ``Reject``; else nothing."""
         ended = self.app.client.result(self.id)
         value = None if ended is None else ended.return_value
-        if not isinstance(value, dict) or value.keys() != {_WITHOUT_VALUE}:
+        if not isinstance(value, dict) or value.keys() != {WITHOUT_VALUE}:
             return ""
         progress = self.app.client.progress(self.id)
-        return str(value[_WITHOUT_VALUE]) if progress is None else state_of(progress)
+        return str(value[WITHOUT_VALUE]) if progress is None else state_of(progress)
 
     @property
     def status(self) -> str:
@@ -270,6 +283,17 @@ class AsyncResult:
         """Delete the record of the task, if the task has ended."""
         self.app.client.forget([self.id])
 
+    def as_tuple(self) -> Tuple:
+        """Return it as plain data, of which :func:`result_from_tuple` makes it again."""
+        return (self.id, _tuple_of(self.parent)), None
+
+    def as_list(self) -> list[str]:
+        """Return its id, and those of the results before it."""
+        return [self.id, *(self.parent.as_list() if self.parent is not None else ())]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return result_from_tuple, (self.as_tuple(),)
+
     def _task(self) -> Task | None:
         return self.app.client.tasks([self.id]).get(self.id)
 
@@ -393,11 +417,43 @@ class GroupResult:
         for each in self.results:
             each.forget()
 
+    def as_tuple(self) -> Tuple:
+        """Return them as plain data, as :meth:`AsyncResult.as_tuple`."""
+        return (self.id, _tuple_of(self.parent)), [each.as_tuple() for each in self.results]
+
+    def as_list(self) -> list[str]:
+        """Return the id, and those of the results before it."""
+        return [self.id, *(self.parent.as_list() if self.parent is not None else ())]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return result_from_tuple, (self.as_tuple(),)
+
     # Hidden from type checkers, as above.
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> NoReturn:
             raise absent("Celery's GroupResult", name, _IDS)
+
+
+def result_from_tuple(r: Any, app: Any = None) -> Any:
+    """Return a result of which ``as_tuple()`` has made plain data.
+
+    Args:
+        r: the data; a list where JSON has it. A result is returned as it is.
+        app: the app whose backend has the results; the current one for ``None``.
+    """
+    if isinstance(r, AsyncResult | EagerResult | GroupResult):
+        return r
+    known, members = r
+    task_id, parent = known if isinstance(known, list | tuple) else (known, None)
+    before = None if parent is None else result_from_tuple(parent, app)
+    if members is None:
+        return AsyncResult(task_id, app, before)
+    return GroupResult(task_id, [result_from_tuple(each, app) for each in members], before)
+
+
+def _tuple_of(parent: "AnyResult | None") -> Any:
+    return None if parent is None else parent.as_tuple()
 
 
 def error_of(result: "AnyResult") -> BaseException | None:
@@ -413,11 +469,6 @@ def error_of(result: "AnyResult") -> BaseException | None:
         result = result.parent
 
 
-def without_value(state: str) -> dict[str, str]:
-    """Return what stands for the value of a task that has ended by ``Ignore`` or ``Reject``."""
-    return {_WITHOUT_VALUE: state}
-
-
 def state_of(progress: TaskProgress[Any]) -> str:
     """Return the state that a task has reported."""
     return str(getattr(progress.state, "value", progress.state))
@@ -431,7 +482,7 @@ def _outcome(ended: TaskiqResult[Any]) -> Any:
     if error is not None:
         return as_celerys(error)
     value = ended.return_value
-    if isinstance(value, dict) and value.keys() == {_WITHOUT_VALUE}:
+    if isinstance(value, dict) and value.keys() == {WITHOUT_VALUE}:
         return None
     return from_result(value)
 
@@ -495,6 +546,14 @@ class EagerResult:
     def wait(self, *args: Any, **options: Any) -> Any:
         """Do the same as :meth:`get`."""
         return self.get(*args, **options)
+
+    def as_tuple(self) -> Tuple:
+        """Return its id as plain data; the value is not in it."""
+        return (self.id, _tuple_of(self.parent)), None
+
+    def as_list(self) -> list[str]:
+        """Return its id, and those of the results before it."""
+        return [self.id, *(self.parent.as_list() if self.parent is not None else ())]
 
     def then(
         self, callback: Callback, on_error: Callback | None = None, weak: bool = False

@@ -4,6 +4,7 @@ import inspect
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from taskiq.depends.progress_tracker import TaskProgress
@@ -13,14 +14,14 @@ from dagster_celery._celery_app.canvas import chunks, xmap, xstarmap
 from dagster_celery._celery_app.celery_errors import as_celerys
 from dagster_celery._celery_app.current_app import SendingApp, current_app
 from dagster_celery._celery_app.execution import called_by_execution, execute_here
+from dagster_celery._celery_app.preparing import send
+from dagster_celery._celery_app.replacing import in_place_of, with_one_end
+from dagster_celery._celery_app.reported_ends import described
 from dagster_celery._celery_app.request import Request, current_request, running
 from dagster_celery._celery_app.results import AsyncResult, EagerResult
 from dagster_celery._celery_app.retrying import next_arguments, raise_in_context
 from dagster_celery._celery_app.signature import Signature, maybe_signature
-from dagster_celery._celery_app.task_errors import (
-    MaxRetriesExceededError,
-    Retry,
-)
+from dagster_celery._celery_app.task_errors import MaxRetriesExceededError, Replaced, Retry
 from dagster_celery._celery_app.task_options import (
     LOST,
     OF_A_CALL,
@@ -350,30 +351,29 @@ class Task:
         self.app.send_task(self.name, args, kwargs, **{**known, **options})
 
     def replace(self, sig: Any) -> NoReturn:
-        """Have another task executed in the place of the one that runs now, under its id.
+        """Have others executed in the place of the task that runs now, under its id.
 
         Args:
-            sig: a call of one task.
+            sig: a call of one task, or a signature of several, of which the last one gets the id.
+                Of a group, the list of the values of its tasks is the value.
 
         Raises:
             Ignore: always, to end this one.
-            ConfigError: it is a signature of several tasks.
+            ConfigError: a task of a chord's header has an id of its own.
         """
         other: Signature = maybe_signature(sig, self.app)
-        if other.kind is not None:
-            raise ConfigError(
-                f"A task cannot be replaced by a {other.kind} here: send that, and return "
-                "the id of its result; or let it follow, by `link` or in a chain."
-            )
         request = self.request
+        if other.kind is not None:
+            other = with_one_end(other, self.app)
         if request.is_eager:
-            raise as_celerys(Retry(is_eager=True, sig=other.set(task_id=request.id)))
-        known = {**request.carried, "task_id": request.id, "retries": 0}
-        merged = {name: each for name, each in known.items() if each is not None}
-        other.clone().apply_async((), {}, **merged)
-        replacing = Retry(f"Replaced by {other.name}")
-        replacing.is_sent = True
-        raise as_celerys(replacing)
+            raise as_celerys(Replaced(sig=other))
+        if other.kind is not None:
+            send(in_place_of(request, other, self.app), root_id=request.root_id)
+        else:
+            known = {**request.carried, "task_id": request.id, "retries": 0}
+            merged = {name: each for name, each in known.items() if each is not None}
+            other.clone().apply_async((), {}, **merged)
+        raise as_celerys(Replaced(f"Replaced by {other.name}"))
 
     def update_state(
         self, task_id: str | None = None, state: str | None = None, meta: Any = None, **_: Any
@@ -383,19 +383,29 @@ class Task:
         Args:
             task_id: of another task, if it is not this one.
             state: the state; any text.
-            meta: more about it; JSON data.
+            meta: more about it; JSON data, or an exception.
+
+        A task that raises ``Ignore`` after this ends so: ``FAILURE`` and ``REVOKED`` are errors, by
+        an exception or what Celery makes of one, and ``SUCCESS`` has ``meta`` as its value.
         """
-        if not self.request.is_eager:
+        request = self.request
+        if task_id in (None, request.id):
+            request.reported.update(state=state, meta=meta)
+        if not request.is_eager:
             self._report(state or "STARTED", meta, task_id)
 
     def _report(self, state: str, meta: Any, task_id: str | None = None) -> None:
-        progress = TaskProgress[Any](state=state, meta=to_result(meta))
+        meta = described(meta) if isinstance(meta, BaseException) else to_result(meta)
+        progress = TaskProgress[Any](state=state, meta=meta)
         self.app.client.set_progress(task_id or str(self.request.id), progress)
 
     def AsyncResult(self, task_id: str, **_: Any) -> AsyncResult:
         """Return the result of a task that was sent before."""
         found: AsyncResult = self.app.AsyncResult(task_id)
         return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, (self.name, type(self).__module__)
 
     # Hidden from type checkers: they are to report an attribute that is not here.
     if not TYPE_CHECKING:
@@ -411,6 +421,12 @@ class Task:
 
         def __getattr__(self, name: str) -> Any:
             raise absent(f"task {type(self).name}", name)
+
+
+def _unpickled(name: str, module: str) -> Any:
+    """Return the task of a name of the current app; its module is imported for that."""
+    import_module(module)
+    return current_app().tasks[name]
 
 
 def task_of(

@@ -14,6 +14,20 @@ class Ignore(Exception):
     """Raised by a task that has no result: its state is what it has set itself, or IGNORED."""
 
 
+class Replaced(Ignore):
+    """Raised by ``self.replace()``: another task is executed under the id of this one."""
+
+    def __init__(self, message: str | None = None, sig: Any = None) -> None:
+        """Make the exception.
+
+        Args:
+            message: its text.
+            sig: the call that is made in this process; ``None`` if it has been sent.
+        """
+        super().__init__(message)
+        self.sig = sig
+
+
 class Reject(Exception):
     """Raised by a task that cannot be done here, or not now."""
 

@@ -12,6 +12,7 @@ from dagster_taskiq.errors import ConfigError
 OPTIONS = frozenset(
     {
         *CARRIED,
+        "attempt",  # which attempt of the task a message is for; ours
         "countdown",
         "eta",
         "expires",
