@@ -65,7 +65,7 @@ def status(
                 each.queue,
                 str(each.waiting),
                 "-" if each.claimed is None else str(each.claimed),
-                duration(each.oldest_age),
+                "-" if each.oldest_age is None else duration(each.oldest_age),
             )
             for each in depths
         ]

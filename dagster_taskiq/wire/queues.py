@@ -16,7 +16,8 @@ class QueueDepth:
     #: server does not tell.
     claimed: int | None
     #: Seconds that the oldest message has waited; a delayed one begins to wait when it is due.
-    oldest_age: float
+    #: ``None`` if the server does not tell.
+    oldest_age: float | None
 
 
 def run_queue(queue: str) -> str:

@@ -15,6 +15,7 @@ from typing import ClassVar
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.background import look_at
 from dagster_taskiq.transport.broker import Delivery, Outgoing, QueueBroker
+from dagster_taskiq.transport.sqs.attempts import Attempts
 from dagster_taskiq.transport.sqs.claims import RENEWED_AFTER, Claims
 from dagster_taskiq.transport.sqs.connection import SqsConnection
 from dagster_taskiq.transport.sqs.depths import Depths
@@ -50,12 +51,13 @@ class SqsBroker(QueueBroker):
         names = Names(self.connection.target.prefix or settings.prefix)
         queues = Queues(self.connection, names, settings.queue, settings.lease)
         self._queues = queues
+        attempts = Attempts(queues.visibility, lambda: self.result_backend)
         self._levels = Levels(queues, lambda: self.result_backend)
         self._polls = Polls(self.connection, queues, self._levels.forget)
         self._sender = Sender(self.connection, queues)
-        self._claims = Claims(queues, self._polls, self._sender)
+        self._claims = Claims(queues, self._polls, self._sender, attempts)
         self._rejected = Rejected(queues, self._sender)
-        self._depths = Depths(queues)
+        self._depths = Depths(queues, self._sender)
         self._renewing: asyncio.Task[None] | None = None
 
     async def ping(self) -> None:
@@ -66,7 +68,7 @@ class SqsBroker(QueueBroker):
                 await self._queues.url(names.of(Lane(queue)))
             await self._levels.list_all()
         else:
-            await self._queues.attributes(names.of(Lane(self.settings.queue)), ["QueueArn"])
+            await self._queues.check(names.of(Lane(self.settings.queue)))
 
     async def put_all(self, messages: Sequence[Outgoing]) -> None:
         """Send them; on return SQS has them, on several machines."""
@@ -124,8 +126,11 @@ class SqsBroker(QueueBroker):
         return await self._depths.all()
 
     async def is_empty(self, queue: str) -> bool:
-        """Ask for the counts of this queue alone, with each of its priorities."""
-        await self._levels.list_all()
+        """Ask for the counts of this queue alone, with each of its priorities.
+
+        They may come late: nothing is empty to which this process has just sent something.
+        """
+        await self._levels.list_if_due()
         return await self._depths.is_empty(self._levels.lanes([queue]))
 
     async def rejected(self) -> int:

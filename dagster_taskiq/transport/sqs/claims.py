@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError
 
 from dagster_taskiq.errors import DagsterTaskiqError
 from dagster_taskiq.transport.broker import Delivery
+from dagster_taskiq.transport.sqs.attempts import Attempts
 from dagster_taskiq.transport.sqs.errors import GONE, MISSING, code_of
 from dagster_taskiq.transport.sqs.messages import Received
 from dagster_taskiq.transport.sqs.names import Lane
@@ -42,10 +43,11 @@ class Claim:
 class Claims:
     """The messages that this process has claimed, until they are acknowledged or released."""
 
-    def __init__(self, queues: Queues, polls: Polls, sender: Sender) -> None:
+    def __init__(self, queues: Queues, polls: Polls, sender: Sender, attempts: Attempts) -> None:
         self._queues = queues
         self._polls = polls
         self._sender = sender
+        self._attempts = attempts
         #: By the handles of their deliveries.
         self.held: dict[str, Claim] = {}
         #: When a message of each queue was claimed last, by the monotonic clock.
@@ -64,11 +66,13 @@ class Claims:
         claim = self.held.pop(delivery.handle, None)
         if claim is not None:
             await self._delete(claim.message)
+            await self._attempts.forget(claim.message)
 
     async def release(self, delivery: Delivery) -> None:
         """Make a claimed message visible at once; nothing is left to do if its lease has passed."""
         claim = self.held.pop(delivery.handle, None)
         if claim is not None and time.monotonic() < claim.begun_at + self._queues.visibility:
+            await self._attempts.uncount(claim.message)
             await self._polls.release(claim.message)
 
     async def renew(self, deliveries: Collection[Delivery]) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from boto3.session import Session as AwsSession
@@ -24,7 +24,7 @@ T = TypeVar("T")
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 8.0
 #: How long one command may take, with all attempts of the client library.
-COMMAND_SECONDS = 20.0
+COMMAND_SECONDS = 12.0
 #: How often the client library sends a command that is throttled, or whose connection is lost.
 ATTEMPTS = 3
 #: How many connections are kept open. More are made if there are more requests at once.
@@ -69,6 +69,10 @@ class SqsConnection:
         self._connect_seconds = min(timeout, CONNECT_SECONDS)
         self._users = 0
         self._session: Session | None = None
+        #: What was made when the connection was opened for the first time, which takes long, and
+        #: the process to which its sockets belong. It is used again when that opens it again.
+        self._made: Session | None = None
+        self._made_by = 0
 
     @property
     def session(self) -> Session:
@@ -91,11 +95,15 @@ class SqsConnection:
         if self._users > 1:
             return
         try:
-            with self.boundary:
-                self._session = await in_thread(self._make_session)
+            if self._made is None or self._made_by != os.getpid():
+                with self.boundary:
+                    self._made = await in_thread(self._make_session)
+                self._made_by = os.getpid()
         except BaseException:
             self._users -= 1
             raise
+        # A lock belongs to one event loop.
+        self._session = replace(self._made, looking_up=asyncio.Lock())
 
     async def close(self) -> None:
         """Disconnect, at the call of the last user."""
@@ -105,9 +113,9 @@ class SqsConnection:
         if self._users == 0 and self._session is not None:
             for each in self.on_close:
                 each()
-            session, self._session = self._session, None
-            session.commands.close()
-            session.polls.close()
+            self._session.commands.close()
+            self._session.polls.close()
+            self._session = None
 
     async def call(self, work: "Callable[[SQSClient], T]") -> T:
         """Have the client do something in a thread, and return its result.

@@ -3,6 +3,7 @@
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConnectionError,
     CredentialRetrievalError,
     HTTPClientError,
     NoCredentialsError,
@@ -70,6 +71,8 @@ NOT_ALLOWED = (
     "KmsAccessDenied",
     "UnauthorizedOperation",
 )
+#: What botocore raises if a connection cannot be made, or is lost.
+NO_CONNECTION = (ConnectionError, HTTPClientError)
 #: What botocore raises if it finds no credentials, or cannot get them where they are to be found.
 NO_CREDENTIALS = (
     CredentialRetrievalError,
@@ -107,8 +110,9 @@ class SqsErrors(ErrorBoundary):
         if isinstance(error, ClientError):
             return self._answer(error)
         if isinstance(error, NO_CREDENTIALS):
-            return ConfigError(f"No credentials for {self.shown}: {error} {_CREDENTIALS}")
-        if isinstance(error, HTTPClientError):  # with all that goes wrong with a connection
+            problem = str(error).rstrip(".")
+            return ConfigError(f"No credentials for {self.shown}: {problem}. {_CREDENTIALS}")
+        if isinstance(error, NO_CONNECTION):
             return self.unavailable(error)
         if isinstance(error, BotoCoreError):
             return ConfigError(f"Cannot use {self.shown}: {error}")

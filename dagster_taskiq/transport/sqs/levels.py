@@ -6,6 +6,7 @@ of the backend, and each worker asks the server for a list of queues, at its sta
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Collection, Iterable
 
 from dagster_taskiq.errors import ConfigError, DagsterTaskiqError, ServerUnavailableError
@@ -41,6 +42,8 @@ class Levels:
         self._backend = backend
         self._known: set[Lane] = set()
         self._announced: set[Lane] = set()
+        #: By the monotonic clock.
+        self._listed_at = -LIST_SECONDS
         #: Ends when another level becomes known; for the listener that waits.
         self._changed: asyncio.Future[None] | None = None
         self._watching: list[asyncio.Task[None]] = []
@@ -78,7 +81,18 @@ class Levels:
             ServerUnavailableError: SQS does not answer.
             ConfigError: it does not let us.
         """
+        self._listed_at = time.monotonic()
         self.add(await self._queues.all())
+
+    async def list_if_due(self) -> None:
+        """Ask the server which levels there are, unless it was asked less than a minute ago.
+
+        Raises:
+            ServerUnavailableError: SQS does not answer.
+            ConfigError: it does not let us.
+        """
+        if time.monotonic() - self._listed_at >= LIST_SECONDS:
+            await self.list_all()
 
     async def announce(self, lanes: Collection[Lane]) -> None:
         """Tell workers of the levels that messages were sent to, once for each.
@@ -117,7 +131,7 @@ class Levels:
         refusal = ""
         while True:
             try:
-                await self.list_all()
+                await self.list_if_due()
             except ServerUnavailableError:
                 pass  # the listener logs that
             except ConfigError as error:

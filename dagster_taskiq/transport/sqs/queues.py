@@ -1,7 +1,6 @@
 """The queues on the server: looked up or created when they are first used."""
 
 import json
-import logging
 import math
 import shlex
 from collections.abc import Callable, Sequence
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs.literals import QueueAttributeNameType
 
 T = TypeVar("T")
-
-logger = logging.getLogger("dagster_taskiq.broker")
 
 #: How long a queue keeps a message, in seconds: as long as SQS can.
 RETENTION_SECONDS = 14 * 86400
@@ -134,15 +131,26 @@ class Queues:
         """Return the size of the largest message that a queue takes, in bytes."""
         limits = self._connection.session.limits
         if name not in limits:
-            await self.url(name)
-            try:
-                found = await self.attributes(name, ["MaximumMessageSize"])
-            except ConfigError as problem:
-                # Not permitted: then it is SQS that refuses what is too large.
-                logger.debug("Cannot ask for the limit of queue %s: %s", name, problem)
-                found = {}
-            limits[name] = int((found or {}).get("MaximumMessageSize", MAX_SIZES[0]))
+            limits[name] = await self.call(name, _ask_limit)
         return limits[name]
+
+    async def check(self, name: str) -> None:
+        """Look up a queue, and its limit, as a sender needs them; nothing happens if it is missing.
+
+        Raises:
+            ServerUnavailableError: SQS does not answer.
+            ConfigError: it does not let us.
+        """
+        url = await self.find(name)
+        if url is None:
+            return
+        session = self._connection.session
+        try:
+            limit = await self._connection.call(lambda client: _ask_limit(client, url))
+        except QueueMissingError:
+            self.forget(name)
+        else:
+            session.urls[name], session.limits[name] = url, limit
 
     async def attributes(
         self, name: str, wanted: "Sequence[QueueAttributeNameType]"
@@ -211,6 +219,16 @@ class Queues:
             f"There is no queue {name} on {self._connection.boundary.shown}, and it is not created "
             f"here ({problem}). Run: {shlex.join(words)}"
         )
+
+
+def _ask_limit(client: "SQSClient", url: str) -> int:
+    try:
+        answer = client.get_queue_attributes(QueueUrl=url, AttributeNames=["MaximumMessageSize"])
+    except ClientError as error:
+        if code_of(error) not in NOT_ALLOWED:
+            raise
+        return MAX_SIZES[0]  # it is SQS that refuses what is too large for the queue
+    return int(answer["Attributes"].get("MaximumMessageSize", MAX_SIZES[0]))
 
 
 def _create(

@@ -1,6 +1,8 @@
 """Sending: in batches, each to the queue of its priority."""
 
 import asyncio
+import math
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -50,6 +52,8 @@ class Sender:
     def __init__(self, connection: SqsConnection, queues: Queues) -> None:
         self._connection = connection
         self._queues = queues
+        #: When something was sent to each lane last, by the monotonic clock.
+        self._sent_at: dict[Lane, float] = {}
 
     async def send(self, outgoing: Sequence[Outgoing]) -> list[Lane]:
         """Send messages; those of one lane in this order.
@@ -77,7 +81,12 @@ class Sender:
                 for entries, name, limit in zip(by_lane.values(), names, limits, strict=True)
             ]
         )
+        self._sent_at.update(dict.fromkeys(by_lane, time.monotonic()))
         return list(by_lane)
+
+    def seconds_since(self, lane: Lane) -> float:
+        """Return how long ago this process has sent to a lane; for ever, if it never has."""
+        return time.monotonic() - self._sent_at.get(lane, -math.inf)
 
     async def send_on(self, message: Received) -> None:
         """Send a message again that was received before it was due; it is still to be deleted."""

@@ -89,13 +89,13 @@ def read_target(url: str, options: Mapping[str, Any]) -> Target:
 
 
 def _read_url(url: str) -> tuple[str | None, str | None]:
-    parts = urlsplit(url)
-    if "@" in parts.netloc:
+    if "@" in url:  # wherever: a password may have slashes
         raise ValueError(
             "it has a user or password. Credentials are found as AWS's own tools find them: in "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or the role of the machine. "
             "Write sqs://REGION"
         )
+    parts = urlsplit(url)
     if parts.query or parts.fragment:
         raise ValueError(f"options stand in `broker_options`. Known are {_listed()}")
     region = parts.netloc
@@ -185,8 +185,9 @@ def _address(name: str, value: object) -> str | None:
     if value in (None, ""):
         return None
     if not isinstance(value, str) or not value.startswith(("http://", "https://")):
-        raise ValueError(f"the option `{name}` must be a URL (https://...), but it is {value!r}")
-    if "@" in urlsplit(value).netloc:
+        shown = redact(str(value))
+        raise ValueError(f"the option `{name}` must be a URL (https://...), but it is {shown!r}")
+    if "@" in value:
         raise ValueError(f"the option `{name}` has a user or password, which SQS does not use")
     return value
 
