@@ -7,15 +7,25 @@ import pytest
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.settings.urls import scheme_of
 
+#: SQS, which keeps messages alone, with the states of tasks on Redis, and on PostgreSQL.
+SQS_REDIS = "sqs_redis"
+SQS_POSTGRESQL = "sqs_postgresql"
+SQS = (SQS_REDIS, SQS_POSTGRESQL)
+
+#: Brokers that keep the states of tasks as well, and can be shared by processes.
+WITH_STATES = ("embedded", "redis", "rabbitmq", "postgresql")
+
 #: The brokers that can be shared by processes. A new one is added here, and all contract tests
 #: run on it.
-BROKERS = ("embedded", "redis", "rabbitmq", "postgresql")
+BROKERS = (*WITH_STATES, *SQS)
 
 #: PostgreSQL behind a connection pooler in transaction mode: for the contract.
 PGBOUNCER = "pgbouncer"
 
-#: All brokers, with the one that lives in a single process: for tests that need no second one.
-ALL_BROKERS = (*BROKERS, "memory")
+#: The one that lives in a single process: for tests that need no second one.
+MEMORY = "memory"
+ALL_BROKERS = (*BROKERS, MEMORY)
+ALL_WITH_STATES = (*WITH_STATES, MEMORY)
 
 #: The embedded broker as well, in a Dagster instance whose storage is on PostgreSQL: for tests of
 #: what depends on the storage.
@@ -25,19 +35,12 @@ POSTGRES_STORAGE = "postgres_storage"
 OLD_REDIS = "redis_6_0"
 OLD_RABBITMQ = "rabbitmq_3_8"
 
-#: SQS, which keeps messages alone, with the states of tasks on Redis, and on PostgreSQL.
-SQS_REDIS = "sqs_redis"
-SQS_POSTGRESQL = "sqs_postgresql"
-
 #: What a parameter names that is a broker.
-KINDS = (
-    *(*ALL_BROKERS, POSTGRES_STORAGE, PGBOUNCER, OLD_REDIS, OLD_RABBITMQ),
-    *(SQS_REDIS, SQS_POSTGRESQL),
-)
+KINDS = (*ALL_BROKERS, POSTGRES_STORAGE, PGBOUNCER, OLD_REDIS, OLD_RABBITMQ)
 
-#: What the suites of messages and of states run on.
-CONTRACT = (
-    *ALL_BROKERS,
+#: What the suites of states run on.
+STATES = (
+    *ALL_WITH_STATES,
     pytest.param(
         PGBOUNCER,
         marks=pytest.mark.test_all("PostgreSQL itself, and a few calls through the pooler"),
@@ -53,6 +56,9 @@ CONTRACT = (
         marks=pytest.mark.test_all("RabbitMQ itself, and tasks on a 3.8 in test_oldest_servers.py"),
     ),
 )
+
+#: What those of messages run on.
+CONTRACT = (*STATES, *SQS)
 
 
 class Limit(Enum):

@@ -3,9 +3,10 @@
 It writes the number of its port on a line of its own, serves, and ends when its standard input is
 closed: with whoever has started it, however that ended.
 
-Two things differ from ``moto_server``, so that tests can rely on it. Two requests that wait at the
-same queue never get the same message, which moto has no lock against; and time can be made to pass
-for the messages of some queues: ``POST /pass-time?prefix=PREFIX&seconds=SECONDS``.
+Three things differ from ``moto_server``, so that tests can rely on it. Two requests that wait at a
+queue never get the same message, which moto has no lock against; who claimed a message before
+does not change for how long another has it; and time can be made to pass for the messages of some
+queues: ``POST /pass-time?prefix=PREFIX&seconds=SECONDS``.
 """
 
 import os
@@ -17,6 +18,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from moto.server import DomainDispatcherApplication, create_backend_app
+from moto.sqs.exceptions import ReceiptHandleIsInvalid
 from moto.sqs.models import Message, SQSBackend, sqs_backends
 from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -27,6 +29,7 @@ from compat_tests.sqs_servers import PASS_TIME
 PAUSE_SECONDS = 0.1
 
 _receive_now = SQSBackend.receive_message
+_change_visibility = SQSBackend.change_message_visibility
 _receiving = threading.Lock()
 
 
@@ -49,6 +52,19 @@ def receive_message(
         if found or left <= 0:
             return found
         self.get_queue(queue_name).wait_for_messages(min(left, PAUSE_SECONDS))
+
+
+def change_message_visibility(
+    self: SQSBackend, queue_name: str, receipt_handle: str, visibility_timeout: int
+) -> None:
+    """Stand in for moto's own method: the claim of another receiver stays as it is.
+
+    moto takes each handle that a message ever had.
+    """
+    for message in self.get_queue(queue_name)._messages:
+        if receipt_handle in message._old_receipt_handles:
+            raise ReceiptHandleIsInvalid
+    _change_visibility(self, queue_name, receipt_handle, visibility_timeout)
 
 
 def pass_time(prefix: str, seconds: float) -> None:
@@ -95,6 +111,7 @@ def _end_with_standard_input() -> None:
 
 def main(port: int) -> None:
     SQSBackend.receive_message = receive_message
+    SQSBackend.change_message_visibility = change_message_visibility
     server = make_server("127.0.0.1", port, Application(), threaded=True, request_handler=Quiet)
     threading.Thread(target=_end_with_standard_input, daemon=True).start()
     print(server.server_port, flush=True)

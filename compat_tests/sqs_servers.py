@@ -6,8 +6,10 @@ import subprocess
 import sys
 import urllib.parse
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 from urllib.error import HTTPError
 
@@ -20,8 +22,9 @@ SQS_ENV = "DAGSTER_TASKIQ_TEST_SQS_URL"
 
 #: Whose queues they are; nothing here leaves this machine.
 REGION = "eu-central-1"
-#: How many messages a queue has that are free, claimed, and not due.
-COUNTS = [f"ApproximateNumberOfMessages{which}" for which in ("", "NotVisible", "Delayed")]
+#: Messages that are free, claimed, and not due: what follows ``COUNT`` in the name of an attribute.
+KINDS = ("", "NotVisible", "Delayed")
+COUNT = "ApproximateNumberOfMessages"
 #: The path of the request that lets time pass on our own server.
 PASS_TIME = "/pass-time"
 #: What Amazon's own libraries find, unless the tests are run with others. Nobody checks them.
@@ -105,8 +108,9 @@ def use_credentials() -> None:
     os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
 
 
+@cache
 def sqs_client(endpoint: str) -> Any:
-    """Return a client of boto3's, which is asked once and not again."""
+    """Return a client of boto3's, which asks once and not again. It takes a while to make."""
     import boto3  # not for tests that need none: it takes a moment
     from botocore.config import Config
 
@@ -121,18 +125,34 @@ def queues_on_sqs(endpoint: str, prefix: str) -> list[str]:
 
 
 def messages_on_sqs(endpoint: str, prefix: str) -> dict[str, int]:
-    """Return how many messages each queue has, by its name, whatever has become of them.
+    """Return how many messages each queue has that has any, whatever has become of them.
 
     Args:
         endpoint: the server.
         prefix: what the names of the queues begin with.
     """
+    counts = {name: sum(each.values()) for name, each in _counts(endpoint, prefix).items()}
+    return {name: count for name, count in counts.items() if count}
+
+
+def queue_counts(endpoint: str, prefix: str) -> Counter[str]:
+    """Return how many messages all queues have of each kind of ``KINDS``."""
+    found: Counter[str] = Counter(dict.fromkeys(KINDS, 0))
+    for each in _counts(endpoint, prefix).values():
+        found.update(each)
+    return found
+
+
+def _counts(endpoint: str, prefix: str) -> dict[str, dict[str, int]]:
+    """Return the counts of each queue, by its name and the kind of messages."""
     found = {}
     client = sqs_client(endpoint)
+    names = [f"{COUNT}{kind}" for kind in KINDS]
     for url in queues_on_sqs(endpoint, prefix):
-        told = client.get_queue_attributes(QueueUrl=url, AttributeNames=COUNTS)["Attributes"]
-        found[url.rpartition("/")[2]] = sum(int(count) for count in told.values())
-    return {name: count for name, count in found.items() if count}
+        told = client.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+        counts = {kind: int(told[f"{COUNT}{kind}"]) for kind in KINDS}
+        found[url.rpartition("/")[2]] = counts
+    return found
 
 
 def forget_on_sqs(endpoint: str, prefix: str) -> None:

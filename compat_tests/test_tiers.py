@@ -7,7 +7,7 @@ pytest_plugins = ["pytester"]
 _TESTS = """
 import pytest
 
-on_each = pytest.mark.parametrize("kind", ["embedded", "redis", "rabbitmq", "memory"])
+on_each = pytest.mark.parametrize("kind", ["embedded", "redis", "rabbitmq", "memory", "sqs_redis"])
 
 
 def test_of_no_broker():

@@ -14,7 +14,10 @@ that is not selected is not reported as skipped.
    other.
 4. A test with the marker ``test_all`` runs on no push. The marker says why: another test, or the
    same one with other parameters, holds its promise on every push.
-5. On the oldest supported Dagster, a push runs the tests marked ``oldest``, on the embedded broker
+5. SQS is imitated by a server that is slow, and differs from other brokers in its messages alone.
+   So a push runs the files ``ON_SQS`` on it, with the states of tasks on Redis; rules 2 and 3
+   choose among the others.
+6. On the oldest supported Dagster, a push runs the tests marked ``oldest``, on the embedded broker
    if they take one. They get the marker ``push_oldest``.
 """
 
@@ -24,7 +27,7 @@ from collections.abc import Hashable
 
 import pytest
 
-from compat_tests.brokers import KINDS
+from compat_tests.brokers import KINDS, MEMORY, SQS, SQS_REDIS
 
 #: The tests that pytest has collected, before it deselects any.
 COLLECTED = pytest.StashKey[list[pytest.Item]]()
@@ -34,6 +37,16 @@ NO_BROKERS = ("celerys", "scheme")
 
 #: Directories of tests, below ``compat_tests``, that each broker runs on every push.
 EACH_BROKER = ("contract", "security")
+
+#: The files of tests that run on SQS on every push.
+ON_SQS = (
+    "compat_tests/contract/test_broker.py",
+    "compat_tests/contract/test_delays.py",
+    "compat_tests/contract/test_put_back.py",
+    "compat_tests/contract/test_sqs.py",
+    "compat_tests/contract/test_unavailable_servers.py",
+    "compat_tests/contract/test_worker.py",
+)
 
 
 def broker_of(item: pytest.Item) -> str | None:
@@ -68,15 +81,23 @@ def mark_push(items: list[pytest.Item]) -> None:
 
 def _on_push(cells: dict[str | None, pytest.Item]) -> list[pytest.Item]:
     """Return those of one test's cells, by their broker, that run on every push."""
-    cells = {broker: item for broker, item in cells.items() if not _has(item, "test_all")}
+    cells = {
+        broker: item
+        for broker, item in cells.items()
+        if not _has(item, "test_all") and (broker not in SQS or _is_on_sqs(item, broker))
+    }
     first = next(iter(cells.values()), None)
     if first is None or len(cells) == 1:
         return list(cells.values())
     if first.path.parent.name in EACH_BROKER or _has(first, "each_broker"):
         return list(cells.values())
-    brokers = sorted(each for each in cells if each is not None and each != "memory")
+    brokers = sorted(each for each in cells if each not in (None, MEMORY, *SQS))
     file = first.nodeid.partition("::")[0]
     return [cells[brokers[crc32(file.encode()) % len(brokers)]]]
+
+
+def _is_on_sqs(item: pytest.Item, broker: str | None) -> bool:
+    return broker == SQS_REDIS and item.nodeid.partition("::")[0] in ON_SQS
 
 
 def _has(item: pytest.Item, marker: str) -> bool:

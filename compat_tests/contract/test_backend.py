@@ -18,7 +18,7 @@ from taskiq.depends.progress_tracker import TaskProgress
 from taskiq.depends.progress_tracker import TaskState as ProgressState
 from taskiq.exceptions import ResultGetError, TaskiqResultTimeoutError
 
-from compat_tests.brokers import CONTRACT
+from compat_tests.brokers import STATES
 from compat_tests.conftest import other_prefix
 from compat_tests.servers import RedisServer, own_redis
 from compat_tests.waiting import eventually_async
@@ -42,7 +42,7 @@ from dagster_taskiq.wire.task_request import TaskRequest
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(scope="module", params=CONTRACT)
+@pytest.fixture(scope="module", params=STATES)
 def broker_kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -7,7 +7,7 @@ from importlib import import_module
 
 import pytest
 
-from compat_tests.brokers import ALL_BROKERS, PGBOUNCER
+from compat_tests.brokers import ALL_WITH_STATES, PGBOUNCER
 from compat_tests.conftest import other_prefix
 from compat_tests.contract.test_backend import opened
 from compat_tests.waiting import eventually_async
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 #: RabbitMQ keeps none.
 STORES = (
-    *(each for each in ALL_BROKERS if each != "rabbitmq"),
+    *(each for each in ALL_WITH_STATES if each != "rabbitmq"),
     pytest.param(PGBOUNCER, marks=pytest.mark.test_all("PostgreSQL itself")),
 )
 #: The kinds of stores, each a module of the name.

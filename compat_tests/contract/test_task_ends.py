@@ -10,7 +10,7 @@ import anyio
 import pytest
 from taskiq import AsyncTaskiqTask, TaskiqResult
 
-from compat_tests.brokers import CONTRACT
+from compat_tests.brokers import STATES
 from compat_tests.contract.test_backend import TASK as STEP
 from compat_tests.contract.test_backend import opened, result_of, the, worker
 from compat_tests.servers import own_redis
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.anyio
 TASK = Task("t", name="own", queue="q", worker="w1")
 
 
-@pytest.fixture(scope="module", params=CONTRACT)
+@pytest.fixture(scope="module", params=STATES)
 def broker_kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

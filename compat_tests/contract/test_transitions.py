@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from compat_tests.brokers import ALL_BROKERS
+from compat_tests.brokers import ALL_WITH_STATES
 from compat_tests.contract.test_backend import opened
 from dagster_taskiq.errors import NoRecordError, NotPutBackYetError
 from dagster_taskiq.settings.settings import Settings
@@ -279,7 +279,7 @@ async def observe(backend: StateBackend, case: Case) -> tuple[dict[str, Any], di
     return found, wanted
 
 
-@pytest.mark.parametrize("broker_kind", ALL_BROKERS, indirect=True)
+@pytest.mark.parametrize("broker_kind", ALL_WITH_STATES, indirect=True)
 async def test_every_event_in_every_state_does_what_the_state_machine_says(
     settings: Settings,
 ) -> None:

@@ -10,19 +10,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 import redis
 from taskiq import TaskiqMessage
+from taskiq.exceptions import SendTaskError
 
-from compat_tests.brokers import BROKERS
+from compat_tests.brokers import BROKERS, SQS, SQS_POSTGRESQL, Limit, has_limit
 from compat_tests.checkout import ROOT
 from compat_tests.conftest import StartWorker, forget_on_rabbitmq, make_settings
 from compat_tests.sending import USER_TASKS, Sender, open_sender
 from compat_tests.servers import RedisServer, new_database, own_redis, redis_binary
+from compat_tests.sqs_servers import REGION, own_sqs
 from compat_tests.waiting import eventually
 from compat_tests.workers import WorkerProcess, freeze, running_worker
 from dagster_taskiq.client import Client, client_for
@@ -156,6 +158,11 @@ def test_a_users_function_may_run_an_event_loop_of_its_own(sender: Sender) -> No
 
 def test_ten_megabytes_go_to_a_task_and_come_back(sender: Sender) -> None:
     text = "ü" * 5_000_000
+    if has_limit(sender.broker.settings, Limit.SIZE):
+        with pytest.raises(SendTaskError) as refused:
+            sender.send("echo", text)
+        assert "bytes, more than the queue" in str(refused.value.__cause__)
+        text = "ü" * 100_000
     assert sender.value(sender.send("echo", text)) == text
 
 
@@ -313,12 +320,14 @@ def test_a_revoked_task_that_waits_never_runs(sender: Sender, client: Client, pl
     waits = sender.send("note", place.path("notes"))
     client.revoke([waits], "no longer wanted")
     ends_as(client, waits, TaskState.REVOKED)
-    # A task may run before the message that it came with is deleted.
-    eventually(lambda: waiting(client) == (0, 0), "no message is left")
+    if not has_limit(client.settings, Limit.DISCARD):
+        # A task may run before the message that it came with is deleted.
+        eventually(lambda: waiting(client) == (0, 0), "no message is left")
     place.write("go")
     assert [sender.value(each) for each in holds] == ["held", "held"]
     assert isinstance(sender.error(waits), TaskRevokedError)
     sender.value(sender.send("note", place.path("after")))
+    eventually(lambda: waiting(client) == (0, 0), "no message is left")
     assert place.lines("notes") == []
 
 
@@ -871,6 +880,10 @@ def _taskiq_worker(settings: Settings, log: Path, home: Path) -> "subprocess.Pop
         "DAGSTER_TASKIQ_QUEUES": "dagster, special",
         "DAGSTER_TASKIQ_CONCURRENCY": "1",
     }
+    if settings.backend is not None:
+        environment["DAGSTER_TASKIQ_BACKEND"] = settings.backend
+    if "endpoint_url" in settings.broker_options:
+        environment["DAGSTER_TASKIQ_SQS_ENDPOINT_URL"] = settings.broker_options["endpoint_url"]
     command = [sys.executable, "-m", "taskiq", "worker", "--workers", "1"]
     command += ["dagster_taskiq.app:broker", USER_TASKS]
     with log.open("ab") as output:
@@ -881,9 +894,17 @@ def _taskiq_worker(settings: Settings, log: Path, home: Path) -> "subprocess.Pop
 
 @pytest.fixture(params=BROKERS)
 def standard_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Settings]:
-    """Settings that differ from the standard ones by the broker only, all that taskiq's worker
+    """Settings that differ from the standard ones by the servers only, all that taskiq's worker
     is told."""
-    if request.param == "embedded":
+    if request.param in SQS:
+        with own_sqs() as sqs, own_redis() as redis_server, ExitStack() as stack:
+            backend = redis_server.url
+            if request.param == SQS_POSTGRESQL:
+                server = request.getfixturevalue("postgres_url")
+                backend = stack.enter_context(new_database(server))
+            options = {"endpoint_url": sqs.url}
+            yield Settings(broker=f"sqs://{REGION}", backend=backend, broker_options=options)
+    elif request.param == "embedded":
         yield Settings(broker=f"sqlite:///{tmp_path / 'queue.db'}")
     elif request.param == "redis":
         with own_redis() as server:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from compat_tests.brokers import BROKERS
+from compat_tests.brokers import WITH_STATES
 from compat_tests.checkout import ROOT
 from compat_tests.conftest import make_settings
 from compat_tests.preloaded import Program, run_program, start_program
@@ -113,7 +113,7 @@ def old_fleet_of_kind(
         yield find
 
 
-@pytest.fixture(params=BROKERS)
+@pytest.fixture(params=WITH_STATES)
 def old_fleet(
     request: pytest.FixtureRequest, old_fleet_of_kind: Callable[[str], OldFleet]
 ) -> OldFleet:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from compat_tests.brokers import BROKERS
+from compat_tests.brokers import WITH_STATES
 from compat_tests.checkout import ROOT
 from compat_tests.conftest import make_settings
 from compat_tests.facade.conftest import OldFleet, end
@@ -98,7 +98,7 @@ def fleet_of_kind(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Ta
         yield find
 
 
-@pytest.fixture(params=BROKERS)
+@pytest.fixture(params=WITH_STATES)
 def fleet(request: pytest.FixtureRequest, fleet_of_kind: Callable[[str], TaskFleet]) -> TaskFleet:
     return fleet_of_kind(request.param)
 
@@ -182,7 +182,7 @@ def test_an_app_of_celerys_own_is_taken_over(kind: str, request: pytest.FixtureR
 
 
 @pytest.mark.test_all("test_an_app_of_celerys_own_is_taken_over, with some of the scenarios")
-@pytest.mark.parametrize("kind", BROKERS)
+@pytest.mark.parametrize("kind", WITH_STATES)
 def test_all_of_an_app_of_celerys_own_is_taken_over(
     kind: str, request: pytest.FixtureRequest
 ) -> None:

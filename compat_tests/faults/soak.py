@@ -19,15 +19,17 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 import redis
 from dagster import DagsterEventType, DagsterRunStatus
 
+from compat_tests.brokers import BROKERS, SQS, SQS_REDIS
 from compat_tests.checkout import ROOT
 from compat_tests.executor.runs import Outcome
 from compat_tests.executor.scratch import Scratch
@@ -36,6 +38,8 @@ from compat_tests.launcher.fleet import Fleet, open_fleet, running_code_server
 from compat_tests.our_tables import our_tables
 from compat_tests.proxy import Proxy, proxy_to
 from compat_tests.servers import own_postgres, own_rabbit, own_redis
+from compat_tests.sqs_door import SqsDoor, sqs_door
+from compat_tests.sqs_servers import REGION, messages_on_sqs, own_sqs
 from compat_tests.waiting import eventually
 from compat_tests.workers import WorkerProcess, freeze
 from dagster_taskiq.settings.settings import Settings
@@ -48,7 +52,7 @@ SLOTS = 2
 #: end of a soak is then what does not go away.
 RESULT_TTL = 5.0
 #: How long a worker may be silent, in seconds. On RabbitMQ it is the connection's lease as well.
-LEASE = {"embedded": 4.0, "redis": 4.0, "rabbitmq": 8.0, "postgresql": 4.0}
+LEASE = {kind: 8.0 if kind == "rabbitmq" else 4.0 for kind in BROKERS}
 #: Seconds between two deeds, at least and at most.
 PAUSE = (0.2, 1.5)
 #: Seconds that all runs together may take to end once nobody harms them any more.
@@ -76,10 +80,13 @@ class Server:
     """The server of one soak, which nothing else uses."""
 
     url: str
-    #: The door before it; ``None`` where there is no connection to cut.
-    door: Proxy | None
+    #: The doors before it, and before that of the backend if it is another one; none where there is
+    #: no connection to cut.
+    doors: Sequence[Proxy | SqsDoor]
     #: Counts everything that is kept there, by name.
     kept: Callable[[], dict[str, int]]
+    #: More settings that lead to it.
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -245,7 +252,7 @@ class Soak:
     # What is done to it.
 
     def _do_harm(self) -> None:
-        deeds = [each for each in DEEDS if self._server.door or "connections" not in each]
+        deeds = [each for each in DEEDS if self._server.doors or "connections" not in each]
         deed = self._chance.choices(deeds, [DEEDS[each] for each in deeds])[0]
         done = {
             "kill a child": self._kill_child,
@@ -328,7 +335,7 @@ class Soak:
             os.kill(pid, signal.SIGCONT)
 
     def _cut(self) -> bool:
-        return self._server.door is not None and self._server.door.cut() > 0
+        return sum(door.cut() for door in self._server.doors) > 0
 
     # What came of it.
 
@@ -431,29 +438,48 @@ def server_of(kind: str, directory: Path) -> Iterator[Server]:
     """Start the server of a soak, and the door before it.
 
     Args:
-        kind: ``embedded``, ``redis``, ``rabbitmq`` or ``postgresql``.
+        kind: one of ``BROKERS``.
         directory: where an embedded broker has its file.
     """
     with ExitStack() as stack:
         if kind == "embedded":
             path = directory / "queue.db"
-            yield Server(f"sqlite:///{path}", None, lambda: rows_in(path))
+            yield Server(f"sqlite:///{path}", (), lambda: rows_in(path))
         elif kind == "redis":
-            redis_server = stack.enter_context(own_redis())
-            door = stack.enter_context(proxy_to(redis_server.port))
-            yield Server(
-                f"redis://127.0.0.1:{door.port}/0", door, lambda: keys_in(redis_server.url)
-            )
+            yield _redis(stack)
         elif kind == "postgresql":
-            postgres = stack.enter_context(own_postgres())
-            door = stack.enter_context(proxy_to(postgres.port))
-            url = f"postgresql://postgres@127.0.0.1:{door.port}/postgres"
-            yield Server(url, door, lambda: rows_in_postgresql(postgres.url))
+            yield _postgresql(stack)
+        elif kind in SQS:
+            yield _sqs(stack, _redis(stack) if kind == SQS_REDIS else _postgresql(stack))
         else:
             rabbit = stack.enter_context(own_rabbit())
             door = stack.enter_context(proxy_to(rabbit.port))
             url = f"amqp://guest:guest@127.0.0.1:{door.port}/"
-            yield Server(url, door, lambda: queues_in(rabbit.ctl))
+            yield Server(url, (door,), lambda: queues_in(rabbit.ctl))
+
+
+def _redis(stack: ExitStack) -> Server:
+    server = stack.enter_context(own_redis())
+    door = stack.enter_context(proxy_to(server.port))
+    return Server(f"redis://127.0.0.1:{door.port}/0", (door,), lambda: keys_in(server.url))
+
+
+def _postgresql(stack: ExitStack) -> Server:
+    server = stack.enter_context(own_postgres())
+    door = stack.enter_context(proxy_to(server.port))
+    url = f"postgresql://postgres@127.0.0.1:{door.port}/postgres"
+    return Server(url, (door,), lambda: rows_in_postgresql(server.url))
+
+
+def _sqs(stack: ExitStack, backend: Server) -> Server:
+    server = stack.enter_context(own_sqs())
+    door = stack.enter_context(sqs_door(server.url))
+
+    def kept() -> dict[str, int]:
+        return {**backend.kept(), "message": sum(messages_on_sqs(server.url, "").values())}
+
+    settings = {"backend": backend.url, "broker_options": {"endpoint_url": door.url}}
+    return Server(f"sqs://{REGION}", (*backend.doors, door), kept, settings)
 
 
 #: What is counted in an SQL database, by kind.
@@ -511,7 +537,7 @@ def soak(kind: str, seconds: float, seed: int, directory: Path) -> Books:
     """Soak a fleet on a kind of broker for so many seconds, and return what came of it.
 
     Args:
-        kind: ``embedded``, ``redis``, ``rabbitmq`` or ``postgresql``.
+        kind: one of ``BROKERS``.
         seconds: how long harm is done.
         seed: of all that is random.
         directory: an empty one, for everything that is written.
@@ -536,6 +562,7 @@ def soak(kind: str, seconds: float, seed: int, directory: Path) -> Books:
             heartbeat_interval=0.5,
             lease=LEASE[kind],
             result_ttl=RESULT_TTL,
+            **server.settings,
         )
         with open_fleet(home, settings, code, run_monitoring=monitoring) as fleet:
             return Soak(fleet, server, directory, seed).run(seconds)
@@ -544,7 +571,7 @@ def soak(kind: str, seconds: float, seed: int, directory: Path) -> Books:
 def main() -> None:
     """Soak as the command line says; end with code 1 if anything is wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--broker", choices=list(LEASE), default="embedded")
+    parser.add_argument("--broker", choices=[*LEASE, "sqs"], default="embedded")
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--directory", type=Path, help="keep what is written, in this directory")
@@ -552,7 +579,8 @@ def main() -> None:
     with ExitStack() as stack:
         directory = chosen.directory or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         directory.mkdir(parents=True, exist_ok=True)
-        books = soak(chosen.broker, 60 * chosen.minutes, chosen.seed, directory.resolve())
+        kind = SQS_REDIS if chosen.broker == "sqs" else chosen.broker
+        books = soak(kind, 60 * chosen.minutes, chosen.seed, directory.resolve())
     print(books.report())
     raise SystemExit(bool(books.wrongs))
 

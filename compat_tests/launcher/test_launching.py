@@ -14,6 +14,7 @@ from dagster import DagsterEventType, DagsterRunStatus
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import GrpcServerTarget
 
+from compat_tests.brokers import Limit, has_limit
 from compat_tests.conftest import StartWorker
 from compat_tests.executor.runs import Outcome
 from compat_tests.executor.scratch import Scratch
@@ -178,7 +179,7 @@ def test_a_run_of_higher_priority_is_executed_first(
             fleet.wait(outcome)
 
     first = ["higher", "high"]
-    if fleet.settings.broker.startswith("amqp"):  # to which 11 is no more than 10
+    if has_limit(fleet.settings, Limit.TEN_LEVELS):  # to which 11 is no more than 10
         first.reverse()
     assert scratch.lines("turns") == [*first, "middle", "none", "none, later", "low"]
 
@@ -444,23 +445,24 @@ def worker_log(fleet: Fleet) -> str:
 def forget_task(fleet: Fleet, task_id: str) -> None:
     """Delete what the backend knows of a task, as a server does that has lost its data."""
     settings = fleet.settings
-    if settings.broker.startswith("sqlite"):
+    url = settings.backend_url
+    if url.startswith("sqlite"):
         import sqlite3
 
-        path = settings.broker.removeprefix("sqlite:///")
+        path = url.removeprefix("sqlite:///")
         with contextlib.closing(sqlite3.connect(path, timeout=30)) as file, file:
             deleted = file.execute("DELETE FROM dagster_taskiq_tasks WHERE id = ?", (task_id,))
             assert deleted.rowcount == 1
-    elif settings.broker.startswith("postgresql"):
-        with our_tables(settings.broker) as cursor:
+    elif url.startswith("postgresql"):
+        with our_tables(url) as cursor:
             cursor.execute("DELETE FROM dagster_taskiq_tasks WHERE id = %s", (task_id,))
             assert cursor.rowcount == 1
-    elif settings.broker.startswith("amqp"):
+    elif url.startswith("amqp"):
         asyncio.run(forget_task_on_rabbitmq(settings, task_id))
     else:
         import redis
 
-        with redis.Redis.from_url(settings.broker) as server:
+        with redis.Redis.from_url(url) as server:
             assert server.delete(f"{settings.prefix}:task:{task_id}") == 1
 
 

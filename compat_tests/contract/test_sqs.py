@@ -1,0 +1,259 @@
+"""What is SQS's own: claims that outlive who made them, long delays, requests that cost, and limits
+of how many of them there may be.
+
+docs/sqs.md has the figures that are held here, and what the server of these tests does not imitate.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from dagster import DagsterInstance, DagsterRunStatus
+
+from compat_tests.brokers import SQS
+from compat_tests.conftest import StartWorker
+from compat_tests.contract.test_broker import claim, ids, move_clock, opened, put
+from compat_tests.executor import sqs_jobs
+from compat_tests.executor.outages import run_through
+from compat_tests.executor.runs import House
+from compat_tests.executor.scratch import Scratch
+from compat_tests.faults.conftest import Figure, figure
+from compat_tests.sending import USER_TASKS, Sender, open_sender
+from compat_tests.sqs_door import SqsDoor, sqs_door
+from compat_tests.sqs_servers import pass_time, queue_counts
+from compat_tests.waiting import eventually
+from compat_tests.workers import WorkerProcess, running_worker
+from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.sqs.delays import LONGEST_SECONDS
+
+__all__ = ["figure"]
+
+SUCCESS = DagsterRunStatus.SUCCESS
+
+#: The most requests of an idle worker with one queue, for each hour; and for each step of a chain,
+#: and of a fan, with all that a worker asks for meanwhile. docs/sqs.md has them too.
+IDLE_HOUR = 500
+CHAIN_STEP = 8.0
+FAN_STEP = 5.0
+
+
+@pytest.fixture(scope="module", params=SQS)
+def broker_kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def door(settings: Settings) -> Iterator[SqsDoor]:
+    with sqs_door(str(settings.broker_options["endpoint_url"])) as door:
+        yield door
+
+
+@pytest.fixture
+def counted(settings: Settings, door: SqsDoor) -> Settings:
+    """Settings by which each request passes the door."""
+    return settings.replace(broker_options={**settings.broker_options, "endpoint_url": door.url})
+
+
+@pytest.fixture
+def scratch(tmp_path: Callable[..., object]) -> Scratch:
+    directory = tmp_path / "notes"
+    directory.mkdir()
+    return Scratch(directory)
+
+
+@pytest.fixture
+def worker(counted: Settings, dagster_home: object, tmp_path: object) -> Iterator[WorkerProcess]:
+    """A worker of four slots, each of whose requests passes the door."""
+    with running_worker(counted, tmp_path, "-i", USER_TASKS, "-c", "4") as worker:
+        yield worker
+
+
+# -- claims --------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_what_nobody_started_within_the_lease_is_delivered_again(settings: Settings) -> None:
+    """With the time of the lease, and not the queue's own: so the lease may be any."""
+    async with opened(settings, lease=600.0) as gone, opened(settings, lease=600.0) as other:
+        await put(gone, "t")
+        assert (await claim(gone)).attempt == 1
+        await move_clock(settings, 590.0)
+        assert await other.claim() is None
+        await move_clock(settings, 15.0)
+        again = await claim(other)
+        assert (again.task_id, again.attempt) == ("t", 2)
+
+
+def test_what_is_sent_to_a_worker_that_was_killed_comes_to_another(
+    counted: Settings, door: SqsDoor, start_worker: StartWorker
+) -> None:
+    """SQS may answer a request of somebody who is gone: the message is then hidden for a lease."""
+    arguments = ("-i", USER_TASKS, "-c", "1")
+    changes = {"broker_options": counted.broker_options}
+    killed = start_worker(*arguments, **changes)
+    eventually(lambda: door.count("ReceiveMessage") >= 2, "it waits for both kinds of work")
+    killed.process.kill()
+    killed.wait()
+    with open_sender(counted) as sender:
+        task_id = sender.send("add", 1, 2)
+        start_worker(*arguments, **changes)
+        assert sender.value(task_id) == 3
+
+
+def test_a_delay_of_an_hour_holds(settings: Settings, start_worker: StartWorker) -> None:
+    """SQS delays by a quarter of an hour at most: whoever has it too early sends it on."""
+    start_worker("-i", USER_TASKS, "-c", "1")
+    endpoint = str(settings.broker_options["endpoint_url"])
+
+    def delayed() -> bool:
+        counts = queue_counts(endpoint, settings.prefix)
+        return (counts["Delayed"], counts[""], counts["NotVisible"]) == (1, 0, 0)
+
+    with open_sender(settings) as sender:
+        task_id = sender.send("add", 1, 2, delay=3600)
+        for _ in range(3600 // LONGEST_SECONDS):
+            eventually(delayed, "it waits for the next quarter of an hour")
+            pass_time(endpoint, settings.prefix, LONGEST_SECONDS - 60)
+            assert delayed()
+            pass_time(endpoint, settings.prefix, 60)
+        # What is left are the seconds that the test itself has taken.
+        eventually(lambda: pass_time(endpoint, settings.prefix, 1) or _has_ended(sender, task_id))
+        assert sender.value(task_id) == 3
+
+
+def _has_ended(sender: Sender, task_id: str) -> bool:
+    return bool(sender.call(sender.broker.result_backend.is_result_ready, task_id))
+
+
+# -- requests, and their price -------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize(
+    ("job", "steps", "most"),
+    [
+        pytest.param("chain", sqs_jobs.CHAIN, CHAIN_STEP, id="chain"),
+        pytest.param("fan", sqs_jobs.FAN, FAN_STEP, id="fan"),
+    ],
+)
+def test_requests_for_each_step_are_no_more_than_stated(
+    counted: Settings,
+    instance: DagsterInstance,
+    door: SqsDoor,
+    scratch: Scratch,
+    figure: Figure,
+    job: str,
+    steps: int,
+    most: float,
+) -> None:
+    eventually(lambda: door.count("ReceiveMessage") >= 2, "the worker waits")
+    door.forget()
+    outcome = House(counted, instance).run(getattr(sqs_jobs, job), scratch)
+    assert outcome.status is SUCCESS
+    assert (scratch.count("steps"), len(set(scratch.lines("steps")))) == (steps, steps)
+    # The last message is deleted while its step runs; nothing more is asked for then.
+    eventually(lambda: door.count("DeleteMessage") >= steps, "all are deleted")
+    figure(f"requests of {steps} steps", dict(sorted(door.actions().items())))
+    assert door.count() <= most * steps, door.actions()
+
+
+def test_an_idle_worker_asks_no_more_often_than_stated(
+    counted: Settings,
+    door: SqsDoor,
+    start_worker: StartWorker,
+    figure: Figure,
+) -> None:
+    """Each poll waits for a second here, and for twenty by default: so many fewer there are."""
+    options = {**counted.broker_options, "wait_time_seconds": 1}
+    start_worker("-c", "4", broker_options=options)
+    eventually(lambda: door.count("ReceiveMessage") >= 2, "it waits")
+    door.forget()
+    since = time.monotonic()
+    eventually(lambda: door.count("ReceiveMessage") >= 8, "it has waited several times")
+    seconds = time.monotonic() - since
+    found = door.actions()
+    figure("requests of an idle worker", f"{found} in {seconds:.1f} s")
+    polls = found.pop("ReceiveMessage")
+    # A poll on each of two lanes. On a slow machine there are fewer.
+    assert polls <= 2 * (seconds + 1)
+    # Beside them, one list of queues a minute.
+    assert set(found) <= {"ListQueues"} and found.get("ListQueues", 0) <= 1 + seconds / 60
+    figure("requests of an idle worker an hour", hourly := 2 * 3600 / 20 + 60)
+    assert hourly <= IDLE_HOUR
+
+
+# -- throttling ----------------------------------------------------------------------------------
+
+
+def test_a_run_goes_on_after_all_requests_were_throttled(
+    counted: Settings,
+    worker: WorkerProcess,
+    instance: DagsterInstance,
+    door: SqsDoor,
+    scratch: Scratch,
+) -> None:
+    def throttle(outcome: object) -> None:
+        door.throttle()
+        before = door.count()
+        scratch.note("go")
+        eventually(lambda: door.count() >= before + 6, "many are refused")
+        door.relent()
+
+    run_through(House(counted, instance), scratch, throttle)
+    assert worker.output().count("Traceback") == 0
+
+
+@pytest.mark.test_all("test_a_run_goes_on_after_all_requests_were_throttled")
+@pytest.mark.usefixtures("worker")
+def test_a_run_goes_on_while_every_other_request_is_refused(
+    counted: Settings, instance: DagsterInstance, door: SqsDoor, scratch: Scratch
+) -> None:
+    house = House(counted, instance)
+    outcome = house.create(sqs_jobs.fan, scratch)
+    times = 0
+
+    def meanwhile() -> None:
+        nonlocal times
+        times += 1
+        door.throttle() if times % 10 < 5 else door.relent()
+
+    house.execute(outcome, sqs_jobs.fan, meanwhile)
+    door.relent()
+    assert outcome.status is SUCCESS
+    assert (scratch.count("steps"), len(set(scratch.lines("steps")))) == (50, 50)
+
+
+@pytest.mark.timeout(420)
+@pytest.mark.test_all("fifty steps are run on every push, each once as well")
+def test_five_hundred_steps_are_run_once_each(
+    counted: Settings,
+    worker: WorkerProcess,
+    instance: DagsterInstance,
+    door: SqsDoor,
+    scratch: Scratch,
+    figure: Figure,
+) -> None:
+    door.forget()
+    outcome = House(counted, instance).run(sqs_jobs.many, scratch)
+    assert outcome.status is SUCCESS, worker.output()
+    assert (scratch.count("steps"), len(set(scratch.lines("steps")))) == (500, 500)
+    figure("requests of 500 steps", dict(sorted(door.actions().items())))
+
+
+# -- what is received by taskiq's own means --------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_messages_are_listened_to_and_acknowledged(settings: Settings) -> None:
+    async with opened(settings) as broker, opened(settings) as sender:
+        await put(sender, "one", "two")
+        found = []
+        async for message in broker.listen():
+            await message.ack()
+            found.append(broker.formatter.loads(message.data).task_id)
+            if len(found) == 2:
+                break
+        assert found == ["one", "two"]
+        assert await sender.depths() == []
+        await move_clock(settings, 2 * settings.lease)
+        assert await ids(sender) == []
