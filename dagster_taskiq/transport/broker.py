@@ -499,7 +499,7 @@ class QueueBroker(AsyncBroker):
 
     async def _look(self) -> tuple[str, Delivery] | None:
         """Claim the first message that can be read; those before it are rejected."""
-        while (delivery := await self._claim_or_release()) is not None:
+        while (delivery := await self.claim_or_release()) is not None:
             if delivery.refused is not None:
                 state = delivery.refused.value
                 logger.info("Dropped task %s: it is %s.", delivery.task_id, state)
@@ -514,8 +514,8 @@ class QueueBroker(AsyncBroker):
                 return task_id, delivery
         return None
 
-    async def _claim_or_release(self) -> Delivery | None:
-        """Claim a message; if the caller is cancelled meanwhile, it is released."""
+    async def claim_or_release(self) -> Delivery | None:
+        """Claim a message for a listener; if it is cancelled meanwhile, release the message."""
         claim = asyncio.ensure_future(self.claim_next())
         try:
             return await asyncio.shield(claim)

@@ -10,7 +10,6 @@ from dagster_taskiq.settings.env import read_variable
 from dagster_taskiq.wire.labels import KILL_GRACE_SECONDS
 from dagster_taskiq.worker.cores import usable_cores
 from dagster_taskiq.worker.local_status.sockets import StartedWith
-from dagster_taskiq.worker.slots import MOST_LENT
 
 #: The variable with the number of slots of a worker for which none is given.
 CONCURRENCY_ENV = "DAGSTER_TASKIQ_CONCURRENCY"
@@ -92,11 +91,6 @@ class PoolOptions:
     #: Seconds after which a task is stopped as one that is cancelled, unless its own label has
     #: another number; ``None``: never.
     soft_time_limit: float | None = None
-
-    @property
-    def most_tasks(self) -> int:
-        """How many tasks there may be at once, those included that wait and hold no slot."""
-        return self.concurrency * max(1, self.async_tasks) + self.max_runs + MOST_LENT
 
 
 @dataclass(frozen=True)

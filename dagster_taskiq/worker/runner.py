@@ -1,4 +1,4 @@
-"""The process of ``dagster-taskiq worker start``: signals, draining, and taskiq's ``Receiver``.
+"""The process of ``dagster-taskiq worker start``: signals, draining, and taskiq's receiver.
 
 taskiq's own worker command is not used for this: its process manager leaves a process that
 continues to receive when it is killed, and its signal handler does not wake an idle event loop.
@@ -8,26 +8,17 @@ import asyncio
 import logging
 import signal
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from taskiq.acks import AcknowledgeType
-from taskiq.receiver import Receiver
-
-from dagster_taskiq.errors import (
-    ServerUnavailableError,
-)
+from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.settings.urls import redact
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.broker import RECONNECT_SECONDS, QueueBroker
 from dagster_taskiq.worker.options import WorkerOptions
+from dagster_taskiq.worker.receiver import SlotReceiver
 from dagster_taskiq.worker.service import WorkerService
 
 logger = logging.getLogger(__name__)
-
-#: How many messages taskiq may process besides those that hold a slot: they were revoked or
-#: delivered twice, and are about to be dropped.
-SPARE_CALLBACKS = 16
 
 
 def run_worker(broker: QueueBroker, options: WorkerOptions) -> int:
@@ -76,14 +67,7 @@ class _Runner:
             broker.use_running_loop()
             if not await self._reach_servers():
                 return 0
-            receiver = Receiver(
-                broker,
-                executor=ThreadPoolExecutor(1),
-                validate_params=False,
-                max_async_tasks=self._options.pool.most_tasks + SPARE_CALLBACKS,
-                ack_type=AcknowledgeType.MANUAL,
-            )
-            await receiver.listen(self._finish)
+            await SlotReceiver(broker).listen(self._finish)
         finally:
             await broker.shutdown()
             await self._service.backend.shutdown()

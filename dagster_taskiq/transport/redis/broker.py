@@ -14,9 +14,11 @@ import math
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.backend import UNFINISHED_SECONDS
 from dagster_taskiq.transport.background import look_at
@@ -109,6 +111,18 @@ class RedisBroker(QueueBroker):
         """Claim, and start a user's own task in the same step where the records are here too."""
         keep_seconds = str(UNFINISHED_SECONDS) if self.starts_with_claim else ""
         return await self._claim(keep_seconds)
+
+    async def claim_or_release(self) -> Delivery | None:
+        """See the base class; this needs no task of asyncio for each claim."""
+        try:
+            return await self.claim_next()
+        except asyncio.CancelledError:
+            with suppress(ServerUnavailableError):
+                # As after a lost answer: the next claim gets the same message.
+                late = await self.claim_next()
+                if late is not None and late.refused is None:
+                    await self.release(late)
+            raise
 
     def may_start_with_claim(self, backend_connection: Connection) -> bool:
         """Whether the records of the tasks are on this server."""
