@@ -77,8 +77,6 @@ class RedisBroker(QueueBroker):
             settings.broker, settings.broker_options, settings.connect_timeout
         )
         self._keys = Keys(settings.prefix)
-        # As the client library sends them.
-        self._first_keys = [key.encode() for key in self._keys.of_broker]
         # The number of the claim that is not answered yet. If its answer is lost, the next call has
         # the same number, and gets the same message.
         self._claims = 1
@@ -246,7 +244,7 @@ class RedisBroker(QueueBroker):
         return int(await self._script("delete", args))
 
     async def _script(self, name: str, args: list[Any], *more_keys: str) -> Any:
-        keys: list[str | bytes] = [*self._first_keys, *more_keys]
+        keys = [*self._keys.of_broker, *more_keys]
         return await self.connection.script(SCRIPTS[name], keys, args)
 
 

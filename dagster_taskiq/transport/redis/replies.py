@@ -1,11 +1,14 @@
 """Commands and replies as Redis has them on the wire, in both versions of its protocol."""
 
+from functools import lru_cache
 from typing import Any
 
 from redis._parsers import BaseParser
 from redis.exceptions import ResponseError
 
 _END = b"\r\n"
+#: The longest text that is kept as it is sent, in characters.
+_LONGEST_KEPT = 200
 #: What a reply of these kinds begins with.
 _TEXT, _ERROR, _INTEGER, _NULL, _DOUBLE, _TRUTH, _BIG = b"+-:_,#("
 _BULK, _VERBATIM, _BULK_ERROR = b"$=!"
@@ -14,12 +17,23 @@ _ARRAY, _SET, _PUSH, _MAP = b"*~>%"
 
 def pack(command: tuple[Any, ...]) -> bytes:
     """Return a command as it is sent; its parts are text, bytes or numbers."""
-    parts = [b"*%d" % len(command)]
+    parts = [b"*%d\r\n" % len(command)]
     for each in command:
-        part = each if isinstance(each, bytes) else str(each).encode()
-        parts += (b"$%d" % len(part), part)
-    parts.append(b"")
-    return _END.join(parts)
+        if isinstance(each, bytes):
+            parts += (b"$%d\r\n" % len(each), each, _END)
+        else:
+            text = str(each)
+            parts.append(_part_again(text) if len(text) <= _LONGEST_KEPT else _part(text))
+    return b"".join(parts)
+
+
+def _part(text: str) -> bytes:
+    part = text.encode()
+    return b"$%d\r\n%b\r\n" % (len(part), part)
+
+
+#: Most of what a script is given are names of keys, queues and workers, always the same ones.
+_part_again = lru_cache(maxsize=1024)(_part)
 
 
 class Replies:
