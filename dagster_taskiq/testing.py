@@ -16,12 +16,13 @@ import copy
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, overload
+from typing import Any, Protocol, overload
 
 import pytest
 from taskiq import BrokerMessage, TaskiqMessage
 from taskiq.decor import AsyncTaskiqDecoratedTask
 
+from dagster_taskiq.execution.typed_messages import with_typed_values
 from dagster_taskiq.transport import current
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.json_messages import PlainFormatter
@@ -37,11 +38,18 @@ _OF_BROKERS = (
 )
 
 
+class NamedTask(Protocol):
+    """A task that has a name, as those of an app of ``dagster_celery``."""
+
+    #: The name.
+    name: str
+
+
 class SentTasks(Sequence[TaskiqMessage]):
     """What a test has sent so far, in this order: taskiq's messages.
 
-    Each has a ``task_id``, a ``task_name``, ``args``, ``kwargs`` and ``labels``. What a middleware
-    sends again under the same id is not among them.
+    Each has a ``task_id``, a ``task_name``, ``args``, ``kwargs`` and ``labels``. What is sent again
+    under the same id, to be tried again, is not among them.
     """
 
     def __init__(self, server: MemoryServer) -> None:
@@ -64,9 +72,10 @@ class SentTasks(Sequence[TaskiqMessage]):
     def __repr__(self) -> str:
         return repr(self._messages())
 
-    def of(self, task: AsyncTaskiqDecoratedTask[..., Any]) -> list[TaskiqMessage]:
-        """Return those of one task."""
-        return [each for each in self if each.task_name == task.task_name]
+    def of(self, task: AsyncTaskiqDecoratedTask[..., Any] | NamedTask) -> list[TaskiqMessage]:
+        """Return those of one task: of taskiq's, or of an app of ``dagster_celery``."""
+        name = task.task_name if isinstance(task, AsyncTaskiqDecoratedTask) else task.name
+        return [each for each in self if each.task_name == name]
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -81,7 +90,7 @@ class SentTasks(Sequence[TaskiqMessage]):
         messages = [PlainFormatter().loads(each.message) for each in self._bodies()]
         for each in messages:
             each.parse_labels()
-        return messages
+        return [with_typed_values(each) for each in messages]
 
     def _bodies(self) -> list[BrokerMessage]:
         return self._server.sent or []

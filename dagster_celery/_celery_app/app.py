@@ -9,7 +9,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 from zoneinfo import ZoneInfo
 
-from dagster_celery._celery_app import celerys_state, own_tasks
+from dagster_celery._celery_app import celerys_state, in_tests, own_tasks
 from dagster_celery._celery_app.absent import absent
 from dagster_celery._celery_app.annotations import Annotations
 from dagster_celery._celery_app.app_events import AppEvent
@@ -161,12 +161,14 @@ class CeleryApp:
         So they do in tests, and where the broker is in memory; but the run loop executes the steps
         that it has sent.
         """
+        if current.is_kept_in_memory():
+            return not in_tests.are_held()
         return self._is_in_memory or bool(self.configuration.app.get("task_always_eager"))
 
     @property
     def _is_in_memory(self) -> bool:
         if current.is_kept_in_memory():
-            return True
+            return not in_tests.are_held()
         in_memory = scheme_of(self.configuration.settings.broker) == "memory"
         return in_memory and STEP_REQUEST.get() is None
 
@@ -352,7 +354,8 @@ class CeleryApp:
         """
         kept = checked(options)
         if self._is_in_memory and name in self.tasks:
-            return self.tasks[name].apply(args, kwargs, **kept)
+            with in_tests.sending():
+                return self.tasks[name].apply(args, kwargs, **kept)
         return self.send(name, args or (), kwargs or {}, kept)
 
     def send(
@@ -378,6 +381,7 @@ class CeleryApp:
             request = replace(request, labels=labels)
         elif options.get("task_id") is not None and not _OF_A_WHOLE & options.keys():
             self._forget_ended(request.id)
+        in_tests.note_sent(request)
         self.client.submit(request)
         send_signal("after_task_publish", name, body=body, **about)
         result = self.AsyncResult(request.id)

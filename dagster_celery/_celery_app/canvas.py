@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, ClassVar, TypeVar
 
+from dagster_celery._celery_app import in_tests
 from dagster_celery._celery_app.current_app import SendingApp
 from dagster_celery._celery_app.preparing import prepare, result_of, send
 from dagster_celery._celery_app.results import EagerResult, GroupResult
@@ -52,7 +53,8 @@ class Canvas(Signature):
                 of the result, ``link`` and ``link_error`` as the methods of these names.
         """
         if self.app.is_eager:
-            eager: Sent = self.apply(args, kwargs, **options)
+            with in_tests.sending():
+                eager: Sent = self.apply(args, kwargs, **options)
             return eager
         whole = self.clone()
         for errback in as_list(options.pop("link_error", None)):

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from dagster_taskiq.client import Client
 from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.wire.task_request import TaskRequest
 
 
 class AppTask(Protocol):
@@ -117,6 +118,15 @@ class SendingApp(Protocol):
         **options: Any,
     ) -> Any:
         """Send a task by its name."""
+
+    def request(
+        self,
+        name: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: Mapping[str, Any],
+    ) -> TaskRequest:
+        """Return the request that sending a task would send."""
 
     def AsyncResult(self, task_id: str) -> Any:
         """Return the result of a task that was sent before."""

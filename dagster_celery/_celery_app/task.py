@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from taskiq.depends.progress_tracker import TaskProgress
 
+from dagster_celery._celery_app import in_tests
 from dagster_celery._celery_app.absent import absent
 from dagster_celery._celery_app.canvas import chunks, xmap, xstarmap
 from dagster_celery._celery_app.celery_errors import as_celerys
@@ -220,7 +221,8 @@ class Task:
         if self.typing is not False:
             inspect.signature(self.run).bind(*(args or ()), **(kwargs or {}))
         if self.app.is_eager:
-            return self.apply(args, kwargs, **kept)
+            with in_tests.sending():
+                return self.apply(args, kwargs, **kept)
         merged = {**self.options, **kept}
         sent: AsyncResult = self.app.send_task(self.name, args, kwargs, **merged)
         return sent
@@ -256,11 +258,15 @@ class Task:
             ConfigError: as :meth:`apply_async`.
             Exception: that of the task, if ``throw`` is true.
         """
-        checked(options)
+        given = checked(options)
         known = str(task_id or uuid.uuid4())
+        if in_tests.is_sending() and not retries:
+            sent = {**given, "task_id": known}
+            in_tests.note_sent(self.app.request(self.name, args or (), kwargs or {}, sent))
         carried = {**options, "link": link, "link_error": link_error, "retries": retries}
         request = Request.of_call(known, self.name, tuple(args or ()), kwargs or {}, carried)
-        return execute_here(self, request, throw)
+        with in_tests.sending(False):
+            return execute_here(self, request, throw)
 
     def retry(
         self,

@@ -10,11 +10,12 @@ from taskiq import BrokerMessage, TaskiqResult
 from taskiq.receiver import Receiver
 
 from dagster_taskiq.errors import UnknownTaskError
-from dagster_taskiq.execution.own_tasks import PutBack, TaskLife
+from dagster_taskiq.execution.own_tasks import TaskLife
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.home_loop import background
 from dagster_taskiq.transport.json_messages import PlainFormatter
+from dagster_taskiq.transport.results import PutBack
 from dagster_taskiq.wire.labels import ATTEMPT_LABEL, QUEUE_LABEL, WORKER_LABEL, attempt_of
 from dagster_taskiq.wire.records import Task
 

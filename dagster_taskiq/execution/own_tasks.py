@@ -12,7 +12,6 @@ import logging
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -31,17 +30,9 @@ from dagster_taskiq.execution.task_context import current_context
 from dagster_taskiq.execution.tasks_loop import TasksLoop
 from dagster_taskiq.execution.typed_messages import TypedFormatter
 from dagster_taskiq.transport.current_task import executing_own_task
-from dagster_taskiq.transport.results import failure, result_from_json
+from dagster_taskiq.transport.results import PutBack, failure, result_from_json
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class PutBack:
-    """A task ended without a result: it is to wait again."""
-
-    #: Its new message; ``None`` if that is sent later, for example by a scheduler.
-    message: BrokerMessage | None = None
 
 
 class TaskLife:

@@ -19,11 +19,11 @@ from dagster_taskiq.errors import (
     UnknownTaskError,
     UnusableMessageError,
 )
-from dagster_taskiq.execution.own_tasks import PutBack, RunningLife, TaskLife, own_tasks_of
+from dagster_taskiq.execution.own_tasks import RunningLife, TaskLife, own_tasks_of
 from dagster_taskiq.execution.task_context import current_context, executing
 from dagster_taskiq.execution.typed_messages import with_typed_values
 from dagster_taskiq.transport.current_task import executing_own_task
-from dagster_taskiq.transport.results import failure
+from dagster_taskiq.transport.results import PutBack, failure
 from dagster_taskiq.version import __version__
 from dagster_taskiq.wire.labels import ATTEMPT_LABEL, attempt_of
 from dagster_taskiq.wire.task_names import INTERNAL, NAMES, is_own_task

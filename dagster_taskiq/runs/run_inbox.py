@@ -7,12 +7,12 @@ from dagster._utils.interrupts import check_captured_interrupt
 
 from dagster_taskiq.client import SLICE_SECONDS
 from dagster_taskiq.errors import ServerUnavailableError, TaskFailedError
-from dagster_taskiq.execution.own_tasks import PutBack
 from dagster_taskiq.execution.perform import describe_failure, perform
 from dagster_taskiq.execution.task_context import TaskContext, task_context
 from dagster_taskiq.runs.servers import Servers
 from dagster_taskiq.runs.step_client import InProcessTasks
 from dagster_taskiq.runs.steps_in_flight import StepsInFlight
+from dagster_taskiq.transport.results import PutBack
 from dagster_taskiq.wire.notifications import FROM_START, run_channel
 
 #: How much longer the loop waits between two looks for each step that was sent and that no worker

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, Field
-from taskiq import TaskiqResult
+from taskiq import BrokerMessage, TaskiqResult
 from taskiq.exceptions import SecurityError
 from taskiq.serialization import ensure_serializable, safe_repr
 
@@ -96,6 +96,14 @@ class ReportedEnd:
     error: str
     #: The result, as :func:`as_json` has made it.
     result: bytes
+
+
+@dataclass(frozen=True)
+class PutBack:
+    """A user's own task has ended without a result: it is to wait again."""
+
+    #: Its new message; ``None`` if that is sent later, for example by a scheduler.
+    message: BrokerMessage | None = None
 
 
 class _Result(BaseModel, extra="allow"):

@@ -15,7 +15,7 @@ from dagster_taskiq.errors import (
     TimeLimitError,
 )
 from dagster_taskiq.execution.typed_messages import plain_message
-from dagster_taskiq.transport.results import ReportedEnd, result_from_json
+from dagster_taskiq.transport.results import PutBack, ReportedEnd, result_from_json
 from dagster_taskiq.wire.labels import (
     RUN_LABEL,
     STEP_LABEL,
@@ -33,14 +33,6 @@ logger = logging.getLogger(__name__)
 #: How much longer than any other task a run may take to stop while it waits for its steps, which
 #: stop first, in seconds.
 ORCHESTRATOR_GRACE_SECONDS = 30.0
-
-
-@dataclass(frozen=True)
-class PutBack:
-    """A user's own task has ended without a result, and is to wait again."""
-
-    #: Its new message; ``None`` if that is sent later, for example by a scheduler.
-    message: BrokerMessage | None
 
 
 @dataclass(frozen=True)

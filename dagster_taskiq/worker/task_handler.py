@@ -19,14 +19,14 @@ from dagster_taskiq.errors import (
 from dagster_taskiq.transport.backend import StateBackend, until_available
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.put_back import put_back
-from dagster_taskiq.transport.results import ReportedEnd, failure, result_from_json
+from dagster_taskiq.transport.results import PutBack, ReportedEnd, failure, result_from_json
 from dagster_taskiq.wire.labels import POOL_LABEL, RUN_LABEL, WORKER_LABEL, attempt_of
 from dagster_taskiq.wire.records import Task, TaskState
 from dagster_taskiq.wire.task_names import EXECUTE_PLAN, PACKED_RUN, is_own_task
 from dagster_taskiq.worker import any_task
 from dagster_taskiq.worker.internal_tasks import InternalTasks
 from dagster_taskiq.worker.pool import Pool
-from dagster_taskiq.worker.running_task import Outcome, PutBack, Recorded
+from dagster_taskiq.worker.running_task import Outcome, Recorded
 from dagster_taskiq.worker.task_starts import TaskStarts
 from dagster_taskiq.worker.wakeups import WakeUps
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from taskiq import AsyncBroker, TaskiqMessage, TaskiqResult
 
-from dagster_taskiq.execution.own_tasks import PutBack, RunningLife, own_tasks_of
+from dagster_taskiq.execution.own_tasks import RunningLife, own_tasks_of
 from dagster_taskiq.execution.perform import begin
 from dagster_taskiq.execution.task_context import StopRequest, TaskContext, task_context
 from dagster_taskiq.transport import result_waits
 from dagster_taskiq.transport.current_task import current_own_task
-from dagster_taskiq.transport.results import failure
+from dagster_taskiq.transport.results import PutBack, failure
 from dagster_taskiq.worker.child.parent import Parent
 from dagster_taskiq.worker.child.process_state import ProcessState
 from dagster_taskiq.worker.child.reports import as_text, report_end

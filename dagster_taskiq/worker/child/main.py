@@ -23,10 +23,11 @@ from dagster_taskiq.dagster_internals import (
     run_config_cache,
 )
 from dagster_taskiq.dagster_internals.storage_connections import open_connections_kept
-from dagster_taskiq.execution.own_tasks import PutBack, own_tasks_of
+from dagster_taskiq.execution.own_tasks import own_tasks_of
 from dagster_taskiq.execution.perform import async_tasks_of, perform
 from dagster_taskiq.execution.task_context import TaskContext, current_context, task_context
 from dagster_taskiq.transport import result_waits
+from dagster_taskiq.transport.results import PutBack
 from dagster_taskiq.worker import process_trees
 from dagster_taskiq.worker.child import inbox
 from dagster_taskiq.worker.child.async_tasks import AsyncTasks

@@ -9,10 +9,9 @@ from typing import Any
 from taskiq import TaskiqMessage, TaskiqResult
 
 from dagster_taskiq.errors import CodeLoadError, DagsterTaskiqError, TaskFailedError
-from dagster_taskiq.execution.own_tasks import PutBack
 from dagster_taskiq.execution.perform import describe_failure
 from dagster_taskiq.transport.backend import end_of
-from dagster_taskiq.transport.results import as_json
+from dagster_taskiq.transport.results import PutBack, as_json
 from dagster_taskiq.wire.task_names import is_own_task
 from dagster_taskiq.worker.child.parent import Parent
 
