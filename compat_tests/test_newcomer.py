@@ -18,9 +18,11 @@ from click.testing import CliRunner
 from dagster import DagsterInstance, DagsterRunStatus
 
 from compat_tests.checkout import ROOT
+from compat_tests.sqs_servers import REGION, forget_on_sqs, messages_on_sqs, queues_on_sqs
 from dagster_taskiq.cli import cli
 from dagster_taskiq.demo.story import Outcome, RunStory
 from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.settings.sqs_names import ENDPOINT_URL_ENV, QUEUE_URL_ENV
 
 README = (ROOT / "README.md").read_text()
 #: How long a command may take on a machine that has other things to do, in seconds.
@@ -74,6 +76,23 @@ def test_the_demo_runs_on_another_broker_and_can_be_looked_at(
         story = RunStory.from_event_log(instance, instance.get_runs()[0].run_id)
     assert story.steps["sail"].outcome is Outcome.SKIPPED
     assert url not in (home / "worker.yaml").read_text()
+
+
+def test_the_demo_runs_on_sqs_with_its_state_in_a_file(
+    tmp_path: Path, sqs_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ENDPOINT_URL_ENV, sqs_endpoint)
+    monkeypatch.setenv(QUEUE_URL_ENV, "https://sqs.eu-west-1.amazonaws.com/1/not-for-demos")
+    done = run_demo(tmp_path, "--broker", f"sqs://{REGION}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"Example project dagster_taskiq.demo.project on sqs://{REGION}" in done.stdout
+    assert re.search(r"(\d) of \1 facts hold", done.stdout)
+    (left,) = re.findall(r"The empty queues of the demo stay on SQS: (\S+)-\*\n", done.stdout)
+    assert f"{left}-dagster" in {
+        url.rpartition("/")[2] for url in queues_on_sqs(sqs_endpoint, left)
+    }
+    assert not messages_on_sqs(sqs_endpoint, left)
+    forget_on_sqs(sqs_endpoint, left)
 
 
 def test_the_demo_refuses_a_broker_without_workers() -> None:

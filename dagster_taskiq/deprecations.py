@@ -22,6 +22,9 @@ class DagsterTaskiqDeprecationWarning(DeprecationWarning):
     """A name, tag, setting or command has an older name; the text names the new one."""
 
 
+#: What a line has that may hold a secret: a URL with a password, or the name of one.
+_MAY_BE_SECRET = re.compile(r"://[^\s/]*:\S*@|passw(?:or)?d|secret|token|access_key", re.IGNORECASE)
+
 #: What Python has shown already, for each file, as it keeps it for each module.
 _shown: dict[str, dict[Any, Any]] = {}
 #: What was shown instead of being raised: text, file and line.
@@ -77,8 +80,21 @@ def warn_at(text: str, file: str, line: int) -> None:
 
 
 def _warn(text: str, category: type[Warning], file: str, line: int) -> None:
+    _hide_secret(file, line)
     registry = _shown.setdefault(file, {})
     warnings.warn_explicit(MESSAGE_START + text, category, file, line, registry=registry)
+
+
+def _hide_secret(file: str, line: int) -> None:
+    """Have Python show only the beginning of a line that may hold a secret.
+
+    It shows the line to which a warning belongs, which it reads by way of ``linecache``. Logs are
+    read by more people than configurations are.
+    """
+    lines = linecache.getlines(file)
+    if 0 < line <= len(lines) and _MAY_BE_SECRET.search(lines[line - 1]):
+        # The list that linecache keeps.
+        lines[line - 1] = re.sub(r"(?<=[:=]).*", " ***", lines[line - 1], count=1)
 
 
 def warn_of_tags(tags: Mapping[str, str], file: str, line: int = 1) -> None:

@@ -16,6 +16,7 @@ from compat_tests.preloaded import run_program
 from dagster_celery import DagsterCeleryWarning
 from dagster_celery._make_app import make_app
 from dagster_celery._translate.names import NAMES
+from dagster_taskiq.deprecations import warn_older
 from dagster_taskiq.execution.task_context import executing
 from dagster_taskiq.settings.settings import Settings
 
@@ -534,6 +535,29 @@ def test_python_shows_what_is_lost_and_hides_what_is_renamed(
     assert "dagster.yaml:10: DagsterCeleryWarning: dagster-celery: config_source." in done.stderr
     assert "worker_send_task_events has no effect here" in done.stderr
     assert "result_expires" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("broker: amqp://me:s3cr3t@host", "broker: ***"),
+        ("broker_password: s3cr3t", "broker_password: ***"),
+        ('app = make_app({"broker": "sqs://AKIA:s3cr3t@"})', "app = ***"),
+        ("secret_access_key: {a: s3cr3t}", "secret_access_key: ***"),
+        ("broker: amqp://me@host/with/a:path", "broker: amqp://me@host/with/a:path"),
+        ("visibility_timeout: 3600", "visibility_timeout: 3600"),
+    ],
+)
+def test_python_shows_no_secret_of_the_line_that_a_warning_is_about(
+    line: str, shown: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "celery.yaml"
+    path.write_text(f"execution:\n  {line}\n")
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("always")
+        warn_older("a text.", str(path), 2)
+    text = warnings.formatwarning("a text.", DagsterCeleryWarning, str(path), 2)
+    assert text == f"{path}:2: DagsterCeleryWarning: a text.\n  {shown}\n"
 
 
 def test_a_child_of_a_worker_shows_only_what_a_task_configures(
