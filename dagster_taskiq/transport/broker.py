@@ -211,7 +211,7 @@ class QueueBroker(AsyncBroker):
         if self.service is not None:
             await self.service.stop()
             self.service = None
-        await self._give_back_all()
+        await self.home.run_if_open(self._give_back_all)
         await super().shutdown()
         await self.home.close()
 

@@ -107,6 +107,15 @@ class Home:
             return await work()  # as almost always in a worker
         return await self._carry(partial(self._with_connection, work))
 
+    async def run_if_open(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do something that uses the connection, if that is open.
+
+        Raises:
+            ForkedProcessError: it belongs to the process that forked this one.
+        """
+        if self._is_open:
+            await self._carry(work)
+
     async def disconnect(self) -> None:
         """Close the connection if it is open, on the loop on which it is used."""
         async with self._changing:

@@ -7,7 +7,8 @@ message is set aside for its number of attempts, they are counted one by one in 
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from dagster_taskiq.errors import DagsterTaskiqError
 from dagster_taskiq.transport.backend import StateBackend
@@ -45,8 +46,8 @@ class Attempts:
             return attempt
         channel = _channel(message)
         try:
-            await backend.post(channel, _BY)
-            counts = await backend.collect(channel, FROM_START, 0)
+            await backend.home.run(lambda: backend.post(channel, _BY))
+            counts = await backend.home.run(lambda: backend.collect(channel, FROM_START, 0))
         except DagsterTaskiqError as error:
             logger.debug("Cannot count the attempts of message %s: %s", message.id, error)
             return MAX_DELIVERIES
@@ -66,11 +67,11 @@ class Attempts:
             self._counted.discard(message.id)
             await self._in_backend(lambda backend: backend.close_channel(_channel(message)))
 
-    async def _in_backend(self, work: Callable[[StateBackend], Awaitable[None]]) -> None:
+    async def _in_backend(self, work: Callable[[StateBackend], Coroutine[Any, Any, None]]) -> None:
         backend = self._backend()
         try:
             if isinstance(backend, StateBackend):
-                await work(backend)
+                await backend.home.run(lambda: work(backend))
         except DagsterTaskiqError as error:
             logger.debug("Cannot change the count of a message's attempts: %s", error)
 

@@ -52,7 +52,8 @@ class SqsBroker(QueueBroker):
         queues = Queues(self.connection, names, settings.queue, settings.lease)
         self._queues = queues
         attempts = Attempts(queues.visibility, lambda: self.result_backend)
-        self._levels = Levels(queues, lambda: self.result_backend)
+        are_used = self.connection.target.has_priorities
+        self._levels = Levels(queues, are_used, lambda: self.result_backend)
         self._polls = Polls(self.connection, queues, self._levels.forget)
         self._sender = Sender(self.connection, queues)
         self._claims = Claims(queues, self._polls, self._sender, attempts)
@@ -61,13 +62,16 @@ class SqsBroker(QueueBroker):
         self._renewing: asyncio.Task[None] | None = None
 
     async def ping(self) -> None:
-        """Ask for the default queue; in a worker, create its queues, so that a refusal ends it."""
+        """Ask for the default queue, unless a poll has been answered just now: each request costs.
+
+        In a worker, create its queues before, so that a refusal ends its start.
+        """
         names = self._queues.names
         if self.is_worker_process:
             for queue in self.all_queues:
                 await self._queues.url(names.of(Lane(queue)))
-            await self._levels.list_all()
-        else:
+            await self._levels.refresh()
+        if not self._polls.were_answered():
             await self._queues.check(names.of(Lane(self.settings.queue)))
 
     async def put_all(self, messages: Sequence[Outgoing]) -> None:
@@ -130,7 +134,7 @@ class SqsBroker(QueueBroker):
 
         They may come late: nothing is empty to which this process has just sent something.
         """
-        await self._levels.list_if_due()
+        await self._levels.refresh()
         return await self._depths.is_empty(self._levels.lanes([queue]))
 
     async def rejected(self) -> int:

@@ -59,7 +59,13 @@ class Claims:
 
     async def take(self, lanes: Iterable[Lane]) -> Delivery | None:
         """Claim the first message of several lanes that polls have received, or receive at once."""
-        return await self._first(lanes, self._polls.take)
+        ordered = list(lanes)
+        lowest = min((lane.level for lane in ordered), default=0)
+
+        async def take(lane: Lane) -> Received | None:
+            return await self._polls.take(lane, comes_before=lane.level > lowest)
+
+        return await self._first(ordered, take)
 
     async def acknowledge(self, delivery: Delivery) -> None:
         """Delete a claimed message."""

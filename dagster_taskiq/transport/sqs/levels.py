@@ -8,6 +8,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
+from functools import partial
 
 from dagster_taskiq.errors import ConfigError, DagsterTaskiqError, ServerUnavailableError
 from dagster_taskiq.transport.backend import StateBackend
@@ -31,19 +33,23 @@ RETRY_SECONDS = 5.0
 class Levels:
     """The levels that are known to this process, of all queues under the prefix."""
 
-    def __init__(self, queues: Queues, backend: Callable[[], object]) -> None:
+    def __init__(self, queues: Queues, are_used: bool, backend: Callable[[], object]) -> None:
         """Know none yet.
 
         Args:
             queues: the queues of the server.
+            are_used: whether there may be any.
             backend: returns the backend with the channel. What is none of ours has no channels.
         """
         self._queues = queues
+        self._are_used = are_used
         self._backend = backend
         self._known: set[Lane] = set()
         self._announced: set[Lane] = set()
         #: By the monotonic clock.
         self._listed_at = -LIST_SECONDS
+        #: Why the server did not tell, if that is logged.
+        self._refusal = ""
         #: Ends when another level becomes known; for the listener that waits.
         self._changed: asyncio.Future[None] | None = None
         self._watching: list[asyncio.Task[None]] = []
@@ -84,15 +90,26 @@ class Levels:
         self._listed_at = time.monotonic()
         self.add(await self._queues.all())
 
-    async def list_if_due(self) -> None:
+    async def refresh(self) -> None:
         """Ask the server which levels there are, unless it was asked less than a minute ago.
+
+        If that is not permitted, a warning is logged.
 
         Raises:
             ServerUnavailableError: SQS does not answer.
-            ConfigError: it does not let us.
         """
-        if time.monotonic() - self._listed_at >= LIST_SECONDS:
+        if not self._are_used or time.monotonic() - self._listed_at < LIST_SECONDS:
+            return
+        try:
             await self.list_all()
+        except ConfigError as error:
+            if str(error) != self._refusal:
+                self._refusal = str(error)
+                logger.warning(
+                    "Messages with a priority are found only if their senders can reach the "
+                    "backend, or have sent some since this process has started. %s",
+                    error,
+                )
 
     async def announce(self, lanes: Collection[Lane]) -> None:
         """Tell workers of the levels that messages were sent to, once for each.
@@ -114,7 +131,7 @@ class Levels:
 
     def watch(self) -> None:
         """Learn of other levels in the background, from now on."""
-        if not self._watching:
+        if self._are_used and not self._watching:
             for work in (self._list_regularly(), self._read_channel()):
                 task = asyncio.ensure_future(work)
                 task.add_done_callback(look_at)
@@ -128,20 +145,9 @@ class Levels:
         self._changed = None
 
     async def _list_regularly(self) -> None:
-        refusal = ""
         while True:
-            try:
-                await self.list_if_due()
-            except ServerUnavailableError:
-                pass  # the listener logs that
-            except ConfigError as error:
-                if str(error) != refusal:
-                    refusal = str(error)
-                    logger.warning(
-                        "Priorities other than 0 are served only if their senders use the same "
-                        "backend, and are not found otherwise. %s",
-                        refusal,
-                    )
+            with suppress(ServerUnavailableError):  # the listener logs that
+                await self.refresh()
             await asyncio.sleep(LIST_SECONDS)
 
     async def _read_channel(self) -> None:
@@ -151,7 +157,10 @@ class Levels:
         cursor = FROM_START
         while True:
             try:
-                for each in await backend.collect(CHANNEL, cursor, COLLECT_SECONDS):
+                found = await backend.home.run(
+                    partial(backend.collect, CHANNEL, cursor, COLLECT_SECONDS)
+                )
+                for each in found:
                     cursor = each.cursor
                     self.add(Lane(str(queue), int(level)) for queue, level in each.body["lanes"])
             except DagsterTaskiqError as error:

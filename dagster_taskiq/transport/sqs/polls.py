@@ -7,8 +7,9 @@ go on between the calls of a listener. What comes for nobody is released.
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -29,13 +30,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("dagster_taskiq.broker")
 
-#: For how long the answer of a new poll is waited for before another lane is asked, in seconds. If
-#: there is a message, SQS answers within that.
-ANSWER_SECONDS = 0.2
+#: For how long the answer of a new poll is waited for before another lane is asked: so many times
+#: as long as an answer takes usually. If there is a message, SQS answers at once.
+ANSWER_FACTOR = 3.0
+#: The same at least, and at most, in seconds.
+ANSWER_SECONDS = (0.05, 0.5)
+#: For how long SQS waits for the message of a poll that comes before others, in seconds. Should the
+#: worker have no free slot then, what comes later is for others.
+BRIEF_SECONDS = 1
 #: How long a message that has come waits here for somebody to take it, in seconds.
 HELD_SECONDS = 0.1
 #: How long a lane counts as empty after a poll has found nothing, in seconds.
 EMPTY_SECONDS = 1.0
+#: How much later than a poll is to be answered SQS still counts as one that answers, in seconds.
+ANSWERED_SECONDS = 2.0
 #: How long the end of a broker waits until what has come for nobody is released, in seconds.
 RELEASE_SECONDS = 1.0
 
@@ -82,12 +90,14 @@ class Poll:
             self.lane,
         )
         if self.is_abandoned:
-            for each in received:
-                self._commands.change_message_visibility(
-                    QueueUrl=self.url, ReceiptHandle=each.receipt, VisibilityTimeout=0
-                )
+            self.release(received)
             return []
         return received
+
+    def release(self, received: Sequence[Received]) -> None:
+        """Make messages visible at once, which are not ours any more perhaps; not on a loop."""
+        for each in received:
+            release(self._commands, self.url, each.receipt)
 
 
 class Polls:
@@ -113,7 +123,13 @@ class Polls:
         #: The lanes into which messages were released while there was a poll.
         self._released: set[Lane] = set()
         self._releasing: set[asyncio.Task[None]] = set()
+        #: When SQS answered a poll last, by the monotonic clock.
+        self._answered_at = -math.inf
         connection.on_close.append(self.abandon)
+
+    def were_answered(self) -> bool:
+        """Return whether SQS has answered a poll as lately as a parked one shows that."""
+        return time.monotonic() - self._answered_at < self._longest + ANSWERED_SECONDS
 
     async def ask(self, lane: Lane) -> Received | None:
         """Ask a lane for a message, without waiting for one; it may have a poll meanwhile."""
@@ -126,11 +142,15 @@ class Polls:
             raise
         return found[0] if found else None
 
-    async def take(self, lane: Lane) -> Received | None:
+    async def take(self, lane: Lane, *, comes_before: bool) -> Received | None:
         """Return the message that the poll of a lane has received.
 
         If the lane has no poll, it gets one, whose answer is waited for a moment; unless the lane
         has just been found empty.
+
+        Args:
+            lane: the lane.
+            comes_before: there are lanes of a lower priority.
 
         Raises:
             ServerUnavailableError: SQS does not answer.
@@ -140,8 +160,8 @@ class Polls:
         if poll is None:
             if time.monotonic() < self._empty_until.get(lane, 0.0):
                 return None
-            poll = await self._park(lane)
-        left = poll.started_at + ANSWER_SECONDS - time.monotonic()
+            poll = await self._park(lane, BRIEF_SECONDS if comes_before else self._longest)
+        left = poll.started_at + self._answer_seconds - time.monotonic()
         if not poll.answer.done() and left > 0:
             await asyncio.wait([poll.answer], timeout=left)
         if not poll.answer.done() or self._polls.get(lane) is not poll:
@@ -162,7 +182,7 @@ class Polls:
         """
         for lane in lanes:
             if self._current(lane) is None:
-                await self._park(lane)
+                await self._park(lane, self._longest)
         events: list[asyncio.Future[Any]] = [changed]
         events += [self._polls[lane].answer for lane in lanes if lane in self._polls]
         await asyncio.wait(events, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
@@ -180,7 +200,7 @@ class Polls:
         # What this process has just released may come to its own polls.
         returned = [poll.answer for lane, poll in self._polls.items() if lane in self._released]
         if returned:
-            await asyncio.wait(returned, timeout=ANSWER_SECONDS)
+            await asyncio.wait(returned, timeout=self._answer_seconds)
         for poll in list(self._polls.values()):
             if poll.answer.done():
                 self._release_later(poll)
@@ -191,7 +211,7 @@ class Polls:
     async def release(self, message: Received) -> None:
         """Make a message visible at once; nothing happens if it is not ours any more."""
         url = await self._queues.url(self._queues.names.of(message.lane))
-        await self._connection.call(lambda client: _release(client, url, message.receipt))
+        await self._connection.call(lambda client: release(client, url, message.receipt))
         if message.lane in self._polls:
             self._released.add(message.lane)
 
@@ -206,14 +226,23 @@ class Polls:
             return None
         return poll
 
-    async def _park(self, lane: Lane) -> Poll:
-        """Have a poll wait on a lane for as long as SQS allows."""
+    @property
+    def _longest(self) -> int:
+        """For how many seconds a poll waits that is not brief."""
+        return self._connection.target.wait_seconds
+
+    @property
+    def _answer_seconds(self) -> float:
+        """Within how many seconds SQS answers a poll for which it has a message."""
+        least, most = ANSWER_SECONDS
+        return min(max(least, ANSWER_FACTOR * self._connection.usual_seconds), most)
+
+    async def _park(self, lane: Lane, seconds: int) -> Poll:
+        """Have a poll wait on a lane, unless there is one."""
         url = await self._queues.url(self._queues.names.of(lane))
         poll = self._polls.get(lane)
         if poll is None:  # else another caller has been faster
-            poll = self._polls[lane] = self._started(
-                lane, url, self._connection.target.wait_seconds
-            )
+            poll = self._polls[lane] = self._started(lane, url, seconds)
             self._released.discard(lane)
             poll.answer.add_done_callback(partial(self._on_answer, poll))
         return poll
@@ -226,12 +255,15 @@ class Polls:
 
     def _on_answer(self, poll: Poll, answer: "asyncio.Future[list[Received]]") -> None:
         """Keep a message for a moment; forget a poll that has found nothing."""
-        if self._polls.get(poll.lane) is not poll or answer.exception() is not None:
+        if answer.cancelled() or answer.exception() is not None:
             return
-        if answer.result():
+        self._answered_at = time.monotonic()
+        if poll.is_abandoned:  # in the moment in which its answer came
+            in_thread(partial(poll.release, answer.result())).add_done_callback(look_at)
+        elif answer.result():
             loop = asyncio.get_running_loop()
             loop.call_later(HELD_SECONDS, self._release_if_held, poll)
-        else:
+        elif self._polls.get(poll.lane) is poll:
             del self._polls[poll.lane]
             self._empty_until[poll.lane] = time.monotonic() + EMPTY_SECONDS
 
@@ -245,6 +277,7 @@ class Polls:
         task = asyncio.ensure_future(self._release_all(poll))
         self._releasing.add(task)
         task.add_done_callback(self._releasing.discard)
+        task.add_done_callback(look_at)
 
     async def _release_all(self, poll: Poll) -> None:
         try:
@@ -266,7 +299,8 @@ class Polls:
         return []
 
 
-def _release(client: "SQSClient", url: str, receipt: str) -> None:
+def release(client: "SQSClient", url: str, receipt: str) -> None:
+    """Make a message visible at once; nothing happens if it is not ours any more."""
     try:
         client.change_message_visibility(QueueUrl=url, ReceiptHandle=receipt, VisibilityTimeout=0)
     except ClientError as error:

@@ -29,6 +29,8 @@ T = TypeVar("T")
 
 #: How long a queue keeps a message, in seconds: as long as SQS can.
 RETENTION_SECONDS = 14 * 86400
+#: For how long it hides a message at most, in seconds.
+LONGEST_LEASE_SECONDS = 12 * 3600
 #: The largest message that a queue may take: the limit of SQS, and what it was before 2025, which
 #: is that of other servers.
 MAX_SIZES = (1024 * 1024, 256 * 1024)
@@ -52,7 +54,7 @@ class Queues:
         """
         self.names = names
         #: For how long a message that was received is hidden from others, in whole seconds.
-        self.visibility = max(1, math.ceil(lease))
+        self.visibility = min(max(1, math.ceil(lease)), LONGEST_LEASE_SECONDS)
         self._connection = connection
         target = connection.target
         self._given = {names.of(Lane(queue)): url for queue, url in target.queue_urls.items()}
