@@ -1,10 +1,17 @@
-"""The options of SQS: which there are, and what they are refused with."""
+"""The options of SQS: which there are, what they are refused with, and what AWS has to allow."""
 
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore import xform_name
+from botocore.session import get_session
 
+from compat_tests.checkout import ROOT
 from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.transport import sqs
 from dagster_taskiq.transport.sqs.url import NOT_ATTRIBUTES, OPTIONS, Target, read_target
 
 QUEUE = "https://sqs.eu-west-1.amazonaws.com/123456789012/etl"
@@ -77,3 +84,26 @@ def test_an_option_that_cannot_be_used_is_refused_by_name(
         read_target("sqs://eu-west-1", options)
     assert words in str(caught.value)
     assert "s3cr3t" not in str(caught.value)
+
+
+def test_the_documented_policy_allows_what_the_broker_asks_for_and_no_more() -> None:
+    operations = {
+        xform_name(each): each for each in get_session().get_service_model("sqs").operation_names
+    }
+    source = "".join(path.read_text() for path in Path(sqs.__file__).parent.glob("*.py"))
+    # A method of the client's, or its name as the argument for a paginator.
+    used = {
+        operations[name]
+        for name in re.findall(r'(?:\.|")([a-z_]+)[("]', source)
+        if name in operations
+    }
+    page = (ROOT / "docs" / "sqs.md").read_text()
+    (policy,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    statements = json.loads(policy)["Statement"]
+    allowed = {
+        action
+        for each in statements
+        for action in ([each["Action"]] if isinstance(each["Action"], str) else each["Action"])
+    }
+    # The action of a batch is that of a single one.
+    assert allowed == {f"sqs:{name.removesuffix('Batch')}" for name in used}

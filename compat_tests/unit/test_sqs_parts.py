@@ -237,9 +237,9 @@ async def test_a_message_that_its_workers_do_not_survive_is_set_aside_in_the_end
 # -- errors ------------------------------------------------------------------------------------
 
 
-def refusal(code: str, status: int = 400) -> ClientError:
+def refusal(code: str, status: int = 400, text: str = "Some words.") -> ClientError:
     response: Any = {
-        "Error": {"Code": code, "Message": "Some words."},
+        "Error": {"Code": code, "Message": text},
         "ResponseMetadata": {"HTTPStatusCode": status},
     }
     return ClientError(response, "SendMessage")
@@ -254,6 +254,14 @@ def refusal(code: str, status: int = 400) -> ClientError:
         (refusal("AccessDenied"), ConfigError, "permit SendMessage.*sqs:GetQueueUrl"),
         (refusal("InvalidClientTokenId"), ConfigError, "AWS_ACCESS_KEY_ID"),
         (refusal("ExpiredToken"), ConfigError, "aws sts get-caller-identity"),
+        (refusal("401", 401), ConfigError, "AWS_ACCESS_KEY_ID"),
+        (refusal("403", 403), ConfigError, "permit SendMessage: 403"),
+        # The page of a proxy.
+        (
+            refusal("404", 404, "<html>\n<b>Not\nfound</b>.</html>"),
+            ConfigError,
+            r"refuses SendMessage: 404: Not found. Check .* endpoint_url",
+        ),
         (NoCredentialsError(), ConfigError, r"credentials\. Credentials are found"),
         (EndpointConnectionError(endpoint_url="u"), ServerUnavailableError, "does not answer"),
         (ConnectTimeoutError(endpoint_url="u"), ServerUnavailableError, "does not answer"),

@@ -1,5 +1,8 @@
 """What the errors of botocore, and the answers with which SQS refuses something, mean."""
 
+import re
+from http import HTTPStatus
+
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -82,6 +85,10 @@ NO_CREDENTIALS = (
     UnauthorizedSSOTokenError,
 )
 
+#: How much of the text of an answer is shown, in characters.
+LONGEST_TEXT = 300
+_MARKUP = re.compile(r"<[^>]*>")
+
 _CREDENTIALS = (
     "Credentials are found as AWS's own tools find them: in AWS_ACCESS_KEY_ID and "
     "AWS_SECRET_ACCESS_KEY, a profile (AWS_PROFILE), or the role of the machine or container. "
@@ -119,15 +126,20 @@ class SqsErrors(ErrorBoundary):
         return None
 
     def _answer(self, error: ClientError) -> DagsterTaskiqError | None:
-        code, text = code_of(error), text_of(error)
-        if code in NOT_NOW or status_of(error) >= 500:
+        code, text, status = code_of(error), text_of(error), status_of(error)
+        if code in NOT_NOW or status >= 500:
             return self.unavailable(text)
-        if code in NOT_KNOWN:
+        if code in NOT_KNOWN or status == HTTPStatus.UNAUTHORIZED:
             return ConfigError(f"{self.shown} does not let us in: {text}. {_CREDENTIALS}")
-        if code in NOT_ALLOWED:
+        if code in NOT_ALLOWED or status == HTTPStatus.FORBIDDEN:
             return ConfigError(
                 f"{self.shown} does not permit {error.operation_name}: {text}. Allow "
                 f"{_ACTIONS} for the queues that begin with the prefix."
+            )
+        if status != HTTPStatus.BAD_REQUEST:
+            # It is not SQS that answers, but a proxy, or another server at the endpoint_url.
+            return ConfigError(
+                f"{self.shown} refuses {error.operation_name}: {text}. {self.advice}"
             )
         return None
 
@@ -144,5 +156,8 @@ def status_of(error: ClientError) -> int:
 
 def text_of(error: ClientError) -> str:
     """Return the code and the text of an answer, in one line."""
-    text = str(error.response.get("Error", {}).get("Message", "")).strip().rstrip(".")
-    return f"{code_of(error)}: {text.splitlines()[0]}" if text else code_of(error)
+    text = str(error.response.get("Error", {}).get("Message", ""))
+    # What is no answer of SQS may be a page of a proxy.
+    words = _MARKUP.sub(" ", text).split() if text.lstrip().startswith("<") else text.split()
+    shown = " ".join(words)[:LONGEST_TEXT].rstrip(". ")
+    return f"{code_of(error)}: {shown}" if shown else code_of(error)
