@@ -1,9 +1,8 @@
 """What a child reports of the end of a task."""
 
+import os
 import resource
 import sys
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from taskiq import TaskiqMessage, TaskiqResult
@@ -77,7 +76,13 @@ def _as_json(result: TaskiqResult[Any], is_typed: bool) -> tuple[TaskiqResult[An
 
 def _resident_bytes() -> int:
     """Return the memory this process holds now; its peak if the system has nothing else."""
-    with suppress(FileNotFoundError), Path("/proc/self/statm").open("rb", buffering=0) as statm:
-        return int(statm.read().split()[1]) * resource.getpagesize()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    try:
+        # For each task: a file object takes three times as long.
+        statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+    try:
+        return int(os.read(statm, 100).split()[1]) * resource.getpagesize()
+    finally:
+        os.close(statm)
