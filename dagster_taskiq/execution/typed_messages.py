@@ -50,4 +50,4 @@ def plain_message(message: TaskiqMessage) -> dict[str, Any]:
 
     Its arguments are plain data: it comes from JSON.
     """
-    return {**dict(message), "labels": written_labels(message.labels)}
+    return {**vars(message), "labels": written_labels(message.labels)}

@@ -419,10 +419,7 @@ class QueueBroker(AsyncBroker):
             self.gate.unreserve()
             raise
         self.gate.expect(task_id, is_run_queue(delivery.queue))
-        # Both are what they should be.
-        return AckableMessage.model_construct(
-            data=delivery.body, ack=partial(self._ack, task_id, delivery)
-        )
+        return AckableMessage(data=delivery.body, ack=partial(self._ack, task_id, delivery))
 
     async def give_back(self, task_id: str) -> None:
         """Release a message that this process has claimed and will not start."""

@@ -2,13 +2,18 @@
 
 import asyncio
 import logging
+import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Any
 
-from taskiq import AckableMessage
-from taskiq.acks import AcknowledgeType
+from taskiq import AckableMessage, TaskiqMessage, TaskiqResult
+from taskiq.acks import AckController, AcknowledgeType
+from taskiq.exceptions import NoResultError
 from taskiq.receiver import Receiver
 
 from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.worker import taskiq_log
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +52,36 @@ class SlotReceiver(Receiver):
                 await listening
         while self._handled:
             await asyncio.wait(self._handled)
+
+    async def run_task(
+        self,
+        target: Callable[..., Awaitable[Any]],
+        message: TaskiqMessage,
+        ack_controller: AckController | None = None,
+    ) -> TaskiqResult[Any]:
+        """Call the function for a message, and return its value or error (taskiq's own hook).
+
+        It is always the same one (:mod:`dagster_taskiq.worker.any_task`): a coroutine, which has no
+        dependencies to resolve, and no arguments to convert.
+        """
+        del ack_controller
+        started = time.monotonic()
+        value: Any = None
+        error: BaseException | None = None
+        try:
+            value = await target(*message.args)
+        except NoResultError as none:
+            error = none
+        except BaseException as problem:  # as taskiq's does, whatever it is
+            error = problem
+            taskiq_log.receiver.exception("Exception found while executing function.")
+        return TaskiqResult(
+            is_err=error is not None,
+            return_value=value,
+            execution_time=round(time.monotonic() - started, 2),
+            labels=message.labels,
+            error=error,
+        )
 
     async def _handle_all(self) -> None:
         async for message in self.broker.listen():

@@ -4,6 +4,9 @@ import logging
 
 from dagster_taskiq.errors import DagsterTaskiqError, TaskHandedOverError
 
+#: To which the receiver writes what becomes of its messages.
+receiver = logging.getLogger("taskiq.receiver.receiver")
+
 
 def shorten() -> None:
     """Shorten it from now on, to what a reader of the worker's log needs."""
@@ -11,7 +14,7 @@ def shorten() -> None:
         logging.getLogger(name).addFilter(_in_one_sentence)
     if not logging.getLogger().isEnabledFor(logging.DEBUG):
         # It says of each task that it begins, by the name of the function that all tasks have here.
-        logging.getLogger("taskiq.receiver.receiver").setLevel(logging.WARNING)
+        receiver.setLevel(logging.WARNING)
 
 
 def _in_one_sentence(record: logging.LogRecord) -> bool:
