@@ -32,7 +32,7 @@ COMMANDS_AT_ONCE = 50
 #: How many connections there may be if no option says otherwise. redis-py 8 has a limit of 100, and
 #: raises an error beyond.
 MOST_CONNECTIONS = 2**31
-#: A connection that was idle for so many seconds is checked before it is used.
+#: A connection that was idle for so many seconds is checked before it is used, or made anew.
 HEALTH_CHECK_SECONDS = 30
 
 _UNREADABLE = (
@@ -103,8 +103,7 @@ class RedisConnection:
             raise ConfigError(
                 f"Cannot use the broker or backend {self.boundary.shown}: {error}."
             ) from None
-        pool = self._client.connection_pool
-        self._pipelined = Pipelined(pool, float(self._options["health_check_interval"]))
+        self._pipelined = Pipelined(self._client.connection_pool)
 
     async def close(self) -> None:
         """Disconnect, at the call of the last of those that share the connection."""

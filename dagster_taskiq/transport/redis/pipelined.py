@@ -24,16 +24,13 @@ RETRY_SECONDS = 0.05
 class Pipelined:
     """The connection of one process for its scripts, which is made anew when it is lost."""
 
-    def __init__(self, pool: ConnectionPool, idle_seconds: float) -> None:
+    def __init__(self, pool: ConnectionPool) -> None:
         """Connect when the first command is sent.
 
         Args:
             pool: makes the connections, and closes them when it is closed.
-            idle_seconds: a connection on which nothing was sent for so long is not used any more: a
-                firewall may have dropped it.
         """
         self._pool = pool
-        self._idle_seconds = idle_seconds
         self._link: _Link | None = None
         self._connecting = asyncio.Lock()
 
@@ -45,7 +42,7 @@ class Pipelined:
         """
         packed = pack(command)
         link = self._link
-        if link is None or not link.is_usable(self._idle_seconds):
+        if link is None or not link.is_usable:
             link = await in_own_task(self._connect())
         try:
             return await link.send(packed)
@@ -58,7 +55,7 @@ class Pipelined:
     async def _connect(self) -> "_Link":
         async with self._connecting:
             if self._link is not None:
-                if self._link.is_usable(self._idle_seconds):
+                if self._link.is_usable:
                     return self._link
                 await self._give_up(self._link)
                 self._link = None
@@ -92,14 +89,19 @@ class _Link(asyncio.Protocol):
         self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
         self._last_sent = self._loop.time()
         self._timeout: float | None = connection.socket_timeout
+        self._idle_seconds: float = connection.health_check_interval
         self._timer: asyncio.TimerHandle | None = None
 
-    def is_usable(self, idle_seconds: float) -> bool:
-        """Return whether commands may be sent on it."""
-        if self._is_lost:
-            return False
-        is_idle = not self._waiting and self._loop.time() - self._last_sent > idle_seconds > 0
-        return not is_idle
+    @property
+    def is_usable(self) -> bool:
+        """Whether commands may be sent on it.
+
+        Not when it was idle for as long as redis-py checks a connection after: a firewall may have
+        dropped it.
+        """
+        if self._is_lost or self._waiting or not self._idle_seconds:
+            return not self._is_lost
+        return self._loop.time() - self._last_sent <= self._idle_seconds
 
     def send(self, packed: bytes) -> "asyncio.Future[Any]":
         """Send a command, with others that are sent in this round of the event loop.
