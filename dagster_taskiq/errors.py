@@ -135,7 +135,7 @@ class TaskFailedError(DagsterTaskiqError):
 
 
 class UnusableMessageError(TaskFailedError):
-    """taskiq cannot use the message of a task: a label such as ``timeout`` is no number.
+    """The message of a task cannot be used: it is not readable, or a label is no number.
 
     Correct it where the message is sent.
     """

@@ -26,12 +26,15 @@ from compat_tests.our_tables import our_tables
 from compat_tests.servers import RedisServer, own_redis
 from compat_tests.sqs_servers import messages_on_sqs, pass_time
 from compat_tests.waiting import eventually, eventually_async
-from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.errors import ConfigError, UnusableMessageError
 from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.broker import MAX_DELIVERIES, Delivery, QueueBroker
 from dagster_taskiq.transport.registry import make, make_broker
 from dagster_taskiq.wire.labels import UNITS
 from dagster_taskiq.wire.queues import run_queue
+from dagster_taskiq.wire.records import Task, TaskState
+from dagster_taskiq.wire.step_task_ids import step_task_id
 
 pytestmark = pytest.mark.anyio
 
@@ -667,6 +670,32 @@ async def test_a_message_nobody_can_read_is_set_aside_with_the_reason_logged(
     for name, text in zip(("garbage", "other-shape", "wrong-label"), said, strict=True):
         assert text.startswith(f"Set aside message {name} of queue q: it cannot be read: ")
         assert "\n" not in text
+
+
+async def test_who_waits_for_a_task_whose_message_is_set_aside_is_told(settings: Settings) -> None:
+    broker = make(settings.replace(lease=LONG_LEASE))
+    broker.queues, backend = ("q",), broker.result_backend
+    assert isinstance(backend, StateBackend)
+    broker.use_running_loop()
+    await broker.startup()
+    await backend.startup()
+    step = step_task_id("run", "step", 0)
+    await backend.submitted([Task("recorded"), Task("of-run", run_id="run")])
+    for task_id in ("unknown", "recorded", "of-run", step):
+        await broker.put(task_id, "q", 0, b"\x80 not even text")
+    await put(broker, "good")
+    async with listening(broker) as listener:
+        await eventually_async(lambda: listener.has(1))
+
+    for task_id in ("unknown", "recorded"):
+        assert await backend.is_result_ready(task_id)
+        error = (await backend.get_result(task_id)).error
+        assert isinstance(error, UnusableMessageError)
+        assert f"The message of task {task_id} was set aside: it cannot be read" in str(error)
+    assert await backend.state_of("of-run") is TaskState.WAITING
+    assert await backend.state_of(step) is None
+    await backend.shutdown()
+    await broker.shutdown()
 
 
 async def test_a_listener_that_cannot_wait_logs_why_once_and_takes_what_comes(

@@ -122,6 +122,25 @@ def test_a_loop_that_begins_to_receive_has_what_is_sent_meanwhile(served: Settin
     asyncio.run(use())
 
 
+def test_a_process_that_sends_becomes_a_worker(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    broker = app.make(make_settings("redis", tmp_path, request).replace(include=(TASKS,)))
+
+    async def use() -> None:
+        await task(broker, "add").kiq(0, 0)
+        sending = [asyncio.ensure_future(task(broker, "add").kiq(n, 1)) for n in range(5)]
+        receiving = asyncio.ensure_future(run_receiver_task(broker, run_startup=True))
+        for number, sent in enumerate(await asyncio.gather(*sending)):
+            result = await sent.wait_result(check_interval=0.02, timeout=60)
+            assert result.raise_for_error().return_value == number + 1
+        receiving.cancel()
+        await asyncio.gather(receiving, return_exceptions=True)
+        await broker.shutdown()
+
+    asyncio.run(use())
+
+
 # -- synchronous code --------------------------------------------------------------------------
 
 

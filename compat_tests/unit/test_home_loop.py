@@ -12,7 +12,7 @@ from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport import registry
 from dagster_taskiq.transport.broker import QueueBroker
-from dagster_taskiq.transport.home_loop import background
+from dagster_taskiq.transport.home_loop import background, move_here
 
 who = contextvars.ContextVar("who", default="nobody")
 
@@ -148,3 +148,45 @@ def test_the_loop_that_a_worker_runs_on_does_everything_itself(
         assert loops == [asyncio.get_running_loop()] * 2
 
     asyncio.run(work())
+
+
+def test_a_connection_moves_when_nobody_uses_it_and_others_wait(
+    broker: QueueBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    did: list[tuple[str, bool]] = []
+    began, may_end = threading.Event(), threading.Event()
+    close = broker.connection.close
+
+    async def close_connection() -> None:
+        did.append(("closed", True))
+        await close()
+
+    monkeypatch.setattr(broker.connection, "close", close_connection)
+
+    async def use(name: str) -> None:
+        async def work() -> None:
+            is_first = name == "first"
+            while is_first and not may_end.is_set():
+                began.set()
+                await asyncio.sleep(0.005)
+            did.append((name, asyncio.get_running_loop() is background().loop))
+
+        await broker.home.run(work)
+
+    first = threading.Thread(target=asyncio.run, args=(use("first"),))
+    first.start()
+    began.wait()
+
+    async def move() -> None:
+        moving = asyncio.ensure_future(move_here([broker.home]))
+        await asyncio.sleep(0)
+        second = asyncio.ensure_future(use("second"))
+        await asyncio.sleep(0.05)
+        assert did == []
+        may_end.set()
+        await asyncio.gather(moving, second)
+        await broker.home.leave()
+
+    asyncio.run(move())
+    first.join()
+    assert did[:3] == [("first", True), ("closed", True), ("second", False)]

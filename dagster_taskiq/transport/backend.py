@@ -25,6 +25,7 @@ from dagster_taskiq.errors import (
     ServerUnavailableError,
     TaskFailedError,
     TaskRevokedError,
+    UnusableMessageError,
     WorkerLostError,
 )
 from dagster_taskiq.settings.settings import Settings
@@ -36,12 +37,19 @@ from dagster_taskiq.transport.eviction import Eviction
 from dagster_taskiq.transport.home_loop import Home, at_home
 from dagster_taskiq.transport.lookups import Lookups
 from dagster_taskiq.transport.lost_workers import LostWorkers
-from dagster_taskiq.transport.results import ReportedEnd, as_json, result_from_json, text_of
+from dagster_taskiq.transport.results import (
+    ReportedEnd,
+    as_json,
+    failure,
+    result_from_json,
+    text_of,
+)
 from dagster_taskiq.transport.schedule_store import ScheduleStore
 from dagster_taskiq.wire.commands import Command, command
 from dagster_taskiq.wire.labels import RUN_LABEL, STEP_LABEL, WORKER_LABEL, attempt_of
 from dagster_taskiq.wire.notifications import Notification, worker_channel
 from dagster_taskiq.wire.records import Task, TaskState, Worker, end_notification
+from dagster_taskiq.wire.step_task_ids import is_step_task_id
 
 logger = logging.getLogger("dagster_taskiq.backend")
 
@@ -369,6 +377,25 @@ class StateBackend(AsyncResultBackend[Any]):
                 reason = await self._lost_workers.confirm_lost(task.worker)
                 if reason is not None:
                     await self._end_lost(task, reason)
+
+    @at_home
+    async def end_set_aside(self, task_id: str, reason: str, attempt: int | None) -> None:
+        """Record that a user's own task has failed, whose message was set aside; tell who waits.
+
+        A task of a run is left alone: its loop sends a step again, and run monitoring ends a run.
+
+        Args:
+            task_id: the id that is beside the message; empty if there is none.
+            reason: why the message was set aside, to follow "It".
+            attempt: which attempt of the task the message was for; ``None`` if it cannot be read.
+        """
+        known = (await self.tasks([task_id])).get(task_id) if task_id else None
+        is_older = known is not None and attempt is not None and attempt != known.attempt
+        if not task_id or is_step_task_id(task_id) or is_older:
+            return
+        error = UnusableMessageError(f"The message of task {task_id} was set aside: {reason}.")
+        _, stored = as_json(failure(error))
+        await self.conclude(Task(task_id), TaskState.FAILURE, str(error)[:LONGEST_REASON], stored)
 
     async def _end_lost(self, task: Task, reason: str) -> bool:
         if task.revoke_requested:

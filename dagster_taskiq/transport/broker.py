@@ -29,7 +29,7 @@ from dagster_taskiq.transport.connection import Connection
 from dagster_taskiq.transport.current_task import own_task
 from dagster_taskiq.transport.eviction import Eviction
 from dagster_taskiq.transport.gate import OpenGate, Service, SlotGate
-from dagster_taskiq.transport.home_loop import Home, at_home
+from dagster_taskiq.transport.home_loop import Home, at_home, move_here
 from dagster_taskiq.transport.json_messages import check_formatter, check_serializer
 from dagster_taskiq.wire.labels import (
     DELAY_LABEL,
@@ -61,13 +61,16 @@ CANCELLED = "it was cancelled"
 
 @runtime_checkable
 class Stopper(Protocol):
-    """The part of a backend by which tasks are cancelled."""
+    """The part of a backend by which a broker ends tasks."""
 
     async def stop(self, task_ids: Sequence[str], reason: str, at_once: bool) -> list[str]:
         """Cancel tasks that are on record; return the ids of those that had started."""
 
     async def end_lost(self, task_ids: Sequence[str]) -> None:
         """End those of these tasks whose workers are lost."""
+
+    async def end_set_aside(self, task_id: str, reason: str, attempt: int | None) -> None:
+        """End a user's own task whose message was set aside."""
 
 
 @dataclass(frozen=True)
@@ -196,10 +199,8 @@ class QueueBroker(AsyncBroker):
         The hooks run on the loop of the caller.
         """
         if self.is_worker_process and self.make_service is not None:
-            # taskiq's run_receiver_task begins in a process that may have sent tasks before.
-            for home in self._homes:
-                await home.leave()
-            self.use_running_loop()
+            # taskiq's run_receiver_task begins in a process that may be sending tasks.
+            await move_here(self._homes)
             self.service = self.make_service()
         await self.home.open()
         await super().startup()
@@ -543,6 +544,7 @@ class QueueBroker(AsyncBroker):
 
     async def _task_of(self, delivery: Delivery) -> str | None:
         """Return the id of a message's task; a message that cannot be read is rejected."""
+        attempt: int | None = None
         try:
             message = self.formatter.loads(delivery.body)
             message.parse_labels()
@@ -552,10 +554,17 @@ class QueueBroker(AsyncBroker):
             if delivery.attempt <= MAX_DELIVERIES:
                 return message.task_id
             reason = f"it was handed out {delivery.attempt - 1} times and never started"
+            attempt = attempt_of(message.labels)
         logger.error(
             "Set aside message %s of queue %s: %s.", delivery.task_id, delivery.queue, reason
         )
         await self.reject(delivery, reason)
+        backend = self.result_backend
+        if isinstance(backend, Stopper):
+            try:
+                await backend.end_set_aside(delivery.task_id, reason, attempt)
+            except ServerUnavailableError as error:
+                logger.warning("Could not record that task %s fails: %s", delivery.task_id, error)
         return None
 
 

@@ -10,10 +10,11 @@ import asyncio
 import atexit
 import os
 import threading
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from contextvars import Context
+from contextvars import Context, ContextVar
 from dataclasses import dataclass, field
 from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
@@ -30,6 +31,10 @@ P = ParamSpec("P")
 
 #: How long closing all connections may take when the process ends, in seconds.
 EXIT_SECONDS = 5.0
+#: How long a connection that is to be used on another loop waits for those who use it, in seconds,
+#: and the time between two looks.
+MOVE_SECONDS = 5.0
+MOVE_LOOK_SECONDS = 0.01
 
 
 class Resident(Server, Protocol):
@@ -41,6 +46,10 @@ class Resident(Server, Protocol):
 
 
 R = TypeVar("R", bound=Resident)
+
+
+#: Whether the caller is a part of something that uses a connection.
+_is_using: ContextVar[bool] = ContextVar("dagster_taskiq_is_using", default=False)
 
 
 class Home:
@@ -66,6 +75,11 @@ class Home:
         self._is_reached = False
         #: Held while the connection is being opened or closed.
         self._changing = asyncio.Lock()
+        #: How many use it now, and whether those who come have to wait; each with the lock, as
+        #: they may be in any thread.
+        self._in_use = 0
+        self._is_moving = False
+        self._counting = threading.Lock()
 
     def use_running_loop(self) -> None:
         """Have the running loop do everything from now on, instead of that in the background.
@@ -81,6 +95,8 @@ class Home:
             ConfigError: the settings cannot work.
             ForkedProcessError: the connection belongs to the process that forked this one.
         """
+        while self._is_moving:  # noqa: ASYNC110 - it is another thread that ends this
+            await asyncio.sleep(MOVE_LOOK_SECONDS)
         await self._carry(partial(_in_own_task, self._open))
         self._users += 1
 
@@ -105,7 +121,26 @@ class Home:
         """
         if self._is_open and self._pid == os.getpid() and self._loop is asyncio.get_running_loop():
             return await work()  # as almost always in a worker
-        return await self._carry(partial(self._with_connection, work))
+        if _is_using.get():  # it is a part of what is counted
+            return await self._carry(partial(self._with_connection, work))
+        if self._pid != os.getpid():
+            self._begin_anew()
+        while not self._may_begin():  # noqa: ASYNC110 - as above
+            await asyncio.sleep(MOVE_LOOK_SECONDS)
+        token = _is_using.set(True)
+        try:
+            return await self._carry(partial(self._with_connection, work))
+        finally:
+            _is_using.reset(token)
+            with self._counting:
+                self._in_use -= 1
+
+    def _may_begin(self) -> bool:
+        """Count one more who uses the connection, unless it moves."""
+        with self._counting:
+            if not self._is_moving:
+                self._in_use += 1
+            return not self._is_moving
 
     async def run_if_open(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Do something that uses the connection, if that is open.
@@ -147,7 +182,8 @@ class Home:
                 'the process with the method "spawn".'
             )
         self._pid, self._loop, self._users = os.getpid(), None, 0
-        self._changing = asyncio.Lock()
+        self._in_use, self._is_moving = 0, False
+        self._changing, self._counting = asyncio.Lock(), threading.Lock()
 
     async def _with_connection(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         # The parent of a worker has waited for its servers, however long that took.
@@ -176,6 +212,32 @@ class Home:
         self._is_open = True
         if self._loop is None:
             _open_homes.add(self)
+
+
+async def move_here(homes: Sequence[Home]) -> None:
+    """Let the running loop be the home of a broker and its backend, whose connection may be in use.
+
+    What goes on there is waited for, for a limited time; what begins meanwhile waits.
+
+    Args:
+        homes: theirs.
+    """
+    for home in homes:
+        with home._counting:
+            home._is_moving = True
+    try:
+        deadline = time.monotonic() + MOVE_SECONDS
+        while any(home._in_use for home in homes):
+            if time.monotonic() > deadline:
+                break
+            await asyncio.sleep(MOVE_LOOK_SECONDS)
+        for home in homes:
+            await home.leave()
+        for home in homes:
+            home.use_running_loop()
+    finally:
+        for home in homes:
+            home._is_moving = False
 
 
 def at_home(

@@ -20,3 +20,8 @@ def first_incarnation(task_id: str) -> str:
     """Return the id of the first task of the attempt at a step that a task belongs to."""
     before, colon, attempt = task_id.rpartition(":")
     return f"{before}{colon}{attempt.partition('.')[0]}"
+
+
+def is_step_task_id(task_id: str) -> bool:
+    """Return whether an id is of the form that the ids of the tasks of steps have."""
+    return task_id.count(":") >= 2 and task_id.rpartition(":")[2].partition(".")[0].isdigit()
