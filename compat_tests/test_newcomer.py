@@ -83,10 +83,15 @@ def test_the_demo_runs_on_sqs_with_its_state_in_a_file(
 ) -> None:
     monkeypatch.setenv(ENDPOINT_URL_ENV, sqs_endpoint)
     monkeypatch.setenv(QUEUE_URL_ENV, "https://sqs.eu-west-1.amazonaws.com/1/not-for-demos")
-    done = run_demo(tmp_path, "--broker", f"sqs://{REGION}")
+    done = run_demo(tmp_path, "--broker", f"sqs://{REGION}", "--keep")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"Example project dagster_taskiq.demo.project on sqs://{REGION}" in done.stdout
     assert re.search(r"(\d) of \1 facts hold", done.stdout)
+    (home,) = tmp_path.iterdir()
+    assert (
+        f"DAGSTER_HOME={home} DAGSTER_TASKIQ_BROKER='sqs://{REGION}' "
+        f"DAGSTER_TASKIQ_BACKEND='embedded://' {ENDPOINT_URL_ENV}='{sqs_endpoint}' dagster dev"
+    ) in done.stdout
     (left,) = re.findall(r"The empty queues of the demo stay on SQS: (\S+)-\*\n", done.stdout)
     assert f"{left}-dagster" in {
         url.rpartition("/")[2] for url in queues_on_sqs(sqs_endpoint, left)

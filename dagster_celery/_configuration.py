@@ -24,6 +24,7 @@ from dagster_taskiq.deprecations import line_with, warn_older
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.env import BACKEND_ENV, BROKER_ENV, read_variable
 from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.settings.sqs_names import QUEUE_URL_ENV
 from dagster_taskiq.settings.worker_fleet import worker_settings
 
 #: The Celery settings of every app of dagster-celery.
@@ -92,7 +93,9 @@ def configure(
             )
     translation = translate_settings(source, broker or "", backend=backend or "")
     fleet = worker_settings()
-    broker_is_elsewhere = fleet is not None or read_variable(BROKER_ENV) is not None
+    broker_is_elsewhere = fleet is not None or any(
+        read_variable(name) is not None for name in (BROKER_ENV, QUEUE_URL_ENV)
+    )
     if "broker" not in translation.settings and not broker_is_elsewhere:
         # Translated again, for the default broker: what some settings become depends on the broker.
         translation = translate_settings(source, broker_url, backend=backend or result_backend)

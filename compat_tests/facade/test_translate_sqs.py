@@ -18,6 +18,8 @@ from dagster_celery._translate.connections.option_rows import TRANSPORT
 from dagster_celery._translate.rows import Translation
 from dagster_celery._translate.settings.translate import translate_settings
 from dagster_celery._translate.urls.translate import translate_broker
+from dagster_celery._upgrade.servers import celery_servers
+from dagster_celery.make_app import make_app
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.env import BACKEND_ENV, BROKER_ENV
 from dagster_taskiq.settings.sqs_names import ENDPOINT_URL_ENV, QUEUE_URL_ENV
@@ -336,3 +338,22 @@ def test_without_a_backend_it_is_dagsters_postgresql_or_says_what_to_set(tmp_pat
     storage = {"storage": {"postgres": {"postgres_url": "postgresql://h/d"}}}
     (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(storage))
     assert configuration.settings.resolved(str(tmp_path)).backend_url == "postgresql://h/d"
+
+
+# -- the environment, and the way over ---------------------------------------------------------
+
+
+def test_a_queue_in_the_environment_is_the_broker_where_none_is_configured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(QUEUE_URL_ENV, QUEUE)
+    settings = configure().settings
+    assert settings.broker == "sqs://eu-west-1"
+    assert settings.broker_options == {"queue_url": QUEUE}
+    assert configure("redis://h").settings.broker == "redis://h"
+
+
+def test_celerys_queues_on_sqs_are_not_looked_at_and_that_is_said() -> None:
+    app = make_app({"broker": "sqs://", "backend": "redis://h"})
+    with pytest.raises(ConfigError, match="Celery's queues on SQS are not looked at here"):
+        celery_servers(app)

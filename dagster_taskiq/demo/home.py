@@ -21,8 +21,8 @@ from dagster_taskiq.client import Client
 from dagster_taskiq.demo import project
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.embedded import EMBEDDED_URL
-from dagster_taskiq.settings.env import BACKEND_ENV, BROKER_ENV
-from dagster_taskiq.settings.sqs_names import QUEUE_URL_ENV, is_sqs
+from dagster_taskiq.settings.env import BACKEND_ENV, BROKER_ENV, read_variable
+from dagster_taskiq.settings.sqs_names import ENDPOINT_URL_ENV, QUEUE_URL_ENV, is_sqs
 from dagster_taskiq.settings.urls import redact
 
 #: How long a process may take to come up, in seconds. With the UI, four of them import Dagster at
@@ -70,8 +70,13 @@ class DemoHome:
     @property
     def environment(self) -> str:
         """What is set before a command that looks at this home from another shell."""
-        backend = f" {BACKEND_ENV}='{redact(self.backend)}'" if self.backend else ""
-        return f"DAGSTER_HOME={self.path} {BROKER_ENV}='{redact(self.broker)}'{backend}"
+        variables = {BROKER_ENV: self.broker}
+        if self.backend:
+            variables[BACKEND_ENV] = self.backend
+        if is_sqs(self.broker) and (endpoint := read_variable(ENDPOINT_URL_ENV)):
+            variables[ENDPOINT_URL_ENV] = endpoint
+        named = [f"{name}='{redact(url)}'" for name, url in variables.items()]
+        return " ".join([f"DAGSTER_HOME={self.path}", *named])
 
 
 @contextmanager
