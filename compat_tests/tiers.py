@@ -7,7 +7,8 @@ that is not selected is not reported as skipped.
 
 1. A test that takes no broker as a parameter runs on every push.
 2. A test in one of the directories ``EACH_BROKER``, or with the marker ``each_broker``, because its
-   promise depends on the broker, runs on every push on all its brokers.
+   promise depends on the broker, runs on every push on all its brokers. ``ON_PUSH`` has those that
+   run on some of them.
 3. Every other test that takes a broker runs on every push on one of them. It is chosen by a hash of
    the name of the test's file: the same one each time, all brokers have their share, and the tests
    of a file share workers. The broker in memory, which has no worker, is chosen only if there is no
@@ -35,8 +36,30 @@ COLLECTED = pytest.StashKey[list[pytest.Item]]()
 #: Parameters whose values look like brokers, and are words in a table.
 NO_BROKERS = ("celerys", "scheme")
 
+_CONTRACT = "compat_tests/contract"
+
 #: Directories of tests, below ``compat_tests``, that each broker runs on every push.
 EACH_BROKER = ("contract", "security")
+
+#: What runs on some brokers on every push although the directory runs on all, or on another broker
+#: than the hash would choose: a file, or a test of one. What it promises is the same on the others,
+#: and what they do for it has tests of its own.
+ON_PUSH = {
+    f"{_CONTRACT}/test_own_tasks.py": ("embedded", "redis", "rabbitmq"),
+    # A loop that is asyncio's, and threads.
+    f"{_CONTRACT}/test_sending.py": ("rabbitmq", "postgresql"),
+    # On RabbitMQ, the functions themselves decide.
+    f"{_CONTRACT}/test_transitions.py": ("embedded", "redis", "postgresql", MEMORY),
+    f"{_CONTRACT}/test_worker.py::test_taskiqs_own_worker_command_serves_the_same_queues": (
+        "rabbitmq",
+    ),
+    f"{_CONTRACT}/test_worker.py::test_ten_megabytes_go_to_a_task_and_come_back": (
+        "redis",
+        "rabbitmq",
+    ),
+    # Tasks that wait for each other, one after the other: by far the fastest there.
+    "compat_tests/facade/test_own_tasks.py": ("embedded",),
+}
 
 #: The files of tests that run on SQS on every push.
 ON_SQS = (
@@ -89,10 +112,13 @@ def _on_push(cells: dict[str | None, pytest.Item]) -> list[pytest.Item]:
     first = next(iter(cells.values()), None)
     if first is None or len(cells) == 1:
         return list(cells.values())
+    file = first.nodeid.partition("::")[0]
+    some = ON_PUSH.get(first.nodeid.partition("[")[0]) or ON_PUSH.get(file)
+    if some is not None:
+        return [item for broker, item in cells.items() if broker in (*some, *SQS)]
     if first.path.parent.name in EACH_BROKER or _has(first, "each_broker"):
         return list(cells.values())
     brokers = sorted(each for each in cells if each not in (None, MEMORY, *SQS))
-    file = first.nodeid.partition("::")[0]
     return [cells[brokers[crc32(file.encode()) % len(brokers)]]]
 
 

@@ -123,7 +123,6 @@ def ids_of(schedule: str, since: float) -> set[str]:
     return {task_id_of(Firing(schedule, float(each), 0.0)) for each in seconds}
 
 
-@pytest.mark.each_broker
 @pytest.mark.parametrize(
     "broker_kind",
     [
