@@ -79,7 +79,9 @@ def task_options() -> str:
 def signals() -> str:
     """Return the table of Celery's signals."""
     rows = [("signal", "fate", "here"), ("---", "---", "---")]
-    rows += [(f"`{name}`", "sent", "") for name in sorted(SENT)]
+    rows += [
+        (f"`{name}`", "sent", SENT[name] and f"{_sentence(SENT[name])}.") for name in sorted(SENT)
+    ]
     rows += [
         (f"`{name}`", "not sent", f"{_sentence(NOT_SENT[name])}.") for name in sorted(NOT_SENT)
     ]

@@ -5,10 +5,12 @@ Its receivers of signals note what they are told in the file ``NOTES``.
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 from celery import current_task, shared_task, signals
+from celery.exceptions import WorkerLostError
 
 from dagster_celery.make_app import make_app
 
@@ -68,7 +70,10 @@ def success(sender: Any, result: Any, **_: Any) -> None:
 
 @signals.task_failure.connect
 def failure(sender: Any, exception: Any, einfo: Any, **_: Any) -> None:
-    note("failure", repr(exception), "raise ValueError" in str(einfo))
+    if isinstance(exception, WorkerLostError):
+        note("lost", sender.name.rpartition(".")[2])
+    else:
+        note("failure", repr(exception), "raise ValueError" in str(einfo))
 
 
 @signals.task_retry.connect
@@ -78,7 +83,36 @@ def retried(sender: Any, request: Any, reason: Any, **_: Any) -> None:
 
 @signals.worker_process_init.connect
 def process_began(**_: Any) -> None:
-    note("process began")
+    note("process began", sorted(SET_UP))
+
+
+SET_UP: list[str] = []
+
+
+@signals.after_setup_logger.connect
+def set_up_log(logger: Any, **_: Any) -> None:
+    SET_UP.append(logger.name)
+
+
+@signals.after_setup_task_logger.connect
+def set_up_task_log(logger: Any, **_: Any) -> None:
+    SET_UP.append(logger.name)
+
+
+@shared_task
+def slow(path: str) -> None:
+    Path(path).touch()
+    time.sleep(60)
+
+
+@shared_task
+def dying() -> None:
+    os._exit(3)
+
+
+@signals.task_revoked.connect
+def revoked(sender: Any, request: Any, terminated: bool, expired: bool, **_: Any) -> None:
+    note("revoked", sender.name.rpartition(".")[2], len(request.id) > 0, terminated, expired)
 
 
 @signals.before_task_publish.connect

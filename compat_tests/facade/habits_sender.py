@@ -3,10 +3,37 @@
 import json
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
+from celery.exceptions import TaskRevokedError, WorkerLostError
 from celery.result import AsyncResult
 
-from compat_tests.facade.celery_habits import NOTES, app, shared, shared_and_failing
+from compat_tests.facade.celery_habits import (
+    NOTES,
+    app,
+    dying,
+    shared,
+    shared_and_failing,
+    slow,
+)
+
+
+def ended_by_worker(task: Any, **options: Any) -> str:
+    """Send a task that does not end by itself, stop it once it runs, and return its end."""
+    began = Path(f"{NOTES}.began")
+    args = (str(began),) if task is slow else ()
+    result = task.apply_async(args, **options)
+    while not began.exists() and not result.ready():
+        time.sleep(0.05)
+    if not result.ready() and task is slow:
+        result.revoke(terminate=True)
+    try:
+        return str(result.get(timeout=60))
+    except TaskRevokedError:
+        return "revoked"
+    except WorkerLostError:
+        return "lost"
 
 
 def main() -> None:
@@ -23,9 +50,13 @@ def main() -> None:
     deadline = time.monotonic() + 30
     while NOTES.read_text().count("postrun") < 4 and time.monotonic() < deadline:
         time.sleep(0.05)
+    ended = [ended_by_worker(slow, expires=-1), ended_by_worker(slow), ended_by_worker(dying)]
+    while NOTES.read_text().count("lost dying") < 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
     conf = [app.conf.task_default_priority, "other" in app.conf]
     notes = NOTES.read_text().splitlines()
-    json.dump({"ran": ran, "notes": notes, "conf": conf, "states": states}, sys.stdout)
+    found = {"ran": ran, "notes": notes, "conf": conf, "states": states, "ended": ended}
+    json.dump(found, sys.stdout)
 
 
 if __name__ == "__main__":

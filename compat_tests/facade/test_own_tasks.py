@@ -202,7 +202,6 @@ NOTED = [
     "before shared True [5]",
     "before shared True [5]",
     "before shared_and_failing True []",
-    "configured True",
     "failure ValueError('no') True",
     "postrun FAILURE",
     "postrun RETRY",
@@ -212,11 +211,13 @@ NOTED = [
     "prerun shared True True [5]",
     "prerun shared True True [5]",
     "prerun shared_and_failing True True []",
-    "process began",
     "retry 0 Retry",
     "success 8",
     "success [5, 1, True]",
 ]
+
+
+NOT_SENT = "is connected to Celery's signal worker_ready, which is not sent here"
 
 
 def test_shared_tasks_discovery_and_signals_are_those_of_celery(
@@ -224,8 +225,11 @@ def test_shared_tasks_discovery_and_signals_are_those_of_celery(
 ) -> None:
     notes = tmp_path / "notes"
     with task_fleet("embedded", HABITS, request, NOTES=str(notes)) as fleet:
+        log = fleet.home / "tasks.log"
+        # At the start, before there is a task.
+        eventually(lambda: log.read_text().count(NOT_SENT) == 1)
+        assert "celery_habits.py" in log.read_text()
         found = fleet.run("compat_tests.facade.habits_sender")
-        log = (fleet.home / "tasks.log").read_text()
 
     assert found["ran"] == [[5, 1, True], "no", 8]
     assert found["conf"] == [3, False]
@@ -235,9 +239,14 @@ def test_shared_tasks_discovery_and_signals_are_those_of_celery(
         for each in found["notes"]
         if not each.endswith("discovered") and "[4]" not in each.partition("before")[2]
     ]
-    assert sorted(told) == NOTED
-    assert log.count("is connected to Celery's signal worker_ready, which is not sent here") == 1
-    assert "celery_habits.py" in log
+    later = ("process began", "configured True", "postrun None", "slow", "dying")
+    ordinary = [each for each in told if not any(word in each for word in later)]
+    assert sorted(ordinary) == NOTED
+    assert {"process began ['celery.task', 'root']", "configured True"} <= set(told)
+    assert found["ended"] == ["revoked", "revoked", "lost"]
+    revoked = [each for each in told if each.startswith("revoked")]
+    assert sorted(revoked) == ["revoked slow True False True", "revoked slow True True False"]
+    assert told.count("lost dying") == 1
 
 
 @pytest.mark.test_all("every test above: this one is whether Celery still says the same")

@@ -9,7 +9,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 from zoneinfo import ZoneInfo
 
-from dagster_celery._celery_app import celerys_state, in_tests, own_tasks
+from dagster_celery._celery_app import celerys_state, in_tests, own_tasks, processes
 from dagster_celery._celery_app.absent import absent
 from dagster_celery._celery_app.annotations import Annotations
 from dagster_celery._celery_app.app_events import AppEvent
@@ -572,6 +572,8 @@ class CeleryApp:
         send_signal("import_modules", self)
         self._discovery.import_all()
         self.on_after_finalize.send()
+        if worker_settings() is not None:
+            processes.warn_once_a_worker()
 
     def set_current(self) -> None:
         """Make it the app of shared tasks, and of signatures that name none."""

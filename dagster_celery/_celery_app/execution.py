@@ -2,6 +2,7 @@
 
 import logging
 import traceback as tracebacks
+from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
 from contextvars import ContextVar
@@ -11,7 +12,7 @@ from typing import Any
 
 from taskiq.exceptions import NoResultError
 
-from dagster_celery._celery_app.celery_errors import kinds
+from dagster_celery._celery_app.celery_errors import as_celerys, kinds
 from dagster_celery._celery_app.celerys_state import running_task
 from dagster_celery._celery_app.current_app import AppTask
 from dagster_celery._celery_app.following import fail_rest, follow
@@ -23,10 +24,14 @@ from dagster_celery._celery_app.signals import Signals
 from dagster_celery._celery_app.soft_time_limit import raising_soft_time_limit
 from dagster_celery._celery_app.task_errors import Ignore, Reject, Replaced, Retry
 from dagster_celery._celery_app.values import to_result
-from dagster_taskiq.errors import DagsterTaskiqError
+from dagster_taskiq.errors import DagsterTaskiqError, TaskRevokedError, TimeLimitError
 from dagster_taskiq.execution.task_context import holding
+from dagster_taskiq.wire.labels import EXPIRED
 
 logger = logging.getLogger("dagster_celery")
+
+#: The ids of the last tasks that this process has executed, of which its own signals have told.
+told: deque[str] = deque(maxlen=256)
 
 SUCCESS, FAILURE, RETRY, IGNORED, REJECTED = "SUCCESS", "FAILURE", "RETRY", "IGNORED", "REJECTED"
 
@@ -96,6 +101,23 @@ def execute_for_worker(task: AppTask, request: Request, call: Callable[..., Any]
     return None if _drops_value(task, request) else to_result(outcome.value)
 
 
+def tell_of_end(task: AppTask, request: Request, error: BaseException) -> None:
+    """Send the signal about a task that its worker has ended, or that has ended with its process.
+
+    Args:
+        task: the task.
+        request: its request.
+        error: why it has ended.
+    """
+    signals = Signals(task, request)
+    is_limit = isinstance(error, TimeLimitError) or "time limit" in str(error)
+    if isinstance(error, TaskRevokedError) and not is_limit:
+        signals.revoked(is_expired=str(error) == EXPIRED)
+    elif str(request.id) not in told:
+        error = as_celerys(error)
+        signals.failure(error, ExceptionInfo(error))
+
+
 def execute_here(task: AppTask, request: Request, throw: bool | None) -> EagerResult:
     """Execute a task in the process that called it, and return its result.
 
@@ -133,6 +155,7 @@ def _execute(task: AppTask, request: Request, call: Callable[..., Any]) -> Outco
     task.app.annotate(task)
     args, kwargs, task_id = request.args, request.kwargs, str(request.id)
     signals = Signals(task, request)
+    told.append(task_id)
     outcome = Outcome()
     with running(request), running_task(task):
         signals.prerun()

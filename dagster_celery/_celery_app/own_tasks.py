@@ -10,7 +10,7 @@ from dagster_celery._celery_app import processes
 from dagster_celery._celery_app.canvas import MAP, STARMAP
 from dagster_celery._celery_app.carried import carried_by
 from dagster_celery._celery_app.current_app import SendingApp
-from dagster_celery._celery_app.execution import execute_for_worker
+from dagster_celery._celery_app.execution import execute_for_worker, tell_of_end
 from dagster_celery._celery_app.following import fail_rest, give_up_chord, look_at_chord
 from dagster_celery._celery_app.preparing import CHORD_UNLOCK, MOST_LOOKS, UNLOCK_SECONDS
 from dagster_celery._celery_app.replacing import ACCUMULATE
@@ -18,7 +18,7 @@ from dagster_celery._celery_app.request import Request, current_request
 from dagster_celery._celery_app.signature import maybe_signature
 from dagster_celery._celery_app.task import Task
 from dagster_celery._step_watchers.watchers import WATCHERS, call_as_watcher
-from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.errors import ChildDiedError, ConfigError, TaskRevokedError, TimeLimitError
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.wire.task_names import EXECUTE_JOB, EXECUTE_PLAN, RESUME_JOB
 
@@ -26,6 +26,10 @@ from dagster_taskiq.wire.task_names import EXECUTE_JOB, EXECUTE_PLAN, RESUME_JOB
 _OF_SIGNATURES = (ACCUMULATE, CHORD_UNLOCK, MAP, STARMAP)
 #: The tasks that every app may have, without any of the project's own.
 _NOT_OWN = frozenset({EXECUTE_PLAN, EXECUTE_JOB, RESUME_JOB, *WATCHERS, *_OF_SIGNATURES})
+
+
+#: The errors of tasks that have not ended by themselves.
+_ENDED_BY_WORKER = (ChildDiedError, TaskRevokedError, TimeLimitError)
 
 
 def is_own(name: str) -> bool:
@@ -111,13 +115,15 @@ class _Following(TaskiqMiddleware):
 
     async def post_save(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
         """Call errbacks, and look at the chord (taskiq's own hook)."""
-        carried = carried_by(message.labels)
-        if carried:
+        if carried_by(message.labels) or isinstance(result.error, _ENDED_BY_WORKER):
             # What they send waits for the event loop that this runs on.
             await asyncio.to_thread(self._follow, message, result)
 
     def _follow(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
         request = Request.of_message(message)
+        task = self._app.tasks.get(message.task_name)
+        if task is not None and isinstance(result.error, _ENDED_BY_WORKER):
+            tell_of_end(task, request, result.error)
         if result.error is not None:
             fail_rest(self._app, request, result.error)
         elif request.chord:

@@ -5,7 +5,11 @@ import os
 import socket
 import sys
 
-from dagster_celery._celery_app.signals import send_signal, warn_of_unsent
+from dagster_celery._celery_app.signals import (
+    send_logging_signals,
+    send_signal,
+    warn_of_unsent,
+)
 from dagster_taskiq.execution.task_context import current_context
 
 #: The process that has begun; a forked one has not.
@@ -21,10 +25,16 @@ def begun() -> None:
         return
     _begun = os.getpid()
     with current_context().loading("Celery's signals of a process"):
+        send_logging_signals()
         send_signal("worker_process_init")
         atexit.register(_ended, _begun)
-        if _is_first_of_worker():
-            warn_of_unsent()
+        warn_once_a_worker()  # of what was connected since its modules were imported
+
+
+def warn_once_a_worker() -> None:
+    """Warn, in the first child of a worker alone, of what is connected to unsent signals."""
+    if _is_first_of_worker():
+        warn_of_unsent()
 
 
 def _ended(pid: int) -> None:
@@ -35,14 +45,16 @@ def _ended(pid: int) -> None:
 def _is_first_of_worker() -> bool:
     """Return whether this child is the first one of its worker, which says what concerns all.
 
+    The children of a worker, and no others, have one parent in common: its fork server.
+
     Elsewhere than on Linux each of them is: there is nothing there that only one can hold, and that
     its end releases.
     """
-    if not sys.platform.startswith("linux"):
+    if not sys.platform.startswith("linux") or _first:
         return True
     held = socket.socket(socket.AF_UNIX)
     try:
-        held.bind(f"\0dagster-celery:{os.getppid()}:{current_context().worker}")
+        held.bind(f"\0dagster-celery:{os.getppid()}")
     except OSError:
         held.close()
         return False

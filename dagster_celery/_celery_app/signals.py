@@ -4,6 +4,8 @@ Celery is not imported here: a module that connects to one of its signals has im
 """
 
 import inspect
+import logging
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -15,39 +17,38 @@ from dagster_celery._celery_app.request import Request
 from dagster_celery._warnings import DagsterCeleryWarning
 from dagster_taskiq.deprecations import warn_shown
 
-#: Celery's signals that are sent here: those of a task in the process that executes it, those of a
-#: worker's process in the child that executes tasks of an app, the others where Celery sends them.
-SENT = frozenset(
-    {
-        "after_task_publish",
-        "before_task_publish",
-        "import_modules",
-        "task_failure",
-        "task_postrun",
-        "task_prerun",
-        "task_retry",
-        "task_success",
-        "worker_process_init",
-        "worker_process_shutdown",
-    }
-)
+#: In a child that executes tasks, where Celery sends it in the worker's own process as well.
+_IN_CHILD = "in each child that executes tasks, before worker_process_init"
+
+#: Celery's signals that are sent here, with what differs: those of a task in the process that
+#: executes it, those of a worker's process in the child that executes tasks of an app, the others
+#: where Celery sends them.
+SENT: Mapping[str, str] = {
+    "after_setup_logger": _IN_CHILD,
+    "after_setup_task_logger": _IN_CHILD,
+    "after_task_publish": "",
+    "before_task_publish": "",
+    "import_modules": "",
+    "setup_logging": _IN_CHILD,
+    "task_failure": "in a child, too, for a task whose process died or was killed",
+    "task_postrun": "",
+    "task_prerun": "",
+    "task_retry": "",
+    "task_revoked": "for a task that ran or has expired; one that waited is gone from its queue",
+    "task_success": "",
+    "worker_process_init": "",
+    "worker_process_shutdown": "",
+}
 
 _PARENT = (
     "a worker's own process runs no code of the project. Connect to worker_process_init or "
     "worker_process_shutdown instead, which are sent in each child"
 )
-_RECORD = (
-    "the worker records it, and runs no code of the project for it. Look at the state of the "
-    "result, or at the task's log"
-)
-_LOGGING = "the log of a worker has its own form. Set up other loggers at worker_process_init"
 _BEAT = "the command `dagster-celery scheduler start` takes the place of beat, and sends none"
 _POOL = "there are only processes here"
 
 #: Celery's signals that are not sent here, and what to do instead.
 NOT_SENT: Mapping[str, str] = {
-    "after_setup_logger": _LOGGING,
-    "after_setup_task_logger": _LOGGING,
     "beat_embedded_init": _BEAT,
     "beat_init": _BEAT,
     "celeryd_after_setup": _PARENT,
@@ -57,11 +58,9 @@ NOT_SENT: Mapping[str, str] = {
     "eventlet_pool_preshutdown": _POOL,
     "eventlet_pool_started": _POOL,
     "heartbeat_sent": "`dagster-taskiq status` shows the heartbeats of workers",
-    "setup_logging": _LOGGING,
     "task_internal_error": "what goes wrong around a task is in the worker's log",
     "task_received": "a worker takes a task when a slot is free. Connect to task_prerun instead",
     "task_rejected": "a message that cannot be read is set aside, and is in the worker's log",
-    "task_revoked": _RECORD,
     "task_sent": "connect to after_task_publish instead",
     "task_unknown": "the result of such a task is an error that names it",
     "user_preload_options": "the command line is that of dagster-celery",
@@ -75,9 +74,9 @@ NOT_SENT: Mapping[str, str] = {
 
 def send_signal(name: str, sender: Any = None, **named: Any) -> None:
     """Send one of Celery's signals, if this process has something connected to it."""
-    signal = _signal(name)
-    if signal is not None and signal.receivers:
-        signal.send(sender=sender, **named)
+    found = _signal(name)
+    if found is not None and found.receivers:
+        found.send(sender=sender, **named)
 
 
 def warn_of_unsent() -> None:
@@ -100,14 +99,24 @@ def warn_of_unsent() -> None:
             )
 
 
+def send_logging_signals() -> None:
+    """Send the signals by which a process has its log set up; as in Celery, the first alone."""
+    about = {"loglevel": logging.INFO, "logfile": None, "format": "", "colorize": False}
+    if getattr(_signal("setup_logging"), "receivers", None):
+        send_signal("setup_logging", **about)
+        return
+    send_signal("after_setup_logger", logger=logging.getLogger(), **about)
+    send_signal("after_setup_task_logger", logger=logging.getLogger("celery.task"), **about)
+
+
 def _signal(name: str) -> Any:
     return getattr(sys.modules.get("celery.signals"), name, None)
 
 
 def _receivers(name: str) -> Iterator[Any]:
     """Yield the functions that are connected to a signal, without Celery's own."""
-    signal = _signal(name)
-    for _, receiver in (None if signal is None else signal.receivers) or ():
+    found = _signal(name)
+    for _, receiver in (None if found is None else found.receivers) or ():
         function = receiver() if isinstance(receiver, ReferenceType) else receiver
         module = str(getattr(function, "__module__", ""))
         if function is not None and module.partition(".")[0] not in ("celery", "kombu"):
@@ -145,6 +154,12 @@ class Signals:
         """Send ``task_failure``."""
         named = {"exception": error, "traceback": error.__traceback__, "einfo": info}
         send_signal("task_failure", self._task, **named, **self._about)
+
+    def revoked(self, is_expired: bool) -> None:
+        """Send ``task_revoked``."""
+        named = {"terminated": not is_expired, "expired": is_expired}
+        number = None if is_expired else signal.SIGTERM
+        send_signal("task_revoked", self._task, request=self._request, signum=number, **named)
 
     def retry(self, reason: BaseException, info: Any) -> None:
         """Send ``task_retry``."""
