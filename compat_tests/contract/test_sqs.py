@@ -4,15 +4,16 @@ of how many of them there may be.
 docs/sqs.md has the figures that are held here, and what the server of these tests does not imitate.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 from dagster import DagsterInstance, DagsterRunStatus
 
-from compat_tests.brokers import SQS
+from compat_tests.brokers import SQS, SQS_REDIS
 from compat_tests.conftest import StartWorker
-from compat_tests.contract.test_broker import claim, ids, move_clock, opened, put
+from compat_tests.contract.test_broker import claim, ids, listening, move_clock, opened, put
 from compat_tests.executor import sqs_jobs
 from compat_tests.executor.outages import run_through
 from compat_tests.executor.runs import House
@@ -21,7 +22,7 @@ from compat_tests.faults.conftest import Figure, figure
 from compat_tests.sending import USER_TASKS, Sender, open_sender
 from compat_tests.sqs_door import SqsDoor, sqs_door
 from compat_tests.sqs_servers import pass_time, queue_counts
-from compat_tests.waiting import eventually
+from compat_tests.waiting import eventually, eventually_async
 from compat_tests.workers import WorkerProcess, running_worker
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.sqs.delays import LONGEST_SECONDS
@@ -82,6 +83,25 @@ async def test_what_nobody_started_within_the_lease_is_delivered_again(settings:
         await move_clock(settings, 15.0)
         again = await claim(other)
         assert (again.task_id, again.attempt) == ("t", 2)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("broker_kind", [SQS_REDIS], indirect=True)
+async def test_what_a_listener_holds_for_longer_than_the_lease_stays_its_own(
+    settings: Settings,
+) -> None:
+    """So it is while the backend is away, in which the start of its task is recorded."""
+    async with opened(settings, lease=3.0) as broker, opened(settings) as other:
+        async with listening(broker) as listener:
+            await put(other, "t")
+            await eventually_async(lambda: listener.has(1))
+            until = time.monotonic() + 6.0
+            while time.monotonic() < until:
+                assert await other.claim() is None
+                await asyncio.sleep(0.2)
+            await listener.messages[0].ack()
+        await move_clock(settings, 60.0)
+        assert await other.claim() is None
 
 
 def test_what_is_sent_to_a_worker_that_was_killed_comes_to_another(

@@ -196,7 +196,7 @@ def attempts(backend: object, lease: int = 30) -> Attempts:
 
 
 @pytest.mark.parametrize(
-    ("count", "age", "attempt"),
+    ("count", "age", "most"),
     [
         (1, 0.0, 1),
         (7, 1.0, 1),  # polls that received it for nobody
@@ -206,10 +206,11 @@ def attempts(backend: object, lease: int = 30) -> Attempts:
     ],
 )
 async def test_an_attempt_is_a_lease_that_may_have_run_out(
-    backend: MemoryBackend, count: int, age: float, attempt: int
+    backend: MemoryBackend, count: int, age: float, most: int
 ) -> None:
     message = replace(received(count=count), age=age)
-    assert await attempts(backend).count(message) == attempt
+    found = [await attempts(backend).count(message) for _ in range(5)]
+    assert found == [min(most, each) for each in (2, 3, 4, 5, 6)]
 
 
 async def test_a_message_that_was_often_received_for_nobody_is_not_set_aside(
@@ -218,7 +219,7 @@ async def test_a_message_that_was_often_received_for_nobody_is_not_set_aside(
     message = replace(received(count=100), age=100_000.0)
     for _ in range(2 * MAX_DELIVERIES):
         counting = attempts(backend)  # of another worker
-        assert await counting.count(message) <= MAX_DELIVERIES
+        assert await counting.count(message) == 2
         await counting.uncount(message)
 
 
@@ -226,12 +227,12 @@ async def test_a_message_that_its_workers_do_not_survive_is_set_aside_in_the_end
     backend: MemoryBackend,
 ) -> None:
     message = replace(received(count=100), age=100_000.0)
-    found = [await attempts(backend).count(message) for _ in range(MAX_DELIVERIES + 1)]
-    assert found == [MAX_DELIVERIES] * MAX_DELIVERIES + [MAX_DELIVERIES + 1]
-    counting = attempts(backend)
-    assert await counting.count(message) > MAX_DELIVERIES
+    for _ in range(MAX_DELIVERIES):
+        counting = attempts(backend)
+        found = await counting.count(message)
+    assert found > MAX_DELIVERIES
     await counting.forget(message)
-    assert await attempts(backend).count(message) == MAX_DELIVERIES
+    assert await attempts(backend).count(message) == 2
 
 
 # -- errors ------------------------------------------------------------------------------------

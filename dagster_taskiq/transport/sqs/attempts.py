@@ -1,9 +1,8 @@
 """How often a message has been handed out without being started.
 
 SQS counts how often it was received. That includes polls that received it for nobody, and messages
-that were released. Only as many leases can have run out as there is room for since the first time,
-so that the smaller number is right, or too high for a message that has waited for long. Before a
-message is set aside for its number of attempts, they are counted one by one in the backend.
+that were released. Only as many leases can have run out as there is room for since the first time.
+Where both allow for more than one attempt, they are counted one by one in the backend.
 """
 
 import logging
@@ -19,7 +18,7 @@ from dagster_taskiq.wire.notifications import FROM_START
 logger = logging.getLogger("dagster_taskiq.broker")
 
 #: What a notification says of a message that was handed out, or released afterwards.
-_BY = {"by": 1}
+_HANDED_OUT = {"by": 1}
 _RELEASED = {"by": -1}
 
 
@@ -42,18 +41,18 @@ class Attempts:
         """Count a message that is handed out; return how often it has been, this time included."""
         attempt = min(message.count, 1 + int(message.age / self._lease))
         backend = self._backend()
-        if attempt <= MAX_DELIVERIES or not isinstance(backend, StateBackend):
+        if attempt == 1 or not isinstance(backend, StateBackend):
             return attempt
         channel = _channel(message)
         try:
-            await backend.home.run(lambda: backend.post(channel, _BY))
+            await backend.home.run(lambda: backend.post(channel, _HANDED_OUT))
             counts = await backend.home.run(lambda: backend.collect(channel, FROM_START, 0))
         except DagsterTaskiqError as error:
             logger.debug("Cannot count the attempts of message %s: %s", message.id, error)
-            return MAX_DELIVERIES
+            return min(attempt, MAX_DELIVERIES)
         self._counted.add(message.id)
-        counted = sum(int(each.body["by"]) for each in counts)
-        return max(MAX_DELIVERIES, min(attempt, counted))
+        # The first attempt, which may have been none, is not among them.
+        return min(attempt, 1 + sum(int(each.body["by"]) for each in counts))
 
     async def uncount(self, message: Received) -> None:
         """Take back the count of a message that is released."""

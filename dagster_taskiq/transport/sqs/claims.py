@@ -115,8 +115,7 @@ class Claims:
         now = time.monotonic()
         self._served_at[message.lane.queue] = now
         self.held[message.receipt] = Claim(message, now)
-        leases = 1 + int(message.age / self._queues.visibility)
-        attempt = min(message.count, leases)
+        attempt = await self._attempts.count(message)
         return Delivery(message.receipt, message.task_id, message.lane.queue, message.body, attempt)
 
     async def _delete(self, message: Received) -> None:

@@ -42,10 +42,9 @@ class Depths:
     async def is_empty(self, lanes: Iterable[Lane]) -> bool:
         """Return whether lanes hold no message, as far as SQS can tell by now."""
         asked = list(lanes)
-        counts = await asyncio.gather(*map(self._count, asked))
-        return not any(sum(each) for each in counts) and not any(
-            self._sender.seconds_since(lane) < LATE_SECONDS for lane in asked
-        )
+        if any(self._sender.seconds_since(lane) < LATE_SECONDS for lane in asked):
+            return False  # whatever the counts are by now
+        return not any(sum(each) for each in await asyncio.gather(*map(self._count, asked)))
 
     async def _count(self, lane: Lane) -> tuple[int, int]:
         """Return how many messages of a lane wait, and how many are claimed."""
