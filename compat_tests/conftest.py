@@ -20,7 +20,7 @@ from compat_tests.brokers import (
     OLD_RABBITMQ,
     PGBOUNCER,
     POSTGRES_STORAGE,
-    SQS_POSTGRESQL,
+    SQS,
     SQS_REDIS,
 )
 from compat_tests.late_rows import LateRows
@@ -34,7 +34,7 @@ from compat_tests.servers import (
     own_pgbouncer,
     with_driver,
 )
-from compat_tests.sqs_servers import REGION, any_sqs, forget_on_sqs
+from compat_tests.sqs_servers import REGION, any_sqs, forget_on_sqs, use_priority
 from compat_tests.workers import WorkerProcess, running_worker
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.rabbitmq.records import RECORD_NAMES, TASK_RECORDS
@@ -168,7 +168,7 @@ def make_settings(kind: str, directory: Path, request: pytest.FixtureRequest) ->
     elif kind in ("postgresql", PGBOUNCER):
         fixture = "pgbouncer_url" if kind == PGBOUNCER else "database_url"
         url = f"{request.getfixturevalue(fixture)}?schema=test_{uuid.uuid4().hex[:12]}"
-    elif kind in (SQS_REDIS, SQS_POSTGRESQL):
+    elif kind in SQS:
         url = f"sqs://{REGION}"
     else:
         url = request.getfixturevalue(f"{kind}_url")
@@ -181,13 +181,13 @@ def make_settings(kind: str, directory: Path, request: pytest.FixtureRequest) ->
         # What lasts as long as the server does not crowd it, and may still be in use when it ends.
         if request.scope != "session":
             request.addfinalizer(lambda: asyncio.run(forget_on_rabbitmq(url, prefix)))
-    if kind in (SQS_REDIS, SQS_POSTGRESQL):
+    if kind in SQS:
         options["endpoint_url"] = endpoint = request.getfixturevalue("sqs_endpoint")
         on = "redis" if kind == SQS_REDIS else "postgresql"
         backend = make_settings(on, directory, request).broker
         if request.scope != "session":
             request.addfinalizer(lambda: forget_on_sqs(endpoint, prefix))
-    return Settings(
+    settings = Settings(
         broker=url,
         backend=backend,
         prefix=prefix,
@@ -195,6 +195,9 @@ def make_settings(kind: str, directory: Path, request: pytest.FixtureRequest) ->
         lease=lease,
         broker_options=options,
     )
+    if kind in SQS:
+        use_priority(endpoint, prefix, settings.queue, 1)
+    return settings
 
 
 def other_prefix(prefix: str) -> str:

@@ -3,10 +3,11 @@
 It writes the number of its port on a line of its own, serves, and ends when its standard input is
 closed: with whoever has started it, however that ended.
 
-Three things differ from ``moto_server``, so that tests can rely on it. Two requests that wait at a
-queue never get the same message, which moto has no lock against; who claimed a message before
-does not change for how long another has it; and time can be made to pass for the messages of some
-queues: ``POST /pass-time?prefix=PREFIX&seconds=SECONDS``.
+Three things differ from ``moto_server``, so that tests can rely on it. One request at a time
+changes a queue: moto, which has no lock, delivers a message to two that wait, and loses one that is
+sent while another is deleted. Who claimed one before does not change for how long another has it.
+And time can be made to pass for the messages of some queues: ``POST
+/pass-time?prefix=PREFIX&seconds=SECONDS``.
 """
 
 import os
@@ -14,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import wraps
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -28,9 +30,15 @@ from compat_tests.sqs_servers import PASS_TIME
 #: messages, and not of those whose delay or visibility timeout has passed.
 PAUSE_SECONDS = 0.1
 
+#: What changes the messages of a queue, and ends at once.
+CHANGES = (
+    *("send_message", "send_message_batch", "delete_message", "delete_message_batch"),
+    *("change_message_visibility", "change_message_visibility_batch", "purge_queue"),
+)
+
 _receive_now = SQSBackend.receive_message
 _change_visibility = SQSBackend.change_message_visibility
-_receiving = threading.Lock()
+_changing = threading.RLock()
 
 
 def receive_message(
@@ -44,7 +52,7 @@ def receive_message(
     """Stand in for moto's own method: as that does, but one look at a time."""
     until = time.monotonic() + wait_seconds_timeout
     while True:
-        with _receiving:
+        with _changing:
             found = _receive_now(
                 self, queue_name, count, 0, visibility_timeout, message_attribute_names
             )
@@ -67,10 +75,21 @@ def change_message_visibility(
     _change_visibility(self, queue_name, receipt_handle, visibility_timeout)
 
 
+def one_at_a_time(change: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method that does the same, when no other one changes anything."""
+
+    @wraps(change)
+    def changing(*args: Any, **kwargs: Any) -> Any:
+        with _changing:
+            return change(*args, **kwargs)
+
+    return changing
+
+
 def pass_time(prefix: str, seconds: float) -> None:
     """Make the messages of all queues whose names begin so as old as they will be in a while."""
     milliseconds = int(seconds * 1000)
-    with _receiving:
+    with _changing:
         for backend in [each for regions in sqs_backends.values() for each in regions.values()]:
             for name, queue in list(backend.queues.items()):
                 for message in queue._messages if name.startswith(prefix) else ():
@@ -112,6 +131,8 @@ def _end_with_standard_input() -> None:
 def main(port: int) -> None:
     SQSBackend.receive_message = receive_message
     SQSBackend.change_message_visibility = change_message_visibility
+    for name in CHANGES:
+        setattr(SQSBackend, name, one_at_a_time(getattr(SQSBackend, name)))
     server = make_server("127.0.0.1", port, Application(), threaded=True, request_handler=Quiet)
     threading.Thread(target=_end_with_standard_input, daemon=True).start()
     print(server.server_port, flush=True)

@@ -15,9 +15,11 @@ import sqlalchemy as sa
 from aiormq import exceptions as rabbit_errors
 from taskiq import BrokerMessage
 
+from compat_tests.brokers import SQS_REDIS
 from compat_tests.contract import test_backend as states
 from compat_tests.contract import test_broker as queues
 from compat_tests.proxy import proxy_to
+from compat_tests.sqs_door import sqs_door
 from dagster_taskiq.errors import (
     ConfigError,
     DagsterTaskiqError,
@@ -100,6 +102,22 @@ def cut_off(settings: Settings) -> Iterator[tuple[Settings, Callable[[], None]]]
 
 
 @contextmanager
+def throttled(settings: Settings) -> Iterator[tuple[Settings, Callable[[], None]]]:
+    """Yield settings of an SQS that is behind a door, and what makes that throttle all requests."""
+    with sqs_door(str(settings.broker_options["endpoint_url"])) as door:
+        options = {**settings.broker_options, "endpoint_url": door.url}
+        yield settings.replace(broker_options=options), door.throttle
+
+
+@contextmanager
+def refused(settings: Settings) -> Iterator[tuple[Settings, Callable[[], None]]]:
+    """Yield settings of an SQS that is behind a door, and what closes that."""
+    with sqs_door(str(settings.broker_options["endpoint_url"])) as door:
+        options = {**settings.broker_options, "endpoint_url": door.url}
+        yield settings.replace(broker_options=options), door.refuse
+
+
+@contextmanager
 def locked(settings: Settings) -> Iterator[tuple[Settings, Callable[[], None]]]:
     """Yield settings of a SQLite file, and what makes another program lock it."""
     path = settings.broker.removeprefix("sqlite:///")
@@ -133,20 +151,28 @@ FAULTS = {
     "rabbitmq": (cut_off, {"release", "reject"}),
     # Waiting returns sooner or later, and what looks then gets the error.
     "postgresql": (cut_off, {"wait_for_work"}),
+    # Nothing can be asked to discard. Who has failed to delete a message, which comes before, holds
+    # nothing any more that could be released.
+    "throttled": (throttled, {"discard", "release"}),
+    "refused": (refused, {"discard", "release"}),
     "locked": (locked, READS),
     "emptied": (emptied, {"ping", "wait_for_work"}),
 }
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(("redis", "redis"), id="redis"),
-        pytest.param(("rabbitmq", "rabbitmq"), id="rabbitmq"),
-        pytest.param(("postgresql", "postgresql"), id="postgresql"),
-        pytest.param(("embedded", "locked"), id="embedded-locked"),
-        pytest.param(("embedded", "emptied"), id="embedded-emptied"),
-    ]
-)
+#: Each with the kind of broker, and one of ``FAULTS``. SQS is none of a backend.
+CASES = [
+    pytest.param(("redis", "redis"), id="redis"),
+    pytest.param(("rabbitmq", "rabbitmq"), id="rabbitmq"),
+    pytest.param(("postgresql", "postgresql"), id="postgresql"),
+    pytest.param((SQS_REDIS, "throttled"), id="sqs_redis-throttled"),
+    pytest.param((SQS_REDIS, "refused"), id="sqs_redis-refused"),
+    pytest.param(("embedded", "locked"), id="embedded-locked"),
+    pytest.param(("embedded", "emptied"), id="embedded-emptied"),
+]
+
+
+@pytest.fixture(params=CASES)
 def fault(request: pytest.FixtureRequest) -> str:
     return str(request.param[1])
 
@@ -196,6 +222,9 @@ async def test_every_method_of_a_broker_reports_an_unavailable_server(
     assert raised == dict.fromkeys(calls.keys() - FAULTS[fault][1], "ServerUnavailableError")
 
 
+@pytest.mark.parametrize(
+    "fault", [each for each in CASES if each.id and not each.id.startswith("sqs")], indirect=True
+)
 async def test_every_method_of_a_backend_reports_an_unavailable_server(
     broken: tuple[Settings, Callable[[], None]], fault: str
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 from dagster import DagsterEventType, DagsterRunStatus
 from dagster._core.workspace.load_target import EmptyWorkspaceTarget
 
-from compat_tests.brokers import BROKERS
+from compat_tests.brokers import BROKERS, Limit, has_limit
 from compat_tests.conftest import StartWorker
 from compat_tests.executor.runs import House, Outcome
 from compat_tests.executor.scratch import Scratch
@@ -77,6 +77,8 @@ def wait_until_nothing_is_left(house: House, outcome: Outcome) -> None:
         lambda: not any(each.running for each in client.workers() if not each.is_lost),
         "the workers are free",
     )
+    if has_limit(house.settings, Limit.DISCARD):
+        eventually(lambda: house.waiting() == 0, "the workers have dropped what was cancelled")
     assert house.waiting() == 0
 
 

@@ -76,7 +76,7 @@ class SqsBroker(QueueBroker):
 
     async def put_all(self, messages: Sequence[Outgoing]) -> None:
         """Send them; on return SQS has them, on several machines."""
-        await self._levels.announce(await self._sender.send(messages))
+        await self._sender.send(messages, self._levels.announce)
 
     async def claim(self) -> Delivery | None:
         """Ask each lane of the open queues for a message, the lanes of high priority first."""

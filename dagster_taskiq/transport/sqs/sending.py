@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -55,11 +55,16 @@ class Sender:
         #: When something was sent to each lane last, by the monotonic clock.
         self._sent_at: dict[Lane, float] = {}
 
-    async def send(self, outgoing: Sequence[Outgoing]) -> list[Lane]:
-        """Send messages; those of one lane in this order.
+    async def send(
+        self,
+        outgoing: Sequence[Outgoing],
+        announce: Callable[[Collection[Lane]], Awaitable[None]],
+    ) -> None:
+        """Send messages, those of high priority first; those of one lane in this order.
 
-        Returns:
-            The lanes that they were sent to.
+        Args:
+            outgoing: the messages.
+            announce: called with the lanes of each priority that they were sent to.
 
         Raises:
             ConfigError: one of them is too large, or there can be no queue for it; nothing was
@@ -75,14 +80,15 @@ class Sender:
         limits = await _gathered([self._queues.limit(name) for name in names])
         for entries, name, limit in zip(by_lane.values(), names, limits, strict=True):
             _check_sizes(entries, name, limit)
-        await _gathered(
-            [
-                self._send_all(name, entries, limit)
-                for entries, name, limit in zip(by_lane.values(), names, limits, strict=True)
-            ]
-        )
-        self._sent_at.update(dict.fromkeys(by_lane, time.monotonic()))
-        return list(by_lane)
+        known = dict(zip(by_lane, zip(names, limits, strict=True), strict=True))
+        # A worker that waits would take the first that comes.
+        for level in sorted({lane.level for lane in by_lane}, reverse=True):
+            lanes = [lane for lane in by_lane if lane.level == level]
+            await _gathered(
+                [self._send_all(known[lane][0], by_lane[lane], known[lane][1]) for lane in lanes]
+            )
+            self._sent_at.update(dict.fromkeys(lanes, time.monotonic()))
+            await announce(lanes)
 
     def seconds_since(self, lane: Lane) -> float:
         """Return how long ago this process has sent to a lane; for ever, if it never has."""
