@@ -20,7 +20,7 @@ from dagster_taskiq.errors import ServerUnavailableError, TaskRevokedError, Work
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport import lost_workers
 from dagster_taskiq.transport.backend import StateBackend
-from dagster_taskiq.wire.records import Task, TaskState
+from dagster_taskiq.wire.records import Running, Task, TaskState
 
 pytestmark = pytest.mark.anyio
 
@@ -121,6 +121,22 @@ async def test_who_waits_for_a_task_of_a_lost_worker_learns_that_it_is_lost(
     assert (await the(backend)).state is TaskState.LOST
     # What the worker says later does not count.
     assert not await backend.finish(TASK, TaskState.SUCCESS, "", None)
+
+
+async def test_the_tasks_of_a_lost_worker_and_their_pipelines_end_without_a_waiter(
+    backend: StateBackend, other: StateBackend
+) -> None:
+    row = Running("t", "own", "", "", 1, 0.0, last="last")
+    assert await backend.start(TASK) is None
+    await backend.beat(replace(worker("w1", lease=0.05), running=(row,)))
+
+    async def is_lost() -> bool:
+        await other.end_reported_by_lost()
+        return (await the(backend)).state is TaskState.LOST
+
+    await eventually_async(is_lost)
+    with pytest.raises(WorkerLostError, match=r"Step t of its pipeline is lost.*silent for"):
+        (await wait_for(backend, "last")).raise_for_error()
 
 
 async def test_who_waits_for_a_task_of_a_worker_that_has_ended_learns_that_it_is_lost(

@@ -6,13 +6,14 @@ from asyncio import CancelledError
 from typing import Any
 
 import pytest
-from taskiq import TaskiqResult
+from taskiq import TaskiqMessage, TaskiqResult
 from taskiq.exceptions import SecurityError, TaskiqResultTimeoutError
 
 from dagster_taskiq.errors import ChildDiedError, TaskFailedError
 from dagster_taskiq.transport.backend import LONGEST_REASON, end_of
 from dagster_taskiq.transport.results import MOST_CAUSES, as_json, result_from_json
 from dagster_taskiq.wire.records import TaskState
+from dagster_taskiq.worker.running_task import describe_task
 
 
 class Plain(ValueError):
@@ -210,3 +211,13 @@ def test_what_is_no_exception_is_not_called(name: str) -> None:
         return
     assert issubclass(type(found), Exception)
     assert type(found).__module__ == "builtins"
+
+
+def test_a_worker_reports_the_last_task_of_a_pipeline_with_a_step_of_it() -> None:
+    def last(**labels: object) -> str:
+        message = TaskiqMessage(task_id="a", task_name="t", labels=labels, args=[], kwargs={})
+        return describe_task(message).last
+
+    assert last(_pipe_data=b'[{"task_id": "a"}, {"task_id": "b"}]') == "b"
+    assert [last(_pipe_data=each) for each in (b"", "[]", b"{}", 3, None)] == [""] * 5
+    assert last() == ""

@@ -397,10 +397,31 @@ class StateBackend(AsyncResultBackend[Any]):
         _, stored = as_json(failure(error))
         await self.conclude(Task(task_id), TaskState.FAILURE, str(error)[:LONGEST_REASON], stored)
 
+    async def end_reported_by_lost(self) -> None:
+        """End the users' own tasks that lost workers have reported in their last heartbeats.
+
+        A worker that is lost counts as such at the second of these calls.
+        """
+        for worker in await self._lost_workers.lost():
+            own = [each.id for each in worker.running if not each.run_id]
+            reason = await self._lost_workers.why_lost(worker.id) if own else None
+            if reason is None:
+                continue
+            for task in (await self.tasks(own)).values():
+                if (task.state, task.worker) == (TaskState.STARTED, worker.id):
+                    await self._end_lost(task, reason)
+
     async def _end_lost(self, task: Task, reason: str) -> bool:
         if task.revoke_requested:
-            return await self.finish(task, TaskState.REVOKED, task.error, None)
-        return await self.mark_lost(task, reason)
+            has_ended = await self.finish(task, TaskState.REVOKED, task.error, None)
+        else:
+            has_ended = await self.mark_lost(task, reason)
+        last = self._lost_workers.last_of_pipeline(task.worker, task.id)
+        if has_ended and last and last != task.id:
+            error = WorkerLostError(f"Step {task.id} of its pipeline is lost. {reason}")
+            _, stored = as_json(failure(error))
+            await self.conclude(Task(last), TaskState.FAILURE, str(error)[:LONGEST_REASON], stored)
+        return has_ended
 
     @at_home
     async def set_progress(self, task_id: str, progress: TaskProgress[Any]) -> None:

@@ -53,6 +53,18 @@ class LostWorkers:
             return worker.silence
         return f"Worker {worker_id}, which ran it, has ended, or was silent for a day."
 
+    async def lost(self) -> list[Worker]:
+        """Return the workers that seem lost, from a look that is a second old at most."""
+        if time.monotonic() - self._looked_at >= LOOK_SECONDS:
+            await self._look()
+        return [worker for worker in self._found.values() if worker.is_lost]
+
+    def last_of_pipeline(self, worker_id: str, task_id: str) -> str:
+        """Return the last task of a pipeline that a lost worker has reported of a step; or none."""
+        worker = self._found.get(worker_id)
+        running = () if worker is None else worker.running
+        return next((each.last for each in running if each.id == task_id), "")
+
     async def confirm_lost(self, worker_id: str) -> str | None:
         """As :meth:`why_lost`, but wait until that is certain."""
         while True:

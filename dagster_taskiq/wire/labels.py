@@ -6,6 +6,7 @@ the same as no label.
 """
 
 import base64
+import json
 import math
 import time
 from collections.abc import Mapping
@@ -91,6 +92,18 @@ def has_expired(labels: Mapping[str, Any]) -> bool:
 
 #: Label of a message: the queue it waits in.
 QUEUE_LABEL = "queue_name"
+
+
+#: Label of a message: the steps of the pipeline it belongs to, as taskiq-pipelines writes them.
+_PIPELINE_LABEL = "_pipe_data"
+
+
+def last_of_pipeline(labels: Mapping[str, Any]) -> str:
+    """Return the id of the last task of a message's pipeline; empty if it has none."""
+    try:
+        return str(json.loads(labels[_PIPELINE_LABEL])[-1]["task_id"])
+    except (KeyError, IndexError, TypeError, ValueError):
+        return ""
 
 
 #: Label of a message: its priority, higher first.

@@ -82,6 +82,8 @@ class Running:
     orchestrating: bool = False
     #: The attempt that its message was for.
     attempt: int = 0
+    #: The last task of the pipeline in which it is a step: if it is lost, that never comes.
+    last: str = ""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 RETRY_SECONDS = 1.0
 #: How often a worker has the backend delete what has expired, in seconds.
 SWEEP_SECONDS = 600.0
+#: How often a worker looks for tasks of lost ones, in seconds. Who waits for one looks more often.
+LOST_SECONDS = 60.0
 
 
 class Heartbeat:
@@ -54,6 +56,7 @@ class Heartbeat:
         self._interval = interval
         self._lease = backend.settings.lease
         self._swept_at = 0.0
+        self._looked_at = time.monotonic()
         #: When the last heartbeat that was accepted was sent, of ``time.monotonic()``.
         self._sent_at = 0.0
         self._is_urgent = asyncio.Event()
@@ -96,6 +99,9 @@ class Heartbeat:
             for task_id in revoked:
                 why = known[task_id].error if task_id in known else ""
                 self._cancellation.cancel(task_id, why or "it was revoked")
+        if sent - self._looked_at > LOST_SECONDS:
+            self._looked_at = sent
+            await self._backend.end_reported_by_lost()
         if sent - self._swept_at > SWEEP_SECONDS:
             self._swept_at = sent
             await self._backend.sweep()

@@ -21,6 +21,7 @@ from dagster_taskiq.wire.labels import (
     STEP_LABEL,
     WATCHES_LABEL,
     attempt_of,
+    last_of_pipeline,
 )
 from dagster_taskiq.wire.records import Running, TaskState
 from dagster_taskiq.wire.task_names import PACKED_RUN
@@ -331,4 +332,5 @@ def describe_task(
         seconds=seconds,
         orchestrating=is_orchestrating,
         attempt=attempt_of(message.labels),
+        last=last_of_pipeline(message.labels),
     )
