@@ -206,7 +206,7 @@ def test_broker_and_backend_of_the_environment_serve_if_the_config_names_none(
     fleet: House, scratch: Scratch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DAGSTER_TASKIQ_BROKER", fleet.settings.broker)
-    monkeypatch.setenv("DAGSTER_TASKIQ_BACKEND", fleet.settings.broker)
+    monkeypatch.setenv("DAGSTER_TASKIQ_BACKEND", fleet.settings.backend or fleet.settings.broker)
     outcome = fleet.run(jobs.urgent, scratch, executor={"broker": None, "backend": None})
     assert outcome.status is SUCCESS
 
