@@ -262,6 +262,18 @@ def test_five_hundred_steps_are_run_once_each(
     figure("requests of 500 steps", dict(sorted(door.actions().items())))
 
 
+def test_no_log_shows_the_token_of_a_session(
+    settings: Settings, start_worker: StartWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """botocore logs the headers of its requests, for who asks for all there is."""
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "s3cr3t-t0k3n")
+    worker = start_worker("-i", USER_TASKS, "-c", "1", "-l", "debug")
+    with open_sender(settings) as sender:
+        assert sender.value(sender.send("add", 1, 2)) == 3
+    assert "DEBUG" in worker.output()
+    assert "s3cr3t" not in worker.output()
+
+
 # -- what is received by taskiq's own means --------------------------------------------------------
 
 

@@ -165,7 +165,11 @@ CASES = [
     pytest.param(("redis", "redis"), id="redis"),
     pytest.param(("rabbitmq", "rabbitmq"), id="rabbitmq"),
     pytest.param(("postgresql", "postgresql"), id="postgresql"),
-    pytest.param((SQS_REDIS, "throttled"), id="sqs_redis-throttled"),
+    pytest.param(
+        (SQS_REDIS, "throttled"),
+        id="sqs_redis-throttled",
+        marks=pytest.mark.test_all("sqs_redis-refused, and a run that is throttled in test_sqs.py"),
+    ),
     pytest.param((SQS_REDIS, "refused"), id="sqs_redis-refused"),
     pytest.param(("embedded", "locked"), id="embedded-locked"),
     pytest.param(("embedded", "emptied"), id="embedded-emptied"),

@@ -1,6 +1,7 @@
 """The connection to SQS: the clients of the AWS library, and what is known of the queues."""
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -146,6 +147,7 @@ class SqsConnection:
 
     def _make_session(self) -> Session:
         target = self.target
+        _keep_headers_out_of_logs()
         # Each has a session of its own: those of the library may not be shared by threads.
         session = AwsSession(
             target.access_key, target.secret_key, target.session_token, region_name=target.region
@@ -179,3 +181,13 @@ class SqsConnection:
         except ValueError as problem:  # an endpoint_url that is none
             raise ConfigError(f"Cannot use {self.boundary.shown}: {problem}.") from None
         return Session(commands, polls, region)
+
+
+def _keep_headers_out_of_logs() -> None:
+    """Have botocore log no requests, unless somebody has asked for that by its name.
+
+    With them it logs their headers, in which the token of a session is.
+    """
+    logger = logging.getLogger("botocore")
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)
