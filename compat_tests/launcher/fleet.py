@@ -27,6 +27,7 @@ from compat_tests.waiting import eventually
 from compat_tests.workers import executor_config
 from dagster_taskiq.client import Client, client_for
 from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.wire.records import Worker
 
 #: The code location of the tests.
 LOCATION = "launched"
@@ -45,6 +46,12 @@ class Fleet:
     @property
     def client(self) -> Client:
         return client_for(self.settings)
+
+    @property
+    def worker(self) -> Worker:
+        """The one worker of the default queue; tests that ran before may have left others."""
+        (found,) = [each for each in self.client.workers() if self.settings.queue in each.queues]
+        return found
 
     def create(
         self,

@@ -84,7 +84,7 @@ def test_a_run_is_executed_in_a_child_of_a_worker_of_its_queue(
     assert outcome.status is DagsterRunStatus.SUCCESS
     assert outcome.says(f'Sent the run to queue "{SIDE_QUEUE}"')
     assert not outcome.says("No worker serves")
-    (worker,) = fleet.client.workers()
+    worker = fleet.worker
     children = {child.pid for child in psutil.Process(worker.pid).children(recursive=True)}
     assert {int(pid) for pid in scratch.lines("first")} < children
     assert outcome.says(f"Worker {worker.name} on {worker.host} has taken the run")
@@ -378,7 +378,7 @@ def test_a_job_that_the_worker_cannot_load_fails_its_run(
 
     assert outcome.status is DagsterRunStatus.FAILURE
     assert len(outcome.of(DagsterEventType.RUN_FAILURE)) == 1
-    (worker,) = fleet.client.workers()
+    worker = fleet.worker
     assert outcome.says(f"Worker {worker.name} on {worker.host} has taken the run")
     assert any(problem in _all_text(event) for event in outcome.events)
     assert not scratch.lines("sold")
@@ -395,7 +395,7 @@ def test_the_failure_of_a_run_that_cannot_be_loaded_names_worker_and_problem(
     """In the one event that alerts show, not somewhere before it."""
     outcome = run_spoilt(fleet, doomed_shop, scratch, text)
 
-    (worker,) = fleet.client.workers()
+    worker = fleet.worker
     assert worker.name in failure_of(outcome)
     assert problem in failure_of(outcome)
 
@@ -410,7 +410,7 @@ def test_an_include_that_cannot_be_imported_fails_the_run(
         outcome = including.run("whole", scratch)
 
         assert outcome.status is DagsterRunStatus.FAILURE
-        (worker,) = fleet.client.workers()
+        worker = fleet.worker
         assert worker.name in failure_of(outcome)
         assert "Cannot import compat_tests.broken_module" in failure_of(outcome)
         assert "include" in failure_of(outcome)

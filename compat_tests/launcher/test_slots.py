@@ -7,14 +7,8 @@ from dagster import DagsterRunStatus
 from compat_tests.conftest import StartWorker
 from compat_tests.executor.scratch import Scratch
 from compat_tests.launcher.conftest import OwnFleet
-from compat_tests.launcher.fleet import Fleet
 from compat_tests.waiting import eventually
 from dagster_taskiq.wire.records import Worker
-
-
-def only_worker(fleet: Fleet) -> Worker:
-    (worker,) = fleet.client.workers()
-    return worker
 
 
 def most_at_once(scratch: Scratch) -> int:
@@ -48,7 +42,7 @@ def test_many_runs_on_two_slots_finish_within_the_bounds_of_slots(
     held, busy = set(), set()
 
     def all_ended() -> bool:
-        worker = only_worker(fleet)
+        worker = fleet.worker
         held.add(sum(not each.step_key for each in worker.running))
         busy.add(worker.busy_slots)
         return scratch.count("finished") == number and all(each.run.is_finished for each in runs)
@@ -73,7 +67,7 @@ def test_a_run_takes_a_seat_and_frees_its_slot_once_it_only_waits(
     second = fleet.launch("whole", scratch)  # no seat is free for it, nor a slot
 
     def seated() -> Worker | None:
-        worker = only_worker(fleet)
+        worker = fleet.worker
         return worker if len(worker.running) == 2 else None
 
     worker = eventually(seated, "run and step are shown")
@@ -95,8 +89,8 @@ def test_runs_that_work_themselves_hold_their_slots(
     runs = [fleet.launch("whole_that_waits", scratch) for _ in range(3)]
     start_worker("-c", "2", "--max-runs", "3")
     scratch.wait_for("waiting", 2)
-    eventually(lambda: len(only_worker(fleet).running) == 2)
-    assert only_worker(fleet).busy_slots == 2
+    eventually(lambda: len(fleet.worker.running) == 2)
+    assert fleet.worker.busy_slots == 2
     assert scratch.count("waiting") == 2
     scratch.note("release")
     for outcome in runs:
