@@ -29,7 +29,8 @@ from compat_tests.waiting import eventually, eventually_async
 from dagster_taskiq.errors import ConfigError, UnusableMessageError
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.backend import StateBackend
-from dagster_taskiq.transport.broker import MAX_DELIVERIES, Delivery, QueueBroker
+from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.transport.messages import MAX_DELIVERIES, Delivery
 from dagster_taskiq.transport.registry import make, make_broker
 from dagster_taskiq.wire.labels import UNITS
 from dagster_taskiq.wire.queues import run_queue

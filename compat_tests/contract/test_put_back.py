@@ -16,7 +16,8 @@ from compat_tests.waiting import eventually_async
 from dagster_taskiq.errors import NotPutBackYetError, ServerUnavailableError
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.backend import StateBackend
-from dagster_taskiq.transport.broker import Outgoing, QueueBroker
+from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.transport.messages import Outgoing
 from dagster_taskiq.transport.put_back import put_back
 from dagster_taskiq.transport.registry import make
 from dagster_taskiq.wire.labels import ATTEMPT_LABEL, attempt_of

@@ -42,7 +42,8 @@ from dagster_taskiq.client import client_for
 from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.settings.urls import redact
-from dagster_taskiq.transport.broker import Delivery, QueueBroker
+from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.transport.messages import Delivery
 from dagster_taskiq.wire.notifications import FROM_START
 from dagster_taskiq.wire.records import Task, TaskState
 

@@ -13,7 +13,8 @@ from compat_tests.waiting import eventually_async
 from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.backend import StateBackend
-from dagster_taskiq.transport.broker import Delivery, QueueBroker
+from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.transport.messages import Delivery
 from dagster_taskiq.transport.put_back import put_back
 from dagster_taskiq.transport.redis.broker import SCRIPTS
 from dagster_taskiq.transport.registry import make

@@ -28,8 +28,9 @@ from dagster_taskiq.errors import (
 )
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.backend import StateBackend
-from dagster_taskiq.transport.broker import Delivery, Outgoing, QueueBroker
+from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.error_boundary import ErrorBoundary
+from dagster_taskiq.transport.messages import Delivery, Outgoing
 from dagster_taskiq.transport.rabbitmq.errors import RabbitErrors
 from dagster_taskiq.transport.redis.errors import RedisErrors
 from dagster_taskiq.transport.sql import tables

@@ -21,7 +21,7 @@ from compat_tests.workers import WorkerProcess, running_worker
 from dagster_taskiq.client import client_for
 from dagster_taskiq.runs import run_loop
 from dagster_taskiq.settings.settings import Settings
-from dagster_taskiq.transport.broker import Outgoing
+from dagster_taskiq.transport.messages import Outgoing
 
 #: What the tests' own server has room for, in bytes: more than it ever needs.
 ROOM = 100 * 1024 * 1024

@@ -31,7 +31,8 @@ from compat_tests.faults.conftest import Figure
 from compat_tests.waiting import eventually
 from dagster_taskiq.client import client_for
 from dagster_taskiq.settings.settings import Settings
-from dagster_taskiq.transport.broker import Outgoing, QueueBroker
+from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.transport.messages import Outgoing
 from dagster_taskiq.transport.registry import make_broker
 from dagster_taskiq.wire.records import Worker
 

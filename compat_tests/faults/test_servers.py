@@ -32,7 +32,8 @@ from compat_tests.workers import WorkerProcess, running_worker
 from dagster_taskiq.client import client_for
 from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.settings.settings import Settings
-from dagster_taskiq.transport.broker import Delivery, QueueBroker
+from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.transport.messages import Delivery
 from dagster_taskiq.transport.redis import backend as redis_backend
 from dagster_taskiq.transport.redis import broker as redis_broker
 

@@ -34,8 +34,10 @@ from dagster_taskiq.tags import (
     read_tag,
 )
 from dagster_taskiq.transport import registry
-from dagster_taskiq.transport.broker import Connection, Delivery, QueueBroker
+from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.transport.connection import Connection
 from dagster_taskiq.transport.home_loop import background
+from dagster_taskiq.transport.messages import Delivery
 from dagster_taskiq.wire.labels import TYPED_LABEL
 from dagster_taskiq.wire.typed_values import decode, encode, holds_typed
 from dagster_taskiq.worker import frames

@@ -15,7 +15,8 @@ from dagster_taskiq.errors import NoRecordError, ServerUnavailableError
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport import registry
 from dagster_taskiq.transport.backend import StateBackend
-from dagster_taskiq.transport.broker import Outgoing, QueueBroker
+from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.transport.messages import Outgoing
 from dagster_taskiq.transport.relay import frames
 from dagster_taskiq.transport.relay.broker import RelayedBroker
 from dagster_taskiq.transport.relay.relay import Relay

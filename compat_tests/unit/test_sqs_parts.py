@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from dagster_taskiq.errors import ConfigError, DagsterTaskiqError, ServerUnavailableError
 from dagster_taskiq.settings.settings import Settings
-from dagster_taskiq.transport.broker import MAX_DELIVERIES
 from dagster_taskiq.transport.memory.backend import MemoryBackend
+from dagster_taskiq.transport.messages import MAX_DELIVERIES
 from dagster_taskiq.transport.sqs import delays, messages
 from dagster_taskiq.transport.sqs.attempts import Attempts
 from dagster_taskiq.transport.sqs.errors import SqsErrors

@@ -30,13 +30,13 @@ from dagster_taskiq.errors import (
 )
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport import result_waits
-from dagster_taskiq.transport.broker import Outgoing
 from dagster_taskiq.transport.connection import Connection
 from dagster_taskiq.transport.current_task import own_task
 from dagster_taskiq.transport.eviction import Eviction
 from dagster_taskiq.transport.home_loop import Home, at_home
 from dagster_taskiq.transport.lookups import Lookups
 from dagster_taskiq.transport.lost_workers import LostWorkers
+from dagster_taskiq.transport.messages import Outgoing
 from dagster_taskiq.transport.results import (
     ReportedEnd,
     as_json,

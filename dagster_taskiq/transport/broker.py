@@ -10,7 +10,6 @@ import contextlib
 import logging
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -31,6 +30,7 @@ from dagster_taskiq.transport.eviction import Eviction
 from dagster_taskiq.transport.gate import OpenGate, Service, SlotGate
 from dagster_taskiq.transport.home_loop import Home, at_home, move_here
 from dagster_taskiq.transport.json_messages import check_formatter, check_serializer
+from dagster_taskiq.transport.messages import MAX_DELIVERIES, Delivery, Outgoing
 from dagster_taskiq.wire.labels import (
     DELAY_LABEL,
     PRIORITY_LABEL,
@@ -40,7 +40,6 @@ from dagster_taskiq.wire.labels import (
     read_time,
 )
 from dagster_taskiq.wire.queues import QueueDepth, is_run_queue, run_queue
-from dagster_taskiq.wire.records import TaskState
 from dagster_taskiq.wire.task_names import is_own_task
 
 logger = logging.getLogger("dagster_taskiq.broker")
@@ -53,8 +52,6 @@ IDLE_LOOK_SECONDS = 1.0
 RECONNECT_SECONDS = (0.1, 5.0)
 #: How many faults of an unreadable message are logged.
 MOST_PROBLEMS = 5
-#: A message that was delivered this often and never started is rejected: it would loop for ever.
-MAX_DELIVERIES = 10
 #: Why a task was cancelled, if nobody says more.
 CANCELLED = "it was cancelled"
 
@@ -71,42 +68,6 @@ class Stopper(Protocol):
 
     async def end_set_aside(self, task_id: str, reason: str, attempt: int | None) -> None:
         """End a user's own task whose message was set aside."""
-
-
-@dataclass(frozen=True)
-class Outgoing:
-    """One message to be put into a queue."""
-
-    task_id: str
-    #: The queue, or run queue.
-    queue: str
-    #: Higher first.
-    priority: int
-    body: bytes
-    #: Seconds for which it cannot be claimed, by the server's clock. Meanwhile it counts as
-    #: waiting, and can be discarded.
-    delay: float = 0.0
-    #: The name of the task if it is a user's own; a broker may start it as it is claimed.
-    own_task: str = ""
-    #: Which attempt of the task the message is for.
-    attempt: int = 0
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """One message as claimed by one worker, until it is acknowledged or released."""
-
-    #: The broker's own handle of the message.
-    handle: str
-    task_id: str
-    queue: str
-    body: bytes
-    #: 1 for the first delivery of the message.
-    attempt: int
-    #: The start of its task was recorded with the claim, for the claiming worker.
-    is_started: bool = False
-    #: The state that has forbidden that start; there is no message any more.
-    refused: TaskState | None = None
 
 
 class QueueBroker(AsyncBroker):

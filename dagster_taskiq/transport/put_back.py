@@ -1,7 +1,8 @@
 """Putting a task back: the worker that owns it sends it again, and gives it up."""
 
 from dagster_taskiq.transport.backend import StateBackend, until_available
-from dagster_taskiq.transport.broker import Outgoing, QueueBroker
+from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.transport.messages import Outgoing
 from dagster_taskiq.wire.records import Task
 
 

@@ -8,9 +8,9 @@ from typing import Any
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport import transitions
 from dagster_taskiq.transport.backend import StateBackend
-from dagster_taskiq.transport.broker import Outgoing
 from dagster_taskiq.transport.memory.schedule_store import MemoryScheduleStore
 from dagster_taskiq.transport.memory.server import MemoryServer, server_at
+from dagster_taskiq.transport.messages import Outgoing
 from dagster_taskiq.wire.notifications import FROM_START, Notification
 from dagster_taskiq.wire.records import Task, TaskState, Worker, end_notification
 

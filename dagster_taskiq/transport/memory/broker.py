@@ -8,9 +8,10 @@ from taskiq.events import TaskiqEvents
 from taskiq.utils import maybe_awaitable
 
 from dagster_taskiq.settings.settings import Settings
-from dagster_taskiq.transport.broker import Delivery, Outgoing, QueueBroker
+from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.current_task import own_task
 from dagster_taskiq.transport.memory.server import MemoryServer, Message, server_at
+from dagster_taskiq.transport.messages import Delivery, Outgoing
 from dagster_taskiq.wire.queues import QueueDepth
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from taskiq import BrokerMessage
 
-from dagster_taskiq.transport.broker import Outgoing
 from dagster_taskiq.transport.error_boundary import ErrorBoundary
 from dagster_taskiq.transport.memory.schedule_store import MemorySchedules
+from dagster_taskiq.transport.messages import Outgoing
 from dagster_taskiq.wire.notifications import CHANNEL_LENGTH, Notification
 from dagster_taskiq.wire.records import Task, Worker
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport import transitions
 from dagster_taskiq.transport.backend import KEEP_SECONDS, StateBackend
-from dagster_taskiq.transport.broker import Outgoing
+from dagster_taskiq.transport.messages import Outgoing
 from dagster_taskiq.transport.rabbitmq.connection import RabbitConnection
 from dagster_taskiq.transport.rabbitmq.ended_tasks import EndedTasks
 from dagster_taskiq.transport.rabbitmq.heartbeats import Heartbeats

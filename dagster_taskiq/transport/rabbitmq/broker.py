@@ -13,7 +13,8 @@ when they are due.
 from collections.abc import Sequence
 
 from dagster_taskiq.settings.settings import Settings
-from dagster_taskiq.transport.broker import Delivery, Outgoing, QueueBroker
+from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.transport.messages import Delivery, Outgoing
 from dagster_taskiq.transport.rabbitmq.attempts import Attempts
 from dagster_taskiq.transport.rabbitmq.claims import Claims
 from dagster_taskiq.transport.rabbitmq.connection import RabbitConnection

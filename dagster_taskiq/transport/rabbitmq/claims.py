@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import ChannelNotFoundEntity
 
-from dagster_taskiq.transport.broker import Delivery
+from dagster_taskiq.transport.messages import Delivery
 from dagster_taskiq.transport.rabbitmq.attempts import Attempts
 from dagster_taskiq.transport.rabbitmq.channel import Channel
 from dagster_taskiq.transport.rabbitmq.connection import RabbitConnection

@@ -4,7 +4,7 @@ import time
 
 from aiormq.abc import DeliveredMessage
 
-from dagster_taskiq.transport.broker import Outgoing
+from dagster_taskiq.transport.messages import Outgoing
 from dagster_taskiq.transport.rabbitmq.channel import Channel
 from dagster_taskiq.transport.rabbitmq.names import name_part
 

@@ -1,6 +1,6 @@
 """The messages that were set aside: they can be looked at, and are never executed."""
 
-from dagster_taskiq.transport.broker import Delivery
+from dagster_taskiq.transport.messages import Delivery
 from dagster_taskiq.transport.rabbitmq.channel import Channel
 from dagster_taskiq.transport.rabbitmq.connection import RabbitConnection
 from dagster_taskiq.transport.rabbitmq.messages import TASK_ID_HEADER

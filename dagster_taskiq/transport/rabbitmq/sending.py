@@ -4,7 +4,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from dagster_taskiq.transport.broker import Outgoing
+from dagster_taskiq.transport.messages import Outgoing
 from dagster_taskiq.transport.rabbitmq import delays, messages
 from dagster_taskiq.transport.rabbitmq.connection import RabbitConnection
 from dagster_taskiq.transport.rabbitmq.errors import UnroutableError

@@ -19,8 +19,8 @@ from typing import Any
 from dagster_taskiq.errors import NoRecordError, NotPutBackYetError
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.backend import KEEP_SECONDS, UNFINISHED_SECONDS, StateBackend
-from dagster_taskiq.transport.broker import Outgoing
 from dagster_taskiq.transport.eviction import Eviction
+from dagster_taskiq.transport.messages import Outgoing
 from dagster_taskiq.transport.redis.broker import SENDING, START_TASK, milliseconds, own_fields
 from dagster_taskiq.transport.redis.connection import RedisConnection, Script
 from dagster_taskiq.transport.redis.keys import Keys

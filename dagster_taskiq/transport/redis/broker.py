@@ -22,9 +22,10 @@ from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.backend import UNFINISHED_SECONDS
 from dagster_taskiq.transport.background import look_at
-from dagster_taskiq.transport.broker import Delivery, Outgoing, QueueBroker
+from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.connection import Connection
 from dagster_taskiq.transport.eviction import Eviction
+from dagster_taskiq.transport.messages import Delivery, Outgoing
 from dagster_taskiq.transport.redis.connection import RedisConnection, Script
 from dagster_taskiq.transport.redis.keys import Keys
 from dagster_taskiq.wire.queues import QueueDepth

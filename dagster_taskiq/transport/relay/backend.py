@@ -5,8 +5,8 @@ from typing import Any
 
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.backend import StateBackend
-from dagster_taskiq.transport.broker import Outgoing
 from dagster_taskiq.transport.eviction import Eviction
+from dagster_taskiq.transport.messages import Outgoing
 from dagster_taskiq.transport.relay.connection import RelayConnection
 from dagster_taskiq.transport.relay.schedule_store import RelayedScheduleStore
 from dagster_taskiq.wire.notifications import Notification

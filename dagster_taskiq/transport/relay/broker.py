@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from dagster_taskiq.settings.settings import Settings
-from dagster_taskiq.transport.broker import Delivery, Outgoing, QueueBroker
+from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.eviction import Eviction
+from dagster_taskiq.transport.messages import Delivery, Outgoing
 from dagster_taskiq.transport.relay.connection import RelayConnection
 from dagster_taskiq.wire.queues import QueueDepth
 

@@ -11,8 +11,8 @@ import struct
 from typing import Any
 
 from dagster_taskiq import errors
-from dagster_taskiq.transport.broker import Outgoing
 from dagster_taskiq.transport.eviction import Eviction
+from dagster_taskiq.transport.messages import Outgoing
 from dagster_taskiq.wire.notifications import Notification
 from dagster_taskiq.wire.queues import QueueDepth
 from dagster_taskiq.wire.records import Running, Task, TaskState, Worker

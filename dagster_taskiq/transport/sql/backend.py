@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection, Row
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport import transitions
 from dagster_taskiq.transport.backend import KEEP_SECONDS, UNFINISHED_SECONDS, StateBackend
-from dagster_taskiq.transport.broker import Outgoing
+from dagster_taskiq.transport.messages import Outgoing
 from dagster_taskiq.transport.sql import tables
 from dagster_taskiq.transport.sql.conditions import IS_ONE_OF
 from dagster_taskiq.transport.sql.database import ENDS_WRITE, SqlDatabase

@@ -7,7 +7,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dagster_taskiq.settings.settings import Settings
-from dagster_taskiq.transport.broker import Delivery, Outgoing, QueueBroker
+from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.transport.messages import Delivery, Outgoing
 from dagster_taskiq.transport.sql.conditions import is_free
 from dagster_taskiq.transport.sql.database import SqlDatabase
 from dagster_taskiq.transport.sql.sending import SqlSender

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dagster_taskiq.transport.broker import Outgoing
+from dagster_taskiq.transport.messages import Outgoing
 from dagster_taskiq.transport.sql.dialect import SqlDialect, queue_topic
 from dagster_taskiq.transport.sql.tables import messages as table
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from dagster_taskiq.errors import DagsterTaskiqError
 from dagster_taskiq.transport.backend import StateBackend
-from dagster_taskiq.transport.broker import MAX_DELIVERIES
+from dagster_taskiq.transport.messages import MAX_DELIVERIES
 from dagster_taskiq.transport.sqs.messages import Received
 from dagster_taskiq.wire.notifications import FROM_START
 

@@ -14,7 +14,8 @@ from typing import ClassVar
 
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.background import look_at
-from dagster_taskiq.transport.broker import Delivery, Outgoing, QueueBroker
+from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.transport.messages import Delivery, Outgoing
 from dagster_taskiq.transport.sqs.attempts import Attempts
 from dagster_taskiq.transport.sqs.claims import RENEWED_AFTER, Claims
 from dagster_taskiq.transport.sqs.connection import SqsConnection

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import ClientError
 
 from dagster_taskiq.errors import DagsterTaskiqError
-from dagster_taskiq.transport.broker import Delivery
+from dagster_taskiq.transport.messages import Delivery
 from dagster_taskiq.transport.sqs.attempts import Attempts
 from dagster_taskiq.transport.sqs.errors import GONE, MISSING, code_of
 from dagster_taskiq.transport.sqs.messages import Received

@@ -1,6 +1,6 @@
 """The messages that were set aside: they can be looked at, and are never executed."""
 
-from dagster_taskiq.transport.broker import Delivery
+from dagster_taskiq.transport.messages import Delivery
 from dagster_taskiq.transport.sqs import messages
 from dagster_taskiq.transport.sqs.queues import Queues
 from dagster_taskiq.transport.sqs.sending import Sender

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.transport.broker import Outgoing
+from dagster_taskiq.transport.messages import Outgoing
 from dagster_taskiq.transport.sqs import delays, messages
 from dagster_taskiq.transport.sqs.connection import SqsConnection
 from dagster_taskiq.transport.sqs.messages import Attributes, Received
