@@ -800,7 +800,7 @@ async def test_a_run_that_waits_for_a_seat_is_taken_when_one_is_free(
     broker: QueueBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A listener that waits for messages alone would wait for longer than the test does.
-    monkeypatch.setattr("dagster_taskiq.transport.broker.IDLE_LOOK_SECONDS", 600.0)
+    monkeypatch.setattr("dagster_taskiq.transport.listener.IDLE_LOOK_SECONDS", 600.0)
     broker.gate = gate = Slots(1)
     gate.seats.clear()
     await put(broker, "run", queue=run_queue("q"))
@@ -826,8 +826,8 @@ async def test_a_message_that_is_given_back_goes_to_someone_else(
     async with listening(broker) as listener:
         await eventually_async(lambda: listener.has(1))
         await listener.end()
-    await broker.give_back("t")
-    await broker.give_back("t")
+    await broker.listener.give_back("t")
+    await broker.listener.give_back("t")
     # On SQS it may first come to a poll that nobody waits for any more.
     assert (await claim_again(other)).task_id == "t"
 

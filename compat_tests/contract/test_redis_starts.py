@@ -166,7 +166,7 @@ async def test_a_listener_that_is_closed_gives_back_what_has_not_begun(
         await broker.kick(message("t", queue_name="q"))
         listener = broker.listen()
         await anext(listener)
-        assert broker.was_started("t")
+        assert broker.listener.was_started("t")
         await listener.aclose()  # type: ignore[attr-defined]
     assert (await claimed(other)).is_started
     assert (await record(other, "t")).worker == "w2"

@@ -10,7 +10,7 @@ from pamqp.body import ContentBody
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
-from dagster_taskiq.transport.broker import IDLE_LOOK_SECONDS
+from dagster_taskiq.transport.listener import IDLE_LOOK_SECONDS
 from dagster_taskiq.transport.rabbitmq import attempts, errors, inbox, messages
 from dagster_taskiq.transport.rabbitmq.ended_ids import EndedIds
 from dagster_taskiq.transport.rabbitmq.heartbeats import Heartbeats

@@ -22,7 +22,8 @@ from dagster_taskiq.schedules.due import firing_of, task_id_of
 from dagster_taskiq.schedules.label_schedules import LabelSchedules
 from dagster_taskiq.schedules.stored_schedules import StoredSchedules
 from dagster_taskiq.transport.backend import StateBackend
-from dagster_taskiq.transport.broker import RECONNECT_SECONDS, QueueBroker
+from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.transport.connection import RECONNECT_SECONDS
 from dagster_taskiq.transport.schedule_store import ScheduleStore
 from dagster_taskiq.wire.firings import Claim, Firing
 

@@ -9,6 +9,8 @@ from dagster_taskiq.transport.error_boundary import ErrorBoundary
 
 #: Seconds between the first and the last attempt to reach a server.
 RETRY_SECONDS = 0.2
+#: Seconds between two attempts to reach an unavailable broker: the first, and the longest.
+RECONNECT_SECONDS = (0.1, 5.0)
 
 
 class Connection(Protocol):

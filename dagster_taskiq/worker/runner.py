@@ -15,7 +15,8 @@ import uvloop
 from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.settings.urls import redact
 from dagster_taskiq.transport.backend import StateBackend
-from dagster_taskiq.transport.broker import RECONNECT_SECONDS, QueueBroker
+from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.transport.connection import RECONNECT_SECONDS
 from dagster_taskiq.worker.options import WorkerOptions
 from dagster_taskiq.worker.receiver import SlotReceiver
 from dagster_taskiq.worker.service import WorkerService

@@ -86,10 +86,10 @@ class TaskHandler:
         """
         if self._takes_no_more:
             self._pool.slots.release_reservation(message.task_id)
-            await self._broker.give_back(message.task_id)
+            await self._broker.listener.give_back(message.task_id)
             raise NoResultError
         try:
-            with_claim = self._broker.was_started(message.task_id)
+            with_claim = self._broker.listener.was_started(message.task_id)
             refused = await self._starts.record(message, with_claim=with_claim)
         except Exception:
             # It is not known whether the start is on record. It is not run here; if the start is
@@ -99,7 +99,7 @@ class TaskHandler:
         if refused is not None:
             self._pool.slots.release_reservation(message.task_id)
             logger.info("Dropped task %s: it is %s.", message.task_id, refused.value)
-            await self._broker.acknowledge_claimed(message.task_id)
+            await self._broker.listener.acknowledge(message.task_id)
             raise NoResultError
         message.labels[WORKER_LABEL] = self._worker_id
         is_own = is_own_task(message.task_name, message.labels)
@@ -208,7 +208,7 @@ class TaskHandler:
 
     async def _acknowledge(self, task_id: str) -> None:
         try:
-            await self._broker.acknowledge_claimed(task_id)
+            await self._broker.listener.acknowledge(task_id)
         except ServerUnavailableError as error:
             # It will be delivered again, and dropped then, since its start is on record.
             logger.warning("Could not acknowledge task %s: %s", task_id, error)

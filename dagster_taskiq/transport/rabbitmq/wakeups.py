@@ -10,7 +10,7 @@ from collections.abc import Collection
 
 from aiormq.abc import DeliveredMessage
 
-from dagster_taskiq.transport.broker import IDLE_LOOK_SECONDS
+from dagster_taskiq.transport.listener import IDLE_LOOK_SECONDS
 from dagster_taskiq.transport.rabbitmq.channel import Channel
 from dagster_taskiq.transport.rabbitmq.connection import RabbitConnection
 from dagster_taskiq.transport.rabbitmq.names import Names

@@ -146,8 +146,8 @@ class SqsBroker(QueueBroker):
         """Renew the leases of what was yielded and is not started, for as long as there is any."""
         try:
             await asyncio.sleep(self._queues.visibility * RENEWED_AFTER)
-            while self._claimed:
-                await self._claims.renew(list(self._claimed.values()))
+            while self.listener.claimed:
+                await self._claims.renew(self.listener.claimed)
                 await asyncio.sleep(self._queues.visibility * RENEWED_AFTER)
         finally:
             self._renewing = None

@@ -1,0 +1,82 @@
+"""Messages from which no task can be started: unreadable ones, and those handed out too often.
+
+A :class:`~dagster_taskiq.transport.listener.Listener` asks about each message that it has claimed.
+What cannot be started is rejected in its queue, and the backend is told, so that who waits for the
+task learns why.
+"""
+
+import logging
+from collections.abc import Callable
+
+from pydantic import ValidationError
+from taskiq import TaskiqFormatter
+
+from dagster_taskiq.errors import ServerUnavailableError
+from dagster_taskiq.transport.message_queues import MessageQueues
+from dagster_taskiq.transport.messages import MAX_DELIVERIES, Delivery
+from dagster_taskiq.transport.stopper import Stopper
+from dagster_taskiq.wire.labels import attempt_of
+
+logger = logging.getLogger("dagster_taskiq.broker")
+
+#: How many faults of an unreadable message are logged.
+MOST_PROBLEMS = 5
+
+
+class MessageCheck:
+    """Finds the tasks of the messages of one broker, and sets aside what has none."""
+
+    def __init__(
+        self,
+        queues: MessageQueues,
+        formatter: Callable[[], TaskiqFormatter],
+        backend: Callable[[], object],
+    ) -> None:
+        """Check nothing yet.
+
+        Args:
+            queues: where messages are rejected.
+            formatter: returns what reads messages; a project may set another one.
+            backend: returns the backend, which may be set later as well.
+        """
+        self._queues = queues
+        self._formatter = formatter
+        self._backend = backend
+
+    async def task_of(self, delivery: Delivery) -> str | None:
+        """Return the id of a message's task; a message that cannot be read is rejected."""
+        attempt: int | None = None
+        try:
+            message = self._formatter().loads(delivery.body)
+            message.parse_labels()
+        except Exception as error:  # whatever a formatter raises: the message is at fault
+            reason = f"it cannot be read: {_in_one_line(error)}"
+        else:
+            if delivery.attempt <= MAX_DELIVERIES:
+                return message.task_id
+            reason = f"it was handed out {delivery.attempt - 1} times and never started"
+            attempt = attempt_of(message.labels)
+        logger.error(
+            "Set aside message %s of queue %s: %s.", delivery.task_id, delivery.queue, reason
+        )
+        await self._queues.reject(delivery, reason)
+        backend = self._backend()
+        if isinstance(backend, Stopper):
+            try:
+                await backend.end_set_aside(delivery.task_id, reason, attempt)
+            except ServerUnavailableError as error:
+                logger.warning("Could not record that task %s fails: %s", delivery.task_id, error)
+        return None
+
+
+def _in_one_line(error: Exception) -> str:
+    """Return what is wrong with a message, without quoting its contents."""
+    if isinstance(error, ValidationError):
+        problems = error.errors(include_url=False, include_context=False, include_input=False)
+        texts = []
+        for each in problems:
+            place = ".".join(map(str, each["loc"]))
+            texts.append(f"{place}: {each['msg']}" if place else each["msg"])
+        return "; ".join(texts[:MOST_PROBLEMS])
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
