@@ -98,8 +98,8 @@ class AdoptedApp(CeleryApp):
             self._celerys.loader.import_default_modules()
             self._celerys.finalize()
             self.conf.beat_schedule = dict(self._celerys.conf.beat_schedule or {})
-            if self._broker is not None:
-                self._register_all(self._broker)
+            if self._tasks.broker is not None:
+                self._register_all(self._tasks.broker)
         super().finalize(auto)
 
     def annotate(self, task: object) -> None:

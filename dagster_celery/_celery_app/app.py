@@ -1,9 +1,11 @@
-"""The app object: tasks are defined on it, sent with it, and found on it by a worker."""
+"""The app object by Celery's names: tasks are defined on it, sent with it, and found by a worker.
 
-import os
-import time
+A project calls it, and so do tasks, signatures, results and ``beat`` by the protocols in their own
+modules. It calls ``app_settings``, ``app_tasks`` and ``app_sending``, each of which keeps one kind
+of what an app has.
+"""
+
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timezone
 from threading import RLock
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
@@ -11,46 +13,33 @@ from zoneinfo import ZoneInfo
 
 from dagster_celery._celery_app import celerys_state, in_tests, own_tasks, processes
 from dagster_celery._celery_app.absent import absent
-from dagster_celery._celery_app.annotations import Annotations
 from dagster_celery._celery_app.app_events import AppEvent
+from dagster_celery._celery_app.app_sending import AppSending
+from dagster_celery._celery_app.app_settings import AppSettings
+from dagster_celery._celery_app.app_tasks import AppTasks
 from dagster_celery._celery_app.beat.schedules import BeatSchedules, periodic_entry
-from dagster_celery._celery_app.carried import carried_by
 from dagster_celery._celery_app.celery_command import celery_command_refused
-from dagster_celery._celery_app.celerys_canvas import Backend, check_chord, producer_or_acquire
-from dagster_celery._celery_app.conf import Conf, as_it_is, as_mapping
+from dagster_celery._celery_app.celerys_canvas import Backend, producer_or_acquire
+from dagster_celery._celery_app.conf import as_mapping
 from dagster_celery._celery_app.control import Control
 from dagster_celery._celery_app.current_app import AppTask, set_current_app
 from dagster_celery._celery_app.discovery import Discovery, Packages
 from dagster_celery._celery_app.request import current_request
 from dagster_celery._celery_app.results import AnyResult, AsyncResult, EagerResult, GroupResult
-from dagster_celery._celery_app.routing import Call, options_of, queue_of, route_of
-from dagster_celery._celery_app.sending import STEP_REQUEST, task_request
 from dagster_celery._celery_app.signals import send_signal
 from dagster_celery._celery_app.signature import Signature, signature
-from dagster_celery._celery_app.task import Task, task_of
-from dagster_celery._celery_app.task_options import LOST, checked
-from dagster_celery._configuration import Configuration, configure
+from dagster_celery._celery_app.task import Task
+from dagster_celery._celery_app.task_options import checked
+from dagster_celery._configuration import Configuration
 from dagster_celery._warnings import warn_of_loss
 from dagster_taskiq import app as taskiq_app
 from dagster_taskiq.client import Client, client_for
 from dagster_taskiq.errors import ConfigError
-from dagster_taskiq.execution.task_context import current_message
-from dagster_taskiq.settings.urls import scheme_of
 from dagster_taskiq.settings.worker_fleet import worker_settings
-from dagster_taskiq.transport import current
 from dagster_taskiq.transport.broker import QueueBroker
-from dagster_taskiq.wire.labels import ATTEMPT_LABEL
-from dagster_taskiq.wire.records import TaskState
 from dagster_taskiq.wire.task_request import TaskRequest
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-#: Options of a task that is a part of something, whose id was made for it: it may be sent twice, so
-#: that it is executed for certain, and is executed once.
-_OF_A_WHOLE = frozenset({"chain", "chord", "group_id", "parent_id", "retries", "root_id"})
-
-#: Settings that are passed to ``configure`` by parameters of their own.
-_PASSED = ("broker_url", "result_backend", "include")
 
 
 class CeleryApp:
@@ -95,7 +84,9 @@ class CeleryApp:
             ConfigError: a setting or URL that cannot be translated.
         """
         self.main = main
-        self.tasks: dict[str, Task] = {}
+        self._tasks = AppTasks(self)
+        #: Its tasks by their names.
+        self.tasks = self._tasks.by_name
         #: The class of its tasks, for classes that derive from it.
         self.Task = Task
         #: Called with the app as ``sender``: when its settings are first used, and when all of its
@@ -106,8 +97,6 @@ class CeleryApp:
         #: With these, Celery gives it the tasks that are shared with all apps.
         self.finalized, self._finalize_mutex = True, RLock()
         self._discovery = Discovery()
-        self._annotations = Annotations()
-        self._is_told_of_late = False
         given = as_mapping(config_source, namespace)
         for name, value in (
             ("broker_url", broker),
@@ -117,12 +106,12 @@ class CeleryApp:
         ):
             if value is not None:
                 given[name] = value
-        self.conf = Conf(given, defaults or {})
+        self._settings = AppSettings(given, defaults or {}, file, self._tasks.warn_of_late)
+        #: Its settings by Celery's names.
+        self.conf = self._settings.conf
+        self._sending = AppSending(self, self._settings, self.tasks)
         self.control = Control(self)
-        self._file = file
-        self._configured: tuple[dict[str, Any], Configuration] | None = None
-        self._broker: QueueBroker | None = None
-        self.configuration  # noqa: B018 - an error of the settings is raised here, not at first use
+        self._settings.check()
         own_tasks.add_built_in(self)
         celerys_state.enter(self, as_current=set_as_current)
         if set_as_current:
@@ -138,21 +127,7 @@ class CeleryApp:
         Raises:
             ConfigError: they cannot be translated.
         """
-        given = self.conf.given
-        if self._configured is None or self._configured[0] != given:
-            source = {name: value for name, value in given.items() if name not in _PASSED}
-            self._configured = (
-                as_it_is(given),
-                configure(
-                    broker=given.get("broker_url"),
-                    backend=given.get("result_backend"),
-                    include=given.get("include") or (),
-                    config_source=source,
-                    file=self._file,
-                ),
-            )
-            self._warn_of_late()
-        return self._configured[1]
+        return self._settings.configuration
 
     @property
     def is_eager(self) -> bool:
@@ -161,16 +136,7 @@ class CeleryApp:
         So they do in tests, and where the broker is in memory; but the run loop executes the steps
         that it has sent.
         """
-        if current.is_kept_in_memory():
-            return not in_tests.are_held()
-        return self._is_in_memory or bool(self.configuration.app.get("task_always_eager"))
-
-    @property
-    def _is_in_memory(self) -> bool:
-        if current.is_kept_in_memory():
-            return not in_tests.are_held()
-        in_memory = scheme_of(self.configuration.settings.broker) == "memory"
-        return in_memory and STEP_REQUEST.get() is None
+        return self._settings.is_eager
 
     @property
     def propagates_eagerly(self) -> bool:
@@ -202,13 +168,13 @@ class CeleryApp:
     @property
     def taskiq_broker(self) -> QueueBroker:
         """The broker that a worker listens to, with this app's tasks on it."""
-        if self._broker is None:
-            self._broker = taskiq_app.make(self.configuration.settings)
-            self._broker.schedule_sources.append(BeatSchedules(self))
-            self._register_all(self._broker)
+        if self._tasks.broker is None:
+            broker = self._tasks.broker = taskiq_app.make(self.configuration.settings)
+            broker.schedule_sources.append(BeatSchedules(self))
+            self._register_all(broker)
             if worker_settings() is not None:  # in the parent, no tasks of the project are loaded
                 self.finalize()
-        return self._broker
+        return self._tasks.broker
 
     @overload
     def task(self, function: F, /) -> Task: ...
@@ -261,10 +227,7 @@ class CeleryApp:
         options: Mapping[str, Any],
     ) -> Task:
         known = name or self.gen_task_name(function.__name__, function.__module__)
-        if known not in self.tasks:
-            made = task_of(self, function, known, own_tasks.base_class(base), bind, options)
-            self._add(made)
-        return self.tasks[known]
+        return self._tasks.made(known, function, base, bind, options)
 
     def _task_from_fun(self, function: Callable[..., Any], **options: Any) -> Task | None:
         """Take a task that is shared with all apps (the method that Celery calls for that).
@@ -298,7 +261,7 @@ class CeleryApp:
         own_tasks.base_class(task if isinstance(task, type) else type(task))
         made = task() if isinstance(task, type) else task
         made.name = made.name or self.gen_task_name(type(made).__name__, type(made).__module__)
-        self._add(made.bind(self))
+        self._tasks.add(made.bind(self))
         return made
 
     def annotate(self, task: AppTask) -> None:
@@ -307,23 +270,7 @@ class CeleryApp:
         Raises:
             ConfigError: that setting cannot be used.
         """
-        self._annotations.apply(task, self.conf.task_annotations)
-
-    def _add(self, task: Task) -> None:
-        self.tasks[task.name] = task
-        self._warn_of_late()
-        if self._broker is not None:
-            own_tasks.register(self._broker, task)
-
-    def _warn_of_late(self) -> None:
-        """Warn, where the project has tasks, of what the setting ``task_acks_late`` asks for."""
-        has_own = any(own_tasks.is_own(name) for name in self.tasks)
-        if self._is_told_of_late or not self.acknowledges_late or not has_own:
-            return
-        self._is_told_of_late = True
-        warn_of_loss(
-            f"task_acks_late has no effect on tasks of your own here: {LOST['acks_late']}."
-        )
+        self._tasks.annotate(task, self.conf.task_annotations)
 
     def signature(self, *args: Any, **kwargs: Any) -> Any:
         """Return a signature of a task, its name, or a dictionary of the form of one."""
@@ -353,49 +300,10 @@ class CeleryApp:
             ConfigError: an option that is not there, or that this project cannot keep.
         """
         kept = checked(options)
-        if self._is_in_memory and name in self.tasks:
+        if self._settings.is_in_memory and name in self.tasks:
             with in_tests.sending():
                 return self.tasks[name].apply(args, kwargs, **kept)
-        return self.send(name, args or (), kwargs or {}, kept)
-
-    def send(
-        self,
-        name: str,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        options: Mapping[str, Any],
-    ) -> AsyncResult:
-        """Send a task with options that have been checked; see :meth:`send_task`."""
-        check_chord(options)
-        request = self._request(name, args, kwargs, options)
-        about = {"headers": _headers(request), "routing_key": request.queue, "exchange": ""}
-        body: tuple[Any, ...] = (request.args, request.kwargs, {})
-        send_signal("before_task_publish", name, body=body, properties={}, **about)
-        running = current_message()
-        if running is not None and running.task_id == request.id:
-            # The task that runs now: its worker puts it back when its function has ended.
-            attempt = {ATTEMPT_LABEL: running.labels.get(ATTEMPT_LABEL, "")}
-            request = replace(request, labels={**request.labels, **attempt})
-        elif options.get("attempt"):
-            labels = {**request.labels, ATTEMPT_LABEL: options["attempt"]}
-            request = replace(request, labels=labels)
-        elif options.get("task_id") is not None and not _OF_A_WHOLE & options.keys():
-            self._forget_ended(request.id)
-        in_tests.note_sent(request)
-        self.client.submit(request)
-        send_signal("after_task_publish", name, body=body, **about)
-        result = self.AsyncResult(request.id)
-        result.ignored = bool(options.get("ignore_result"))
-        return result
-
-    def _forget_ended(self, task_id: str) -> None:
-        """Forget the last task of an id that is given again, if it has ended; else it would stand.
-
-        One that was cancelled stays so, as in Celery.
-        """
-        known = self.client.tasks([task_id]).get(task_id)
-        if known is not None and known.state.is_final and known.state is not TaskState.REVOKED:
-            self.client.forget([task_id])
+        return self._sending.send(name, args or (), kwargs or {}, kept)
 
     def request(
         self,
@@ -409,28 +317,7 @@ class CeleryApp:
         Raises:
             ConfigError: an option that is not there, or that this project cannot keep.
         """
-        task = self.tasks.get(name)
-        merged = {**(task.options if task is not None else {}), **checked(options)}
-        return self._request(name, args, kwargs, merged)
-
-    def _request(
-        self,
-        name: str,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        options: Mapping[str, Any],
-    ) -> TaskRequest:
-        route = self._route(name, args, kwargs, options)
-        return task_request(
-            name,
-            args,
-            kwargs,
-            {**options_of(route), **options},
-            queue=queue_of(options, route, self.conf, self.configuration.settings.queue),
-            default_priority=int(self.conf.task_default_priority or 0),
-            zone=self.conf.timezone,
-            now=time.time(),
-        )
+        return self._sending.request(name, args, kwargs, options)
 
     def add_periodic_task(
         self,
@@ -460,17 +347,7 @@ class CeleryApp:
 
     def queue_for(self, name: str, options: Mapping[str, Any]) -> str:
         """Return the queue of a task: its option, its route, or the default one."""
-        route = self._route(name, (), {}, options)
-        return queue_of(options, route, self.conf, self.configuration.settings.queue)
-
-    def _route(
-        self,
-        name: str,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        options: Mapping[str, Any],
-    ) -> Mapping[str, Any]:
-        return route_of(Call(name, args, kwargs, self.tasks.get(name)), options, self.conf)
+        return self._sending.queue_for(name, options)
 
     def AsyncResult(
         self, task_id: str, *_: Any, parent: AnyResult | None = None, **__: Any
@@ -502,12 +379,7 @@ class CeleryApp:
             ConfigError: a setting or URL that cannot be translated.
         """
         del force
-        try:
-            self.conf.update(as_mapping(source, namespace))
-        except ImportError:
-            if not silent:
-                raise
-        self.configuration  # noqa: B018 - an error of the settings is raised here, not at first use
+        self._settings.add(source, namespace, silent=silent)
 
     def config_from_envvar(
         self, variable_name: str, silent: bool = False, force: bool = False
@@ -523,13 +395,8 @@ class CeleryApp:
             ConfigError: the variable is not set, unless ``silent``.
             ImportError: there is no such module, unless ``silent``.
         """
-        module = os.environ.get(variable_name)
-        if module:
-            self.config_from_object(module, silent, force)
-        elif not silent:
-            raise ConfigError(
-                f"The variable {variable_name} is not set. Let it name the module of your settings."
-            )
+        del force
+        self._settings.add_from_variable(variable_name, silent=silent)
 
     def autodiscover_tasks(
         self,
@@ -629,23 +496,10 @@ class CeleryApp:
     start = worker_main
 
     def _register_all(self, broker: QueueBroker) -> None:
-        for task in self.tasks.values():
-            own_tasks.register(broker, task)
+        self._tasks.register_all(broker)
 
     # Hidden from type checkers: they are to report an attribute that is not here.
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> NoReturn:
             raise absent("Celery's app", name)
-
-
-def _headers(request: TaskRequest) -> dict[str, Any]:
-    """Return what receivers of Celery's signals read about a task that is sent."""
-    carried = carried_by(request.labels)
-    known = ("root_id", "parent_id", "group_id", "retries", "eta", "expires")
-    return {
-        "id": request.id,
-        "task": request.name,
-        **{name: carried.get(name) for name in known},
-        **(carried.get("headers") or {}),
-    }
