@@ -75,6 +75,10 @@ def test_every_option_has_its_place() -> None:
             ({"queue_attributes": {name: "1"}}, f"may not have {name}: {reason}")
             for name, reason in NOT_ATTRIBUTES.items()
         ),
+        (
+            {"queue_attributes": {"KmsMasterKey": "alias/aws/sqs"}},
+            "may not have KmsMasterKey: a standard queue has DelaySeconds, ",
+        ),
     ],
 )
 def test_an_option_that_cannot_be_used_is_refused_by_name(

@@ -8,22 +8,16 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from botocore.exceptions import ClientError
 
 from dagster_taskiq.errors import DagsterTaskiqError
 from dagster_taskiq.transport.messages import Delivery
+from dagster_taskiq.transport.sqs import receipts
 from dagster_taskiq.transport.sqs.attempts import Attempts
-from dagster_taskiq.transport.sqs.errors import GONE, MISSING, code_of
 from dagster_taskiq.transport.sqs.messages import Received
 from dagster_taskiq.transport.sqs.names import Lane
 from dagster_taskiq.transport.sqs.polls import Polls
 from dagster_taskiq.transport.sqs.queues import Queues
 from dagster_taskiq.transport.sqs.sending import Sender
-
-if TYPE_CHECKING:
-    from mypy_boto3_sqs import SQSClient
 
 logger = logging.getLogger("dagster_taskiq.broker")
 
@@ -119,31 +113,19 @@ class Claims:
         return Delivery(message.receipt, message.task_id, message.lane.queue, message.body, attempt)
 
     async def _delete(self, message: Received) -> None:
-        def delete(client: "SQSClient", url: str) -> None:
-            try:
-                client.delete_message(QueueUrl=url, ReceiptHandle=message.receipt)
-            except ClientError as error:
-                if code_of(error) not in (*GONE, *MISSING):
-                    raise
-
-        await self._queues.call(self._queues.names.of(message.lane), delete)
+        await self._queues.call(
+            self._queues.names.of(message.lane),
+            lambda client, url: receipts.delete(client, url, message.receipt),
+        )
 
     async def _renew(self, claim: Claim) -> None:
         message, seconds = claim.message, self._queues.visibility
-
-        def renew(client: "SQSClient", url: str) -> bool:
-            try:
-                client.change_message_visibility(
-                    QueueUrl=url, ReceiptHandle=message.receipt, VisibilityTimeout=seconds
-                )
-            except ClientError as error:
-                if code_of(error) not in (*GONE, *MISSING):
-                    raise
-                return False
-            return True
-
         now = time.monotonic()
-        if await self._queues.call(self._queues.names.of(message.lane), renew):
+        is_ours = await self._queues.call(
+            self._queues.names.of(message.lane),
+            lambda client, url: receipts.hide(client, url, message.receipt, seconds),
+        )
+        if is_ours:
             claim.begun_at = now
         else:
             self.held.pop(message.receipt, None)

@@ -13,7 +13,7 @@ from dagster_taskiq.wire.queues import QueueDepth
 LATE_SECONDS = 60.0
 
 #: The attributes with the counts of what waits, what is delayed, and what is claimed.
-_WAITING: Final = "ApproximateNumberOfMessages"
+WAITING: Final = "ApproximateNumberOfMessages"
 _DELAYED: Final = "ApproximateNumberOfMessagesDelayed"
 _CLAIMED: Final = "ApproximateNumberOfMessagesNotVisible"
 
@@ -49,8 +49,8 @@ class Depths:
     async def _count(self, lane: Lane) -> tuple[int, int]:
         """Return how many messages of a lane wait, and how many are claimed."""
         found = await self._queues.attributes(
-            self._queues.names.of(lane), [_WAITING, _DELAYED, _CLAIMED]
+            self._queues.names.of(lane), [WAITING, _DELAYED, _CLAIMED]
         )
         if found is None:
             return 0, 0
-        return int(found[_WAITING]) + int(found[_DELAYED]), int(found[_CLAIMED])
+        return int(found[WAITING]) + int(found[_DELAYED]), int(found[_CLAIMED])

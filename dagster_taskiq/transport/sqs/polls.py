@@ -1,32 +1,33 @@
-"""Polls: requests for a message that SQS answers when there is one, or after twenty seconds.
+"""The polls of a broker: which lanes have one, and what becomes of the messages that they receive.
 
 A listener has one poll on each lane that it serves. A poll is not ended before its answer has come:
 a message that SQS sends to somebody who is gone stays hidden until its lease has passed. So polls
 go on between the calls of a listener. What comes for nobody is released.
+
+``claims`` asks and takes messages, the broker waits for them. Each request is a
+:class:`~dagster_taskiq.transport.sqs.poll.Poll`.
 """
 
 import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from botocore.exceptions import ClientError
 
 from dagster_taskiq.errors import DagsterTaskiqError
 from dagster_taskiq.transport.background import look_at
-from dagster_taskiq.transport.sqs import messages
+from dagster_taskiq.transport.sqs import receipts
 from dagster_taskiq.transport.sqs.connection import SqsConnection
-from dagster_taskiq.transport.sqs.errors import GONE, MISSING, code_of
+from dagster_taskiq.transport.sqs.errors import MISSING, code_of
 from dagster_taskiq.transport.sqs.messages import Received
 from dagster_taskiq.transport.sqs.names import Lane
+from dagster_taskiq.transport.sqs.poll import Poll
 from dagster_taskiq.transport.sqs.queues import Queues
 from dagster_taskiq.transport.sqs.threads import in_thread
-
-if TYPE_CHECKING:
-    from mypy_boto3_sqs import SQSClient
 
 logger = logging.getLogger("dagster_taskiq.broker")
 
@@ -46,58 +47,6 @@ EMPTY_SECONDS = 1.0
 ANSWERED_SECONDS = 2.0
 #: How long the end of a broker waits until what has come for nobody is released, in seconds.
 RELEASE_SECONDS = 1.0
-
-
-class Poll:
-    """One poll on one lane. It is made on an event loop, and waits in a thread."""
-
-    def __init__(self, polls: "SQSClient", commands: "SQSClient", lane: Lane, url: str) -> None:
-        """See :class:`Polls` for the arguments."""
-        self.lane = lane
-        self.url = url
-        self.started_at = time.monotonic()
-        self.ended_at: float | None = None
-        #: Nobody waits for it any more; its thread releases what comes.
-        self.is_abandoned = False
-        self._polls = polls
-        self._commands = commands
-        self.answer: asyncio.Future[list[Received]]
-
-    def start(self, seconds: int, visibility: int) -> None:
-        """Send the request.
-
-        Args:
-            seconds: how long SQS waits for a message.
-            visibility: for how long it hides the message, in seconds.
-        """
-        self.answer = in_thread(lambda: self._receive(seconds, visibility))
-        self.answer.add_done_callback(self._note_end)
-
-    def _note_end(self, answer: "asyncio.Future[list[Received]]") -> None:
-        self.ended_at = time.monotonic()
-        look_at(answer)
-
-    def _receive(self, seconds: int, visibility: int) -> list[Received]:
-        received = messages.read(
-            self._polls.receive_message(
-                QueueUrl=self.url,
-                MaxNumberOfMessages=1,
-                WaitTimeSeconds=seconds,
-                VisibilityTimeout=visibility,
-                MessageSystemAttributeNames=messages.SYSTEM_ATTRIBUTES,
-                MessageAttributeNames=["All"],
-            ),
-            self.lane,
-        )
-        if self.is_abandoned:
-            self.release(received)
-            return []
-        return received
-
-    def release(self, received: Sequence[Received]) -> None:
-        """Make messages visible at once, which are not ours any more perhaps; not on a loop."""
-        for each in received:
-            release(self._commands, self.url, each.receipt)
 
 
 class Polls:
@@ -128,7 +77,7 @@ class Polls:
         connection.on_close.append(self.abandon)
 
     def were_answered(self) -> bool:
-        """Return whether SQS has answered a poll as lately as a parked one shows that."""
+        """Return whether SQS answers: the last answer of a poll is no older than one may take."""
         return time.monotonic() - self._answered_at < self._longest + ANSWERED_SECONDS
 
     async def ask(self, lane: Lane) -> Received | None:
@@ -160,7 +109,7 @@ class Polls:
         if poll is None:
             if time.monotonic() < self._empty_until.get(lane, 0.0):
                 return None
-            poll = await self._park(lane, BRIEF_SECONDS if comes_before else self._longest)
+            poll = await self._poll_on(lane, BRIEF_SECONDS if comes_before else self._longest)
         left = poll.started_at + self._answer_seconds - time.monotonic()
         if not poll.answer.done() and left > 0:
             await asyncio.wait([poll.answer], timeout=left)
@@ -182,7 +131,7 @@ class Polls:
         """
         for lane in lanes:
             if self._current(lane) is None:
-                await self._park(lane, self._longest)
+                await self._poll_on(lane, self._longest)
         events: list[asyncio.Future[Any]] = [changed]
         events += [self._polls[lane].answer for lane in lanes if lane in self._polls]
         await asyncio.wait(events, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
@@ -211,7 +160,7 @@ class Polls:
     async def release(self, message: Received) -> None:
         """Make a message visible at once; nothing happens if it is not ours any more."""
         url = await self._queues.url(self._queues.names.of(message.lane))
-        await self._connection.call(lambda client: release(client, url, message.receipt))
+        await self._connection.call(lambda client: receipts.hide(client, url, message.receipt, 0))
         if message.lane in self._polls:
             self._released.add(message.lane)
 
@@ -237,8 +186,8 @@ class Polls:
         least, most = ANSWER_SECONDS
         return min(max(least, ANSWER_FACTOR * self._connection.usual_seconds), most)
 
-    async def _park(self, lane: Lane, seconds: int) -> Poll:
-        """Have a poll wait on a lane, unless there is one."""
+    async def _poll_on(self, lane: Lane, seconds: int) -> Poll:
+        """Return the poll of a lane; if it has none, start one that may take so many seconds."""
         url = await self._queues.url(self._queues.names.of(lane))
         poll = self._polls.get(lane)
         if poll is None:  # else another caller has been faster
@@ -248,8 +197,7 @@ class Polls:
         return poll
 
     def _started(self, lane: Lane, url: str, seconds: int) -> Poll:
-        session = self._connection.session
-        poll = Poll(session.polls, session.commands, lane, url)
+        poll = Poll(self._connection.session, lane, url)
         poll.start(seconds, self._queues.visibility)
         return poll
 
@@ -297,12 +245,3 @@ class Polls:
         self._queues.forget(self._queues.names.of(poll.lane))
         self._on_missing(poll.lane)
         return []
-
-
-def release(client: "SQSClient", url: str, receipt: str) -> None:
-    """Make a message visible at once; nothing happens if it is not ours any more."""
-    try:
-        client.change_message_visibility(QueueUrl=url, ReceiptHandle=receipt, VisibilityTimeout=0)
-    except ClientError as error:
-        if code_of(error) not in (*GONE, *MISSING):
-            raise

@@ -4,7 +4,7 @@ import json
 import math
 import shlex
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar
 
 from botocore.exceptions import ClientError
 
@@ -266,4 +266,4 @@ def _attributes(visibility: int, size: int, target: Target) -> "dict[QueueAttrib
         "MaximumMessageSize": str(size),
         "VisibilityTimeout": str(visibility),
     }
-    return {**own, **cast("dict[QueueAttributeNameType, str]", target.attributes)}
+    return {**own, **target.attributes}

@@ -2,6 +2,7 @@
 
 from dagster_taskiq.transport.messages import Delivery
 from dagster_taskiq.transport.sqs import messages
+from dagster_taskiq.transport.sqs.depths import WAITING
 from dagster_taskiq.transport.sqs.queues import Queues
 from dagster_taskiq.transport.sqs.sending import Sender
 
@@ -27,7 +28,5 @@ class Rejected:
 
     async def count(self) -> int:
         """Return how many there are, about."""
-        found = await self._queues.attributes(
-            self._queues.names.rejected, ["ApproximateNumberOfMessages"]
-        )
-        return int(found["ApproximateNumberOfMessages"]) if found else 0
+        found = await self._queues.attributes(self._queues.names.rejected, [WAITING])
+        return int(found[WAITING]) if found else 0

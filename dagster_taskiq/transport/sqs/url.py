@@ -3,11 +3,14 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.urls import redact
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs.literals import QueueAttributeNameType
 
 #: How long a poll waits for a message, in seconds, unless an option sets it; no server allows more.
 LONGEST_WAIT_SECONDS = 20
@@ -29,6 +32,18 @@ OPTIONS = {
     "verify": "false trusts any certificate; the path of a file, the authorities in it",
 }
 
+#: The attributes of queues that a user may set.
+ATTRIBUTES: "tuple[QueueAttributeNameType, ...]" = (
+    "DelaySeconds",
+    "KmsDataKeyReusePeriodSeconds",
+    "KmsMasterKeyId",
+    "MaximumMessageSize",
+    "MessageRetentionPeriod",
+    "Policy",
+    "ReceiveMessageWaitTimeSeconds",
+    "RedriveAllowPolicy",
+    "SqsManagedSseEnabled",
+)
 #: Attributes that are not for a user to set, and why.
 NOT_ATTRIBUTES = {
     "FifoQueue": "a FIFO queue delivers nothing more of a group while a message is being started",
@@ -60,7 +75,7 @@ class Target:
     #: Whether each priority has a queue of its own.
     has_priorities: bool = True
     #: Attributes and tags of queues that are created.
-    attributes: Mapping[str, str] = field(default_factory=dict)
+    attributes: "Mapping[QueueAttributeNameType, str]" = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     wait_seconds: int = LONGEST_WAIT_SECONDS
     #: Credentials; ``None`` if they are found as AWS's own tools find them.
@@ -128,12 +143,6 @@ def _read_options(region: str | None, prefix: str | None, options: Mapping[str, 
         raise ValueError(
             "the options aws_access_key_id and aws_secret_access_key are needed together"
         )
-    attributes = _texts(options, "queue_attributes")
-    for name in attributes:
-        if name in NOT_ATTRIBUTES:
-            raise ValueError(
-                f"the option `queue_attributes` may not have {name}: {NOT_ATTRIBUTES[name]}"
-            )
     return Target(
         region=region or given,
         prefix=prefix,
@@ -145,7 +154,7 @@ def _read_options(region: str | None, prefix: str | None, options: Mapping[str, 
         },
         creates_queues=_flag(options, "create_queues"),
         has_priorities=_flag(options, "priorities"),
-        attributes=attributes,
+        attributes=_attributes(options),
         tags=_texts(options, "queue_tags"),
         access_key=access_key,
         secret_key=secret_key,
@@ -171,6 +180,15 @@ def _texts(options: Mapping[str, Any], name: str) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise ValueError(f"the option `{name}` must be a mapping")  # noqa: TRY004 - as above
     return {str(key): str(each) for key, each in value.items()}
+
+
+def _attributes(options: Mapping[str, Any]) -> "dict[QueueAttributeNameType, str]":
+    given = _texts(options, "queue_attributes")
+    for name in given:
+        if name not in ATTRIBUTES:
+            why = NOT_ATTRIBUTES.get(name, f"a standard queue has {', '.join(ATTRIBUTES)}")
+            raise ValueError(f"the option `queue_attributes` may not have {name}: {why}")
+    return {name: given[name] for name in ATTRIBUTES if name in given}
 
 
 def _secret(options: Mapping[str, Any], name: str) -> str | None:
