@@ -86,7 +86,22 @@ def _is_frozen(pid: int) -> bool:
     return set(states) == {"T"}
 
 
-class RedisServer:
+class FreezableServer:
+    """A server of the tests' own in one process, which they may freeze."""
+
+    process: "subprocess.Popen[bytes] | None" = None
+
+    def freeze(self) -> None:
+        """Let it do nothing, with all connections open, until :meth:`thaw`."""
+        assert self.process is not None
+        freeze_process(self.process)
+
+    def thaw(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+
+class RedisServer(FreezableServer):
     """A server of the tests' own, which they may stop, freeze and start again on its port.
 
     Args:
@@ -109,7 +124,6 @@ class RedisServer:
         self._environment = {**os.environ, **(environment or {})}
         # The nodes of a cluster talk to each other on a port 10,000 above.
         self.port = free_port(55535 if "--cluster-enabled" in arguments else 65535)
-        self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -134,15 +148,6 @@ class RedisServer:
                 if time.monotonic() > deadline or self.process is None or self.process.poll():
                     raise
                 time.sleep(0.02)
-
-    def freeze(self) -> None:
-        """Let it do nothing, with all connections open, until :meth:`thaw`."""
-        assert self.process is not None
-        freeze_process(self.process)
-
-    def thaw(self) -> None:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         if self.process is not None:
@@ -200,7 +205,7 @@ def any_redis() -> Iterator[str]:
         raise RuntimeError(f"No Redis for the tests. {_HOW}")
 
 
-class RabbitServer:
+class RabbitServer(FreezableServer):
     """As :class:`RedisServer`. Its start takes ten seconds or more, so tests share one.
 
     Args:
@@ -224,7 +229,6 @@ class RabbitServer:
         self.directory = directory
         self._more_environment = dict(environment or {})
         self.port = port or free_port()
-        self.process: subprocess.Popen[bytes] | None = None
         self.guard = Guard(directory)
         self._names = NameServer(self._more_environment)
         self._node = f"test-{self.port}@localhost"
@@ -321,15 +325,6 @@ class RabbitServer:
         ).stdout
         assert answer.startswith("{ok, ") and answer.endswith("}"), answer
         return answer.removeprefix("{ok, ").removesuffix("}")
-
-    def freeze(self) -> None:
-        """Let it do nothing, with all connections open, until :meth:`thaw`."""
-        assert self.process is not None
-        freeze_process(self.process)
-
-    def thaw(self) -> None:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """End it in good order; :meth:`start` starts it again."""

@@ -1,7 +1,6 @@
 """Amazon SQS for the tests: the environment's, or moto's server in a process of our own."""
 
 import os
-import signal
 import subprocess
 import sys
 import urllib.parse
@@ -14,7 +13,7 @@ from typing import Any
 from urllib.error import HTTPError
 
 from compat_tests.checkout import ROOT
-from compat_tests.servers import freeze_process
+from compat_tests.servers import FreezableServer
 
 #: An SQS that is already there, such as LocalStack's or ElasticMQ's, by its endpoint; queues are
 #: made in it under prefixes of the tests. What lets time pass works only on our own.
@@ -31,7 +30,7 @@ PASS_TIME = "/pass-time"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
 
 
-class SqsServer:
+class SqsServer(FreezableServer):
     """A server of the tests' own, which they may freeze and end.
 
     It keeps its queues in memory: one that is started again has none.
@@ -39,7 +38,6 @@ class SqsServer:
 
     def __init__(self) -> None:
         self.port = 0
-        self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -60,15 +58,6 @@ class SqsServer:
         if not line:
             raise RuntimeError("moto's server does not come up: what it says stands above.")
         self.port = int(line)
-
-    def freeze(self) -> None:
-        """Let it do nothing, with all connections open, until :meth:`thaw`."""
-        assert self.process is not None
-        freeze_process(self.process)
-
-    def thaw(self) -> None:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         if self.process is not None:
