@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -98,25 +98,24 @@ class SqlBackend(StateBackend):
         self, task: Task, state: TaskState, error: str, result: bytes | None
     ) -> bool:
         """Update the row, or insert it, with the result."""
-
-        def work(connection: Connection) -> bool:
-            rows, now = self._lock(connection, [task.id])
-            known = rows.get(task.id)
-            ended = transitions.conclude(known, task, state, error, now)
-            if ended is None:
-                return False
-            self._store(connection, [(known, ended)], result=result)
-            return True
-
-        return await self.connection.write(work)
+        return await self._end(transitions.conclude, task, state, error, result)
 
     async def finish(self, task: Task, state: TaskState, error: str, result: bytes | None) -> bool:
         """Update the row, and add the notification, in one transaction."""
+        return await self._end(transitions.finish, task, state, error, result)
 
+    async def _end(
+        self,
+        transition: Callable[[Task | None, Task, TaskState, str, float], Task | None],
+        task: Task,
+        state: TaskState,
+        error: str,
+        result: bytes | None,
+    ) -> bool:
         def work(connection: Connection) -> bool:
             rows, now = self._lock(connection, [task.id])
             known = rows.get(task.id)
-            ended = transitions.finish(known, task, state, error, now)
+            ended = transition(known, task, state, error, now)
             if ended is None:
                 return False
             self._store(connection, [(known, ended)], result=result)
