@@ -7,8 +7,8 @@
 - ``levels`` knows which priorities are in use, ``depths`` counts what waits, ``rejected`` keeps
   what was set aside;
 - ``sending`` sends in batches; ``delays`` and ``messages`` are the form of what is sent;
-- ``queues`` finds and creates the queues, whose ``names`` say what each is for: a queue for one
-  priority is a *lane*;
+- ``queues`` finds the queues, whose ``names`` say what each is for (the queue of one priority is a
+  *lane*), and creates those that are missing (``creation``);
 - ``connection`` has the clients of AWS's library, as ``url`` and the options say, and calls them in
   ``threads``; ``errors`` says what their errors mean.
 """

@@ -1,25 +1,16 @@
 """The queues on the server: looked up or created when they are first used."""
 
-import json
 import math
-import shlex
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from botocore.exceptions import ClientError
 
 from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.transport.sqs import creation
 from dagster_taskiq.transport.sqs.connection import SqsConnection
-from dagster_taskiq.transport.sqs.errors import (
-    EXISTS,
-    NOT_ALLOWED,
-    WRONG_SIZE,
-    QueueMissingError,
-    code_of,
-    text_of,
-)
+from dagster_taskiq.transport.sqs.errors import NOT_ALLOWED, QueueMissingError, code_of
 from dagster_taskiq.transport.sqs.names import Lane, Names
-from dagster_taskiq.transport.sqs.url import Target
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -27,13 +18,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: How long a queue keeps a message, in seconds: as long as SQS can.
-RETENTION_SECONDS = 14 * 86400
-#: For how long it hides a message at most, in seconds.
+#: For how long a queue hides a message at most, in seconds.
 LONGEST_LEASE_SECONDS = 12 * 3600
-#: The largest message that a queue may take: the limit of SQS, and what it was before 2025, which
-#: is that of other servers.
-MAX_SIZES = (1024 * 1024, 256 * 1024)
 #: How many queues one answer lists at most.
 PAGE = 1000
 
@@ -207,19 +193,17 @@ class Queues:
         target = self._connection.target
         if target.creates_queues:
             found, problem = await self._connection.call(
-                lambda client: _create(client, name, self.visibility, target)
+                lambda client: creation.create(client, name, self.visibility, target)
             )
         # If it exists with other attributes, another process has made it in this moment.
         url = found or await self.find(name)
         if url is not None:
             return url
-        attributes = _attributes(self.visibility, MAX_SIZES[0], target)
-        words = ["aws", "sqs", "create-queue", "--region", self._connection.session.region]
-        words += ["--queue-name", name, "--attributes", json.dumps(attributes)]
-        words += ["--tags", json.dumps(dict(target.tags))] if target.tags else []
+        region = self._connection.session.region
+        command = creation.command(name, self.visibility, target, region)
         raise ConfigError(
             f"There is no queue {name} on {self._connection.boundary.shown}, and it is not created "
-            f"here ({problem}). Run: {shlex.join(words)}"
+            f"here ({problem}). Run: {command}"
         )
 
 
@@ -229,41 +213,5 @@ def _ask_limit(client: "SQSClient", url: str) -> int:
     except ClientError as error:
         if code_of(error) not in NOT_ALLOWED:
             raise
-        return MAX_SIZES[0]  # it is SQS that refuses what is too large for the queue
-    return int(answer["Attributes"].get("MaximumMessageSize", MAX_SIZES[0]))
-
-
-def _create(
-    client: "SQSClient", name: str, visibility: int, target: Target
-) -> tuple[str | None, str]:
-    """Create a queue, with the largest messages that the server allows.
-
-    Returns:
-        Its URL; or ``None`` and why not, if it exists with other attributes, or may not be created.
-    """
-    problem = ""
-    for size in MAX_SIZES:
-        try:
-            answer = client.create_queue(
-                QueueName=name,
-                Attributes=_attributes(visibility, size, target),
-                tags=dict(target.tags),
-            )
-        except ClientError as error:
-            problem = text_of(error)
-            if code_of(error) in (*EXISTS, *NOT_ALLOWED):
-                break
-            if code_of(error) not in WRONG_SIZE:
-                raise
-        else:
-            return answer["QueueUrl"], ""
-    return None, problem
-
-
-def _attributes(visibility: int, size: int, target: Target) -> "dict[QueueAttributeNameType, str]":
-    own: dict[QueueAttributeNameType, str] = {
-        "MessageRetentionPeriod": str(RETENTION_SECONDS),
-        "MaximumMessageSize": str(size),
-        "VisibilityTimeout": str(visibility),
-    }
-    return {**own, **target.attributes}
+        return creation.MAX_SIZES[0]  # it is SQS that refuses what is too large for the queue
+    return int(answer["Attributes"].get("MaximumMessageSize", creation.MAX_SIZES[0]))
