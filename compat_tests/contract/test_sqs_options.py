@@ -21,6 +21,14 @@ def broker_kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Settings without the queue of the priority that all tests have in use: none is there yet."""
+    for url in queues_on_sqs(endpoint_of(settings), settings.prefix):
+        sqs_client(endpoint_of(settings)).delete_queue(QueueUrl=url)
+    return settings
+
+
 def endpoint_of(settings: Settings) -> str:
     return str(settings.broker_options["endpoint_url"])
 
