@@ -227,6 +227,24 @@ def test_a_step_whose_end_is_in_the_log_is_neither_sent_again_nor_failed(run: Ru
     assert run.steps.finalizing == []
 
 
+def test_a_task_that_waits_is_over_once_the_log_has_the_end_of_its_step(run: Run) -> None:
+    run.steps.end_step(run.add("a", TaskState.WAITING))
+    run.steps.end_step(run.add("b", TaskState.WAITING))
+    run.client.known_workers = [make_worker(runs=["b"])]
+    run.pass_time(HEARTBEAT_INTERVAL)
+    assert run.client.revoked.keys() == {"a"}
+    assert run.steps.take_ended() == []
+    # Some worker is still busy with the other, whatever the backend has.
+    assert [step.key for step in run.steps.finalizing] == ["b"]
+
+
+def test_a_task_that_was_started_by_nobody_is_over_after_a_lease(run: Run) -> None:
+    run.steps.end_step(run.add("a", TaskState.STARTED, worker="unknown"))
+    run.pass_time(LEASE + 2 * HEARTBEAT_INTERVAL)
+    assert run.steps.take_ended() == []
+    assert run.steps.finalizing == []
+
+
 # Messages.
 
 

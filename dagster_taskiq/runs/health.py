@@ -15,6 +15,11 @@ from dagster_taskiq.wire.records import Task, TaskState, Worker
 CHECK_SECONDS = 5.0
 #: After how many intervals without a check this process counts as interrupted.
 _INTERRUPTED_AFTER = 3
+#: Why a task is ended that waits although its step has ended.
+_ENDED_ELSEWHERE = (
+    "Its step has ended, as the event log has it, and this backend has no record that a worker "
+    "started it. Give all workers and runs the same backend."
+)
 
 
 class Health:
@@ -96,12 +101,26 @@ class Health:
         step.unrecorded_since = None
         if task.state.is_final:
             self._steps.report_task_end(task.id)
+        elif task.state is TaskState.WAITING:
+            if not self._steps.has(step):
+                self._end_waiting(task, workers)
         elif task.state is TaskState.STARTED:
             why = self._lost_workers.why_lost(task.worker, workers.get(task.worker))
             if why:
                 # The task has ended in any case: now, or before, which then stays its state.
                 self._servers.call(lambda client: client.mark_lost(task, why))
                 self._steps.report_task_end(task.id)
+
+    def _end_waiting(self, task: Task, workers: Mapping[str, Worker]) -> None:
+        """End a task that waits, as the backend has it, and whose step has its end in the log.
+
+        A worker with another backend has executed it, or the backend has lost the record of its
+        start: nobody would ever record its end. Should its message come again, it is refused then.
+        """
+        if any(worker.runs(task.id) for worker in workers.values()):
+            return
+        self._servers.call(lambda client: client.revoke([task.id], _ENDED_ELSEWHERE))
+        self._steps.report_task_end(task.id)
 
     def _report_unserved_queues(self, tasks: Mapping[str, Task], workers: Sequence[Worker]) -> None:
         waiting: dict[str, list[float]] = {}
