@@ -9,6 +9,7 @@ from compat_tests.contract.test_broker import claim, opened, put
 from compat_tests.sqs_servers import queues_on_sqs, sqs_client
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.sqs.broker import SqsBroker
 from dagster_taskiq.wire.queues import run_queue
 
 pytestmark = pytest.mark.anyio
@@ -89,3 +90,36 @@ async def test_queues_are_found_by_the_urls_that_are_given(settings: Settings) -
         (message,) = client.receive_message(QueueUrl=url, MessageAttributeNames=["All"])["Messages"]
         assert queue in {each["StringValue"] for each in message["MessageAttributes"].values()}
     assert names_of(settings) == [f"{name}-0", f"{name}-1"]
+
+
+async def test_two_fleets_with_a_queue_each_share_nothing(settings: Settings) -> None:
+    client = sqs_client(endpoint_of(settings))
+    urls = [
+        client.create_queue(QueueName=f"{settings.prefix}-team{each}")["QueueUrl"] for each in "ab"
+    ]
+    fleets = [
+        with_options(settings, queue_url=url).replace(prefix=Settings().prefix) for url in urls
+    ]
+    async with opened(fleets[0]) as one, opened(fleets[1]) as other:
+        await put(one, "step", queue=settings.queue, priority=5)
+        await put(one, "run", queue=run_queue(settings.queue))
+        await put(one, "gpu", queue="gpu")
+        for broker in (other, one):
+            broker.queues = (settings.queue, "gpu")
+        assert await other.claim() is None
+        taken = {(await claim(one)).task_id for _ in range(3)}
+        assert await one.rejected() == 0
+    assert taken == {"step", "run", "gpu"}
+    added = {name.removeprefix(f"{settings.prefix}-team") for name in names_of(settings)}
+    queue = settings.queue
+    assert {"a", "b", "a--p5", "a--runs", "a-gpu", "b--runs", "b-gpu"} <= added
+    assert f"a-{queue}" not in added
+
+
+def test_a_prefix_that_is_set_counts_before_the_name_of_the_queue() -> None:
+    url = "https://sqs.eu-central-1.amazonaws.com/111111111111/tasks"
+    own = Settings(broker="sqs://eu-central-1", broker_options={"queue_url": url})
+    assert SqsBroker(own)._queues.names.rejected == "tasks--rejected"
+    assert SqsBroker(own.replace(prefix="mine"))._queues.names.rejected == "mine--rejected"
+    named = own.replace(broker="sqs://eu-central-1/other", prefix="mine")
+    assert SqsBroker(named)._queues.names.rejected == "other--rejected"

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 NAMES = Names("our-prefix")
+ACCOUNT = "https://sqs.eu-central-1.amazonaws.com/111111111111"
 
 QUEUES = st.from_regex(r"[a-z0-9_]+(-[a-z0-9_]+)*", fullmatch=True).filter(
     lambda text: len(text) <= 40
@@ -88,6 +89,51 @@ def test_a_queue_that_can_have_no_name_is_refused_with_the_rule(queue: str) -> N
 def test_a_prefix_that_can_begin_no_name_is_refused(prefix: str) -> None:
     with pytest.raises(ConfigError, match="The prefix"):
         Names(prefix)
+
+
+GIVEN = Names(
+    "fleet",
+    {"etl": f"{ACCOUNT}/team-b", "gpu:runs": f"{ACCOUNT}/big--runs", "old": f"{ACCOUNT}/fleet-old"},
+)
+
+
+@given(QUEUES | st.sampled_from(["etl", "gpu", "old", "big"]), st.booleans(), st.integers(-12, 12))
+def test_beside_queues_with_urls_a_name_is_that_of_one_lane_too(
+    queue: str, is_run: bool, priority: int
+) -> None:
+    lane = Lane(run_queue(queue) if is_run else queue, level_of(priority))
+    name = GIVEN.of(lane)
+    assert GIVEN.read(name) == lane
+    assert name in GIVEN.given.values() or name.startswith(tuple(GIVEN.beginnings))
+
+
+@pytest.mark.parametrize(
+    ("lane", "name"),
+    [
+        (Lane("etl"), "team-b"),
+        (Lane("etl", 5), "team-b--p5"),
+        (Lane("etl:runs"), "team-b--runs"),
+        (Lane("etl:runs", -1), "team-b--runs--m1"),
+        (Lane("gpu"), "fleet-gpu"),
+        (Lane("gpu:runs"), "big--runs"),
+        (Lane("gpu:runs", 2), "big--runs--p2"),
+    ],
+)
+def test_what_is_beside_a_queue_with_a_url_has_its_name(lane: Lane, name: str) -> None:
+    assert GIVEN.of(lane) == name
+
+
+@pytest.mark.parametrize("name", ["fleet-etl", "fleet-etl--p5", "team-b-gpu", "fleet-gpu--runs"])
+def test_a_queue_with_a_url_has_no_other_names(name: str) -> None:
+    assert GIVEN.read(name) is None
+
+
+def test_two_urls_with_one_name_are_refused() -> None:
+    other = ACCOUNT.replace("1", "2")
+    with pytest.raises(ConfigError, match="have the same name"):
+        Names("fleet", {"a": f"{ACCOUNT}/q", "b": f"{other}/q"})
+    with pytest.raises(ConfigError, match="is not that of a queue"):
+        Names("fleet", {"a": "http://localhost:4566"})
 
 
 # -- bodies ----------------------------------------------------------------------------------

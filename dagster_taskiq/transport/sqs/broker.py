@@ -21,11 +21,12 @@ from dagster_taskiq.transport.sqs.claims import RENEWED_AFTER, Claims
 from dagster_taskiq.transport.sqs.connection import SqsConnection
 from dagster_taskiq.transport.sqs.depths import Depths
 from dagster_taskiq.transport.sqs.levels import Levels
-from dagster_taskiq.transport.sqs.names import Lane, Names
+from dagster_taskiq.transport.sqs.names import Lane, Names, name_in
 from dagster_taskiq.transport.sqs.polls import Polls
 from dagster_taskiq.transport.sqs.queues import Queues
 from dagster_taskiq.transport.sqs.rejected import Rejected
 from dagster_taskiq.transport.sqs.sending import Sender
+from dagster_taskiq.transport.sqs.url import Target
 from dagster_taskiq.wire.queues import QueueDepth
 
 
@@ -49,11 +50,12 @@ class SqsBroker(QueueBroker):
         self.connection: SqsConnection = connection or SqsConnection(
             settings.broker, settings.broker_options, settings.connect_timeout
         )
-        names = Names(self.connection.target.prefix or settings.prefix)
+        target = self.connection.target
+        names = Names(_prefix_of(target, settings), target.urls(settings.queue))
         queues = Queues(self.connection, names, settings.queue, settings.lease)
         self._queues = queues
         attempts = Attempts(queues.visibility, lambda: self.result_backend)
-        are_used = self.connection.target.has_priorities
+        are_used = target.has_priorities
         self._levels = Levels(queues, are_used, lambda: self.result_backend)
         self._polls = Polls(self.connection, queues, self._levels.forget)
         self._sender = Sender(self.connection, queues)
@@ -151,3 +153,16 @@ class SqsBroker(QueueBroker):
                 await asyncio.sleep(self._queues.visibility * RENEWED_AFTER)
         finally:
             self._renewing = None
+
+
+def _prefix_of(target: Target, settings: Settings) -> str:
+    """Return what the names of queues begin with.
+
+    Those whose default queue has a URL, and who have set no prefix, would all have the same one,
+    and share queues.
+    """
+    if target.prefix:
+        return target.prefix
+    if target.queue_url and settings.prefix == Settings().prefix:
+        return name_in(target.queue_url)
+    return settings.prefix

@@ -1,6 +1,7 @@
 """The names of all queues of this package on an SQS, and what each is for.
 
-Each begins with the prefix: what follows the region in the URL, else the setting ``prefix``.
+Each begins with the prefix: what follows the region in the URL, else the setting ``prefix`` if it
+is set, else the name of the default queue if its URL is given.
 
 ===============================  ===================================================================
 ``<prefix>-<queue>``             Messages of that queue that wait for a worker, with priority 0.
@@ -9,9 +10,14 @@ Each begins with the prefix: what follows the region in the URL, else the settin
 ``<prefix>-<queue>--runs``       The run queue; ``<prefix>-<queue>--runs--p5`` with a priority.
 ``<prefix>--rejected``           Messages that were set aside: unreadable, or handed out too often.
 ===============================  ===================================================================
+
+A queue whose URL is given is that one, and what it has beside it is named after it: with the URL
+``https://.../tasks`` these are ``tasks--p5``, ``tasks--runs`` and ``tasks--runs--p5``. So those who
+share a prefix, and have queues of their own, share no messages.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dagster_taskiq.errors import ConfigError
@@ -25,6 +31,7 @@ NAME_LENGTH = 80
 #: What stands between the name of a queue and what is added to it. So it may not be in the name.
 _MARK = "--"
 _RUNS = "runs"
+_REJECTED = "rejected"
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _LEVEL = re.compile(r"([pm])([1-9]\d*)")
 
@@ -49,17 +56,53 @@ def level_of(priority: int) -> int:
     return min(max(priority, LOWEST_PRIORITY), HIGHEST_PRIORITY)
 
 
+def name_in(url: str) -> str:
+    """Return the name of a queue by its URL.
+
+    Raises:
+        ConfigError: the URL has none.
+    """
+    name = url.rstrip("/").rpartition("/")[2]
+    if not _NAME.fullmatch(name) or len(name) > NAME_LENGTH:
+        raise ConfigError(
+            f"The URL {url} is not that of a queue, such as "
+            "https://sqs.eu-central-1.amazonaws.com/123456789012/tasks. Correct `queue_url` or "
+            "`queue_urls` of the broker's options."
+        )
+    return name
+
+
 class Names:
     """The names under one prefix; the table above has the meaning of each."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, urls: Mapping[str, str] | None = None) -> None:
         """Take the prefix.
 
+        Args:
+            prefix: what names begin with.
+            urls: the URLs of queues and run queues that are given.
+
         Raises:
-            ConfigError: no name may begin with it.
+            ConfigError: no name may begin with the prefix, or a URL cannot be used.
         """
-        if not _is_name(prefix):
-            raise ConfigError(f"The prefix {prefix!r} cannot be used. {_RULE}")
+        #: The names of the queues and run queues whose URLs are given.
+        self.given: dict[str, str] = {}
+        url_of: dict[str, str] = {}
+        for queue, url in (urls or {}).items():
+            name = self.given[queue] = name_in(url)
+            if url_of.setdefault(name, url) != url:
+                raise ConfigError(
+                    f"The queues {url_of[name]} and {url} have the same name, so that their runs "
+                    "and priorities would be mixed. Use one with another name in `queue_url` and "
+                    "`queue_urls` of the broker's options."
+                )
+        is_given = prefix in self.given.values()
+        longest = NAME_LENGTH - len(f"{_MARK}{_REJECTED}")
+        if not (is_given or _is_name(prefix)) or len(prefix) > longest:
+            raise ConfigError(
+                f"The prefix {prefix!r} cannot be used. Write another one as PREFIX of "
+                f"sqs://REGION/PREFIX. {_RULE}"
+            )
         self.prefix = prefix
 
     def of(self, lane: Lane) -> str:
@@ -69,35 +112,58 @@ class Names:
             ConfigError: the queue has a name that is not allowed.
         """
         queue = queue_of_run_queue(lane.queue)
-        parts = [f"{self.prefix}-{queue}"]
-        if is_run_queue(lane.queue):
+        parts = [self.given.get(lane.queue) or self.given.get(queue) or f"{self.prefix}-{queue}"]
+        is_allowed = _is_name(queue) or parts[0] in self.given.values()
+        if is_run_queue(lane.queue) and lane.queue not in self.given:
             parts.append(_RUNS)
         if lane.level:
             parts.append(f"{'p' if lane.level > 0 else 'm'}{abs(lane.level)}")
         name = _MARK.join(parts)
-        if not _is_name(queue) or len(name) > NAME_LENGTH:
+        if not is_allowed or len(name) > NAME_LENGTH:
             raise ConfigError(f"The queue {queue!r} cannot be used. {_RULE}")
         return name
 
     @property
     def rejected(self) -> str:
         """The queue of the messages that were set aside."""
-        return f"{self.prefix}{_MARK}rejected"
+        return f"{self.prefix}{_MARK}{_REJECTED}"
+
+    @property
+    def beginnings(self) -> list[str]:
+        """What all names begin with, besides those that are given."""
+        own = f"{self.prefix}-"
+        given = {f"{name}{_MARK}" for name in self.given.values()}
+        return [own, *sorted(each for each in given if not each.startswith(own))]
 
     def read(self, name: str) -> Lane | None:
         """Return the lane of a name; ``None`` if it is that of no lane."""
-        queue, *parts = name.removeprefix(f"{self.prefix}-").split(_MARK)
-        if not name.startswith(f"{self.prefix}-") or not _is_name(queue):
-            return None
-        if parts and parts[0] == _RUNS:
-            queue = run_queue(queue)
-            del parts[0]
-        if not parts:
-            return Lane(queue)
-        level = _LEVEL.fullmatch(parts[0])
-        if level is None or len(parts) > 1:
-            return None
-        return Lane(queue, int(level[2]) * (1 if level[1] == "p" else -1))
+        lanes = [_lane(queue, given, name) for queue, given in self.given.items()]
+        beginning = f"{self.prefix}-"
+        if name.startswith(beginning):
+            rest = name.removeprefix(beginning)
+            queue = rest.partition(_MARK)[0]
+            lanes += [_lane(queue, queue, rest)] if _is_name(queue) else []
+        for lane in lanes:
+            # A queue whose URL is given has no other names.
+            if lane is not None and self.of(lane) == name:
+                return lane
+        return None
+
+
+def _lane(queue: str, beginning: str, name: str) -> Lane | None:
+    """Return the lane of a queue by a name that begins in this way; ``None`` if it is none."""
+    if name != beginning and not name.startswith(f"{beginning}{_MARK}"):
+        return None
+    parts = name.removeprefix(beginning).split(_MARK)[1:]
+    if parts and parts[0] == _RUNS:
+        queue = run_queue(queue_of_run_queue(queue))
+        del parts[0]
+    if not parts:
+        return Lane(queue)
+    level = _LEVEL.fullmatch(parts[0])
+    if level is None or len(parts) > 1:
+        return None
+    return Lane(queue, int(level[2]) * (1 if level[1] == "p" else -1))
 
 
 def _is_name(text: str) -> bool:

@@ -43,9 +43,8 @@ class Queues:
         self.visibility = min(max(1, math.ceil(lease)), LONGEST_LEASE_SECONDS)
         self._connection = connection
         target = connection.target
-        self._given = {names.of(Lane(queue)): url for queue, url in target.queue_urls.items()}
-        if target.queue_url:
-            self._given[names.of(Lane(default_queue))] = target.queue_url
+        urls = target.urls(default_queue)
+        self._given = {names.of(Lane(queue)): url for queue, url in urls.items()}
 
     async def call(self, name: str, work: "Callable[[SQSClient, str], T]") -> T:
         """Have the client do something with the URL of a queue.
@@ -158,17 +157,20 @@ class Queues:
         return {str(name): value for name, value in answer["Attributes"].items()}
 
     async def all(self) -> list[Lane]:
-        """Return the lanes that there are under the prefix, by asking the server for a list.
+        """Return the lanes that there are, by asking the server for a list.
 
         A queue that was created or deleted within the last minute may be missing, or be there.
         """
-        prefix = f"{self.names.prefix}-"
 
         def ask(client: "SQSClient") -> list[str]:
-            pages = client.get_paginator("list_queues").paginate(
-                QueueNamePrefix=prefix, PaginationConfig={"PageSize": PAGE}
-            )
-            return [url for page in pages for url in page.get("QueueUrls", [])]
+            lists = client.get_paginator("list_queues")
+            urls: list[str] = []
+            for beginning in self.names.beginnings:
+                for page in lists.paginate(
+                    QueueNamePrefix=beginning, PaginationConfig={"PageSize": PAGE}
+                ):
+                    urls += page.get("QueueUrls", [])
+            return urls
 
         lanes = [self.names.read(name) for name in self._given]
         for url in await self._connection.call(ask):

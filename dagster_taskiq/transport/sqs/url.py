@@ -63,7 +63,7 @@ class Target:
 
     #: ``None``: what AWS's own configuration says.
     region: str | None
-    #: What the names of all queues begin with; ``None``: the setting ``prefix``.
+    #: What the names of all queues begin with; ``None``: see :mod:`.names`.
     prefix: str | None
     #: ``None``: that of AWS.
     endpoint_url: str | None
@@ -84,6 +84,15 @@ class Target:
     session_token: str | None = field(default=None, repr=False)
     #: As the client library takes it.
     verify: bool | str | None = None
+
+    def urls(self, default_queue: str) -> dict[str, str]:
+        """Return all URLs that are given, by queue or run queue.
+
+        Args:
+            default_queue: the queue that ``queue_url`` is for.
+        """
+        own = {default_queue: self.queue_url} if self.queue_url else {}
+        return {**self.queue_urls, **own}
 
 
 def read_target(url: str, options: Mapping[str, Any]) -> Target:
