@@ -9,7 +9,10 @@ from compat_tests.contract.test_broker import claim, opened, put
 from compat_tests.sqs_servers import queues_on_sqs, sqs_client
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.sqs.broker import SqsBroker
+from dagster_taskiq.transport.sqs.names import Names
+from dagster_taskiq.wire.notifications import FROM_START
 from dagster_taskiq.wire.queues import run_queue
 
 pytestmark = pytest.mark.anyio
@@ -123,3 +126,16 @@ def test_a_prefix_that_is_set_counts_before_the_name_of_the_queue() -> None:
     assert SqsBroker(own.replace(prefix="mine"))._queues.names.rejected == "mine--rejected"
     named = own.replace(broker="sqs://eu-central-1/other", prefix="mine")
     assert SqsBroker(named)._queues.names.rejected == "other--rejected"
+
+
+async def test_priorities_are_announced_to_those_with_the_same_prefix(settings: Settings) -> None:
+    async with opened(settings) as broker:
+        backend = broker.result_backend
+        assert isinstance(backend, StateBackend)
+        await put(broker, "t", priority=5)
+        channels = [
+            Names(each).levels_channel for each in (settings.prefix, f"{settings.prefix}-2")
+        ]
+        own, other = [await backend.collect(each, FROM_START, 0.0) for each in channels]
+    assert [each.body for each in own] == [{"lanes": [["q", 5]]}]
+    assert other == []

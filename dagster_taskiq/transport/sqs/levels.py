@@ -20,8 +20,6 @@ from dagster_taskiq.wire.notifications import FROM_START
 
 logger = logging.getLogger("dagster_taskiq.broker")
 
-#: The channel of the backend to which levels are posted.
-CHANNEL = "sqs-levels"
 #: Seconds between two lists of queues.
 LIST_SECONDS = 60.0
 #: How long one look into the channel waits, in seconds.
@@ -42,6 +40,7 @@ class Levels:
             backend: returns the backend with the channel. What is none of ours has no channels.
         """
         self._queues = queues
+        self._channel = queues.names.levels_channel
         self._are_used = are_used
         self._backend = backend
         self._known: set[Lane] = set()
@@ -123,7 +122,7 @@ class Levels:
             return
         body = {"lanes": [[lane.queue, lane.level] for lane in new]}
         try:
-            await backend.home.run(lambda: backend.post(CHANNEL, body))
+            await backend.home.run(lambda: backend.post(self._channel, body))
         except DagsterTaskiqError as error:
             logger.debug("Could not tell workers of new priorities: %s", error)
         else:
@@ -158,7 +157,7 @@ class Levels:
         while True:
             try:
                 found = await backend.home.run(
-                    partial(backend.collect, CHANNEL, cursor, COLLECT_SECONDS)
+                    partial(backend.collect, self._channel, cursor, COLLECT_SECONDS)
                 )
                 for each in found:
                     cursor = each.cursor

@@ -129,6 +129,14 @@ class Names:
         return f"{self.prefix}{_MARK}{_REJECTED}"
 
     @property
+    def levels_channel(self) -> str:
+        """The channel of the backend to which the levels in use are posted.
+
+        Others with the same backend have other levels.
+        """
+        return f"sqs-levels-{self.prefix}"
+
+    @property
     def beginnings(self) -> list[str]:
         """What all names begin with, besides those that are given."""
         own = f"{self.prefix}-"
