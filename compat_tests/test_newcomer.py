@@ -92,6 +92,10 @@ def test_the_demo_runs_on_sqs_with_its_state_in_a_file(
         f"DAGSTER_HOME={home} DAGSTER_TASKIQ_BROKER='sqs://{REGION}' "
         f"DAGSTER_TASKIQ_BACKEND='embedded://' {ENDPOINT_URL_ENV}='{sqs_endpoint}' dagster dev"
     ) in done.stdout
+    # That its state is in a file is meant: only the log of its worker has the warning, once.
+    assert "is a file on this machine" not in done.stdout + done.stderr
+    logs = [log.read_text() for log in home.glob("*.log")]
+    assert "".join(logs).count("is a file on this machine") == 1
     (left,) = re.findall(r"The empty queues of the demo stay on SQS: (\S+)-\*\n", done.stdout)
     assert f"{left}-dagster" in {
         url.rpartition("/")[2] for url in queues_on_sqs(sqs_endpoint, left)

@@ -14,6 +14,7 @@ from dagster_taskiq.cli.options import settings_from
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.executor import TaskiqExecutor, taskiq_executor
 from dagster_taskiq.launcher import TaskiqRunLauncher
+from dagster_taskiq.settings.default_broker import warning_of_one_machine
 from dagster_taskiq.settings.env import BACKEND_ENV, BROKER_ENV
 from dagster_taskiq.settings.schema import EXECUTOR_FIELDS, LAUNCHER_FIELDS
 from dagster_taskiq.settings.settings import Settings
@@ -267,7 +268,7 @@ def test_in_a_workers_process_its_own_queue_counts_before_the_variables(
 # -- the backend beside SQS --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("backend", [None, "rpc://", "sqs://us-east-1"])
+@pytest.mark.parametrize("backend", [None, "rpc://"])
 def test_sqs_without_a_backend_says_what_to_set(backend: str | None, tmp_path: Path) -> None:
     settings = Settings(broker="sqs://us-east-1", backend=backend)
     with pytest.raises(ConfigError) as caught:
@@ -287,6 +288,38 @@ def test_the_postgresql_of_dagsters_storage_is_the_backend_beside_sqs(tmp_path: 
         assert found.options_of_backend == {}
     named = settings.replace(backend="redis://h").resolved(str(tmp_path))
     assert named.backend_url == "redis://h"
+
+
+@pytest.mark.parametrize("backend", ["sqs://us-east-1", "SQS://key:s3cr3t@", "memory://"])
+def test_a_backend_that_keeps_no_state_is_refused_beside_sqs(backend: str, tmp_path: Path) -> None:
+    storage = {"storage": {"postgres": {"postgres_url": POSTGRESQL}}}
+    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(storage))
+    settings = Settings(broker="sqs://us-east-1", backend=backend)
+    with pytest.raises(ConfigError, match="cannot keep the state of tasks and workers") as caught:
+        settings.resolved(str(tmp_path))
+    assert f"Set `backend`, or the variable {BACKEND_ENV}, to postgresql://" in str(caught.value)
+    assert "s3cr3t" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("broker", "backend", "warns"),
+    [
+        ("sqs://us-east-1", "embedded://", True),
+        ("sqs://us-east-1", "sqlite:////srv/states.db", True),
+        ("sqs://us-east-1", POSTGRESQL, False),
+        ("sqs://us-east-1", "redis://h", False),
+        ("embedded://", None, False),
+    ],
+)
+def test_a_file_as_the_backend_beside_sqs_is_warned_of(
+    broker: str, backend: str | None, warns: bool, tmp_path: Path
+) -> None:
+    settings = Settings(broker=broker, backend=backend).resolved(str(tmp_path))
+    warning = warning_of_one_machine(settings.broker, settings.backend_url)
+    assert (warning is not None) == warns
+    if warning is not None:
+        assert f"The backend {settings.backend_url} is a file on this machine" in warning
+        assert f"Set `backend`, or the variable {BACKEND_ENV}" in warning
 
 
 # -- what is shown -----------------------------------------------------------------------------

@@ -46,6 +46,7 @@ def status(
     from dagster_taskiq.cli.tables import duration, show  # noqa: PLC0415
     from dagster_taskiq.cli.worker import describe, show_workers  # noqa: PLC0415
     from dagster_taskiq.client import client_for  # noqa: PLC0415
+    from dagster_taskiq.settings.default_broker import warning_of_one_machine  # noqa: PLC0415
     from dagster_taskiq.settings.urls import redact  # noqa: PLC0415
 
     settings = settings_from(broker, backend, config_yaml, app)
@@ -54,6 +55,7 @@ def status(
     if as_json:
         document = {
             "broker": redact(settings.broker),
+            "backend": redact(settings.backend_url),
             "queues": [each.__dict__ for each in depths],
             "workers": [describe(each) for each in workers],
             "rejected": rejected,
@@ -70,12 +72,17 @@ def status(
             for each in depths
         ]
         click.echo(f"Broker: {redact(settings.broker)}")
+        if settings.backend_url != settings.broker:
+            click.echo(f"Backend: {redact(settings.backend_url)}")
         show("Queues", ("queue", "waiting", "starting", "oldest"), rows)
         show_workers(workers)
         if rejected:
             click.echo(
                 f"{rejected} message(s) were set aside as unreadable; see the workers' logs."
             )
+    warning = warning_of_one_machine(settings.broker, settings.backend_url)
+    if warning is not None:
+        click.echo(f"Warning: {warning}", err=True)
     alive = [each for each in workers if not each.is_lost and name in (None, each.name)]
     sys.exit(0 if alive else 1)
 

@@ -18,6 +18,7 @@ from taskiq import TaskiqMessage
 from taskiq.decor import AsyncTaskiqDecoratedTask
 
 from dagster_taskiq.errors import ServerUnavailableError
+from dagster_taskiq.settings.default_broker import warning_of_one_machine
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.json_messages import PlainFormatter
@@ -160,6 +161,10 @@ class WorkerService:
             self.broker.settings,
         )
         log_parts(self.pool.dagster_parts)
+        settings = self.broker.settings
+        warning = warning_of_one_machine(settings.broker, settings.backend_url)
+        if warning is not None:
+            logger.warning("%s", warning)
 
     async def stop(self) -> None:
         """Send no more heartbeats, end the children, and deregister the worker."""
