@@ -28,6 +28,7 @@ from dagster_taskiq.client import call, send
 from dagster_taskiq.errors import ConfigError, MiddlewareError
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.transport.message_labels import outgoing_of
 from dagster_taskiq.transport.registry import make_backend
 from dagster_taskiq.wire.records import TaskState
 
@@ -187,3 +188,33 @@ def test_in_memory_a_middleware_that_raises_fails_its_task(broker: QueueBroker) 
 
     with pytest.raises(MiddlewareError, match="not this one"):
         call(work)
+
+
+# -- the queue of a message ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"), [("shop:mail", {}), ("execute_plan", {"run_id": "r", "step_key": "s"})]
+)
+def test_the_queue_of_launched_runs_is_refused_for_a_step_or_an_own_task(
+    name: str, labels: dict[str, str]
+) -> None:
+    message = BrokerMessage(
+        task_id="t", task_name=name, message=b"", labels={**labels, "queue_name": "a:runs"}
+    )
+    with pytest.raises(ConfigError, match=r"for launched runs\. Name the queue 'a', or another"):
+        outgoing_of(message, "dagster")
+
+
+def test_an_empty_queue_is_the_default_one_and_a_run_has_its_own() -> None:
+    message = BrokerMessage(
+        task_id="t", task_name="shop:mail", message=b"", labels={"queue_name": ""}
+    )
+    assert outgoing_of(message, "dagster").queue == "dagster"
+    message = BrokerMessage(
+        task_id="t",
+        task_name="execute_job",
+        message=b"",
+        labels={"queue_name": "a:runs", "run_id": "r"},
+    )
+    assert outgoing_of(message, "dagster").queue == "a:runs"

@@ -13,10 +13,12 @@ from dagster_taskiq.wire.labels import (
     DELAY_LABEL,
     PRIORITY_LABEL,
     QUEUE_LABEL,
+    STEP_LABEL,
     attempt_of,
     check_times,
     read_time,
 )
+from dagster_taskiq.wire.queues import RUNS_SUFFIX, is_run_queue, queue_of_run_queue
 from dagster_taskiq.wire.task_names import is_own_task
 
 
@@ -29,7 +31,8 @@ def outgoing_of(message: BrokerMessage, default_queue: str) -> Outgoing:
 
     Raises:
         ConfigError: a priority is not an integer, or a label of :mod:`dagster_taskiq.wire.labels`
-            is not a time.
+            is not a time; or the queue is one for launched runs, and this is a step or a user's
+            own task.
     """
     check_times(message.labels)
     priority = message.labels.get(PRIORITY_LABEL) or 0
@@ -45,8 +48,15 @@ def outgoing_of(message: BrokerMessage, default_queue: str) -> Outgoing:
             f'"{PRIORITY_TAG}" or "{RUN_PRIORITY_TAG}" for it.)'
         ) from None
     queue = str(message.labels.get(QUEUE_LABEL) or default_queue)
-    delay = read_time(message.labels, DELAY_LABEL)
     is_own = is_own_task(message.task_name, message.labels)
+    if is_run_queue(queue) and (is_own or message.labels.get(STEP_LABEL)):
+        # There it would be taken for a run: it would have none of the slots that are for steps.
+        raise ConfigError(
+            f"Task {message.task_name} cannot wait in the queue {queue!r}: names that end in "
+            f"{RUNS_SUFFIX!r} are those of queues for launched runs. Name the queue "
+            f"{queue_of_run_queue(queue)!r}, or another one."
+        )
+    delay = read_time(message.labels, DELAY_LABEL)
     own_task = message.task_name if is_own else ""
     attempt = attempt_of(message.labels)
     return Outgoing(message.task_id, queue, level, message.message, delay, own_task, attempt)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 #: The end of the name of a run queue.
-_RUNS = ":runs"
+RUNS_SUFFIX = ":runs"
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ def run_queue(queue: str) -> str:
     A run that waits for its own steps must never keep them from being claimed. So runs have a queue
     of their own, and a worker that holds as many runs as it may claims only steps.
     """
-    return f"{queue}{_RUNS}"
+    return f"{queue}{RUNS_SUFFIX}"
 
 
 def is_run_queue(queue: str) -> bool:
     """Return whether a queue is the run queue of another one."""
-    return queue.endswith(_RUNS)
+    return queue.endswith(RUNS_SUFFIX)
 
 
 def queue_of_run_queue(queue: str) -> str:
     """Return the queue to which a run queue belongs; another queue is returned as it is."""
-    return queue.removesuffix(_RUNS)
+    return queue.removesuffix(RUNS_SUFFIX)
