@@ -14,6 +14,7 @@ from compat_tests.checkout import ROOT
 from compat_tests.servers import new_database, with_driver
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.runs.instance_settings import settings_for
+from dagster_taskiq.settings.dagster_storage import warning_of_missing_package
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.settings.urls import redact
 from dagster_taskiq.transport import registry
@@ -41,6 +42,19 @@ def write(home: Path, **document: Any) -> None:
 
 def broker_of(home: Path, **config: Any) -> str:
     return Settings.from_dict(config).resolved(str(home)).broker
+
+
+def test_that_dagster_postgres_is_missing_is_said_with_what_to_run(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert warning_of_missing_package() is None  # there is no instance
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    write(home, storage={"postgres": {"postgres_db": DATABASE}})
+    assert warning_of_missing_package() is None
+    monkeypatch.setitem(sys.modules, "dagster_postgres", None)
+    assert "pip install dagster-postgres" in str(warning_of_missing_package())
+    write(home)
+    assert warning_of_missing_package() is None
 
 
 @pytest.mark.parametrize(

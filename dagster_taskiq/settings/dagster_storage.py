@@ -5,6 +5,7 @@ Read here without Dagster, which takes seconds to import: a worker's parent proc
 
 import json
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -18,6 +19,8 @@ from dagster_taskiq.settings.urls import scheme_of
 #: The URL that stands for the database of the instance's storage. It may have a query.
 STORAGE_URL = "dagster-storage:"
 
+#: What Dagster imports for a storage in PostgreSQL.
+_PACKAGE = "dagster_postgres"
 #: The classes of dagster-postgres that stand for a whole storage, or for its part with the runs.
 _CLASSES = ("DagsterPostgresStorage", "PostgresRunStorage")
 
@@ -41,6 +44,26 @@ def storage_url(home: str | None, query: str = "") -> str | None:
         return None
     url = _url_of(resolve_env(config))
     return f"{url}{'&' if '?' in url else '?'}{query}" if query else url
+
+
+def warning_of_missing_package() -> str | None:
+    """Return what is missing to load the instance of ``$DAGSTER_HOME``; ``None`` if nothing is.
+
+    The broker's tables are used without dagster-postgres, and Dagster's own storage is not.
+    """
+    try:
+        directory = read_home()
+    except ConfigError:  # what needs the directory says so
+        return None
+    if directory is None or _postgres_config(directory) is None:
+        return None
+    if find_spec(_PACKAGE) is not None:
+        return None
+    return (
+        f"The storage in {directory / 'dagster.yaml'} is PostgreSQL, but {_PACKAGE} is not "
+        "installed here, without which Dagster cannot load the instance: runs and steps will fail. "
+        "Run: pip install dagster-postgres"
+    )
 
 
 def required_storage_url(url: str, home: str | None) -> str:

@@ -18,6 +18,7 @@ from taskiq import TaskiqMessage
 from taskiq.decor import AsyncTaskiqDecoratedTask
 
 from dagster_taskiq.errors import ServerUnavailableError
+from dagster_taskiq.settings.dagster_storage import warning_of_missing_package
 from dagster_taskiq.settings.default_broker import warning_of_one_machine
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.broker import QueueBroker
@@ -162,9 +163,10 @@ class WorkerService:
         )
         log_parts(self.pool.dagster_parts)
         settings = self.broker.settings
-        warning = warning_of_one_machine(settings.broker, settings.backend_url)
-        if warning is not None:
-            logger.warning("%s", warning)
+        one_machine = warning_of_one_machine(settings.broker, settings.backend_url)
+        for warning in (one_machine, warning_of_missing_package()):
+            if warning is not None:
+                logger.warning("%s", warning)
 
     async def stop(self) -> None:
         """Send no more heartbeats, end the children, and deregister the worker."""
