@@ -1,9 +1,10 @@
-"""A door before an SQS that knows what is asked: it counts, throttles, freezes and hangs up."""
+"""A door before an SQS that knows what is asked: it counts, throttles, delays, freezes, cuts."""
 
 import http.client
 import json
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -33,6 +34,9 @@ class SqsDoor:
         self.requests: Counter[tuple[str, str]] = Counter()
         #: The error that is answered for each action, or for all by the name ``*``.
         self.errors: dict[str, str] = {}
+        #: How much later the answers of queues come than from the server, in seconds, by what the
+        #: name of the queue ends with.
+        self.delays: dict[str, float] = {}
         self._to_lose: Counter[str] = Counter()
         self._thawed = threading.Event()
         self._thawed.set()
@@ -131,6 +135,9 @@ class SqsDoor:
             self.requests[action, queue] += 1
         return self.errors.get(action) or self.errors.get("*")
 
+    def delay_of(self, queue: str) -> float:
+        return sum(delay for end, delay in self.delays.items() if queue.endswith(end))
+
     def loses(self, action: str) -> bool:
         with self._lock:
             if self._to_lose[action] <= 0:
@@ -189,6 +196,7 @@ class _Request(BaseHTTPRequestHandler):
             self._answer(*_error(error, is_json=TARGET in self.headers))
             return
         status, headers, answer = self._ask_server(body)
+        time.sleep(door.delay_of(queue))
         door.wait_until_thawed()
         if door.loses(action):
             self.close_connection = True

@@ -13,7 +13,15 @@ from dagster import DagsterInstance, DagsterRunStatus
 
 from compat_tests.brokers import SQS, SQS_REDIS
 from compat_tests.conftest import StartWorker
-from compat_tests.contract.test_broker import claim, ids, listening, move_clock, opened, put
+from compat_tests.contract.test_broker import (
+    Slots,
+    claim,
+    ids,
+    listening,
+    move_clock,
+    opened,
+    put,
+)
 from compat_tests.executor import sqs_jobs
 from compat_tests.executor.outages import run_through
 from compat_tests.executor.runs import House
@@ -272,6 +280,26 @@ def test_no_log_shows_the_token_of_a_session(
         assert sender.value(sender.send("add", 1, 2)) == 3
     assert "DEBUG" in worker.output()
     assert "s3cr3t" not in worker.output()
+
+
+@pytest.mark.anyio
+async def test_the_next_of_a_high_priority_comes_first_however_slow_its_answer(
+    counted: Settings, door: SqsDoor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The machine of the tests may be slower than SQS ever is.
+    monkeypatch.setattr("dagster_taskiq.transport.sqs.polls.NEXT_SECONDS", (60.0, 60.0))
+    async with opened(counted) as broker:
+        broker.gate = gate = Slots(1)
+        await put(broker, "high-1", "high-2", priority=1)
+        async with listening(broker) as listener:
+            await eventually_async(lambda: listener.has(1))
+            await put(broker, "low")
+            door.delays["--p1"] = 1.0
+            for number in (2, 3):
+                gate.free.release()
+                await eventually_async(lambda number=number: listener.has(number))
+            found = [each.partition("-")[0] for each in listener.ids]
+    assert found == ["high", "high", "low"]
 
 
 # -- what is received by taskiq's own means --------------------------------------------------------

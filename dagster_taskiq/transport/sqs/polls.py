@@ -36,10 +36,15 @@ logger = logging.getLogger("dagster_taskiq.broker")
 ANSWER_FACTOR = 3.0
 #: The same at least, and at most, in seconds.
 ANSWER_SECONDS = (0.05, 0.5)
+#: The same two if the lane has just had a message, and comes before others: it is likely to have
+#: more, and an answer that takes unusually long is no reason to go on with a lower priority.
+NEXT_FACTOR = 10.0
+NEXT_SECONDS = (0.25, 2.0)
 #: For how long SQS waits for the message of a poll that comes before others, in seconds. Should the
 #: worker have no free slot then, what comes later is for others.
 BRIEF_SECONDS = 1
-#: How long a message that has come waits here for somebody to take it, in seconds.
+#: How long a message that has come waits here for somebody to take it, in seconds; longer where
+#: answers take longer, since then this process is slow as well.
 HELD_SECONDS = 0.1
 #: How long a lane counts as empty after a poll has found nothing, in seconds.
 EMPTY_SECONDS = 1.0
@@ -69,9 +74,12 @@ class Polls:
         self._polls: dict[Lane, Poll] = {}
         #: Until when each lane counts as empty, by the monotonic clock.
         self._empty_until: dict[Lane, float] = {}
+        #: The lanes whose last poll that was answered has received a message.
+        self._had_message: set[Lane] = set()
         #: The lanes into which messages were released while there was a poll.
         self._released: set[Lane] = set()
-        self._releasing: set[asyncio.Task[None]] = set()
+        #: What is being released, with its lane.
+        self._releasing: dict[asyncio.Task[None], Lane] = {}
         #: When SQS answered a poll last, by the monotonic clock.
         self._answered_at = -math.inf
         connection.on_close.append(self.abandon)
@@ -109,8 +117,11 @@ class Polls:
         if poll is None:
             if time.monotonic() < self._empty_until.get(lane, 0.0):
                 return None
+            await self._until_released(lane)
             poll = await self._poll_on(lane, BRIEF_SECONDS if comes_before else self._longest)
-        left = poll.started_at + self._answer_seconds - time.monotonic()
+        is_likely = comes_before and lane in self._had_message
+        patience = self._next_seconds if is_likely else self._answer_seconds
+        left = poll.started_at + patience - time.monotonic()
         if not poll.answer.done() and left > 0:
             await asyncio.wait([poll.answer], timeout=left)
         if not poll.answer.done() or self._polls.get(lane) is not poll:
@@ -142,6 +153,7 @@ class Polls:
             poll.is_abandoned = True
         self._polls.clear()
         self._empty_until.clear()
+        self._had_message.clear()
         self._released.clear()
 
     async def end(self) -> None:
@@ -155,7 +167,7 @@ class Polls:
                 self._release_later(poll)
         self.abandon()
         if self._releasing:
-            await asyncio.wait(set(self._releasing), timeout=RELEASE_SECONDS)
+            await asyncio.wait(self._releasing, timeout=RELEASE_SECONDS)
 
     async def release(self, message: Received) -> None:
         """Make a message visible at once; nothing happens if it is not ours any more."""
@@ -186,6 +198,12 @@ class Polls:
         least, most = ANSWER_SECONDS
         return min(max(least, ANSWER_FACTOR * self._connection.usual_seconds), most)
 
+    @property
+    def _next_seconds(self) -> float:
+        """The same where a message is likely, and comes before others."""
+        least, most = NEXT_SECONDS
+        return min(max(least, NEXT_FACTOR * self._connection.usual_seconds), most)
+
     async def _poll_on(self, lane: Lane, seconds: int) -> Poll:
         """Return the poll of a lane; if it has none, start one that may take so many seconds."""
         url = await self._queues.url(self._queues.names.of(lane))
@@ -209,10 +227,13 @@ class Polls:
         if poll.is_abandoned:  # in the moment in which its answer came
             in_thread(partial(poll.release, answer.result())).add_done_callback(look_at)
         elif answer.result():
+            self._had_message.add(poll.lane)
             loop = asyncio.get_running_loop()
-            loop.call_later(HELD_SECONDS, self._release_if_held, poll)
+            held = max(HELD_SECONDS, self._answer_seconds)
+            loop.call_later(held, self._release_if_held, poll)
         elif self._polls.get(poll.lane) is poll:
             del self._polls[poll.lane]
+            self._had_message.discard(poll.lane)
             self._empty_until[poll.lane] = time.monotonic() + EMPTY_SECONDS
 
     def _release_if_held(self, poll: Poll) -> None:
@@ -223,9 +244,15 @@ class Polls:
     def _release_later(self, poll: Poll) -> None:
         """Release the message of a poll in the background, once its answer has come."""
         task = asyncio.ensure_future(self._release_all(poll))
-        self._releasing.add(task)
-        task.add_done_callback(self._releasing.discard)
+        self._releasing[task] = poll.lane
+        task.add_done_callback(self._releasing.pop)
         task.add_done_callback(look_at)
+
+    async def _until_released(self, lane: Lane) -> None:
+        """Wait until SQS shows again what is being released into a lane; not for long."""
+        releases = [task for task, into in self._releasing.items() if into == lane]
+        if releases:
+            await asyncio.wait(releases, timeout=self._answer_seconds)
 
     async def _release_all(self, poll: Poll) -> None:
         try:
