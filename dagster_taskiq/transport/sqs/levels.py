@@ -1,7 +1,8 @@
 """The priority levels in use: each is a queue on the server, which workers have to know of.
 
-They learn of it in two ways: who is the first in its process to send to one posts that to a channel
-of the backend, and each worker asks the server for a list of queues, at its start and regularly.
+They learn of it in two ways: who is about to send to one, as the first in its process, posts that
+to a channel of the backend, and each worker asks the server for a list of queues, at its start and
+regularly.
 """
 
 import asyncio
@@ -111,7 +112,7 @@ class Levels:
                 )
 
     async def announce(self, lanes: Collection[Lane]) -> None:
-        """Tell workers of the levels that messages were sent to, once for each.
+        """Tell workers of the levels that messages are about to be sent to, once for each.
 
         If the backend does not answer, they learn of them from the next list.
         """

@@ -64,7 +64,7 @@ class Sender:
 
         Args:
             outgoing: the messages.
-            announce: called with the lanes of each priority that they were sent to.
+            announce: called with the lanes of each priority before anything is sent to them.
 
         Raises:
             ConfigError: one of them is too large, or there can be no queue for it; nothing was
@@ -81,6 +81,8 @@ class Sender:
         for entries, name, limit in zip(by_lane.values(), names, limits, strict=True):
             _check_sizes(entries, name, limit)
         known = dict(zip(by_lane, zip(names, limits, strict=True), strict=True))
+        # Workers wait at the queue of a new priority before its first message is there.
+        await announce(list(by_lane))
         # A worker that waits would take the first that comes.
         for level in sorted({lane.level for lane in by_lane}, reverse=True):
             lanes = [lane for lane in by_lane if lane.level == level]
@@ -88,7 +90,6 @@ class Sender:
                 [self._send_all(known[lane][0], by_lane[lane], known[lane][1]) for lane in lanes]
             )
             self._sent_at.update(dict.fromkeys(lanes, time.monotonic()))
-            await announce(lanes)
 
     def seconds_since(self, lane: Lane) -> float:
         """Return how long ago this process has sent to a lane; for ever, if it never has."""
