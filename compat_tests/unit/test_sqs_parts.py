@@ -295,7 +295,11 @@ def refusal(code: str, status: int = 400, text: str = "Some words.") -> ClientEr
 @pytest.mark.parametrize(
     ("error", "kind", "text"),
     [
-        (refusal("RequestThrottled"), ServerUnavailableError, "RequestThrottled: Some words"),
+        (
+            refusal("RequestThrottled", 403),
+            ServerUnavailableError,
+            r"limits the rate of requests: RequestThrottled: Some words\. It is reached",
+        ),
         (refusal("Whatever", 503), ServerUnavailableError, "endpoint_url"),
         (refusal("QueueDeletedRecently"), ServerUnavailableError, "Some words"),
         (refusal("AccessDenied"), ConfigError, "permit SendMessage.*sqs:GetQueueUrl"),

@@ -15,7 +15,7 @@ from botocore.exceptions import (
     UnauthorizedSSOTokenError,
 )
 
-from dagster_taskiq.errors import ConfigError, DagsterTaskiqError
+from dagster_taskiq.errors import ConfigError, DagsterTaskiqError, ServerUnavailableError
 from dagster_taskiq.transport.error_boundary import ErrorBoundary
 
 #: How AWS says that there is no such queue: by its older protocol, and by the present one.
@@ -36,15 +36,18 @@ NOT_NOW = (
     "AWS.SimpleQueueService.QueueDeletedRecently",
     "InternalError",
     "InternalFailure",
-    "KmsThrottled",
-    "KMS.ThrottlingException",
-    "OverLimit",
     "QueueDeletedRecently",
-    "RequestLimitExceeded",
-    "RequestThrottled",
     "RequestTimeout",
     "RequestTimeTooSkewed",
     "ServiceUnavailable",
+)
+#: What it answers where the client, or its account, makes too many requests.
+TOO_MANY = (
+    "KmsThrottled",
+    "KMS.ThrottlingException",
+    "OverLimit",
+    "RequestLimitExceeded",
+    "RequestThrottled",
     "SlowDown",
     "Throttling",
     "ThrottlingException",
@@ -94,6 +97,10 @@ _CREDENTIALS = (
     "AWS_SECRET_ACCESS_KEY, a profile (AWS_PROFILE), or the role of the machine or container. "
     "`aws sts get-caller-identity` shows who you are."
 )
+_LIMITED = (
+    "It is reached, and asks for fewer requests: they are tried again more slowly. If this goes "
+    "on, use fewer queues and priorities, or have the limits of the account raised at AWS."
+)
 #: What the policy of a role has to allow.
 _ACTIONS = (
     "sqs:GetQueueUrl, GetQueueAttributes, SendMessage, ReceiveMessage, DeleteMessage, "
@@ -127,6 +134,10 @@ class SqsErrors(ErrorBoundary):
 
     def _answer(self, error: ClientError) -> DagsterTaskiqError | None:
         code, text, status = code_of(error), text_of(error), status_of(error)
+        if code in TOO_MANY:
+            return ServerUnavailableError(
+                f"{self.shown} limits the rate of requests: {text}. {_LIMITED}", text
+            )
         if code in NOT_NOW or status >= 500:
             return self.unavailable(text)
         if code in NOT_KNOWN or status == HTTPStatus.UNAUTHORIZED:
