@@ -10,7 +10,6 @@ from taskiq.exceptions import NoResultError
 from dagster_taskiq.errors import (
     ChildDiedError,
     DagsterTaskiqError,
-    ServerUnavailableError,
     TaskCutShortError,
     TaskHandedOverError,
     TaskRevokedError,
@@ -99,7 +98,7 @@ class TaskHandler:
         if refused is not None:
             self._pool.slots.release_reservation(message.task_id)
             logger.info("Dropped task %s: it is %s.", message.task_id, refused.value)
-            await self._broker.listener.acknowledge(message.task_id)
+            await self._acknowledge(message.task_id)
             raise NoResultError
         message.labels[WORKER_LABEL] = self._worker_id
         is_own = is_own_task(message.task_name, message.labels)
@@ -207,11 +206,21 @@ class TaskHandler:
             logger.error("Task %s (%s) failed: %s: %s", message.task_id, name, kind, error)
 
     async def _acknowledge(self, task_id: str) -> None:
+        """Delete the message of a task whose record has it as started, or forbids that it starts.
+
+        Whatever the broker answers, the task is not affected: a message that stays is delivered
+        again, and dropped then because of that record.
+        """
         try:
             await self._broker.listener.acknowledge(task_id)
-        except ServerUnavailableError as error:
-            # It will be delivered again, and dropped then, since its start is on record.
-            logger.warning("Could not acknowledge task %s: %s", task_id, error)
+        except Exception as error:
+            unknown = not isinstance(error, DagsterTaskiqError)
+            logger.warning(
+                "Could not acknowledge task %s, whose message may come again: %s",
+                task_id,
+                error,
+                exc_info=unknown,
+            )
 
     def _note_saved(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
         self._starts.note_ended(message.task_id, attempt_of(message.labels))
