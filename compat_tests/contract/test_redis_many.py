@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from redis.asyncio.connection import AbstractConnection
 
 from compat_tests.proxy import Proxy, proxy_to
 from compat_tests.servers import RedisServer, own_redis
@@ -33,7 +34,7 @@ def echo(tmp_path: Path) -> Script:
 
 
 @asynccontextmanager
-async def connected(url: str, **options: float) -> AsyncIterator[RedisConnection]:
+async def connected(url: str, **options: float | None) -> AsyncIterator[RedisConnection]:
     connection = RedisConnection(url, options, timeout=5.0)
     await connection.open()
     try:
@@ -103,6 +104,40 @@ def test_scripts_whose_connection_is_lost_are_run_again(server: RedisServer, ech
 
     with proxy_to(server.port) as door:
         assert asyncio.run(run(door)) == [str(number).encode() for number in range(10)]
+
+
+def at_end(link: AbstractConnection) -> bool:
+    return link._reader is None or link._reader.at_eof()
+
+
+@pytest.mark.parametrize("is_seen", [False, True])
+def test_a_connection_that_is_lost_as_it_is_made_is_made_once_more(
+    server: RedisServer, echo: Script, is_seen: bool
+) -> None:
+    made = []
+
+    async def run(door: Proxy) -> bytes:
+        url = f"redis://127.0.0.1:{door.port}/0"
+        async with connected(url, socket_timeout=None) as connection:
+            pool = connection.client.connection_pool
+            get_connection = pool.get_connection
+
+            async def get_and_cut() -> AbstractConnection:
+                link: AbstractConnection = await get_connection()
+                made.append(link)
+                if len(made) == 1:
+                    door.cut()
+                while is_seen and len(made) == 1 and not at_end(link):  # noqa: ASYNC110 - no event
+                    await asyncio.sleep(0)
+                return link
+
+            pool.get_connection = get_and_cut
+            answer: bytes = await connection.script(echo, [], ["one"])
+            return answer
+
+    with proxy_to(server.port) as door:
+        assert asyncio.run(asyncio.wait_for(run(door), 60)) == b"one"
+    assert len(made) == 2
 
 
 def test_a_server_that_does_not_answer_is_given_up_and_asked_anew_later(

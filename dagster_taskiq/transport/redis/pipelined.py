@@ -60,7 +60,11 @@ class Pipelined:
                 await self._give_up(self._link)
                 self._link = None
             connection = await self._pool.get_connection()
-            self._link = _Link(connection)
+            try:
+                self._link = _Link(connection)
+            except ConnectionError:
+                await self._pool.release(connection)
+                raise
             return self._link
 
     async def _give_up(self, link: "_Link") -> None:
@@ -75,15 +79,16 @@ class _Link(asyncio.Protocol):
         """Take over what comes in on a connection."""
         self.connection = connection
         self._loop = asyncio.get_running_loop()
-        writer = connection._writer
-        if writer is None:
+        reader, writer = connection._reader, connection._writer
+        if reader is None or writer is None:
             raise ConnectionError("The connection was closed as it was made.")
         self._transport = writer.transport
         #: That of redis-py, which waits for the end of the connection.
         self._before = self._transport.get_protocol()
         self._transport.set_protocol(self)
         self._replies = Replies()
-        self._is_lost = self._transport.is_closing()
+        # What has come in until now, its end too, was for the reader of redis-py.
+        self._is_lost = self._transport.is_closing() or reader.at_eof()
         self._outgoing: list[bytes] = []
         #: The commands that are not answered yet, each with the time at which it was sent.
         self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
@@ -108,7 +113,12 @@ class _Link(asyncio.Protocol):
 
         Returns:
             Its reply, when that is there.
+
+        Raises:
+            ConnectionError: the connection is lost by now, which may be as soon as it is made.
         """
+        if self._is_lost:
+            raise ConnectionError("The connection was lost before the command was sent.")
         answer = self._loop.create_future()
         self._last_sent = self._loop.time()
         self._waiting.append((answer, self._last_sent))
