@@ -108,7 +108,7 @@ async def test_calls_do_not_wait_for_each_other(worker: QueueBroker) -> None:
         assert [each.body for each in await waiting] == [{"n": 1}]
 
 
-async def test_a_child_whose_worker_is_gone_gets_the_error_of_a_server_that_is(
+async def test_a_child_whose_worker_is_gone_is_told_that_it_is_the_worker(
     worker: QueueBroker,
 ) -> None:
     async with relayed(worker) as (server, child):
@@ -117,9 +117,9 @@ async def test_a_child_whose_worker_is_gone_gets_the_error_of_a_server_that_is(
         waiting = asyncio.ensure_future(backend.collect("c", FROM_START, 600.0))
         await backend.ping()
         await server.close()
-        with pytest.raises(ServerUnavailableError):
+        with pytest.raises(ServerUnavailableError, match=r"The worker of this process.* is gone"):
             await waiting
-        with pytest.raises(ServerUnavailableError):
+        with pytest.raises(ServerUnavailableError, match=r"The worker of this process.* is gone"):
             await backend.ping()
 
 

@@ -4,11 +4,12 @@ import asyncio
 import itertools
 from typing import Any
 
+from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.transport.error_boundary import ErrorBoundary
 from dagster_taskiq.transport.relay import frames
 
 #: What is wrong if the worker does not answer.
-_GONE = "the worker of this process has closed the connection"
+_GONE = "it has ended, or closed the connection"
 
 
 class RelayConnection:
@@ -69,7 +70,7 @@ class RelayConnection:
             await writer.drain()
         except OSError as error:
             self._answers.pop(number, None)
-            raise self.boundary.unavailable(error) from None
+            raise self._gone(error) from None
         try:
             problem, value = await answer
         finally:
@@ -79,6 +80,15 @@ class RelayConnection:
         if problem is not None:
             raise RuntimeError(f"{method} failed in the worker of this process: {problem}")
         return value
+
+    def _gone(self, problem: str | OSError) -> ServerUnavailableError:
+        """Return the error for a worker that does not answer: its servers may well do."""
+        text = "the worker of this process is gone"
+        return ServerUnavailableError(
+            f"{text[:1].upper()}{text[1:]}, through which it reaches {self.boundary.shown}: "
+            f"{problem}. See the log of the worker, or of its machine, for why it has ended.",
+            text,
+        )
 
     async def _connected(self) -> asyncio.StreamWriter:
         if self._writer is None or self._writer.is_closing():
@@ -95,4 +105,4 @@ class RelayConnection:
         writer.close()
         for answer in self._answers.values():
             if not answer.done():
-                answer.set_exception(self.boundary.unavailable(_GONE))
+                answer.set_exception(self._gone(_GONE))
