@@ -1,25 +1,29 @@
 """Where broker and records share a Redis, a user's own task starts in the step that claims it."""
 
+import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 
 import pytest
+from taskiq import AckableMessage
 
-from compat_tests.contract.test_broker import message
+from compat_tests.contract.test_broker import body_of, message
 from compat_tests.proxy import proxy_to
 from compat_tests.servers import RedisServer, own_redis
 from compat_tests.waiting import eventually_async
-from dagster_taskiq.errors import ServerUnavailableError
+from dagster_taskiq.errors import ServerUnavailableError, UnusableMessageError
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.broker import QueueBroker
-from dagster_taskiq.transport.messages import Delivery
+from dagster_taskiq.transport.json_messages import PlainFormatter
+from dagster_taskiq.transport.messages import Delivery, Outgoing
 from dagster_taskiq.transport.put_back import put_back
 from dagster_taskiq.transport.redis.broker import SCRIPTS
 from dagster_taskiq.transport.registry import make
 from dagster_taskiq.wire.labels import ATTEMPT_LABEL, RUN_LABEL
 from dagster_taskiq.wire.records import Task, TaskState
+from dagster_taskiq.worker.slots import Slots
 
 pytestmark = pytest.mark.anyio
 
@@ -237,3 +241,56 @@ async def claim_if_it_answers(broker: QueueBroker) -> Delivery | None:
     with suppress(ServerUnavailableError):
         return await broker.claim_next()
     return None
+
+
+def wrong_label(task_id: str) -> bytes:
+    body = json.loads(body_of(task_id))
+    return json.dumps({**body, "labels": {"n": "x"}, "labels_types": {"n": 2}}).encode()
+
+
+UNREADABLE = {
+    "no text": (b"\x80 secret", "it cannot be read"),
+    "another shape": (b'{"secret": 1}', "it cannot be read"),
+    "a label": (wrong_label("bad"), "it cannot be read"),
+    "a long number": (
+        body_of("bad").replace(b"[]", b"[1" + b"0" * 5000 + b"]"),
+        "it cannot be read",
+    ),
+    "another task": (body_of("inner"), "it is the message of another task"),
+}
+
+
+@pytest.mark.parametrize("case", list(UNREADABLE))
+async def test_a_started_task_whose_message_is_unusable_fails_and_frees_its_slot(
+    broker: QueueBroker, caplog: pytest.LogCaptureFixture, case: str
+) -> None:
+    body, reason = UNREADABLE[case]
+    broker.gate, broker.formatter = Slots(1, max_runs=1), PlainFormatter()
+    for task_id in ("bad", "worse"):
+        await broker.put_all([Outgoing(task_id, "q", 0, body, own_task="t")])
+        body = b"\x80 secret"
+    await broker.kick(message("good", queue_name="q"))
+    async with aclosing(broker.listen()) as listener:
+        assert task_id_of(await anext(listener)) == "good"
+    for task_id, why in (("bad", reason), ("worse", "it cannot be read")):
+        error = (await records(broker).get_result(task_id)).error
+        assert isinstance(error, UnusableMessageError)
+        assert f"The message of task {task_id} was set aside: {why}" in str(error)
+        assert (await record(broker, task_id)).state is TaskState.FAILURE
+    assert await broker.rejected() == 2
+    assert await records(broker).tasks(["inner"]) == {}
+    assert "secret" not in caplog.text
+    assert "0" * 100 not in caplog.text
+
+
+async def test_a_message_is_read_once(broker: QueueBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker.formatter = formatter = PlainFormatter()
+    await broker.kick(message("t", queue_name="q"))
+    async with aclosing(broker.listen()) as listener:
+        taken = await anext(listener)
+        monkeypatch.setattr(json, "loads", pytest.fail)
+        assert formatter.loads(taken.data).task_id == "t"
+
+
+def task_id_of(taken: AckableMessage) -> str:
+    return PlainFormatter().loads(taken.data).task_id

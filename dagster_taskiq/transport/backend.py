@@ -393,9 +393,21 @@ class StateBackend(AsyncResultBackend[Any]):
         is_older = known is not None and attempt is not None and attempt != known.attempt
         if not task_id or is_step_task_id(task_id) or is_older:
             return
-        error = UnusableMessageError(f"The message of task {task_id} was set aside: {reason}.")
-        _, stored = as_json(failure(error))
-        await self.conclude(Task(task_id), TaskState.FAILURE, str(error)[:LONGEST_REASON], stored)
+        text, stored = _set_aside(task_id, reason)
+        await self.conclude(Task(task_id), TaskState.FAILURE, text, stored)
+
+    async def end_started(self, task_id: str, worker: str, reason: str) -> None:
+        """Record that a user's own task has failed, which was started as its message was claimed.
+
+        Args:
+            task_id: the id that is beside the message, which was set aside.
+            worker: has claimed it.
+            reason: why the message was set aside, to follow "It".
+        """
+        known = (await self.tasks([task_id])).get(task_id)
+        if known is not None and known.worker == worker:
+            text, stored = _set_aside(task_id, reason)
+            await self.finish(known, TaskState.FAILURE, text, stored)
 
     async def end_reported_by_lost(self) -> None:
         """End the users' own tasks that lost workers have reported in their last heartbeats.
@@ -495,6 +507,13 @@ class StateBackend(AsyncResultBackend[Any]):
             execution_time=max(0.0, task.finished_at - task.started_at),
             error=error,
         )
+
+
+def _set_aside(task_id: str, reason: str) -> tuple[str, bytes | None]:
+    """Return the reason and the result of a task whose message was set aside."""
+    error = UnusableMessageError(f"The message of task {task_id} was set aside: {reason}.")
+    _, stored = as_json(failure(error))
+    return str(error)[:LONGEST_REASON], stored
 
 
 async def until_available(work: Callable[[], Awaitable[T]], what: str) -> T:

@@ -22,7 +22,7 @@ from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.current_task import own_task
 from dagster_taskiq.transport.gate import Service
 from dagster_taskiq.transport.home_loop import Home, at_home, move_here
-from dagster_taskiq.transport.json_messages import check_formatter, check_serializer
+from dagster_taskiq.transport.json_messages import ReadBody, check_formatter, check_serializer
 from dagster_taskiq.transport.listener import Listener
 from dagster_taskiq.transport.message_check import MessageCheck
 from dagster_taskiq.transport.message_labels import outgoing_of
@@ -194,9 +194,10 @@ class QueueBroker(MessageQueues, AsyncBroker):
         """
         try:
             while True:
-                task_id, delivery = await self.home.run(self.listener.next_for_slot)
+                message, delivery = await self.home.run(self.listener.next_for_slot)
                 yield AckableMessage(
-                    data=delivery.body, ack=partial(self._acknowledge, task_id, delivery)
+                    data=ReadBody.of(delivery.body, message),
+                    ack=partial(self._acknowledge, message.task_id, delivery),
                 )
         finally:
             self.gate.end_listening()

@@ -69,6 +69,19 @@ def check_formatter(formatter: TaskiqFormatter) -> None:
         )
 
 
+class ReadBody(bytes):
+    """The body of a message that was read already: taskiq's receiver need not do that again."""
+
+    message: TaskiqMessage
+
+    @classmethod
+    def of(cls, body: bytes, message: TaskiqMessage) -> "ReadBody":
+        """Return the same body, with what was read from it."""
+        read = cls(body)
+        read.message = message
+        return read
+
+
 class PlainFormatter(TaskiqFormatter):
     """Messages as taskiq writes them if nothing else is set, by Python's own JSON.
 
@@ -91,4 +104,6 @@ class PlainFormatter(TaskiqFormatter):
         Raises:
             ValueError: it is none.
         """
+        if isinstance(message, ReadBody):
+            return message.message
         return TaskiqMessage.model_validate(json.loads(message))

@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 import logging
 
+from taskiq import TaskiqMessage
+
 from dagster_taskiq.errors import DagsterTaskiqError, ServerUnavailableError
 from dagster_taskiq.transport.connection import RECONNECT_SECONDS
 from dagster_taskiq.transport.message_check import MessageCheck
@@ -44,22 +46,22 @@ class Listener:
         """What this process has claimed, and neither started nor given back."""
         return list(self._claimed.values())
 
-    async def next_for_slot(self) -> tuple[str, Delivery]:
+    async def next_for_slot(self) -> tuple[TaskiqMessage, Delivery]:
         """Wait for a free slot, and for a message to take it, however long there is none.
 
         Returns:
-            The id of its task, and the message.
+            The message, and its delivery.
         """
         await self._queues.gate.reserve()
         try:
             # The id in the message itself counts: that in the broker's columns or headers may have
             # been written by any client.
-            task_id, delivery = await self._next()
+            message, delivery = await self._next()
         except BaseException:
             self._queues.gate.unreserve()
             raise
-        self._queues.gate.expect(task_id, is_run_queue(delivery.queue))
-        return task_id, delivery
+        self._queues.gate.expect(message.task_id, is_run_queue(delivery.queue))
+        return message, delivery
 
     def was_started(self, task_id: str) -> bool:
         """Return whether the start of a task was recorded with the claim of its message.
@@ -97,11 +99,11 @@ class Listener:
         self._claimed.pop(task_id, None)
         await self._queues.acknowledge(delivery)
 
-    async def _next(self) -> tuple[str, Delivery]:
+    async def _next(self) -> tuple[TaskiqMessage, Delivery]:
         """Wait for one readable message, however long the broker is unavailable.
 
         Returns:
-            The id of its task, and the message.
+            The message, and its delivery.
         """
         delay = RECONNECT_SECONDS[0]
         trouble = ""
@@ -143,21 +145,17 @@ class Listener:
                 exc_info=traceback,
             )
 
-    async def _look(self) -> tuple[str, Delivery] | None:
+    async def _look(self) -> tuple[TaskiqMessage, Delivery] | None:
         """Claim the first message that can be read; those before it are rejected."""
         while (delivery := await self._queues.claim_or_release()) is not None:
             if delivery.refused is not None:
                 state = delivery.refused.value
                 logger.info("Dropped task %s: it is %s.", delivery.task_id, state)
                 continue
-            if delivery.is_started:
-                # What its sender has written beside the message was enough to start it.
-                self._claimed[delivery.task_id] = delivery
-                return delivery.task_id, delivery
-            task_id = await self._check.task_of(delivery)
-            if task_id is not None:
-                self._claimed[task_id] = delivery
-                return task_id, delivery
+            message = await self._check.read(delivery)
+            if message is not None:
+                self._claimed[message.task_id] = delivery
+                return message, delivery
         return None
 
     async def _wait_for_work(self) -> None:

@@ -9,9 +9,11 @@ import logging
 from collections.abc import Callable
 
 from pydantic import ValidationError
-from taskiq import TaskiqFormatter
+from taskiq import TaskiqFormatter, TaskiqMessage
+from taskiq.labels import parse_label
 
 from dagster_taskiq.errors import ServerUnavailableError
+from dagster_taskiq.transport.backend import until_available
 from dagster_taskiq.transport.message_queues import MessageQueues
 from dagster_taskiq.transport.messages import MAX_DELIVERIES, Delivery
 from dagster_taskiq.transport.stopper import Stopper
@@ -43,22 +45,40 @@ class MessageCheck:
         self._formatter = formatter
         self._backend = backend
 
-    async def task_of(self, delivery: Delivery) -> str | None:
-        """Return the id of a message's task; a message that cannot be read is rejected."""
+    async def read(self, delivery: Delivery) -> TaskiqMessage | None:
+        """Return the message of a delivery, its labels as they were sent.
+
+        One that cannot be read is rejected, and one of another task than that which was started
+        with its claim.
+
+        Returns:
+            ``None`` if it was rejected.
+
+        Raises:
+            ServerUnavailableError: it could not be rejected; it will be delivered again.
+        """
         attempt: int | None = None
         try:
             message = self._formatter().loads(delivery.body)
-            message.parse_labels()
+            _check_labels(message)
         except Exception as error:  # whatever a formatter raises: the message is at fault
             reason = f"it cannot be read: {_in_one_line(error)}"
         else:
-            if delivery.attempt <= MAX_DELIVERIES:
-                return message.task_id
-            reason = f"it was handed out {delivery.attempt - 1} times and never started"
-            attempt = attempt_of(message.labels)
+            if delivery.is_started and message.task_id != delivery.task_id:
+                reason = "it is the message of another task"
+            elif delivery.attempt <= MAX_DELIVERIES:
+                return message
+            else:
+                reason = f"it was handed out {delivery.attempt - 1} times and never started"
+                attempt = attempt_of(message.labels)
         logger.error(
             "Set aside message %s of queue %s: %s.", delivery.task_id, delivery.queue, reason
         )
+        if delivery.is_started:
+            # First of all: a message that comes again says nothing of its start.
+            await self._end_started(delivery, reason)
+            await self._queues.reject(delivery, reason)
+            return None
         await self._queues.reject(delivery, reason)
         backend = self._backend()
         if isinstance(backend, Stopper):
@@ -67,6 +87,30 @@ class MessageCheck:
             except ServerUnavailableError as error:
                 logger.warning("Could not record that task %s fails: %s", delivery.task_id, error)
         return None
+
+    async def _end_started(self, delivery: Delivery, reason: str) -> None:
+        """Record that a task has failed which was started with the claim of its message."""
+        backend = self._backend()
+        if isinstance(backend, Stopper):
+            what = f"record that task {delivery.task_id} fails"
+            worker = self._queues.consumer
+            await until_available(
+                lambda: backend.end_started(delivery.task_id, worker, reason), what
+            )
+
+
+def _check_labels(message: TaskiqMessage) -> None:
+    """Check that the labels of a message can be read; they stay as they are.
+
+    taskiq's receiver reads them, which cannot be done twice to those that are bytes.
+
+    Raises:
+        ValueError: one is not of its type, or there is no such type.
+        TypeError: likewise.
+    """
+    for name, kind in (message.labels_types or {}).items():
+        if name in message.labels:
+            parse_label(message.labels[name], kind)
 
 
 def _in_one_line(error: Exception) -> str:
