@@ -3,6 +3,7 @@
 import selectors
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -23,6 +24,8 @@ class Proxy:
         self.port = int(self._door.getsockname()[1])
         self._refusing = False
         self._ended = False
+        #: How long each piece of what comes is kept back, in seconds: the line is slow.
+        self.pause = 0.0
         #: What a request holds whose answer is lost, and how many of them still are to be.
         self._unanswered, self._to_lose = b"", 0
         self._losing: set[socket.socket] = set()
@@ -100,6 +103,7 @@ class Proxy:
     def _hand_on(self, end: socket.socket) -> None:
         try:
             data = end.recv(1 << 16)
+            time.sleep(self.pause)
             if data and self._to_lose and self._unanswered in data:
                 self._to_lose -= 1
                 self._losing.add(self._others[end])

@@ -14,6 +14,7 @@ from compat_tests.servers import RedisServer, own_redis
 from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.redis.connection import COMMANDS_AT_ONCE, RedisConnection, Script
+from dagster_taskiq.transport.redis.pipelined import LARGEST_SHARED
 from dagster_taskiq.transport.registry import make
 
 MANY = 5 * COMMANDS_AT_ONCE
@@ -138,6 +139,47 @@ def test_a_connection_that_is_lost_as_it_is_made_is_made_once_more(
     with proxy_to(server.port) as door:
         assert asyncio.run(asyncio.wait_for(run(door), 60)) == b"one"
     assert len(made) == 2
+
+
+def test_what_is_large_has_a_connection_for_itself(server: RedisServer, echo: Script) -> None:
+    async def run(door: Proxy) -> tuple[bytes, bytes]:
+        async with connected(f"redis://127.0.0.1:{door.port}/0") as connection:
+            await connection.script(echo, [], ["first"])
+            before: bytes = await connection.command("CLIENT", "LIST")
+            # Its connection is lost, and that of the others is not.
+            door.lose_answers(b"large", 1)
+            large = connection.script(echo, [], [b"large" * LARGEST_SHARED])
+            many = [connection.script(echo, [], [str(number)]) for number in range(10)]
+            assert (await asyncio.gather(large, *many))[0] == b"large" * LARGEST_SHARED
+            assert door.has_lost
+            after: bytes = await connection.command("CLIENT", "LIST")
+            return before, after
+
+    with proxy_to(server.port) as door:
+        before, after = asyncio.run(run(door))
+    assert shared_connection(before) == shared_connection(after)
+
+
+def shared_connection(clients: bytes) -> bytes:
+    """Return the id of the one on which scripts are run."""
+    (line,) = [each for each in clients.splitlines() if b" cmd=evalsha" in each]
+    return line.split()[0]
+
+
+def test_a_slow_line_may_take_longer_than_the_time_limit_while_it_goes_on(
+    server: RedisServer, echo: Script
+) -> None:
+    asked = [bytes([65 + number % 26]) * 60_000 for number in range(COMMANDS_AT_ONCE)]
+
+    async def run(door: Proxy) -> list[bytes]:
+        url = f"redis://127.0.0.1:{door.port}/0"
+        async with connected(url, socket_timeout=1.0) as connection:
+            await connection.script(echo, [], ["first"])
+            door.pause = 0.04
+            return await asyncio.gather(*[connection.script(echo, [], [each]) for each in asked])
+
+    with proxy_to(server.port) as door:
+        assert asyncio.run(run(door)) == asked
 
 
 def test_a_server_that_does_not_answer_is_given_up_and_asked_anew_later(

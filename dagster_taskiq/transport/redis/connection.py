@@ -27,7 +27,8 @@ SOCKET_TIMEOUT_SECONDS = 8.0
 #: The longest that a blocking read asks the server to wait.
 BLOCK_SECONDS = 5.0
 #: How many commands of a process are sent at once; others wait. Scripts share one connection, and
-#: each other command has one of its own. Those with which a listener waits do not count.
+#: each other command has one of its own, as has a script with large arguments. Those with which a
+#: listener waits do not count.
 COMMANDS_AT_ONCE = 50
 #: How many connections there may be if no option says otherwise. redis-py 8 has a limit of 100, and
 #: raises an error beyond.
@@ -103,7 +104,7 @@ class RedisConnection:
             raise ConfigError(
                 f"Cannot use the broker or backend {self.boundary.shown}: {error}."
             ) from None
-        self._pipelined = Pipelined(self._client.connection_pool)
+        self._pipelined = Pipelined(self._client)
 
     async def close(self) -> None:
         """Disconnect, at the call of the last of those that share the connection."""

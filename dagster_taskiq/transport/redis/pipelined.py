@@ -4,14 +4,16 @@ redis-py takes a connection out of its pool for each command, and looks after ea
 time limit, its state, its retry. That is a third of what a small task costs the first process of a
 worker. Here all scripts of a process share one connection: those that are due in one round of the
 event loop are one write and one read. redis-py makes the connection, with all that belongs to that:
-TLS, user and password, sentinels.
+TLS, user and password, sentinels. What is large is left to redis-py, on a connection for itself: on
+a slow line, heartbeats would have to wait behind a result.
 """
 
 import asyncio
 from collections import deque
 from typing import Any
 
-from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError, ReadOnlyError, TimeoutError
 
 from dagster_taskiq.transport.background import in_own_task
@@ -19,18 +21,24 @@ from dagster_taskiq.transport.redis.replies import Replies, pack
 
 #: The pause before a command is sent again whose connection was lost, in seconds.
 RETRY_SECONDS = 0.05
+#: The largest command that shares the connection, in bytes.
+LARGEST_SHARED = 1 << 16
+#: How often it is looked whether anything has been sent, in each time limit.
+_LOOKS = 4
 
 
 class Pipelined:
     """The connection of one process for its scripts, which is made anew when it is lost."""
 
-    def __init__(self, pool: ConnectionPool) -> None:
+    def __init__(self, client: "Redis") -> None:
         """Connect when the first command is sent.
 
         Args:
-            pool: makes the connections, and closes them when it is closed.
+            client: sends what is large. Its pool makes the connections, and closes them when it is
+                closed.
         """
-        self._pool = pool
+        self._client = client
+        self._pool = client.connection_pool
         self._link: _Link | None = None
         self._connecting = asyncio.Lock()
 
@@ -41,6 +49,9 @@ class Pipelined:
             RedisError: what redis-py raises too: the reply is an error, or there is none.
         """
         packed = pack(command)
+        if len(packed) > LARGEST_SHARED:
+            execute: Any = self._client.execute_command
+            return await execute(*command)
         link = self._link
         if link is None or not link.is_usable:
             link = await in_own_task(self._connect())
@@ -93,6 +104,12 @@ class _Link(asyncio.Protocol):
         #: The commands that are not answered yet, each with the time at which it was sent.
         self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
         self._last_sent = self._loop.time()
+        #: When anything was last received, or sent of what could not be sent at once.
+        self._progress_at = self._last_sent
+        #: How much was written; of that, how much had been sent at the last look, and whether some
+        #: was left then.
+        self._written = self._sent = 0
+        self._was_held_up = False
         self._timeout: float | None = connection.socket_timeout
         self._idle_seconds: float = connection.health_check_interval
         self._timer: asyncio.TimerHandle | None = None
@@ -126,11 +143,12 @@ class _Link(asyncio.Protocol):
             self._loop.call_soon(self._write)
         self._outgoing.append(packed)
         if self._timer is None and self._timeout is not None:
-            self._timer = self._loop.call_later(self._timeout, self._check_time, self._timeout)
+            self._look_again(self._timeout, self._timeout)
         return answer
 
     def data_received(self, data: bytes) -> None:
         """Give each reply to who waits for it (asyncio's own hook)."""
+        self._progress_at = self._loop.time()
         try:
             replies = self._replies.feed(data)
         except ValueError as error:
@@ -160,17 +178,32 @@ class _Link(asyncio.Protocol):
     def _write(self) -> None:
         outgoing, self._outgoing = self._outgoing, []
         if not self._is_lost:
-            self._transport.write(outgoing[0] if len(outgoing) == 1 else b"".join(outgoing))
+            data = outgoing[0] if len(outgoing) == 1 else b"".join(outgoing)
+            self._written += len(data)
+            self._transport.write(data)
+
+    def _look_again(self, timeout: float, left: float) -> None:
+        seconds = min(left, timeout / _LOOKS)
+        self._timer = self._loop.call_later(seconds, self._check_time, timeout)
 
     def _check_time(self, timeout: float) -> None:
-        """End the connection if the first reply is too late, else look again when it would be."""
+        """End the connection if nothing comes and goes for too long, else look again.
+
+        As with redis-py, the limit is not for a whole command, which a slow line may delay.
+        """
         self._timer = None
         if not self._waiting:
             return
+        now = self._loop.time()
+        sent = self._written - self._transport.get_write_buffer_size()
+        # What the system takes at once says nothing: that goes for a server that hangs, too.
+        if sent > self._sent and self._was_held_up:
+            self._progress_at = now
+        self._sent, self._was_held_up = sent, sent < self._written
         answer, sent_at = self._waiting[0]
-        left = sent_at + timeout - self._loop.time()
+        left = max(sent_at, self._progress_at) + timeout - now
         if left > 0:
-            self._timer = self._loop.call_later(left, self._check_time, timeout)
+            self._look_again(timeout, left)
             return
         if not answer.done():
             answer.set_exception(TimeoutError("Timeout reading from the server"))
