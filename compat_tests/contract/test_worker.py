@@ -781,6 +781,7 @@ def test_a_worker_that_waits_for_its_redis_leaves_when_it_is_told_to(tmp_path: P
     worker.signal(signal.SIGTERM)
     assert worker.wait() == 0
     assert "Traceback" not in worker.output()
+    assert "never retrieved" not in worker.output()
 
 
 # -- the server comes and goes ---------------------------------------------------------------

@@ -204,7 +204,8 @@ class WorkerService:
         """
         self._is_draining = True
         self._heartbeat.send_soon()
-        self._in_background(self._handover.run())
+        if self._is_ready:  # before, nothing is held here, and the backend may not be open
+            self._in_background(self._handover.run())
 
     def hand_over_all(self) -> None:
         """Hand over every task that only waits or watches, whether or not a worker is there."""
