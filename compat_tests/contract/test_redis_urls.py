@@ -160,6 +160,12 @@ def test_an_unknown_option_is_named() -> None:
         client_for(settings_for(server.url, {"no_such_option": 1}))
 
 
+@pytest.mark.parametrize("option", ["decode_responses=true", "encoding=latin-1"])
+def test_an_option_that_changes_what_replies_are_is_refused(option: str) -> None:
+    with own_redis() as server, pytest.raises(ConfigError, match="leave it out"):
+        client_for(settings_for(f"{server.url}?{option}"))
+
+
 class Sentinel:
     """A sentinel that watches one master, and changes over to the replica when told to."""
 

@@ -33,6 +33,8 @@ COMMANDS_AT_ONCE = 50
 #: How many connections there may be if no option says otherwise. redis-py 8 has a limit of 100, and
 #: raises an error beyond.
 MOST_CONNECTIONS = 2**31
+#: Options of redis-py that change what replies or names are, which are bytes and UTF-8 here.
+_REFUSED_OPTIONS = ("decode_responses", "encoding", "encoder_class", "parser_class")
 #: A connection that was idle for so many seconds is checked before it is used, or made anew.
 HEALTH_CHECK_SECONDS = 30
 
@@ -98,7 +100,7 @@ class RedisConnection:
             return
         self._turns = asyncio.Semaphore(COMMANDS_AT_ONCE)
         try:
-            self._client = self._make_client()
+            self._client = _checked(self._make_client())
         except (TypeError, ValueError) as error:
             self._users -= 1
             raise ConfigError(
@@ -262,6 +264,17 @@ class RedisConnection:
         )
         master: Redis = sentinel.master_for(url.master)
         return master
+
+
+def _checked(client: "Redis") -> "Redis":
+    """Return the client, unless an option of its URL or its own would break everything."""
+    options = client.connection_pool.connection_kwargs
+    for name in _REFUSED_OPTIONS:
+        if options.get(name):
+            raise ValueError(
+                f"the option {name} changes what commands and replies are: leave it out"
+            )
+    return client
 
 
 class _Sentinels(Sentinel):
