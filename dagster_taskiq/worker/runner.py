@@ -10,8 +10,6 @@ import signal
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-import uvloop
-
 from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.settings.urls import redact
 from dagster_taskiq.transport.backend import StateBackend
@@ -40,6 +38,11 @@ def run_worker(broker: QueueBroker, options: WorkerOptions) -> int:
     """
     # An event loop that costs less for each step. The children have Python's own, as users' code
     # expects it.
+    try:
+        import uvloop  # noqa: PLC0415 - it is not there on every platform
+    except ImportError as error:
+        logger.warning("Using Python's own event loop, which takes more CPU: %s.", error)
+        return asyncio.run(_Runner(broker, options).run())
     return uvloop.run(_Runner(broker, options).run())
 
 
