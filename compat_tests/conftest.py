@@ -183,6 +183,8 @@ def make_settings(kind: str, directory: Path, request: pytest.FixtureRequest) ->
             request.addfinalizer(lambda: asyncio.run(forget_on_rabbitmq(url, prefix)))
     if kind in SQS:
         options["endpoint_url"] = endpoint = request.getfixturevalue("sqs_endpoint")
+        # A broker that has listened ends when its polls do.
+        options["wait_time_seconds"] = 1
         on = "redis" if kind == SQS_REDIS else "postgresql"
         backend = make_settings(on, directory, request).broker
         if request.scope != "session":

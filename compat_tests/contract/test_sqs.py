@@ -5,6 +5,7 @@ docs/sqs.md has the figures that are held here, and what the server of these tes
 """
 
 import asyncio
+import signal
 import time
 from collections.abc import Callable, Iterator
 
@@ -127,6 +128,52 @@ def test_what_is_sent_to_a_worker_that_was_killed_comes_to_another(
         task_id = sender.send("add", 1, 2)
         start_worker(*arguments, **changes)
         assert sender.value(task_id) == 3
+
+
+def polling_for(settings: Settings, seconds: int) -> Settings:
+    return settings.replace(
+        broker_options={**settings.broker_options, "wait_time_seconds": seconds}
+    )
+
+
+@pytest.mark.anyio
+async def test_what_is_sent_when_a_listener_has_ended_is_not_hidden(settings: Settings) -> None:
+    """No poll of a process that has ended is left at the server, where it would take a message."""
+    async with opened(settings) as other:
+        async with opened(polling_for(settings, 3)) as broker, listening(broker) as listener:
+            await put(other, "t")
+            await eventually_async(lambda: listener.has(1))
+            await listener.messages[0].ack()
+            await asyncio.sleep(0.5)  # it polls again
+        await put(other, "u")
+        assert (await claim(other)).task_id == "u"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("broker_kind", [SQS_REDIS], indirect=True)
+async def test_what_is_sent_when_an_idle_worker_has_ended_is_not_hidden(
+    settings: Settings, start_worker: StartWorker
+) -> None:
+    own = polling_for(settings, 4)
+    worker = start_worker("-q", "q", "-c", "1", broker_options=own.broker_options)
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 0
+    assert "Waiting for SQS to answer" in worker.output()
+    async with opened(settings) as other:
+        await put(other, "t")
+        assert (await claim(other)).task_id == "t"
+
+
+@pytest.mark.parametrize("broker_kind", [SQS_REDIS], indirect=True)
+def test_a_second_signal_ends_a_worker_that_waits_for_its_polls(
+    settings: Settings, start_worker: StartWorker
+) -> None:
+    own = polling_for(settings, LONGEST_WAIT_SECONDS)
+    worker = start_worker("-c", "1", broker_options=own.broker_options)
+    worker.signal(signal.SIGTERM)
+    eventually(lambda: "Waiting for SQS to answer" in worker.output(), "it waits for its polls")
+    worker.signal(signal.SIGTERM)
+    assert worker.wait(timeout=LONGEST_WAIT_SECONDS / 2) == 0
 
 
 def test_a_delay_of_an_hour_holds(settings: Settings, start_worker: StartWorker) -> None:

@@ -115,9 +115,12 @@ class QueueBroker(MessageQueues, AsyncBroker):
         if self.service is not None:
             await self.service.stop()
             self.service = None
-        await self.home.run_if_open(self.listener.give_back_all)
-        await super().shutdown()
-        await self.home.close()
+        try:
+            await self.home.run_if_open(self.listener.give_back_all)
+        finally:
+            # `taskiq worker` cancels a shutdown that takes longer than it was told.
+            await super().shutdown()
+            await self.home.close()
 
     def use_running_loop(self) -> None:
         """Let the running event loop be the home of this broker and of its backend.

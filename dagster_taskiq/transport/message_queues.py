@@ -120,6 +120,9 @@ class MessageQueues(ABC):
     async def stop_claiming(self) -> None:  # noqa: B027 - most servers have nothing to do here
         """Do what is done with the next claim otherwise: there may be none."""
 
+    def hurry(self) -> None:  # noqa: B027 - as above
+        """Have :meth:`stop_claiming` wait for nothing: this process is to end at once."""
+
     @abstractmethod
     async def wait_for_work(self, timeout: float) -> None:
         """Return when a message may have come, after ``timeout`` seconds at the latest."""

@@ -166,5 +166,6 @@ class _Runner:
     def _kill(self, why: str) -> None:
         self._drain()
         self._take_no_more()
+        self._broker.hurry()
         if self._service.stop_tasks(why):
             self._stopped_tasks = True

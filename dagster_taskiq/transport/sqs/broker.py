@@ -101,12 +101,16 @@ class SqsBroker(QueueBroker):
         await self._polls.wait(self._levels.lanes(self.open_queues), changed, timeout)
 
     async def stop_claiming(self) -> None:
-        """Release what polls have received for nobody, and wait for no poll any more."""
+        """Release what polls have received for nobody, when SQS has answered all of them."""
         self._levels.end()
         if self._renewing is not None:
             self._renewing.cancel()
             self._renewing = None
         await self._polls.end()
+
+    def hurry(self) -> None:
+        """Wait for no polls: what SQS sends to them is hidden until its lease is over."""
+        self._polls.hurry()
 
     async def acknowledge(self, delivery: Delivery) -> None:
         """Have SQS delete the message."""

@@ -52,6 +52,8 @@ EMPTY_SECONDS = 1.0
 ANSWERED_SECONDS = 2.0
 #: How long the end of a broker waits until what has come for nobody is released, in seconds.
 RELEASE_SECONDS = 1.0
+#: How long it waits for the answers of polls before it says so, in seconds.
+QUIET_SECONDS = 1.0
 
 
 class Polls:
@@ -79,7 +81,12 @@ class Polls:
         #: The lanes into which messages were released while there was a poll.
         self._released: set[Lane] = set()
         #: What is being released, with its lane.
-        self._releasing: dict[asyncio.Task[None], Lane] = {}
+        self._releasing: dict[asyncio.Future[None], Lane] = {}
+        #: No more polls are started.
+        self._is_ending = False
+        self._is_hurried = False
+        #: Ends the wait for answers; ``None`` if there is none.
+        self._hurried: asyncio.Future[None] | None = None
         #: When SQS answered a poll last, by the monotonic clock.
         self._answered_at = -math.inf
         connection.on_close.append(self.abandon)
@@ -119,6 +126,8 @@ class Polls:
                 return None
             await self._until_released(lane)
             poll = await self._poll_on(lane, BRIEF_SECONDS if comes_before else self._longest)
+            if poll is None:
+                return None
         is_likely = comes_before and lane in self._had_message
         patience = self._next_seconds if is_likely else self._answer_seconds
         left = poll.started_at + patience - time.monotonic()
@@ -157,17 +166,60 @@ class Polls:
         self._released.clear()
 
     async def end(self) -> None:
-        """Release what has come for nobody, and wait for no poll any more."""
+        """Start no more polls, and return when those that wait have their answers.
+
+        SQS would send a message to a poll whose process has gone, and hide it until its lease is
+        over. What comes is released.
+        """
+        self._is_ending = True
+        try:
+            for lane, poll in list(self._polls.items()):
+                if poll.answer.done():
+                    del self._polls[lane]
+                    self._release_later(poll)
+                else:
+                    poll.is_abandoned = True
+            await self._until_answered()
+        finally:
+            self.abandon()
+            self._is_ending = False
+        if self._releasing:
+            await asyncio.wait(list(self._releasing), timeout=RELEASE_SECONDS)
+
+    def hurry(self) -> None:
+        """Have :meth:`end` wait for no polls, now or when it is called."""
+        self._is_hurried = True
+        if self._hurried is not None and not self._hurried.done():
+            self._hurried.set_result(None)
+
+    async def _until_answered(self) -> None:
+        """Wait until all polls have their answers, unless there is a hurry."""
+        answers = [poll.answer for poll in self._polls.values()]
+        if answers and not self._is_hurried:
+            self._hurried = asyncio.get_running_loop().create_future()
+            answered = asyncio.ensure_future(asyncio.wait(answers))
+            ends = (answered, self._hurried)
+            first = asyncio.FIRST_COMPLETED
+            try:
+                done, _ = await asyncio.wait(ends, timeout=QUIET_SECONDS, return_when=first)
+                if not done:
+                    logger.info(
+                        "Waiting for SQS to answer %d polls, %d s at most, before this process "
+                        "ends. A second signal ends it at once; then a message may come late, by "
+                        "the lease (%d s).",
+                        len(self._polls),
+                        self._longest,
+                        self._queues.visibility,
+                    )
+                    longest = self._longest + ANSWERED_SECONDS
+                    await asyncio.wait(ends, timeout=longest, return_when=first)
+            finally:
+                answered.cancel()
+                self._hurried = None
         # What this process has just released may come to its own polls.
         returned = [poll.answer for lane, poll in self._polls.items() if lane in self._released]
         if returned:
             await asyncio.wait(returned, timeout=self._answer_seconds)
-        for poll in list(self._polls.values()):
-            if poll.answer.done():
-                self._release_later(poll)
-        self.abandon()
-        if self._releasing:
-            await asyncio.wait(self._releasing, timeout=RELEASE_SECONDS)
 
     async def release(self, message: Received) -> None:
         """Make a message visible at once; nothing happens if it is not ours any more."""
@@ -204,11 +256,15 @@ class Polls:
         least, most = NEXT_SECONDS
         return min(max(least, NEXT_FACTOR * self._connection.usual_seconds), most)
 
-    async def _poll_on(self, lane: Lane, seconds: int) -> Poll:
-        """Return the poll of a lane; if it has none, start one that may take so many seconds."""
+    async def _poll_on(self, lane: Lane, seconds: int) -> Poll | None:
+        """Return the poll of a lane; if it has none, start one that may take so many seconds.
+
+        Returns:
+            ``None`` if there is no poll, and none is started any more.
+        """
         url = await self._queues.url(self._queues.names.of(lane))
         poll = self._polls.get(lane)
-        if poll is None:  # else another caller has been faster
+        if poll is None and not self._is_ending:  # else another caller has been faster
             poll = self._polls[lane] = self._started(lane, url, seconds)
             self._released.discard(lane)
             poll.answer.add_done_callback(partial(self._on_answer, poll))
@@ -224,8 +280,12 @@ class Polls:
         if answer.cancelled() or answer.exception() is not None:
             return
         self._answered_at = time.monotonic()
-        if poll.is_abandoned:  # in the moment in which its answer came
-            in_thread(partial(poll.release, answer.result())).add_done_callback(look_at)
+        if poll.is_abandoned:
+            if self._polls.get(poll.lane) is poll:
+                del self._polls[poll.lane]
+            if answer.result():  # it was abandoned in the moment in which its answer came
+                released = in_thread(partial(poll.release, answer.result()))
+                self._note_releasing(released, poll.lane)
         elif answer.result():
             self._had_message.add(poll.lane)
             loop = asyncio.get_running_loop()
@@ -243,10 +303,12 @@ class Polls:
 
     def _release_later(self, poll: Poll) -> None:
         """Release the message of a poll in the background, once its answer has come."""
-        task = asyncio.ensure_future(self._release_all(poll))
-        self._releasing[task] = poll.lane
-        task.add_done_callback(self._releasing.pop)
-        task.add_done_callback(look_at)
+        self._note_releasing(asyncio.ensure_future(self._release_all(poll)), poll.lane)
+
+    def _note_releasing(self, releasing: "asyncio.Future[None]", lane: Lane) -> None:
+        self._releasing[releasing] = lane
+        releasing.add_done_callback(self._releasing.pop)
+        releasing.add_done_callback(look_at)
 
     async def _until_released(self, lane: Lane) -> None:
         """Wait until SQS shows again what is being released into a lane; not for long."""
