@@ -166,6 +166,11 @@ def test_an_option_that_changes_what_replies_are_is_refused(option: str) -> None
         client_for(settings_for(f"{server.url}?{option}"))
 
 
+def test_the_encoding_that_names_have_anyway_may_be_named() -> None:
+    with own_redis() as server:
+        client_for(settings_for(f"{server.url}?encoding=UTF-8"))
+
+
 class Sentinel:
     """A sentinel that watches one master, and changes over to the replica when told to."""
 

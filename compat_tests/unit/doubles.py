@@ -74,6 +74,8 @@ class FakeClient:
     in_process: InProcessTasks | None = None
     #: While it is set, no call is answered.
     is_down: bool = False
+    #: While it is set, the broker alone does not answer, which is another server than the backend.
+    broker_is_down: bool = False
     #: What was called, in order.
     calls: list[str] = field(default_factory=list)
     revoked: dict[str, str] = field(default_factory=dict)
@@ -112,6 +114,8 @@ class FakeClient:
 
     def is_empty(self, queue: str) -> bool:
         self._call("is_empty")
+        if self.broker_is_down:
+            raise ServerUnavailableError("The broker does not answer.")
         return queue in self.empty_queues
 
     def evictions(self) -> dict[str, Eviction]:

@@ -332,6 +332,18 @@ def test_an_outage_is_reported_when_it_begins_and_when_it_ends(run: Run) -> None
     assert run.reports[1:] == ["Broker and backend answer again, after 15 s."]
 
 
+def test_a_broker_that_is_away_while_nothing_is_sent_is_no_outage_of_the_run(run: Run) -> None:
+    run.add("a", TaskState.WAITING)
+    run.client.known_workers = [make_worker()]
+    run.client.empty_queues = {QUEUE}
+    run.client.broker_is_down = True
+    for _ in range(4):
+        run.pass_time(HEARTBEAT_INTERVAL)
+    assert run.client.calls.count("is_empty") == 4
+    assert run.reports == []
+    assert run.sent_again == []
+
+
 def test_a_server_that_answers_reads_alone_is_still_away(run: Run) -> None:
     run.add("a", TaskState.STARTED)
     unsent = run.add("b", None)

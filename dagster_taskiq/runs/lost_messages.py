@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.runs.servers import Servers
 from dagster_taskiq.runs.steps_in_flight import StepInFlight, StepsInFlight
 from dagster_taskiq.wire.records import Task, TaskState, Worker
@@ -66,7 +67,15 @@ class LostMessages:
                 self._send_again(step)
 
     def _is_empty(self, queue: str) -> bool:
-        return bool(self._servers.call(lambda client: client.is_empty(queue)))
+        """Ask the broker; one that does not answer has not lost the messages.
+
+        That is no outage for the run, which has nothing to send now. It would be taken for over as
+        soon as the backend answers, if that is another server, and be reported again at each check.
+        """
+        try:
+            return self._servers.client.is_empty(queue)
+        except ServerUnavailableError:
+            return False
 
     def _send_again(self, step: StepInFlight) -> None:
         if step.times_resent >= MOST_RESENDS:

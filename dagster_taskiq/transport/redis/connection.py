@@ -35,6 +35,8 @@ COMMANDS_AT_ONCE = 50
 MOST_CONNECTIONS = 2**31
 #: Options of redis-py that change what replies or names are, which are bytes and UTF-8 here.
 _REFUSED_OPTIONS = ("decode_responses", "encoding", "encoder_class", "parser_class")
+#: The encoding that names have here, as it may be written in a URL.
+_UTF_8 = ("utf-8", "utf8")
 #: A connection that was idle for so many seconds is checked before it is used, or made anew.
 HEALTH_CHECK_SECONDS = 30
 
@@ -270,7 +272,7 @@ def _checked(client: "Redis") -> "Redis":
     """Return the client, unless an option of its URL or its own would break everything."""
     options = client.connection_pool.connection_kwargs
     for name in _REFUSED_OPTIONS:
-        if options.get(name):
+        if options.get(name) and str(options[name]).lower() not in _UTF_8:
             raise ValueError(
                 f"the option {name} changes what commands and replies are: leave it out"
             )
