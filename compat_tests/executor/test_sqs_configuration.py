@@ -25,9 +25,6 @@ from dagster_taskiq.settings.env import BACKEND_ENV, BROKER_ENV
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.settings.sqs_names import ENDPOINT_URL_ENV, QUEUE_URL_ENV
 
-#: What the names of the queues begin with that the engine makes for the rest.
-OWN = "dagster-taskiq-dagster"
-
 
 @op
 def one() -> int:
@@ -70,7 +67,7 @@ def place(sqs_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]
     with own_redis() as redis:
         monkeypatch.setenv(BACKEND_ENV, redis.url)
         yield Place(sqs_endpoint, url)
-    for each in (url, *queues_on_sqs(sqs_endpoint, "dagster-taskiq-")):
+    for each in queues_on_sqs(sqs_endpoint, url.rpartition("/")[2]):
         client.delete_queue(QueueUrl=each)
 
 
@@ -122,10 +119,12 @@ def test_steps_and_runs_go_through_the_queue_that_is_named(
     finally:
         worker.terminate()
         worker.wait(60)
-    # Steps without a priority went through the queue that is named: there is none of our own.
-    own = sorted(url.rpartition("/")[2] for url in queues_on_sqs(place.endpoint, OWN))
-    assert own == [f"{OWN}--p3", f"{OWN}--runs"]
-    assert not messages_on_sqs(place.endpoint, place.queue_url.rpartition("/")[2])
+    # Steps without a priority went through the queue that is named; the others are named after it.
+    name = place.queue_url.rpartition("/")[2]
+    made = sorted(url.rpartition("/")[2] for url in queues_on_sqs(place.endpoint, name))
+    assert made == [name, f"{name}--p3", f"{name}--runs"]
+    assert not queues_on_sqs(place.endpoint, "dagster-taskiq-")
+    assert not messages_on_sqs(place.endpoint, name)
 
 
 #: A program of taskiq's own, which sends one task and listens for it.

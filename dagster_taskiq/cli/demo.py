@@ -39,8 +39,9 @@ from dagster_taskiq.settings.embedded import EMBEDDED_URL
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.settings.urls import redact
 
-#: How long the worker, which is idle, may take to end before it is killed, in seconds.
-WORKER_STOP_SECONDS = 20.0
+#: How long the worker, which is idle, may take to end, in seconds: before it is told to end at once
+#: (on SQS it waits for its polls until then), and before it is killed.
+WORKER_STOP_SECONDS = (5.0, 20.0)
 #: How long all runs together may take before the demo gives up, in seconds.
 RUNS_SECONDS = 300.0
 #: How often the event log is read to show what is new, in seconds.
@@ -152,7 +153,7 @@ def _worker(home: DemoHome, client: Client) -> Iterator[DemoProcess]:
         worker.wait_until(lambda: worker_beats(client))
         yield worker
     finally:
-        worker.stop(WORKER_STOP_SECONDS)
+        worker.stop(*WORKER_STOP_SECONDS)
     worker.check_end()
 
 

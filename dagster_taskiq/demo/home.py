@@ -225,13 +225,19 @@ class DemoProcess:
         self._process.kill()
         self._process.wait()
 
-    def stop(self, seconds: float) -> None:
-        """End it, by force if it takes too long."""
-        self.terminate()
-        try:
-            self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self.kill()
+    def stop(self, gently: float, firmly: float) -> None:
+        """End it.
+
+        Args:
+            gently: how long it may take before it is asked again, in seconds.
+            firmly: how long it may take then before it is ended by force.
+        """
+        for seconds in (gently, firmly):
+            self.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(seconds)
+                return
+        self.kill()
 
 
 def start_worker(home: DemoHome) -> DemoProcess:

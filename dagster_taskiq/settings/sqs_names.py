@@ -106,7 +106,7 @@ def translated(plain: Mapping[str, Any], of_fleet: bool, default_queue: str) -> 
     elif given:
         raise ConfigError(
             f'"{next(iter(given))}" is for SQS, but '
-            f"{f'the broker is {redact(broker)}' if broker else 'no broker is named'}. "
+            f"{f'the broker is {redact(str(broker))}' if broker else 'no broker is named'}. "
             'Leave it out, or name SQS: "queue_url", or "broker" such as sqs://us-east-1.'
         )
     elif "queue_url" in variables:
@@ -154,9 +154,9 @@ def _merge(
         settings["broker_options"] = options
 
 
-def is_sqs(url: str | None) -> bool:
-    """Return whether a URL is that of SQS."""
-    return url is not None and scheme_of(url) == SQS_SCHEME
+def is_sqs(url: object) -> bool:
+    """Return whether a value is a URL of SQS; what is no text is refused elsewhere."""
+    return isinstance(url, str) and scheme_of(url) == SQS_SCHEME
 
 
 def region_of_queue(url: str) -> str:
