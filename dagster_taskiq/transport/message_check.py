@@ -77,16 +77,19 @@ class MessageCheck:
         if delivery.is_started:
             # First of all: a message that comes again says nothing of its start.
             await self._end_started(delivery, reason)
-            await self._queues.reject(delivery, reason)
-            return None
         await self._queues.reject(delivery, reason)
+        if not delivery.is_started:
+            await self._end_waiting(delivery, reason, attempt)
+        return None
+
+    async def _end_waiting(self, delivery: Delivery, reason: str, attempt: int | None) -> None:
+        """Record that a task has failed whose message was rejected; if that can be, for now."""
         backend = self._backend()
         if isinstance(backend, Stopper):
             try:
                 await backend.end_set_aside(delivery.task_id, reason, attempt)
             except ServerUnavailableError as error:
                 logger.warning("Could not record that task %s fails: %s", delivery.task_id, error)
-        return None
 
     async def _end_started(self, delivery: Delivery, reason: str) -> None:
         """Record that a task has failed which was started with the claim of its message."""

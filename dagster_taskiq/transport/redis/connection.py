@@ -34,9 +34,13 @@ COMMANDS_AT_ONCE = 50
 #: raises an error beyond.
 MOST_CONNECTIONS = 2**31
 #: Options of redis-py that change what replies or names are, which are bytes and UTF-8 here.
-_REFUSED_OPTIONS = ("decode_responses", "encoding", "encoder_class", "parser_class")
-#: The encoding that names have here, as it may be written in a URL.
-_UTF_8 = ("utf-8", "utf8")
+#: By name, with the values that change nothing.
+_REFUSED_OPTIONS: Mapping[str, Sequence[str]] = {
+    "decode_responses": (),
+    "encoding": ("utf-8", "utf8"),
+    "encoder_class": (),
+    "parser_class": (),
+}
 #: A connection that was idle for so many seconds is checked before it is used, or made anew.
 HEALTH_CHECK_SECONDS = 30
 
@@ -271,8 +275,8 @@ class RedisConnection:
 def _checked(client: "Redis") -> "Redis":
     """Return the client, unless an option of its URL or its own would break everything."""
     options = client.connection_pool.connection_kwargs
-    for name in _REFUSED_OPTIONS:
-        if options.get(name) and str(options[name]).lower() not in _UTF_8:
+    for name, harmless in _REFUSED_OPTIONS.items():
+        if options.get(name) and str(options[name]).lower() not in harmless:
             raise ValueError(
                 f"the option {name} changes what commands and replies are: leave it out"
             )

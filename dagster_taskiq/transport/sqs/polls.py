@@ -247,14 +247,17 @@ class Polls:
     @property
     def _answer_seconds(self) -> float:
         """Within how many seconds SQS answers a poll for which it has a message."""
-        least, most = ANSWER_SECONDS
-        return min(max(least, ANSWER_FACTOR * self._connection.usual_seconds), most)
+        return self._patience(ANSWER_FACTOR, ANSWER_SECONDS)
 
     @property
     def _next_seconds(self) -> float:
         """The same where a message is likely, and comes before others."""
-        least, most = NEXT_SECONDS
-        return min(max(least, NEXT_FACTOR * self._connection.usual_seconds), most)
+        return self._patience(NEXT_FACTOR, NEXT_SECONDS)
+
+    def _patience(self, factor: float, bounds: tuple[float, float]) -> float:
+        """Return so many times what an answer takes usually, within bounds, in seconds."""
+        least, most = bounds
+        return min(max(least, factor * self._connection.usual_seconds), most)
 
     async def _poll_on(self, lane: Lane, seconds: int) -> Poll | None:
         """Return the poll of a lane; if it has none, start one that may take so many seconds.

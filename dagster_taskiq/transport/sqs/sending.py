@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dagster_taskiq.errors import ConfigError
@@ -40,7 +41,7 @@ class Entry:
     #: Whole seconds.
     delay: int
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Its size as SQS counts it, in bytes."""
         return messages.size_of(self.text, self.attributes)
