@@ -3,12 +3,14 @@
 import os
 import signal
 import subprocess
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import celery
 import pytest
 import yaml
 
@@ -33,6 +35,19 @@ def run_cli(*arguments: str, **environment: str) -> Done:
     """Run ``dagster-celery`` as its users do."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     return run_program("dagster_celery", arguments, environment)
+
+
+@pytest.fixture(autouse=True)
+def celery_of_one_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have Celery's apps and shared tasks end with their test.
+
+    Celery keeps them for the process, and gives each shared task to every app: ``make_app`` of the
+    next test would have tasks of its user's own.
+    """
+    shared = celery._state._on_app_finalizers
+    monkeypatch.setattr(celery._state, "_on_app_finalizers", set(shared))
+    monkeypatch.setattr(celery._state, "_apps", weakref.WeakSet())
+    monkeypatch.setattr(celery._state._tls, "current_app", None)
 
 
 @dataclass

@@ -347,14 +347,6 @@ def test_events_of_an_app_are_told_once() -> None:
     assert told == [app, "late"]
 
 
-@pytest.fixture
-def shared_for_one_test(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have Celery forget, after the test, what was shared with all apps in it."""
-    shared = celery._state._on_app_finalizers
-    monkeypatch.setattr(celery._state, "_on_app_finalizers", set(shared))
-
-
-@pytest.mark.usefixtures("shared_for_one_test")
 def test_shared_tasks_are_those_of_the_current_app() -> None:
     before = celery.shared_task(name="shared-before")(lambda: "before")
     app = make_app(EAGER)
@@ -382,7 +374,6 @@ def test_an_app_of_celerys_own_is_refused_where_it_cannot_be_served() -> None:
         create_task("my_project.app")  # type: ignore[arg-type] # which a user has no checker for
 
 
-@pytest.mark.usefixtures("shared_for_one_test")  # Celery shares tasks of one app with all
 def test_a_task_of_celerys_own_app_may_be_retried_without_end() -> None:
     app = celery.Celery("dagster", broker="memory://")
     app.task(max_retries=None, name="persist")(print)
