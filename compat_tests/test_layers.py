@@ -16,6 +16,7 @@ LAYERS = (
     ("__init__", "__main__"),
     ("cli",),
     ("demo",),
+    ("monitor",),
     ("executor", "launcher", "app", "testing"),
     ("runs",),
     ("worker",),

@@ -105,6 +105,7 @@ def _successor(
         queue=str(labels[QUEUE_LABEL]),
         priority=int(labels.get(PRIORITY_LABEL) or 0),
         run_id=args.run_id,
+        job=run.job_name,
         labels={CODE_LABEL: labels[CODE_LABEL]} if CODE_LABEL in labels else {},
     )
 

@@ -106,6 +106,7 @@ class RunSender:
             queue=run_queue(queue),
             priority=tags.read_priority(run.tags, tags.RUN_PRIORITY_TAG),
             run_id=run.run_id,
+            job=run.job_name,
             labels={CODE_LABEL: working_directory_of(origin)},
         )
         client = client_for(self._settings)

@@ -52,6 +52,7 @@ class StepRequests:
         _warn_of_older_tags(plan, job)
         self._plan = plan
         self._run_id = context.run_id
+        self._job_name = context.dagster_run.job_name
         self._run_priority = tags.read_int_tag(context.dagster_run.tags, tags.RUN_PRIORITY_TAG)
         self._queue = settings.queue
         self._priority = settings.priority
@@ -109,6 +110,7 @@ class StepRequests:
             priority=self.priority_of(step),
             run_id=self._run_id,
             step_key=step.key,
+            job=self._job_name,
             labels={**self._labels, POOL_LABEL: pool} if pool else self._labels,
         )
 

@@ -13,6 +13,9 @@ class Command(str, Enum):
     DRAIN = "drain"
     #: Stop the tasks that run, and end.
     KILL = "kill"
+    #: A monitor looks: for some seconds, send a heartbeat soon after each start and end of a task,
+    #: with the tasks that have ended.
+    WATCH = "watch"
 
 
 def command(name: Command, **arguments: Any) -> dict[str, Any]:

@@ -118,6 +118,14 @@ RUN_LABEL = "run_id"
 STEP_LABEL = "step_key"
 
 
+#: Label of a message: the name of the Dagster job to which its run or step belongs.
+JOB_LABEL = "job_name"
+
+
+#: Label of a message: when it was sent, in seconds since the epoch, by the clock of its sender.
+SENT_LABEL = "dagster_taskiq_sent_at"
+
+
 #: Label of a message: Dagster's pool in which its step holds a slot.
 POOL_LABEL = "pool"
 

@@ -19,6 +19,10 @@ class Notification:
 FROM_START = ""
 
 
+#: The channel in which a worker that ends leaves its last record, as ``{"ended": {...}}``.
+FLEET_CHANNEL = "fleet"
+
+
 def run_channel(run_id: str) -> str:
     """Return the name of the channel that wakes the loop of a run."""
     return f"run:{run_id}"

@@ -1,5 +1,6 @@
 """Names of queues, and how much waits in one."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 #: The end of the name of a run queue.
@@ -18,6 +19,8 @@ class QueueDepth:
     #: Seconds that the oldest message has waited; a delayed one begins to wait when it is due.
     #: ``None`` if the server does not tell.
     oldest_age: float | None
+    #: How many of the waiting messages have each priority; ``None`` if the server does not tell.
+    priorities: Mapping[int, int] | None = None
 
 
 def run_queue(queue: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from dagster_taskiq.wire.labels import KILL_GRACE_SECONDS
 from dagster_taskiq.wire.notifications import run_channel
+from dagster_taskiq.wire.task_counts import EndedTask, TaskCounts
 
 
 class TaskState(str, Enum):
@@ -84,6 +85,10 @@ class Running:
     attempt: int = 0
     #: The last task of the pipeline in which it is a step: if it is lost, that never comes.
     last: str = ""
+    #: The queue its message came from.
+    queue: str = ""
+    #: The Dagster job to which it belongs; empty for a user's own task.
+    job: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,12 @@ class Worker:
     uptime: float = 0.0
     #: The private parts of Dagster that are not as expected there, and so not in use.
     unexpected_parts: tuple[str, ...] = ()
+    #: The memory that its processes hold, in bytes; 0 if that is not known.
+    memory: int = 0
+    #: What it has run since it started, by queue, task and job. ``None``: it does not tell.
+    counts: tuple[TaskCounts, ...] | None = None
+    #: The tasks that have ended lately, oldest first; only while a monitor watches.
+    ended: tuple[EndedTask, ...] = ()
     #: Seconds since that heartbeat, by the server's clock.
     age: float = 0.0
 
@@ -146,6 +157,9 @@ class Worker:
     def dumps(self) -> str:
         """Return it as JSON, without ``age``, which is measured by the server's clock."""
         plain = {**self.__dict__, "running": [each.__dict__ for each in self.running]}
+        if self.counts is not None:
+            plain["counts"] = [each.to_plain() for each in self.counts]
+        plain["ended"] = [each.to_plain() for each in self.ended]
         del plain["age"]
         return json.dumps(plain)
 
@@ -159,6 +173,9 @@ class Worker:
             Running(**{name: each[name] for name in known if name in each})
             for each in plain.pop("running")
         )
+        if plain.get("counts") is not None:
+            plain["counts"] = tuple(map(TaskCounts.from_plain, plain["counts"]))
+        plain["ended"] = tuple(map(EndedTask.from_plain, plain.get("ended", ())))
         for name in ("queues", "unexpected_parts"):
             plain[name] = tuple(plain.get(name, ()))
         return cls(**{**plain, "running": running, "age": age})

@@ -9,6 +9,7 @@ from taskiq import TaskiqMessage
 from dagster_taskiq.wire.labels import (
     DELAY_LABEL,
     EXPIRES_AT_LABEL,
+    JOB_LABEL,
     PRIORITY_LABEL,
     QUEUE_LABEL,
     RUN_LABEL,
@@ -33,6 +34,8 @@ class TaskRequest:
     step_key: str = ""
     #: Seconds for which the broker keeps it before a worker may claim it.
     delay: float = 0.0
+    #: The Dagster job to which the run or step belongs; empty for another task.
+    job: str = ""
     #: When it expires if it has not started, in seconds since the epoch; 0 for never.
     expires_at: float = 0.0
     #: More labels of the message.
@@ -48,6 +51,7 @@ class TaskRequest:
             PRIORITY_LABEL: self.priority,
             RUN_LABEL: self.run_id,
             STEP_LABEL: self.step_key,
+            JOB_LABEL: self.job,
             DELAY_LABEL: self.delay or "",
             EXPIRES_AT_LABEL: self.expires_at or "",
         }

@@ -17,6 +17,8 @@ from dagster_taskiq.errors import (
 from dagster_taskiq.execution.typed_messages import plain_message
 from dagster_taskiq.transport.results import PutBack, ReportedEnd, result_from_json
 from dagster_taskiq.wire.labels import (
+    JOB_LABEL,
+    QUEUE_LABEL,
     RUN_LABEL,
     STEP_LABEL,
     WATCHES_LABEL,
@@ -333,4 +335,6 @@ def describe_task(
         orchestrating=is_orchestrating,
         attempt=attempt_of(message.labels),
         last=last_of_pipeline(message.labels),
+        queue=str(message.labels.get(QUEUE_LABEL, "")),
+        job=str(message.labels.get(JOB_LABEL, "")),
     )

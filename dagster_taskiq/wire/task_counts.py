@@ -1,0 +1,124 @@
+"""What a worker has run: counts and times by kind of task, and the tasks that have ended lately.
+
+They travel in the worker's heartbeats. Names of metrics are made of them elsewhere.
+"""
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+#: The upper bounds of the buckets of a histogram of times, in seconds; the last bucket has none.
+BOUNDS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
+
+
+class Outcome(str, Enum):
+    """How an execution of a task has ended, with its name in metrics, logs and lists."""
+
+    #: It returned; as a step, it has succeeded or was skipped; as a run, it has succeeded.
+    SUCCEEDED = "succeeded"
+    #: It raised an error; as a step or run, it has failed.
+    FAILED = "failed"
+    #: Its process died.
+    LOST = "lost"
+    #: It was cancelled or stopped, or has expired.
+    REVOKED = "revoked"
+    #: It is to be tried again: by the op's ``RetryPolicy``, or by a user's own task itself.
+    RETRIED = "retried"
+    #: It goes on in another worker, because this one ends.
+    HANDED_OVER = "handed_over"
+
+
+@dataclass
+class Times:
+    """A histogram of times."""
+
+    #: How many of them are in each bucket, one more than ``BOUNDS``; not cumulated.
+    buckets: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS) + 1))
+    #: The sum of them, in seconds.
+    seconds: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one; less than nothing, by two clocks that differ, counts as nothing."""
+        seconds = max(0.0, seconds)
+        self.buckets[bisect_left(BOUNDS, seconds)] += 1
+        self.seconds += seconds
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return sum(self.buckets)
+
+
+@dataclass
+class TaskCounts:
+    """The counts of one kind of task in one worker, since it started."""
+
+    queue: str
+    #: The name of the task.
+    name: str
+    #: The Dagster job; empty for a user's own tasks.
+    job: str = ""
+    started: int = 0
+    #: How many executions have ended in each way.
+    ended: dict[Outcome, int] = field(default_factory=dict)
+    #: From sending to the start; a delayed task begins to wait when it is due.
+    wait: Times = field(default_factory=Times)
+    #: From the start to the end.
+    run: Times = field(default_factory=Times)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return them as JSON data."""
+        return {
+            "queue": self.queue,
+            "name": self.name,
+            "job": self.job,
+            "started": self.started,
+            "ended": {outcome.value: count for outcome, count in self.ended.items()},
+            "wait": [*self.wait.buckets, round(self.wait.seconds, 3)],
+            "run": [*self.run.buckets, round(self.run.seconds, 3)],
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> "TaskCounts":
+        """Return what :meth:`to_plain` has made JSON data of."""
+        known = {each.value: each for each in Outcome}
+        return cls(
+            plain["queue"],
+            plain["name"],
+            plain["job"],
+            plain["started"],
+            {known[name]: count for name, count in plain["ended"].items() if name in known},
+            Times(plain["wait"][:-1], plain["wait"][-1]),
+            Times(plain["run"][:-1], plain["run"][-1]),
+        )
+
+
+@dataclass(frozen=True)
+class EndedTask:
+    """One execution of a task that has ended. Times are in seconds since the epoch."""
+
+    id: str
+    name: str
+    queue: str
+    outcome: Outcome
+    #: By the clock of its worker.
+    started_at: float
+    ended_at: float
+    job: str = ""
+    run_id: str = ""
+    step_key: str = ""
+    attempt: int = 0
+    #: Why it failed, was revoked or lost: one sentence, at most a few hundred characters.
+    error: str = ""
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return it as JSON data."""
+        return {**self.__dict__, "outcome": self.outcome.value}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> "EndedTask":
+        """Return what :meth:`to_plain` has made JSON data of, without fields of a newer release."""
+        known = {name: plain[name] for name in cls.__dataclass_fields__ if name in plain}
+        return cls(**{**known, "outcome": Outcome(plain["outcome"])})
