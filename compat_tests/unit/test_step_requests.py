@@ -54,7 +54,7 @@ def step_requests(job: Callable[..., JobDefinition], plan: ExecutionPlan) -> Ste
     context: Any = SimpleNamespace(
         reconstructable_job=reconstructable(job),
         run_id="run",
-        dagster_run=SimpleNamespace(tags={}),
+        dagster_run=SimpleNamespace(tags={}, job_name="job"),
         instance=SimpleNamespace(get_ref=lambda: None),
     )
     settings = Settings(broker="memory://")
