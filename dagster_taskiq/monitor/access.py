@@ -1,0 +1,132 @@
+"""Who may ask the monitor: what is checked of each request, and what each answer tells browsers.
+
+On a loopback address, everybody on the machine may look, and the request has to name that address:
+the page of a stranger, whose name leads to 127.0.0.1, must not read what is here. With a token in
+the environment, each request for what is known of the fleet has to show it: as a bearer token (the
+page, Prometheus, KEDA), or as the password of any user.
+"""
+
+import base64
+import binascii
+import hmac
+import ipaddress
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from dagster_taskiq.settings.env import read_variable
+
+#: The variable with the token.
+TOKEN_ENV = "DAGSTER_TASKIQ_MONITOR_TOKEN"
+
+#: The paths that need no token: there is nothing of the fleet. The page asks for the token itself.
+OPEN_PATHS = ("/healthz", "/")
+OPEN_FOLDER = "/page/"
+
+#: What a browser is told with each answer: scripts, styles and images are those of this server
+#: alone, and no other page shows this one inside itself.
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; font-src 'self'; manifest-src 'self'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Server": "dagster-taskiq",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Access:
+    """What is checked of each request."""
+
+    def __init__(self, host: str, token: str | None) -> None:
+        """Check nothing yet.
+
+        Args:
+            host: the address that is listened on.
+            token: what each request has to show; ``None`` for nothing.
+        """
+        self._is_loopback = is_loopback(host)
+        self._token = token.encode() if token is not None else None
+
+    def add_to(self, app: web.Application) -> None:
+        """Check all requests of an application, and put the headers on all its answers."""
+
+        @web.middleware
+        async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+            refusal = self._refusal(request)
+            return await handler(request) if refusal is None else refusal
+
+        app.middlewares.append(check)
+        app.on_response_prepare.append(_add_headers)
+
+    def _refusal(self, request: web.Request) -> web.Response | None:
+        if self._is_loopback and not _names_loopback(request.host):
+            return web.Response(
+                status=403,
+                text="This monitor answers on this machine alone, by the name localhost or the "
+                "address it listens on. For another name, start it with --host and "
+                f"{TOKEN_ENV}.\n",
+            )
+        is_open = request.path in OPEN_PATHS or request.path.startswith(OPEN_FOLDER)
+        if self._token is None or is_open:
+            return None
+        shown = _shown(request.headers.get("Authorization", ""))
+        if shown is not None and hmac.compare_digest(shown, self._token):
+            return None
+        return web.Response(
+            status=401,
+            text=f"Show the token of {TOKEN_ENV}: as a bearer token, or as the password of any "
+            "user.\n",
+            # Not "Basic": a browser would ask for user and password before the page can.
+            headers={"WWW-Authenticate": 'Bearer realm="dagster-taskiq monitor"'},
+        )
+
+
+def read_token() -> str | None:
+    """Return the token from the environment; ``None`` if there is none.
+
+    Raises:
+        ConfigError: the variable is set, but empty.
+    """
+    return read_variable(TOKEN_ENV)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address is one that only this machine reaches."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _names_loopback(header: str) -> bool:
+    """Return whether the header ``Host`` of a request names a loopback address."""
+    name = header.rpartition(":")[0] if header.rpartition(":")[2].isdigit() else header
+    return is_loopback(name)
+
+
+def _shown(header: str) -> bytes | None:
+    """Return the token, or the password, of the header ``Authorization``."""
+    scheme, _, value = header.partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip().encode()
+    if scheme.lower() == "basic":
+        try:
+            _, colon, password = base64.b64decode(value, validate=True).partition(b":")
+        except (binascii.Error, ValueError):
+            return None
+        return password if colon else None
+    return None
+
+
+async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(HEADERS)

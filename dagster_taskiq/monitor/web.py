@@ -1,0 +1,147 @@
+"""The HTTP server of the monitor: the page, its live events, and the JSON API.
+
+What the last look at the fleet has found is answered; a look that has failed is told as
+``trouble``. A queue that an autoscaler asks for is never answered by what is no longer known.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from dagster_taskiq.monitor.watcher import Watcher
+
+#: The shortest time between two events of one stream, and the longest time without a line, in
+#: seconds: what is in between closes silent connections.
+EVENT_SECONDS = 0.5
+SILENT_SECONDS = 15.0
+#: After how many milliseconds a page asks for a new stream when its stream has ended.
+RECONNECT_MILLISECONDS = 2000
+#: How many streams there may be at once.
+STREAMS = 100
+
+
+class MonitorWeb:
+    """The routes of the monitor."""
+
+    def __init__(self, watcher: Watcher, page: Mapping[str, Any]) -> None:
+        """Serve nothing yet.
+
+        Args:
+            watcher: looks at the fleet, and runs already or will.
+            page: what the page has to know of this monitor, as JSON data.
+        """
+        self._watcher = watcher
+        self._fleet = watcher.fleet
+        self._page = page
+        self._streams: set[asyncio.Task[Any]] = set()
+
+    def add_to(self, app: web.Application) -> None:
+        """Add the routes to an application."""
+        app.add_routes(
+            [
+                web.get("/healthz", self._health),
+                web.get("/api/settings", self._settings),
+                web.get("/api/fleet", self._whole_fleet),
+                web.get("/api/queues", self._queues),
+                web.get("/api/queues/{name:.+}", self._queue),
+                web.get("/api/workers", self._workers),
+                web.get("/api/tasks", self._tasks),
+                web.get("/events", self._events),
+            ]
+        )
+        app.on_shutdown.append(self._end_streams)
+
+    async def _health(self, _: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _settings(self, _: web.Request) -> web.Response:
+        return _json(self._page)
+
+    async def _whole_fleet(self, _: web.Request) -> web.Response:
+        await self._watcher.refresh()
+        return _json(self._fleet.view().to_plain())
+
+    async def _queues(self, _: web.Request) -> web.Response:
+        await self._watcher.refresh()
+        queues = [each.to_plain() for each in self._fleet.view().queues]
+        return self._known({"queues": queues})
+
+    async def _queue(self, request: web.Request) -> web.Response:
+        await self._watcher.refresh()
+        return self._known(self._fleet.queue(request.match_info["name"]).to_plain())
+
+    async def _workers(self, _: web.Request) -> web.Response:
+        await self._watcher.refresh()
+        return self._known({"workers": self._fleet.view().to_plain()["workers"]})
+
+    async def _tasks(self, _: web.Request) -> web.Response:
+        await self._watcher.refresh()
+        plain = self._fleet.view().to_plain()
+        return self._known({name: plain[name] for name in ("running", "ended", "ended_unlisted")})
+
+    def _known(self, plain: Mapping[str, Any]) -> web.Response:
+        """Return an answer; 503 if it would be older than the asker may expect.
+
+        An autoscaler that is told that nothing waits, because a server is away, would end workers.
+        """
+        if self._fleet.trouble:
+            return _json({"trouble": self._fleet.trouble}, status=503)
+        return _json(plain)
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        """Send the fleet as it is, and then each change, until the other side has left.
+
+        The event ``fleet`` has all of it, ``change`` the same with only those ended tasks that were
+        not sent before.
+        """
+        if len(self._streams) >= STREAMS:
+            return web.Response(status=503, text="Too many pages are open. Close some.\n")
+        response = web.StreamResponse(
+            headers={
+                "Content-Type": "text/event-stream",
+                "Cache-Control": "no-store",
+                "X-Accel-Buffering": "no",
+            }
+        )
+        task = asyncio.current_task()
+        assert task is not None
+        self._streams.add(task)
+        try:
+            await response.prepare(request)
+            async with self._watcher.watched():
+                await self._stream(response)
+        except ConnectionResetError:
+            pass  # the page was closed
+        finally:
+            self._streams.discard(task)
+        return response
+
+    async def _stream(self, response: web.StreamResponse) -> None:
+        event, listed, looks = "fleet", 0, 0
+        await response.write(f"retry: {RECONNECT_MILLISECONDS}\n\n".encode())
+        while True:
+            if await self._watcher.wait_for_look(looks, SILENT_SECONDS):
+                looks, sent_at = self._watcher.looks, time.monotonic()
+                data = _dumps(self._fleet.view(listed).to_plain())
+                await response.write(f"event: {event}\ndata: {data}\n\n".encode())
+                event, listed = "change", self._fleet.ended.last
+                await asyncio.sleep(sent_at + EVENT_SECONDS - time.monotonic())
+            else:
+                await response.write(b": nothing new\n\n")
+
+    async def _end_streams(self, _: web.Application) -> None:
+        for each in self._streams:
+            each.cancel()
+
+
+def _dumps(plain: Any) -> str:
+    return json.dumps(plain, separators=(",", ":"))
+
+
+def _json(plain: Any, status: int = 200) -> web.Response:
+    headers = {"Cache-Control": "no-store"}
+    return web.json_response(plain, status=status, dumps=_dumps, headers=headers)
