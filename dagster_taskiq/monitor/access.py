@@ -2,8 +2,8 @@
 
 On a loopback address, everybody on the machine may look, and the request has to name that address:
 the page of a stranger, whose name leads to 127.0.0.1, must not read what is here. With a token in
-the environment, each request for what is known of the fleet has to show it: as a bearer token (the
-page, Prometheus, KEDA), or as the password of any user.
+the environment, each request has to show it: as a bearer token (Prometheus, KEDA, scripts), or as
+the password of any user (a browser asks for that).
 """
 
 import base64
@@ -19,9 +19,8 @@ from dagster_taskiq.settings.env import read_variable
 #: The variable with the token.
 TOKEN_ENV = "DAGSTER_TASKIQ_MONITOR_TOKEN"
 
-#: The paths that need no token: there is nothing of the fleet. The page asks for the token itself.
-OPEN_PATHS = ("/healthz", "/")
-OPEN_FOLDER = "/page/"
+#: The path that needs no token: it tells nothing.
+OPEN_PATH = "/healthz"
 
 #: What a browser is told with each answer: scripts, styles and images are those of this server
 #: alone, and no other page shows this one inside itself.
@@ -74,8 +73,7 @@ class Access:
                 "address it listens on. For another name, start it with --host and "
                 f"{TOKEN_ENV}.\n",
             )
-        is_open = request.path in OPEN_PATHS or request.path.startswith(OPEN_FOLDER)
-        if self._token is None or is_open:
+        if self._token is None or request.path == OPEN_PATH:
             return None
         shown = _shown(request.headers.get("Authorization", ""))
         if shown is not None and hmac.compare_digest(shown, self._token):
@@ -84,8 +82,7 @@ class Access:
             status=401,
             text=f"Show the token of {TOKEN_ENV}: as a bearer token, or as the password of any "
             "user.\n",
-            # Not "Basic": a browser would ask for user and password before the page can.
-            headers={"WWW-Authenticate": 'Bearer realm="dagster-taskiq monitor"'},
+            headers={"WWW-Authenticate": 'Basic realm="dagster-taskiq monitor", charset="UTF-8"'},
         )
 
 
@@ -130,3 +127,5 @@ def _shown(header: str) -> bytes | None:
 
 async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
     response.headers.update(HEADERS)
+    # A page of an older release must not talk to a newer monitor.
+    response.headers.setdefault("Cache-Control", "no-cache")

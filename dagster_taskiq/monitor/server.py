@@ -15,6 +15,7 @@ from dagster_taskiq.monitor.web import MonitorWeb
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.settings.urls import redact
 from dagster_taskiq.transport.background import look_at
+from dagster_taskiq.version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +80,11 @@ def _check_access(options: MonitorOptions, token: str | None) -> None:
 
 
 def _for_page(options: MonitorOptions) -> dict[str, object]:
-    return {"dagster_url": options.dagster_url.rstrip("/"), "actions": options.allow_actions}
+    return {
+        "dagster_url": options.dagster_url.rstrip("/"),
+        "actions": options.allow_actions,
+        "release": __version__,
+    }
 
 
 async def _serve(app: web.Application, watcher: Watcher, options: MonitorOptions) -> None:

@@ -8,12 +8,15 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
 from dagster_taskiq.monitor.watcher import Watcher
 
+#: The page and what belongs to it, which are served as they are.
+PAGE = Path(__file__).parent / "page"
 #: The shortest time between two events of one stream, and the longest time without a line, in
 #: seconds: what is in between closes silent connections.
 EVENT_SECONDS = 0.5
@@ -27,16 +30,16 @@ STREAMS = 100
 class MonitorWeb:
     """The routes of the monitor."""
 
-    def __init__(self, watcher: Watcher, page: Mapping[str, Any]) -> None:
+    def __init__(self, watcher: Watcher, settings: Mapping[str, Any]) -> None:
         """Serve nothing yet.
 
         Args:
             watcher: looks at the fleet, and runs already or will.
-            page: what the page has to know of this monitor, as JSON data.
+            settings: what the page has to know of this monitor, as JSON data.
         """
         self._watcher = watcher
         self._fleet = watcher.fleet
-        self._page = page
+        self._settings = settings
         self._streams: set[asyncio.Task[Any]] = set()
 
     def add_to(self, app: web.Application) -> None:
@@ -44,13 +47,15 @@ class MonitorWeb:
         app.add_routes(
             [
                 web.get("/healthz", self._health),
-                web.get("/api/settings", self._settings),
+                web.get("/api/settings", self._answer_settings),
                 web.get("/api/fleet", self._whole_fleet),
                 web.get("/api/queues", self._queues),
                 web.get("/api/queues/{name:.+}", self._queue),
                 web.get("/api/workers", self._workers),
                 web.get("/api/tasks", self._tasks),
                 web.get("/events", self._events),
+                web.get("/", self._index),
+                web.static("/", PAGE),
             ]
         )
         app.on_shutdown.append(self._end_streams)
@@ -58,8 +63,11 @@ class MonitorWeb:
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
-    async def _settings(self, _: web.Request) -> web.Response:
-        return _json(self._page)
+    async def _index(self, _: web.Request) -> web.FileResponse:
+        return web.FileResponse(PAGE / "index.html")
+
+    async def _answer_settings(self, _: web.Request) -> web.Response:
+        return _json(self._settings)
 
     async def _whole_fleet(self, _: web.Request) -> web.Response:
         await self._watcher.refresh()
