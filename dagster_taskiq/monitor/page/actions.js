@@ -1,0 +1,116 @@
+// What may be done to the fleet, each after a confirmation that says what will happen.
+
+import { h, setText } from "./dom.js";
+import { count, shortRun, titleOf } from "./format.js";
+import { openSetAside } from "./set_aside.js";
+
+/** How long an answer stays on the page, in milliseconds. */
+const ANSWER = 12_000;
+
+/** Have the monitor do something; return its answer. */
+const send = (name, body) =>
+  ask(`api/actions/${name}`, {
+    method: "POST",
+    // No other site can send this header: without it the monitor does nothing.
+    headers: { "X-Requested-With": "dagster-taskiq", "Content-Type": "application/json" },
+    body: JSON.stringify(body),
+  });
+
+/**
+ * Ask the monitor.
+ * @returns {Promise<any>} its answer
+ */
+export async function ask(path, options = {}) {
+  let response;
+  let text;
+  try {
+    response = await fetch(path, { cache: "no-store", ...options });
+    text = await response.text();
+  } catch {
+    throw new Error("The monitor cannot be reached, and may have done nothing. Try again.");
+  }
+  let answer;
+  try {
+    answer = JSON.parse(text);
+  } catch {
+    throw new Error(`The monitor answered ${response.status}: ${text.slice(0, 300)}`);
+  }
+  if (!response.ok) throw new Error(answer.error ?? `The monitor answered ${response.status}.`);
+  return answer;
+}
+
+/**
+ * @param {HTMLDialogElement} dialog
+ * @param {Element} answers where it is said what was done
+ */
+export function makeActions(dialog, answers) {
+  const say = (words) => {
+    const line = h("p", {}, words);
+    answers.append(line);
+    setTimeout(() => line.remove(), ANSWER);
+  };
+  const confirm = (question) => openDialog(dialog, question, say);
+  return {
+    drain: (worker) =>
+      confirm({
+        title: `Drain ${worker.name}?`,
+        words: [
+          `Worker ${worker.name} on ${worker.host} takes no new tasks, finishes what runs (${count(worker.busy_slots, "task")}), and ends.`,
+          worker.runs ? ` Its ${count(worker.runs, "run")} ${worker.runs === 1 ? "goes" : "go"} on in another worker.` : "",
+          " Whatever started it may start another one.",
+        ],
+        verb: "Drain",
+        perform: () => send("drain", { worker: worker.id }),
+      }),
+    terminate: (worker) =>
+      confirm({
+        title: `Terminate ${worker.name}?`,
+        words: [
+          `Worker ${worker.name} on ${worker.host} stops what runs now (${count(worker.busy_slots, "task")}), and ends. `,
+          "A step that is stopped has failed, and is only tried again if its RetryPolicy says so. To let it finish, drain the worker instead.",
+        ],
+        verb: "Terminate",
+        danger: true,
+        perform: () => send("terminate", { worker: worker.id }),
+      }),
+    revoke: (task) =>
+      confirm({
+        title: `Revoke ${titleOf(task)}?`,
+        words: [
+          `Its process on ${task.worker} gets SIGTERM, and SIGKILL if it does not end by itself. `,
+          task.run_id ? `The run ${shortRun(task.run_id)} is told that it was revoked.` : "Whoever waits for its result is told that it was revoked.",
+        ],
+        verb: "Revoke",
+        danger: true,
+        perform: () => send("revoke", { task: task.id }),
+      }),
+    openSetAside: () => openSetAside(dialog, { requeue: (ids) => send("requeue", { messages: ids }), remove: (ids) => send("delete", { messages: ids }) }, say),
+  };
+}
+
+/** Ask, do it, and show what came of it; what went wrong stays in the dialog. */
+function openDialog(dialog, { title, words, verb, danger, perform }, say) {
+  const error = h("p", { class: "error", role: "alert", hidden: true });
+  const button = h("button", { type: "button", class: danger ? "primary danger" : "primary" }, verb);
+  const cancel = h("button", { type: "button", autofocus: true, onclick: () => dialog.close() }, "Cancel");
+  button.addEventListener("click", async () => {
+    button.disabled = true;
+    error.hidden = true;
+    try {
+      const answer = await perform();
+      dialog.close();
+      say(answer.message);
+    } catch (problem) {
+      setText(error, problem.message);
+      error.hidden = false;
+      button.disabled = false;
+    }
+  });
+  dialog.replaceChildren(
+    h("h2", { id: "dialog-title" }, title),
+    h("p", {}, ...words),
+    error,
+    h("div", { class: "row" }, cancel, button),
+  );
+  dialog.showModal();
+}
