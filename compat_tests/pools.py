@@ -6,6 +6,7 @@ from taskiq import TaskiqMessage, TaskiqResult
 
 from dagster_taskiq.transport.results import ReportedEnd, result_from_json
 from dagster_taskiq.worker.pool import Pool
+from dagster_taskiq.worker.running_task import EndReports
 
 
 async def run_in(pool: Pool, task: TaskiqMessage) -> TaskiqResult[Any]:
@@ -14,7 +15,7 @@ async def run_in(pool: Pool, task: TaskiqMessage) -> TaskiqResult[Any]:
     async def record_nothing(result: TaskiqResult[Any]) -> None:
         raise AssertionError(f"The child asks to record {result}.")
 
-    outcome = await pool.run(task, record_nothing)
+    outcome = await pool.run(task, EndReports(record_nothing))
     if isinstance(outcome, ReportedEnd):
         return result_from_json(outcome.result)
     assert isinstance(outcome, TaskiqResult)

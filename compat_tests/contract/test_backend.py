@@ -37,6 +37,7 @@ from dagster_taskiq.transport.results import as_json
 from dagster_taskiq.wire.labels import ATTEMPT_LABEL, RUN_LABEL, STEP_LABEL, WORKER_LABEL
 from dagster_taskiq.wire.notifications import FROM_START, run_channel, worker_channel
 from dagster_taskiq.wire.records import Running, Task, TaskState, Worker
+from dagster_taskiq.wire.task_counts import EndedTask, Outcome, TaskCounts
 from dagster_taskiq.wire.task_request import TaskRequest
 
 pytestmark = pytest.mark.anyio
@@ -350,6 +351,22 @@ async def test_a_beating_worker_is_known_as_it_described_itself(
     assert replace(known, age=0.0) == worker("w1", "t")
     assert known.age >= 0
     assert not known.is_lost
+
+
+async def test_a_heartbeat_with_counts_comes_back(
+    backend: StateBackend, other: StateBackend
+) -> None:
+    counts = TaskCounts("q", "execute_plan", 'job "ü"', 3, {Outcome.LOST: 1, Outcome.FAILED: 2})
+    counts.wait.add(0.25)
+    counts.run.add(100.0)
+    ended = EndedTask("t", "add", "q", Outcome.REVOKED, 1.5, 2.5, error="nobody wants it")
+    sent = replace(worker("w1"), memory=7, counts=[counts], ended=[ended])
+    await backend.beat(sent)
+
+    (known,) = await other.workers()
+    assert known.memory == 7
+    assert known.counts is not None
+    assert (list(known.counts), list(known.ended)) == ([counts], [ended])
 
 
 async def test_workers_are_listed_by_name_until_they_leave(backend: StateBackend) -> None:

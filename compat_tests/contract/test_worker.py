@@ -37,8 +37,10 @@ from dagster_taskiq.errors import (
     WorkerLostError,
 )
 from dagster_taskiq.settings.settings import Settings
-from dagster_taskiq.wire.notifications import FROM_START, run_channel
-from dagster_taskiq.wire.records import Task, TaskState
+from dagster_taskiq.wire.commands import Command, command
+from dagster_taskiq.wire.notifications import FLEET_CHANNEL, FROM_START, run_channel
+from dagster_taskiq.wire.records import Task, TaskState, Worker
+from dagster_taskiq.wire.task_counts import EndedTask, Outcome
 from dagster_taskiq.wire.task_request import TaskRequest
 
 INCLUDE = ("-i", USER_TASKS)
@@ -271,6 +273,57 @@ def test_a_task_is_stopped_with_the_reason_if_its_notification_is_lost(
     place.pid("started")
     client._call(lambda: client.backend.revoke([task_id], "nobody wants it"))
     assert "nobody wants it" in str(sender.error(task_id))
+
+
+def test_a_watched_worker_reports_at_once_how_tasks_have_ended(
+    shared: tuple[Settings, WorkerProcess], sender: Sender, client: Client, place: Place
+) -> None:
+    def the_worker() -> Worker:
+        return next(each for each in client.workers() if each.name == shared[1].name)
+
+    worker = the_worker()
+    client.send_command(worker.id, command(Command.WATCH, seconds=60))
+    held = sender.send("hold", place.path("started"), place.path("never"))
+    sent = {
+        sender.send("add", 1, 2): (Outcome.SUCCEEDED, ""),
+        sender.send("add_async", 1, 2): (Outcome.SUCCEEDED, ""),
+        sender.send("fail", "no\nway"): (Outcome.FAILED, "no"),
+        sender.send("leave", 7): (Outcome.LOST, "ended with exit code 7"),
+        held: (Outcome.REVOKED, "nobody wants it"),
+    }
+    place.pid("started")
+    client.revoke([held], "nobody wants it")
+
+    def all_ended() -> dict[str, EndedTask]:
+        ended = {each.id: each for each in the_worker().ended}
+        return ended if sent.keys() <= ended.keys() else {}
+
+    ended = eventually(all_ended)
+    for task_id, (outcome, why) in sent.items():
+        task = ended[task_id]
+        assert (task.outcome, task.queue, task.job) == (outcome, shared[0].queue, ""), task
+        assert why in task.error
+        assert task.started_at <= task.ended_at
+    found = the_worker()
+    assert found.memory > 0
+    (counts,) = [each for each in found.counts or () if each.name == f"{USER_TASKS}:add"]
+    assert counts.queue == shared[0].queue
+    assert counts.started == counts.run.count == counts.ended[Outcome.SUCCEEDED]
+    assert 0 < counts.wait.count <= counts.started  # a message of another formatter has no time
+
+
+@one_broker
+def test_the_last_record_of_a_worker_that_ends_is_left_for_monitors(
+    start_worker: StartWorker, settings: Settings, own_sender: Sender
+) -> None:
+    worker = start_worker(*INCLUDE, "-c", "1")
+    assert own_sender.value(own_sender.send("add", 1, 2)) == 3
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 0
+    (left,) = client_for(settings).wait(FLEET_CHANNEL, FROM_START, 0, lambda: False)
+    last = Worker.loads(left.body["ended"], 0.0)
+    assert last.name == worker.name
+    assert [each.ended for each in last.counts or ()] == [{Outcome.SUCCEEDED: 1}]
 
 
 @one_broker

@@ -1,6 +1,7 @@
 """Jobs that are launched as runs: what their ops do, they note in the run's scratch directory."""
 
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,30 @@ def whole_that_waits() -> None:
 @job(executor_def=taskiq_executor)
 def spread_that_waits() -> None:
     wait_for_release()
+
+
+@op(retry_policy=RetryPolicy(max_retries=1))
+def fails_once(context: OpExecutionContext) -> None:
+    if context.retry_number == 0:
+        raise ValueError("not yet\nat all")
+
+
+@op
+def fails_always() -> None:
+    raise ValueError("never")
+
+
+@op
+def is_killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@job(executor_def=taskiq_executor)
+def spread_to_every_end() -> None:
+    first()
+    fails_once()
+    fails_always()
+    is_killed()
 
 
 protected = op(name="protected", retry_policy=RetryPolicy(max_retries=3))(run_until_released)
@@ -205,6 +230,7 @@ defs = Definitions(
         spread,
         whole_that_waits,
         spread_that_waits,
+        spread_to_every_end,
         spread_that_meets,
         whole_that_dies,
         whole_that_ignores_sigterm,

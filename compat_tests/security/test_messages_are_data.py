@@ -200,6 +200,8 @@ NO_COMMANDS: tuple[Any, ...] = (
     {"command": ["kill"]},
     {"command": "revoke", "task": "t", "after": "soon"},
     {"command": "revoke", "task": {}, "after": [1]},
+    {"command": "watch"},
+    {"command": "watch", "seconds": "long"},
 )
 
 
@@ -207,7 +209,7 @@ async def test_a_worker_goes_on_obeying_after_what_is_no_command(broker: QueueBr
     backend = backend_of(broker)
     pool = Pool(broker.settings, PoolOptions(concurrency=1, max_runs=1), "w", lambda _: None)
     drained = asyncio.Event()
-    control = Control(backend, "w", Cancellation(pool), drained.set, pytest.fail)
+    control = Control(backend, "w", Cancellation(pool), drained.set, pytest.fail, pytest.fail)
     for body in NO_COMMANDS:
         await backend.post(worker_channel("w"), body)
     await backend.post(worker_channel("w"), command(Command.DRAIN))

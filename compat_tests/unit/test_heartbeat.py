@@ -27,12 +27,21 @@ class Backend:
         self.settings = SimpleNamespace(lease=LEASE)
         self.errors = list(errors)
         self.accepted = asyncio.Event()
+        #: How many it has accepted.
+        self.number = 0
 
     async def beat(self, _: Any) -> list[str]:
         if self.errors:
             raise self.errors.pop(0)
+        self.number += 1
         self.accepted.set()
         return []
+
+    async def beats(self, number: int) -> None:
+        """Return when it has accepted so many."""
+        while self.number < number:
+            self.accepted.clear()
+            await asyncio.wait_for(self.accepted.wait(), 60)
 
     async def sweep(self) -> None:
         """Have nothing to delete."""
@@ -65,6 +74,29 @@ SENTENCES = ("does not answer", "No heartbeat was sent", "answers again", "is re
 
 def make_worker_named() -> Any:
     return make_worker("w")
+
+
+async def test_changes_hasten_heartbeats_only_while_a_monitor_watches() -> None:
+    backend: Any = Backend()
+    pool: Any = SimpleNamespace(stop_all=lambda *_, **__: None, renew=lambda _: None)
+    cancellation: Any = None
+    heartbeat = Heartbeat(backend, pool, cancellation, make_worker_named, 3600.0)
+    sending = asyncio.ensure_future(heartbeat.run())
+    await backend.beats(1)
+
+    heartbeat.note_change()
+    assert not heartbeat.is_watched
+    heartbeat.watch(1e9)
+    await backend.beats(2)
+    for _ in range(100):
+        heartbeat.note_change()
+    await backend.beats(3)
+    heartbeat.watch(0.0)
+    heartbeat.note_change()
+    await asyncio.sleep(0)
+    assert not heartbeat.is_watched
+    sending.cancel()
+    assert backend.number == 3
 
 
 async def test_an_outage_is_logged_once_and_so_is_its_end(

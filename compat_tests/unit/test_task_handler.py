@@ -13,6 +13,8 @@ from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport import registry
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.worker import any_task
+from dagster_taskiq.worker.activity import Activity
+from dagster_taskiq.worker.task_counts import WorkerCounts
 from dagster_taskiq.worker.task_handler import TaskHandler
 
 pytestmark = pytest.mark.anyio
@@ -28,7 +30,7 @@ class Pool:
     def __init__(self) -> None:
         self.ran: list[str] = []
 
-    async def run(self, message: TaskiqMessage, record_end: Any) -> TaskiqResult[Any]:
+    async def run(self, message: TaskiqMessage, end: Any) -> TaskiqResult[Any]:
         self.ran.append(message.task_id)
         return TaskiqResult(is_err=False, return_value=7, execution_time=0.0)
 
@@ -50,7 +52,8 @@ async def test_a_started_task_runs_even_if_its_message_cannot_be_deleted(
     pool: Any = Pool()
     backend, wake_ups = broker.result_backend, SimpleNamespace(note_woken=lambda run_id: None)
     assert isinstance(backend, StateBackend)
-    handler = TaskHandler(broker, backend, pool, wake_ups, "w")  # type: ignore[arg-type]
+    activity = Activity(WorkerCounts(()), lambda: None)
+    handler = TaskHandler(broker, backend, pool, wake_ups, activity, "w")  # type: ignore[arg-type]
     message = TaskiqMessage(task_id="t", task_name="own", labels={}, args=[], kwargs={})
     with caplog.at_level(logging.WARNING):
         ended = await handler.run(message)

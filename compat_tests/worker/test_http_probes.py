@@ -8,6 +8,8 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from compat_tests.conftest import StartWorker
 from compat_tests.sending import USER_TASKS, open_sender
@@ -48,6 +50,52 @@ def test_a_worker_is_ready_until_it_drains_and_lives_until_it_ends(
         assert worker.wait() == 0
 
 
+@pytest.mark.parametrize("broker_kind", ["embedded"], indirect=True)
+def test_a_worker_serves_what_it_has_run_and_holds_as_metrics(
+    start_worker: StartWorker, settings: Settings, tmp_path: Path
+) -> None:
+    port = free_port()
+    worker = start_worker("-i", USER_TASKS, "-c", "2", "--http-port", str(port))
+
+    def metrics() -> dict[str, list[Sample]]:
+        _, text = asks(port)("/metrics")
+        return {each.name: each.samples for each in text_string_to_metric_families(text)}
+
+    assert metrics()["dagster_taskiq_tasks_started"] == []
+    with open_sender(settings) as sender:
+        assert sender.value(sender.send("add", 1, 2)) == 3
+        sender.error(sender.send("fail", "no"))
+        sender.send("hold", str(tmp_path / "started"), str(tmp_path / "go"))
+        eventually((tmp_path / "started").exists)
+        found = metrics()
+        (tmp_path / "go").touch()
+
+    def by_task(family: str, name: str = "") -> dict[str, float]:
+        samples = [each for each in found[family] if each.name.endswith(name)]
+        assert {(each.labels["queue"], each.labels["dagster_job"]) for each in samples} == {
+            (settings.queue, "")
+        }
+        return {
+            each.labels["task"].rpartition(":")[2]: each.value
+            for each in samples
+            if each.labels.get("le", "+Inf") == "+Inf"
+        }
+
+    all_once = {"add": 1, "fail": 1, "hold": 1}
+    assert by_task("dagster_taskiq_tasks_started") == all_once
+    assert by_task("dagster_taskiq_tasks_succeeded") == {"add": 1, "fail": 0, "hold": 0}
+    assert by_task("dagster_taskiq_tasks_failed") == {"add": 0, "fail": 1, "hold": 0}
+    assert by_task("dagster_taskiq_task_wait_seconds", "_bucket") == all_once
+    assert by_task("dagster_taskiq_task_run_seconds", "_count") == {"add": 1, "fail": 1, "hold": 0}
+    of_worker = {name: samples for name, samples in found.items() if "_worker_" in name}
+    assert {(each.labels["worker"]) for all_ in of_worker.values() for each in all_} == {
+        worker.name
+    }
+    values = {name.rpartition("worker_")[2]: each.value for name, (each,) in of_worker.items()}
+    assert values.pop("memory_bytes") > 0
+    assert values == {"up": 1, "slots": 2, "busy": 1}
+
+
 @pytest.fixture
 def server() -> Iterator[RedisServer]:
     with own_redis() as server:
@@ -66,6 +114,7 @@ def test_a_worker_whose_broker_is_away_lives_and_is_not_ready(
             away_answer = (HTTPStatus.SERVICE_UNAVAILABLE, "the broker or backend does not answer")
             eventually(lambda answer=away_answer: ask("/readyz") == answer)
             assert ask("/livez") == (HTTPStatus.OK, "idle")
+            assert ask("/metrics")[0] == HTTPStatus.OK
             back()
             eventually(lambda: ask("/readyz") == (HTTPStatus.OK, "idle"))
 

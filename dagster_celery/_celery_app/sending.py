@@ -82,6 +82,7 @@ def task_request(
             id=step.id,
             run_id=step.run_id,
             step_key=step.step_key,
+            job=step.job,
             labels={**step.labels, **request.labels},
         )
     )

@@ -306,6 +306,7 @@ class Rescue:
 
     def _submit(self, message: CeleryMessage) -> None:
         """Send a step to the workers here; sent again, it starts once."""
+        run = self._runs.get(self._runs.run_of(message))
         self._client.submit(
             TaskRequest(
                 id=message.id,
@@ -314,6 +315,7 @@ class Rescue:
                 kwargs=message.kwargs or {},
                 queue=message.queue,
                 priority=message.priority,
+                job=run.job_name if run is not None else "",
                 labels={CODE_LABEL: self._runs.code_directory(message)},
             )
         )

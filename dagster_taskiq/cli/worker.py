@@ -164,7 +164,8 @@ def worker() -> None:
     envvar=HTTP_PORT_ENV,
     show_envvar=True,
     help=(
-        "Serve /livez and /readyz on this port, on all addresses, for probes of Kubernetes. "
+        "Serve /livez and /readyz, for probes of Kubernetes, and /metrics, for Prometheus, on this "
+        "port, on all addresses. "
         "Default: nowhere."
     ),
 )
@@ -358,7 +359,7 @@ def show_workers(workers: list[Worker]) -> None:
 
 def describe(each: Worker) -> dict[str, Any]:
     """Return a worker as JSON data."""
-    return {**json.loads(each.dumps()), "age": round(each.age, 1), "lost": each.is_lost}
+    return {**each.to_plain(), "age": round(each.age, 1), "lost": each.is_lost}
 
 
 def _start_in_background(context: click.Context) -> None:

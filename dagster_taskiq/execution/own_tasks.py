@@ -92,7 +92,7 @@ class TaskLife:
         broker = receiver.broker
         with executing_own_task(self):
             try:
-                body = broker.formatter.dumps(self._message).message
+                body = TypedFormatter(broker).write(self._message).message
                 await receiver.callback(AckableMessage(data=body, ack=_acknowledged))
             except asyncio.CancelledError as error:
                 # The task was stopped while a hook was awaited.

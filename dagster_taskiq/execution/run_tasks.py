@@ -27,6 +27,7 @@ from dagster_taskiq.errors import (
     TaskRevokedError,
 )
 from dagster_taskiq.execution.code_loading import load_job
+from dagster_taskiq.execution.dagster_outcomes import note_run_end
 from dagster_taskiq.execution.instances import find_run, instance_of
 from dagster_taskiq.execution.perform import describe_failure
 from dagster_taskiq.execution.run_ends import PROCESS_ENDED, end_run, stop_steps
@@ -172,14 +173,23 @@ def _ending_reported(
     why = f"Worker {worker} on {host} did not execute the run to its end."
     failure: type[DagsterTaskiqError] = RunUnfinishedError
     stop_note = StopNote(instance, run, "The process of the run")
+    end_message = ""
+
+    def note_event(event: DagsterEvent) -> None:
+        nonlocal end_message
+        stop_note.write_if_stopped()
+        if event.event_type in (DagsterEventType.RUN_FAILURE, DagsterEventType.RUN_CANCELED):
+            end_message = event.message or ""
+
     try:
         with stop_note:
-            yield lambda _event: stop_note.write_if_stopped()
+            yield note_event
     except BaseException as error:
         failure = CodeLoadError if isinstance(error, CodeLoadError) else RunUnfinishedError
         why = f"Worker {worker} on {host} cannot execute the run: {describe_failure(error)}"
     now = instance.get_run_by_id(run.run_id)
     if now is None or now.is_finished:
+        note_run_end(now.status if now is not None else run.status, end_message)
         return
     if end_run(instance, run.run_id, why):
         with suppress(ServerUnavailableError):

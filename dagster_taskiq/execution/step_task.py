@@ -23,6 +23,7 @@ from dagster_taskiq.execution.code_loading import (
     load_data_of,
     make_importable,
 )
+from dagster_taskiq.execution.dagster_outcomes import STEP_ENDS, note_step_event
 from dagster_taskiq.execution.instances import find_run, inject_env_vars, instance_of
 from dagster_taskiq.execution.internal_tasks import free_step_of_ended_run
 from dagster_taskiq.execution.perform import describe_failure
@@ -32,17 +33,8 @@ from dagster_taskiq.execution.stop_note import StopNote
 from dagster_taskiq.execution.task_beginnings import beginning
 from dagster_taskiq.execution.task_context import current_context
 
-#: Events after which nothing more is decided about a step: the run's loop is woken at each.
-TERMINAL_EVENTS = frozenset(
-    {
-        DagsterEventType.STEP_SUCCESS,
-        DagsterEventType.STEP_FAILURE,
-        DagsterEventType.STEP_UP_FOR_RETRY,
-        DagsterEventType.STEP_SKIPPED,
-        DagsterEventType.RESOURCE_INIT_FAILURE,
-    }
-)
-#: Events at which a loop is woken as well, if steps may start before their upstream step has ended.
+#: Events at which the loop of a run is woken, besides the ends of steps, if steps may start before
+#: their upstream step has ended.
 OUTPUT_EVENTS = frozenset({DagsterEventType.STEP_OUTPUT})
 
 
@@ -97,7 +89,7 @@ def step_events(
     inject_env_vars(instance, run)
     yield _report_started(instance, run, step_key)
     job, plan = _load(instance, run, args, executable_dict, step_key)
-    wake_at = TERMINAL_EVENTS | OUTPUT_EVENTS if wake_on_output else TERMINAL_EVENTS
+    wake_at = STEP_ENDS.keys() | (OUTPUT_EVENTS if wake_on_output else ())
     wake = current_context().wake
     with StopNote(instance, run, f'Step "{step_key}"', step_key) as stop_note:
         for event in execute_plan_iterator(
@@ -105,6 +97,7 @@ def step_events(
         ):
             if event.event_type in wake_at:
                 wake()
+                note_step_event(event)
                 stop_note.write_if_stopped()
             yield event
     if any(pool_of(step) for step in plan.get_steps_to_execute_in_topo_order()):

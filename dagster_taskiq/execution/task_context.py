@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 from taskiq import TaskiqMessage, TaskiqResult
 
+from dagster_taskiq.wire.task_counts import Outcome
+
 T = TypeVar("T")
 
 
@@ -20,6 +22,11 @@ def _leave_as_it_is(what: str) -> AbstractContextManager[None]:
 def _record_nothing(result: TaskiqResult[Any]) -> None:
     """Leave the end of the task to what executes it."""
     del result
+
+
+def _note_nothing(outcome: Outcome, why: str) -> None:
+    """Leave the end of the task to what its function returns."""
+    del outcome, why
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,9 @@ class TaskContext:
     working: Callable[[], None] = lambda: None
     #: To be called with the result of a user's own task; returns when that is on record.
     record_end: Callable[[TaskiqResult[Any]], None] = _record_nothing
+    #: To be called with how a step or run has ended in Dagster, and why, in one line: its function
+    #: returns in any case. The last call counts.
+    note_outcome: Callable[[Outcome, str], None] = _note_nothing
     #: Returns why the task is being stopped, once the worker has asked it to stop.
     stop_request: Callable[[], StopRequest | None] = lambda: None
     #: To be entered while something is loaded that stays in the process with its effects; takes a

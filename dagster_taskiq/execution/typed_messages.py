@@ -3,25 +3,25 @@
 from typing import Any
 
 from taskiq import BrokerMessage, TaskiqMessage
-from taskiq.formatters.proxy_formatter import ProxyFormatter
 
+from dagster_taskiq.transport.json_messages import SentFormatter
 from dagster_taskiq.wire.labels import TYPED_LABEL, written_labels
 from dagster_taskiq.wire.typed_values import decode, encode
 
 
-class TypedFormatter(ProxyFormatter):
+class TypedFormatter(SentFormatter):
     """Restores the arguments of such a message where its task is executed, and writes them again.
 
     So a middleware sees them as the task does, and can send the message again.
     """
 
-    def dumps(self, message: TaskiqMessage) -> BrokerMessage:
-        """Return a message as it is sent (taskiq's own hook); what is written already stays."""
+    def write(self, message: TaskiqMessage) -> BrokerMessage:
+        """Return a message as it is sent; what is written already stays."""
         if message.labels.get(TYPED_LABEL):
             written = {"args": encode(message.args), "kwargs": encode(message.kwargs)}
             message = message.model_copy(update=written)
         labels = written_labels(message.labels)
-        return super().dumps(message.model_copy(update={"labels": labels}))
+        return super().write(message.model_copy(update={"labels": labels}))
 
     def loads(self, message: bytes) -> TaskiqMessage:
         """Return a message as its task gets it (taskiq's own hook).

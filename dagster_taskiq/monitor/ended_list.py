@@ -5,6 +5,7 @@ ended is known from their counts.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dagster_taskiq.monitor.snapshot import EndedView
@@ -38,7 +39,7 @@ class EndedList:
         #: The number of the last one.
         self.last = 0
 
-    def add(self, worker: Worker, tasks: tuple[EndedTask, ...], ended: int, now: float) -> None:
+    def add(self, worker: Worker, tasks: Sequence[EndedTask], ended: int, now: float) -> None:
         """List tasks of a worker; those that are listed already stay as they are.
 
         Args:

@@ -22,7 +22,12 @@ from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.current_task import own_task
 from dagster_taskiq.transport.gate import Service
 from dagster_taskiq.transport.home_loop import Home, at_home, move_here
-from dagster_taskiq.transport.json_messages import ReadBody, check_formatter, check_serializer
+from dagster_taskiq.transport.json_messages import (
+    ReadBody,
+    SentFormatter,
+    check_formatter,
+    check_serializer,
+)
 from dagster_taskiq.transport.listener import Listener
 from dagster_taskiq.transport.message_check import MessageCheck
 from dagster_taskiq.transport.message_labels import outgoing_of
@@ -44,6 +49,7 @@ class QueueBroker(MessageQueues, AsyncBroker):
     def __init__(self, settings: Settings) -> None:
         MessageQueues.__init__(self, settings)
         AsyncBroker.__init__(self)
+        self.formatter = SentFormatter(self)
         #: The event loop on which the connection is used.
         self.home = Home(self)
         #: Takes messages, and knows those that are not started yet.

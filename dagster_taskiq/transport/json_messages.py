@@ -6,13 +6,16 @@ project's own is used only if it writes and reads JSON.
 """
 
 import json
+import time
 from typing import Any
 
 from taskiq import BrokerMessage, TaskiqFormatter, TaskiqMessage
 from taskiq.abc.serializer import TaskiqSerializer
 from taskiq.formatters.json_formatter import JSONFormatter
+from taskiq.formatters.proxy_formatter import ProxyFormatter
 
 from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.wire.labels import SENT_LABEL
 
 #: What is written and read to see whether that is done in JSON.
 _DATA: dict[str, Any] = {"text": "ü", "list": [1, 2.5, True, None], "more": {"text": "t"}}
@@ -80,6 +83,22 @@ class ReadBody(bytes):
         read = cls(body)
         read.message = message
         return read
+
+
+class SentFormatter(ProxyFormatter):
+    """taskiq's default formatter, which adds to each message when it is sent.
+
+    Every message passes it, also one that is sent again and has the time of before.
+    """
+
+    def dumps(self, message: TaskiqMessage) -> BrokerMessage:
+        """Return a message as it is sent (taskiq's own hook)."""
+        labels = {**message.labels, SENT_LABEL: round(time.time(), 3)}
+        return self.write(message.model_copy(update={"labels": labels}))
+
+    def write(self, message: TaskiqMessage) -> BrokerMessage:
+        """Return a message in the form of :meth:`dumps`, with the labels that it has."""
+        return super().dumps(message)
 
 
 class PlainFormatter(TaskiqFormatter):

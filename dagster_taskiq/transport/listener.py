@@ -17,6 +17,7 @@ from dagster_taskiq.transport.connection import RECONNECT_SECONDS
 from dagster_taskiq.transport.message_check import MessageCheck
 from dagster_taskiq.transport.message_queues import MessageQueues
 from dagster_taskiq.transport.messages import Delivery
+from dagster_taskiq.wire.labels import QUEUE_LABEL
 from dagster_taskiq.wire.queues import is_run_queue
 
 logger = logging.getLogger("dagster_taskiq.broker")
@@ -154,6 +155,8 @@ class Listener:
                 continue
             message = await self._check.read(delivery)
             if message is not None:
+                # One that names no queue came from the default one of its sender.
+                message.labels.setdefault(QUEUE_LABEL, delivery.queue)
                 self._claimed[message.task_id] = delivery
                 return message, delivery
         return None

@@ -122,8 +122,22 @@ STEP_LABEL = "step_key"
 JOB_LABEL = "job_name"
 
 
-#: Label of a message: when it was sent, in seconds since the epoch, by the clock of its sender.
+#: Label of a message: when it was sent, in seconds since the epoch, by the clock of its sender. A
+#: project's own formatter does not add it.
 SENT_LABEL = "dagster_taskiq_sent_at"
+
+
+def due_at(labels: Mapping[str, Any]) -> float | None:
+    """Return when a message began to wait, in seconds since the epoch: when it was sent, or due.
+
+    ``None`` if it does not have that, or has what is none.
+    """
+    try:
+        sent_at = float(labels[SENT_LABEL])
+        delay = read_time(labels, DELAY_LABEL)
+    except (KeyError, TypeError, ValueError, ConfigError):
+        return None
+    return sent_at + delay if 0 < sent_at < math.inf else None
 
 
 #: Label of a message: Dagster's pool in which its step holds a slot.

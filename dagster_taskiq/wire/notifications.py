@@ -19,7 +19,7 @@ class Notification:
 FROM_START = ""
 
 
-#: The channel in which a worker that ends leaves its last record, as ``{"ended": {...}}``.
+#: The channel in which a worker that ends leaves its last record, as ``{"ended": worker.dumps()}``.
 FLEET_CHANNEL = "fleet"
 
 

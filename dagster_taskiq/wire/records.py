@@ -1,13 +1,14 @@
 """The records that a backend keeps of each task and worker."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from dagster_taskiq.wire.labels import KILL_GRACE_SECONDS
 from dagster_taskiq.wire.notifications import run_channel
-from dagster_taskiq.wire.task_counts import EndedTask, TaskCounts
+from dagster_taskiq.wire.task_counts import EndedTask, Packed, TaskCounts, pack
 
 
 class TaskState(str, Enum):
@@ -117,9 +118,9 @@ class Worker:
     #: The memory that its processes hold, in bytes; 0 if that is not known.
     memory: int = 0
     #: What it has run since it started, by queue, task and job. ``None``: it does not tell.
-    counts: tuple[TaskCounts, ...] | None = None
+    counts: Sequence[TaskCounts] | None = None
     #: The tasks that have ended lately, oldest first; only while a monitor watches.
-    ended: tuple[EndedTask, ...] = ()
+    ended: Sequence[EndedTask] = ()
     #: Seconds since that heartbeat, by the server's clock.
     age: float = 0.0
 
@@ -154,14 +155,23 @@ class Worker:
             f"for {self.age:.0f} s, longer than its lease of {self.lease:.0f} s."
         )
 
+    def to_plain(self) -> dict[str, Any]:
+        """Return it as JSON data that people can read, without ``age``."""
+        return {
+            **self._head(),
+            "counts": None if self.counts is None else [each.to_plain() for each in self.counts],
+            "ended": [each.to_plain() for each in self.ended],
+        }
+
     def dumps(self) -> str:
         """Return it as JSON, without ``age``, which is measured by the server's clock."""
+        counts = None if self.counts is None else pack(self.counts)
+        return json.dumps({**self._head(), "counts": counts, "ended": pack(self.ended)})
+
+    def _head(self) -> dict[str, Any]:
         plain = {**self.__dict__, "running": [each.__dict__ for each in self.running]}
-        if self.counts is not None:
-            plain["counts"] = [each.to_plain() for each in self.counts]
-        plain["ended"] = [each.to_plain() for each in self.ended]
         del plain["age"]
-        return json.dumps(plain)
+        return plain
 
     @classmethod
     def loads(cls, text: str | bytes, age: float) -> "Worker":
@@ -174,8 +184,8 @@ class Worker:
             for each in plain.pop("running")
         )
         if plain.get("counts") is not None:
-            plain["counts"] = tuple(map(TaskCounts.from_plain, plain["counts"]))
-        plain["ended"] = tuple(map(EndedTask.from_plain, plain.get("ended", ())))
+            plain["counts"] = Packed(plain["counts"], TaskCounts.from_plain)
+        plain["ended"] = Packed(plain.get("ended", ""), EndedTask.from_plain)
         for name in ("queues", "unexpected_parts"):
             plain[name] = tuple(plain.get(name, ()))
         return cls(**{**plain, "running": running, "age": age})

@@ -3,11 +3,15 @@
 They travel in the worker's heartbeats. Names of metrics are made of them elsewhere.
 """
 
+import json
+import zlib
+from base64 import b64decode, b64encode
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from functools import cached_property
+from typing import Any, Generic, Protocol, TypeVar, overload
 
 #: The upper bounds of the buckets of a histogram of times, in seconds; the last bucket has none.
 BOUNDS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
@@ -55,6 +59,7 @@ class Times:
 class TaskCounts:
     """The counts of one kind of task in one worker, since it started."""
 
+    #: The queue; of launched runs, the one to which their run queue belongs.
     queue: str
     #: The name of the task.
     name: str
@@ -101,6 +106,7 @@ class EndedTask:
 
     id: str
     name: str
+    #: As in ``TaskCounts``.
     queue: str
     outcome: Outcome
     #: By the clock of its worker.
@@ -119,6 +125,86 @@ class EndedTask:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> "EndedTask":
-        """Return what :meth:`to_plain` has made JSON data of, without fields of a newer release."""
+        """Return what :meth:`to_plain` has made JSON data of, without fields of a newer release.
+
+        An outcome that only a newer release has counts as a failure, which names it.
+        """
         known = {name: plain[name] for name in cls.__dataclass_fields__ if name in plain}
-        return cls(**{**known, "outcome": Outcome(plain["outcome"])})
+        try:
+            known["outcome"] = Outcome(plain["outcome"])
+        except ValueError:
+            known["outcome"] = Outcome.FAILED
+            known["error"] = f"{plain['outcome']}: {plain.get('error', '')}".rstrip(": ")
+        return cls(**known)
+
+
+class _Row(Protocol):
+    """What :func:`pack` takes."""
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return it as JSON data."""
+
+
+T = TypeVar("T", bound=_Row)
+
+
+def pack(rows: Iterable[_Row]) -> str:
+    """Return rows as a short text; empty if there are none."""
+    plain = [each.to_plain() for each in rows]
+    if not plain:
+        return ""
+    return b64encode(zlib.compress(json.dumps(plain).encode(), level=1)).decode()
+
+
+class Packed(Sequence[T], Generic[T]):
+    """Rows of :func:`pack`, which are read when one of them is asked for.
+
+    The loops of runs read the heartbeats of all workers often, and need no counts. A text that is
+    none of these raises ``ValueError`` then.
+    """
+
+    def __init__(self, text: str, read: Callable[[Mapping[str, Any]], T]) -> None:
+        """Read nothing yet.
+
+        Args:
+            text: as :func:`pack` has made it.
+            read: returns a row from its JSON data.
+        """
+        self._text = text
+        self._read = read
+
+    @cached_property
+    def _rows(self) -> tuple[T, ...]:
+        if not self._text:
+            return ()
+        try:
+            plain = json.loads(zlib.decompress(b64decode(self._text)))
+            return tuple(map(self._read, plain))
+        except (zlib.error, AttributeError, LookupError, TypeError) as error:
+            raise ValueError(f"These are no rows: {error}") from error
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[T]: ...
+
+    def __getitem__(self, index: int | slice) -> T | Sequence[T]:
+        """Return a row, or some."""
+        return self._rows[index]
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[T]:
+        """Iterate over them."""
+        return iter(self._rows)
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether the other has the same rows."""
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    def __hash__(self) -> int:
+        """Return that of their text."""
+        return hash(self._text)

@@ -45,6 +45,11 @@ class Children:
         self._ends: set[asyncio.Task[None]] = set()
         self._is_closing = False
 
+    @property
+    def pids(self) -> list[int]:
+        """The process ids of those that are ready or in use."""
+        return [child.pid for child in (*self._idle, *self._in_use)]
+
     async def open(self) -> None:
         """Start all children side by side, and return when the first is ready.
 

@@ -1,4 +1,4 @@
-"""The commands that a worker receives from other processes: stop a task, drain, end.
+"""The commands that a worker receives from other processes: stop a task, drain, end, be watched.
 
 Commands are notifications in the worker's own channel. If one to revoke a task is lost, the next
 heartbeat does the same, because the task's record has that as well.
@@ -34,6 +34,7 @@ class Control:
         cancellation: Cancellation,
         drain: Callable[[], None],
         kill: Callable[[], None],
+        watch: Callable[[float], None],
     ) -> None:
         """Receive nothing yet.
 
@@ -43,12 +44,14 @@ class Control:
             cancellation: stops a task that is revoked.
             drain: called for the command to drain.
             kill: called for the command to end at once.
+            watch: called for the command that a monitor watches, with its seconds.
         """
         self._backend = backend
         self._channel = worker_channel(worker_id)
         self._cancellation = cancellation
         self._drain = drain
         self._kill = kill
+        self._watch = watch
         self._cursor = FROM_START
 
     async def run(self) -> None:
@@ -75,7 +78,7 @@ class Control:
                 self._cursor = notification.cursor
                 try:
                     self._carry_out(notification.body)
-                except (AttributeError, TypeError, ValueError):
+                except (AttributeError, LookupError, TypeError, ValueError):
                     # The commands after it must not be lost with it.
                     logger.warning(
                         "Ignored a command that cannot be read: %.200r.", notification.body
@@ -97,5 +100,7 @@ class Control:
         elif name == Command.KILL.value:
             logger.info("Received the command to end at once.")
             self._kill()
+        elif name == Command.WATCH.value:
+            self._watch(float(body["seconds"]))
         else:
             logger.warning("Ignored a command that this release does not know: %r.", name)

@@ -25,6 +25,10 @@ logger = logging.getLogger(__name__)
 RETRY_SECONDS = 1.0
 #: How often a worker has the backend delete what has expired, in seconds.
 SWEEP_SECONDS = 600.0
+#: The shortest time between two heartbeats that changes cause while a monitor watches, in seconds.
+CHANGE_SECONDS = 0.5
+#: The longest time for which one command to watch counts, in seconds.
+MOST_WATCH_SECONDS = 60.0
 #: How often a worker looks for tasks of lost ones, in seconds. Who waits for one looks more often.
 LOST_SECONDS = 60.0
 
@@ -60,6 +64,10 @@ class Heartbeat:
         #: When the last heartbeat that was accepted was sent, of ``time.monotonic()``.
         self._sent_at = 0.0
         self._is_urgent = asyncio.Event()
+        #: Until when a monitor watches, of ``time.monotonic()``.
+        self._watched_until = 0.0
+        #: Sends the heartbeat that a change has caused.
+        self._change: asyncio.TimerHandle | None = None
         #: Why the last heartbeat could not be sent, as it was logged; empty if it was.
         self._trouble = ""
         #: Whether the log has that the lease is over.
@@ -68,6 +76,34 @@ class Heartbeat:
     def send_soon(self) -> None:
         """Send the next heartbeat now, because something has changed, and not after the pause."""
         self._is_urgent.set()
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether a monitor watches, so that the record has what has ended lately."""
+        return time.monotonic() < self._watched_until
+
+    def watch(self, seconds: float) -> None:
+        """Send a heartbeat now, and soon after each change, for some seconds.
+
+        Args:
+            seconds: how many; at most ``MOST_WATCH_SECONDS``.
+        """
+        was_watched = self.is_watched
+        self._watched_until = time.monotonic() + min(max(0.0, seconds), MOST_WATCH_SECONDS)
+        if not was_watched:
+            self.send_soon()
+
+    def note_change(self) -> None:
+        """Note that a task has started or ended: while a monitor watches, the next heartbeat comes
+        soon, and two within a second at most.
+        """
+        if self._change is None and self.is_watched:
+            wait = max(0.0, self._sent_at + CHANGE_SECONDS - time.monotonic())
+            self._change = asyncio.get_running_loop().call_later(wait, self._send_change)
+
+    def _send_change(self) -> None:
+        self._change = None
+        self.send_soon()
 
     async def send(self) -> None:
         """Send one heartbeat, and stop the tasks that the backend answers must stop.

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from taskiq import TaskiqMessage, TaskiqResult
@@ -39,8 +39,9 @@ from dagster_taskiq.worker.lease import Lease
 from dagster_taskiq.worker.limits import TimeLimits
 from dagster_taskiq.worker.options import PoolOptions
 from dagster_taskiq.worker.running_task import (
-    Outcome,
+    EndReports,
     RunningTask,
+    TaskEnd,
     TaskEvents,
     describe_task,
 )
@@ -55,8 +56,6 @@ SAME_SIGNAL_SECONDS = 1.0
 
 #: Called with the message of a task that has written to the event log of its run.
 OnWake = Callable[[TaskiqMessage], None]
-#: Called with the result of a task that has ended; returns when that is on record.
-RecordEnd = Callable[[TaskiqResult[Any]], Awaitable[None]]
 
 
 class Pool:
@@ -128,6 +127,12 @@ class Pool:
         self._starter.renew_lease(deadline)
 
     @property
+    def pids(self) -> list[int]:
+        """The ids of its processes: the children, and the server from which they are forked."""
+        server = self._starter.server
+        return [*self._children.pids, *([server.pid] if server is not None and server.pid else [])]
+
+    @property
     def running(self) -> list[Running]:
         """What runs now, or is about to, for the heartbeat."""
         waiting = [describe_task(message) for message in self._waiting.values()]
@@ -138,12 +143,12 @@ class Pool:
         ]
         return [*waiting, *running]
 
-    async def run(self, message: TaskiqMessage, record_end: RecordEnd) -> Outcome:
+    async def run(self, message: TaskiqMessage, end: EndReports) -> TaskEnd:
         """Run one task in a child, in the slot reserved for it, and return how it ended.
 
         Args:
             message: names the task.
-            record_end: records its end, if the child has more to do after that.
+            end: what is done at the reports of its end.
 
         Raises:
             TaskRevokedError: :meth:`stop` ended it.
@@ -165,13 +170,13 @@ class Pool:
             if has_expired(message.labels):
                 raise TaskCutShortError(EXPIRED)
             if in_host:
-                return await self._run_in_host(message, limits, record_end)
+                return await self._run_in_host(message, limits, end)
             child = await self._children.take(str(message.labels.get(CODE_LABEL, "")))
             if task_id in self._stopped_early:
                 await self._children.give_back(child, is_reusable=True)
                 raise TaskCutShortError(self._stopped_early[task_id])
             task = RunningTask(message, child, self.options)
-            return await self._run_in_child(task, child, limits, record_end)
+            return await self._run_in_child(task, child, limits, end)
         finally:
             self._waiting.pop(task_id, None)
             self._stopped_early.pop(task_id, None)
@@ -188,7 +193,7 @@ class Pool:
         """
         child = await self._children.start_extra()
         task = RunningTask(message, child, self.options, is_internal=True)
-        outcome = await self._run_in_child(task, child, TimeLimits(), _record_nothing)
+        outcome = await self._run_in_child(task, child, TimeLimits(), EndReports())
         if isinstance(outcome, TaskiqResult):
             return outcome
         raise ChildDiedError(f"The task {message.task_name} has ended without a result.")
@@ -247,8 +252,8 @@ class Pool:
                 task.hand_over(reason)
 
     async def _run_in_child(
-        self, task: RunningTask, child: ChildProcess, limits: TimeLimits, record_end: RecordEnd
-    ) -> Outcome:
+        self, task: RunningTask, child: ChildProcess, limits: TimeLimits, end: EndReports
+    ) -> TaskEnd:
         def free_slot() -> None:
             """Give the slot of a run that waits for its own steps to another task."""
             if self.slots.free_while_waiting(task.message.task_id):
@@ -270,7 +275,7 @@ class Pool:
             on_orchestrating=free_slot,
             on_waiting=lend_slot,
             until_working=take_slot_back,
-            record_end=record_end,
+            end=end,
         )
         try:
             return await self._follow(task, limits, events)
@@ -282,8 +287,8 @@ class Pool:
             await self._children.give_back(child, task.leaves_child_usable)
 
     async def _run_in_host(
-        self, message: TaskiqMessage, limits: TimeLimits, record_end: RecordEnd
-    ) -> Outcome:
+        self, message: TaskiqMessage, limits: TimeLimits, end: EndReports
+    ) -> TaskEnd:
         """Run a user's async task in a child that runs others beside it."""
         async with self._async_hosts.joined(message) as child:
             if message.task_id in self._stopped_early:
@@ -294,7 +299,7 @@ class Pool:
                 on_orchestrating=lambda: None,
                 on_waiting=lambda: self._async_hosts.lend(child),
                 until_working=lambda: self._async_hosts.take_back(child),
-                record_end=record_end,
+                end=end,
             )
             try:
                 return await self._follow(task, limits, events)
@@ -303,7 +308,7 @@ class Pool:
                 if not task.leaves_child_usable:
                     child.take_no_more()
 
-    async def _follow(self, task: RunningTask, limits: TimeLimits, events: TaskEvents) -> Outcome:
+    async def _follow(self, task: RunningTask, limits: TimeLimits, events: TaskEvents) -> TaskEnd:
         """Have a task run in its child, and return how it ended."""
         task_id = task.message.task_id
         self._running[task_id] = task
@@ -356,7 +361,3 @@ class Pool:
 
     def _task_in(self, child: ChildProcess) -> RunningTask | None:
         return next((task for task in self._running.values() if task.child is child), None)
-
-
-async def _record_nothing(_result: TaskiqResult[Any]) -> None:
-    """Do nothing: of a task of the worker's own there is no record."""

@@ -26,6 +26,7 @@ from dagster_taskiq.wire.labels import (
     last_of_pipeline,
 )
 from dagster_taskiq.wire.records import Running, TaskState
+from dagster_taskiq.wire.task_counts import Outcome
 from dagster_taskiq.wire.task_names import PACKED_RUN
 from dagster_taskiq.worker.fork_server.client import Exit
 from dagster_taskiq.worker.limits import may_run_another
@@ -46,7 +47,7 @@ class Recorded:
 
 
 #: How a task has ended.
-Outcome = TaskiqResult[Any] | ReportedEnd | PutBack | Recorded
+TaskEnd = TaskiqResult[Any] | ReportedEnd | PutBack | Recorded
 
 
 class TaskChild(Protocol):
@@ -83,6 +84,27 @@ class TaskChild(Protocol):
         """Return how it ended."""
 
 
+async def _record_nothing(result: TaskiqResult[Any]) -> None:
+    """Keep no record."""
+    del result
+
+
+def _note_nothing(outcome: Outcome, why: str) -> None:
+    """Note nothing."""
+    del outcome, why
+
+
+@dataclass(frozen=True)
+class EndReports:
+    """What is done at the reports of a child about the end of its task; by default nothing."""
+
+    #: The task has ended with this result, and its child has more to do when that is on record;
+    #: returns when it is.
+    record: Callable[[TaskiqResult[Any]], Awaitable[None]] = _record_nothing
+    #: It is a step or run that has ended in Dagster in this way; and why.
+    note_outcome: Callable[[Outcome, str], None] = _note_nothing
+
+
 @dataclass(frozen=True)
 class TaskEvents:
     """What is done at the reports of a child about its task."""
@@ -95,8 +117,8 @@ class TaskEvents:
     on_waiting: Callable[[], None]
     #: It has them; returns when it may work on.
     until_working: Callable[[], Awaitable[None]]
-    #: It has ended with this result; returns when that is on record.
-    record_end: Callable[[TaskiqResult[Any]], Awaitable[None]]
+    #: About its end.
+    end: EndReports
 
 
 class RunningTask:
@@ -153,7 +175,7 @@ class RunningTask:
     def _only_watches(self) -> bool:
         return WATCHES_LABEL in self.message.labels
 
-    async def run(self, events: TaskEvents) -> Outcome | None:
+    async def run(self, events: TaskEvents) -> TaskEnd | None:
         """Have the child run the task, and return how it ended; ``None`` if the child has ended.
 
         Args:
@@ -185,13 +207,15 @@ class RunningTask:
                 self.child.send({"slot": True})
             elif "end" in frame:
                 result = self._stopped_or(result_from_json(frame["end"]))
-                await events.record_end(result)
+                await events.end.record(result)
                 recorded = Recorded(result)
                 self.is_recorded = True
                 self.child.send({"recorded": True})
             else:
                 self._note_done(frame)
-                return recorded or self._outcome_of(frame)
+                if "outcome" in frame:
+                    events.end.note_outcome(Outcome(frame["outcome"]), frame["why"])
+                return recorded or self._end_of(frame)
         if recorded is not None:
             return recorded
         if self._stop_reason is not None:
@@ -267,7 +291,7 @@ class RunningTask:
         if done["left"]:
             self._warn_of_remains(done["left"])
 
-    def _outcome_of(self, done: dict[str, Any]) -> Outcome:
+    def _end_of(self, done: dict[str, Any]) -> TaskEnd:
         """Return what the child has reported at the end."""
         if "put_back" in done:
             if self._stop_reason is not None:

@@ -26,9 +26,10 @@ from dagster_taskiq.transport.json_messages import PlainFormatter
 from dagster_taskiq.transport.relay.server import RelayServer
 from dagster_taskiq.version import __version__
 from dagster_taskiq.wire.labels import RUN_LABEL
-from dagster_taskiq.wire.notifications import run_channel, worker_channel
+from dagster_taskiq.wire.notifications import FLEET_CHANNEL, run_channel, worker_channel
 from dagster_taskiq.wire.records import Worker
 from dagster_taskiq.worker import process_trees, taskiq_log
+from dagster_taskiq.worker.activity import Activity
 from dagster_taskiq.worker.cancellation import Cancellation
 from dagster_taskiq.worker.control import Control
 from dagster_taskiq.worker.dagster_parts import log_parts, unexpected_parts
@@ -36,8 +37,10 @@ from dagster_taskiq.worker.handover import Handover
 from dagster_taskiq.worker.heartbeat import Heartbeat
 from dagster_taskiq.worker.local_status.server import LocalStatusServer
 from dagster_taskiq.worker.local_status.sockets import LocalStatus
+from dagster_taskiq.worker.memory import total_resident_bytes
 from dagster_taskiq.worker.options import WorkerOptions, included
 from dagster_taskiq.worker.pool import Pool
+from dagster_taskiq.worker.task_counts import WorkerCounts
 from dagster_taskiq.worker.task_handler import TaskHandler
 from dagster_taskiq.worker.wakeups import WakeUps
 
@@ -102,11 +105,14 @@ class WorkerService:
         if broker.shares_connection or backend.shares_connection:
             self._relay = RelayServer(broker, backend)
         cancellation = Cancellation(self.pool)
+        self._counts = WorkerCounts(options.queues)
         self._heartbeat = Heartbeat(
             backend, self.pool, cancellation, self.describe, broker.settings.heartbeat_interval
         )
         self._handover = Handover(backend, self.pool, self.id)
-        self._control = Control(backend, self.id, cancellation, on_drain, on_kill)
+        self._control = Control(
+            backend, self.id, cancellation, on_drain, on_kill, self._heartbeat.watch
+        )
         taskiq_log.shorten()
         # What the project has on its broker is for its tasks, which the children execute.
         broker.middlewares = []
@@ -119,17 +125,20 @@ class WorkerService:
         broker.gate = self.pool.slots
         #: Work in the background that not every worker has.
         self._more_work: list[Callable[[], Coroutine[Any, Any, None]]] = []
-        # Imported here: aiohttp takes a moment, and few workers have these.
+        # Imported here: aiohttp and Prometheus' client take a moment, and few workers have these.
         if options.http_port is not None:
             from dagster_taskiq.worker.http_probes import HttpProbes  # noqa: PLC0415
 
-            self._status_servers.append(HttpProbes(options.http_port, self._state, self._ping))
+            self._status_servers.append(
+                HttpProbes(options.http_port, self._state, self._ping, self.describe)
+            )
         if options.pod_deletion_cost:
             from dagster_taskiq.worker.pod_deletion_cost import PodDeletionCost  # noqa: PLC0415
 
             self._more_work.append(PodDeletionCost(lambda: bool(self.pool.running)).run)
         #: What is done with each message.
-        self.handler = TaskHandler(broker, backend, self.pool, self._wake_ups, self.id)
+        activity = Activity(self._counts, self._heartbeat.note_change)
+        self.handler = TaskHandler(broker, backend, self.pool, self._wake_ups, activity, self.id)
 
     @property
     def is_draining(self) -> bool:
@@ -169,7 +178,7 @@ class WorkerService:
                 logger.warning("%s", warning)
 
     async def stop(self) -> None:
-        """Send no more heartbeats, end the children, and deregister the worker."""
+        """Send no more heartbeats, end the children, leave the last record, and deregister."""
         await self.handler.finish()
         for task in list(self._background):
             task.cancel()
@@ -177,6 +186,7 @@ class WorkerService:
         if self._relay is not None:
             await self._relay.close()
         try:
+            await self.backend.post(FLEET_CHANNEL, {"ended": self.describe().dumps()})
             await self.backend.deregister(self.id)
             await self.backend.close_channel(worker_channel(self.id))
         except ServerUnavailableError as error:
@@ -241,6 +251,9 @@ class WorkerService:
             draining=self._is_draining,
             uptime=round(time.monotonic() - self._started_at, 1),
             unexpected_parts=unexpected_parts(self.pool.dagster_parts),
+            memory=total_resident_bytes(self.pool.pids),
+            counts=self._counts.rows,
+            ended=self._counts.ended if self._heartbeat.is_watched else (),
         )
 
     def _local_status(self) -> LocalStatus:

@@ -23,9 +23,10 @@ from dagster_taskiq.wire.labels import POOL_LABEL, RUN_LABEL, WORKER_LABEL, atte
 from dagster_taskiq.wire.records import Task, TaskState
 from dagster_taskiq.wire.task_names import EXECUTE_PLAN, PACKED_RUN, is_own_task
 from dagster_taskiq.worker import any_task
+from dagster_taskiq.worker.activity import Activity, Execution
 from dagster_taskiq.worker.internal_tasks import InternalTasks
 from dagster_taskiq.worker.pool import Pool
-from dagster_taskiq.worker.running_task import Outcome, Recorded
+from dagster_taskiq.worker.running_task import EndReports, Recorded, TaskEnd
 from dagster_taskiq.worker.task_starts import TaskStarts
 from dagster_taskiq.worker.wakeups import WakeUps
 
@@ -41,6 +42,7 @@ class TaskHandler:
         backend: StateBackend,
         pool: Pool,
         wake_ups: WakeUps,
+        activity: Activity,
         worker_id: str,
     ) -> None:
         """Have the broker's listener give every message to :meth:`run`.
@@ -50,12 +52,14 @@ class TaskHandler:
             backend: keeps the records of tasks.
             pool: runs the tasks.
             wake_ups: wakes the loops of runs.
+            activity: is told of each start and end.
             worker_id: by which the records name this worker.
         """
         self._broker = broker
         self._backend = backend
         self._pool = pool
         self._wake_ups = wake_ups
+        self._activity = activity
         self._worker_id = worker_id
         self._internal = InternalTasks(pool, worker_id)
         self._starts = TaskStarts(backend, worker_id, self._internal)
@@ -108,40 +112,41 @@ class TaskHandler:
         else:
             # The start is on record: nothing waits for the acknowledgement any more.
             acknowledged = asyncio.ensure_future(self._acknowledge(message.task_id))
+        execution = self._activity.started(message)
         try:
-            outcome = await self._run_in_pool(message)
-        except Exception:
+            end = await self._run_in_pool(message, execution)
+        except Exception as error:
+            execution.has_raised(error)
             if is_own and self._pool.has_hooks:
                 self._not_observed.add(message.task_id)
             raise
         finally:
             if acknowledged is not None:
                 await acknowledged
-        return await self._ended(message, outcome)
+        execution.has_ended(end)
+        return await self._ended(message, end)
 
-    async def _ended(
-        self, message: TaskiqMessage, outcome: Outcome
-    ) -> any_task.Ended | ReportedEnd:
+    async def _ended(self, message: TaskiqMessage, end: TaskEnd) -> any_task.Ended | ReportedEnd:
         """Return what is to be recorded of a task that has ended.
 
         Raises:
             NoResultError: nothing: its end is on record already, or it waits again.
         """
-        if isinstance(outcome, PutBack):
-            await self._put_back(message, outcome)
+        if isinstance(end, PutBack):
+            await self._put_back(message, end)
             raise NoResultError
-        if isinstance(outcome, Recorded):
-            self._log_failure(message, outcome.result)
-            self._note_saved(message, outcome.result)
+        if isinstance(end, Recorded):
+            self._log_failure(message, end.result)
+            self._note_saved(message, end.result)
             raise NoResultError
-        if isinstance(outcome, ReportedEnd):
-            if outcome.state is not TaskState.SUCCESS:
-                self._log_failure(message, result_from_json(outcome.result))
-            return outcome
-        self._log_failure(message, outcome)
-        return any_task.Ended(self._labelled(message, outcome))
+        if isinstance(end, ReportedEnd):
+            if end.state is not TaskState.SUCCESS:
+                self._log_failure(message, result_from_json(end.result))
+            return end
+        self._log_failure(message, end)
+        return any_task.Ended(self._labelled(message, end))
 
-    async def _run_in_pool(self, message: TaskiqMessage) -> Outcome:
+    async def _run_in_pool(self, message: TaskiqMessage, execution: Execution) -> TaskEnd:
         """Run a task in a child; if it is a run whose process cannot end it in Dagster, do that."""
         worker = f"Worker {self._pool.worker_name}"
 
@@ -149,7 +154,7 @@ class TaskHandler:
             await self._backend.set_result(message.task_id, self._labelled(message, result))
 
         try:
-            return await self._pool.run(message, record_end)
+            return await self._pool.run(message, EndReports(record_end, execution.note_outcome))
         except ChildDiedError as error:
             await self._internal.finalize_run(message, str(error))
             raise

@@ -28,6 +28,7 @@ from dagster_taskiq.execution.perform import async_tasks_of, perform
 from dagster_taskiq.execution.task_context import TaskContext, current_context, task_context
 from dagster_taskiq.transport import result_waits
 from dagster_taskiq.transport.results import PutBack
+from dagster_taskiq.wire.task_counts import Outcome
 from dagster_taskiq.worker import process_trees
 from dagster_taskiq.worker.child import inbox
 from dagster_taskiq.worker.child.async_tasks import AsyncTasks
@@ -78,6 +79,7 @@ def _serve(channel: socket.socket) -> None:
     run_config_cache.install()
     op_retries.install(_why_not_retried)
     process = ProcessState()
+    outcomes: list[tuple[Outcome, str]] = []
     context = TaskContext(
         setup["worker_name"],
         wake=parent.report_wake,
@@ -85,6 +87,7 @@ def _serve(channel: socket.socket) -> None:
         begun=parent.report_begun,
         stay=parent.report_stay,
         record_end=lambda result: parent.record_end(as_text(result, is_typed=True)),
+        note_outcome=lambda outcome, why: outcomes.append((outcome, why)),
         stop_request=StopReasons(parent).read,
         loading=process.loading,
     )
@@ -100,7 +103,10 @@ def _serve(channel: socket.socket) -> None:
             # A library that keeps processes for the next task would not find those that were
             # ended, so this child is not used again either.
             left = [*_end_what_was_started(), *process.restore(), *own_tasks.remains()]
-            if report_end(parent, message, ended, is_typed=frame["typed"], left=left):
+            outcome = outcomes[-1] if outcomes else None
+            outcomes.clear()
+            is_typed = frame["typed"]
+            if report_end(parent, message, ended, is_typed=is_typed, left=left, outcome=outcome):
                 return
     finally:
         own_tasks.shut_down()

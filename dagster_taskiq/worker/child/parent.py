@@ -10,6 +10,7 @@ from typing import Any
 from taskiq import BrokerMessage
 
 from dagster_taskiq.wire.records import TaskState
+from dagster_taskiq.wire.task_counts import Outcome
 from dagster_taskiq.worker import frames
 from dagster_taskiq.worker.child.inbox import Inbox
 
@@ -131,6 +132,7 @@ class Parent:
         is_last: bool,
         left: list[str],
         end: tuple[TaskState, str] | None = None,
+        outcome: tuple[Outcome, str] | None = None,
     ) -> None:
         """Report the end of a task.
 
@@ -140,9 +142,14 @@ class Parent:
             is_last: whether this child ends now.
             left: what the task has left behind that cannot be restored, in words.
             end: the state, and the reason, with which the result may be recorded as it is.
+            outcome: how a step or run has ended in Dagster, and why.
         """
         done = {"done": result, "rss": resident_bytes, "last": is_last, "left": left}
-        self._send(done if end is None else {**done, "state": end[0].value, "error": end[1]})
+        if end is not None:
+            done |= {"state": end[0].value, "error": end[1]}
+        if outcome is not None:
+            done |= {"outcome": outcome[0].value, "why": outcome[1]}
+        self._send(done)
 
     def report_put_back(
         self, message: BrokerMessage | None, resident_bytes: int, is_last: bool, left: list[str]

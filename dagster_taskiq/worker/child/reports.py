@@ -1,6 +1,5 @@
 """What a child reports of the end of a task."""
 
-import os
 import resource
 import sys
 from typing import Any
@@ -11,8 +10,10 @@ from dagster_taskiq.errors import CodeLoadError, DagsterTaskiqError, TaskFailedE
 from dagster_taskiq.execution.perform import describe_failure
 from dagster_taskiq.transport.backend import end_of
 from dagster_taskiq.transport.results import PutBack, as_json
+from dagster_taskiq.wire.task_counts import Outcome
 from dagster_taskiq.wire.task_names import is_own_task
 from dagster_taskiq.worker.child.parent import Parent
+from dagster_taskiq.worker.memory import resident_bytes
 
 #: Errors of a task after which its child is not used again: it was interrupted at an unknown
 #: moment, or has modules that are half loaded, which would be used after the code was corrected.
@@ -26,6 +27,7 @@ def report_end(
     *,
     is_typed: bool,
     left: list[str],
+    outcome: tuple[Outcome, str] | None = None,
 ) -> bool:
     """Report how a task has ended.
 
@@ -35,6 +37,7 @@ def report_end(
         ended: how.
         is_typed: see :func:`as_text`.
         left: what the task has left behind that cannot be restored, in words.
+        outcome: how a step or run has ended in Dagster, and why.
 
     Returns:
         Whether this child ends now.
@@ -50,7 +53,7 @@ def report_end(
             ended.labels = {**ended.labels, **message.labels}
         result, text = _as_json(ended, is_typed)
         end = end_of(result) if is_own else None
-        parent.report_done(text, _resident_bytes(), is_last, left, end)
+        parent.report_done(text, _resident_bytes(), is_last, left, end, outcome)
     return is_last
 
 
@@ -76,13 +79,8 @@ def _as_json(result: TaskiqResult[Any], is_typed: bool) -> tuple[TaskiqResult[An
 
 def _resident_bytes() -> int:
     """Return the memory this process holds now; its peak if the system has nothing else."""
-    try:
-        # For each task: a file object takes three times as long.
-        statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
-    try:
-        return int(os.read(statm, 100).split()[1]) * resource.getpagesize()
-    finally:
-        os.close(statm)
+    held = resident_bytes("self")
+    if held:
+        return held
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
