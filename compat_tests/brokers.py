@@ -70,11 +70,12 @@ class Limit(Enum):
     SIZE = "a message has at most 1 MiB, and a queue may allow less"
     CLAIMS = "nobody is told how many messages are claimed"
     AGE = "nobody is told how old the oldest message is"
+    PRIORITIES = "nobody is told which priorities the messages have that wait"
 
 
 #: The limits of each kind of server, by the scheme of its URL.
 LIMITS = {
-    "amqp": {Limit.TEN_LEVELS, Limit.CLAIMS},
+    "amqp": {Limit.TEN_LEVELS, Limit.CLAIMS, Limit.PRIORITIES},
     "sqs": {Limit.DISCARD, Limit.ONE_ORDER, Limit.TEN_LEVELS, Limit.SIZE, Limit.AGE},
 }
 

@@ -294,6 +294,41 @@ def test_status_tells_of_messages_that_were_set_aside(
     assert json.loads(run("status", "--json", *config).out)["rejected"] == 1
 
 
+@one_broker
+def test_rejected_messages_are_listed_requeued_and_deleted_by_their_ids(
+    run: Run, settings: Settings, config: tuple[str, str]
+) -> None:
+    async def work(sender: Sender) -> None:
+        for task_id in ("t", "u\x1b[31m", "v"):
+            await sender.broker.put(task_id, "dagster", 0, b"garbage \x1b[2J")
+            delivery = await sender.broker.claim()
+            assert delivery is not None
+            await sender.broker.reject(delivery, "nobody\nunderstands it")
+
+    with open_sender(settings) as sender:
+        sender.call(work, sender)
+    outcome = run("rejected", "list", "--limit", "2", *config)
+    title, columns, *rows, more = [line.split("\t") for line in outcome.out.splitlines()]
+    assert (title, columns[0], columns[-1]) == (["# Set aside"], "id", "begins with")
+    assert [row[1:3] for row in rows] == [["dagster", "t"], ["dagster", "u\\x1b[31m"]]
+    assert rows[0][4:] == ["12 B", "nobody\\nunderstands it", "garbage \\x1b[2J"]
+    assert more == ["There are 3; see --limit."]
+    first, second, third = json.loads(run("rejected", "list", "--json", *config).out)
+    assert (third["task_id"], third["size"], third["is_whole"]) == ("v", 12, True)
+
+    assert run("rejected", "requeue", first["id"], *config).out == "1 message(s) requeued.\n"
+    again = run("rejected", "requeue", first["id"], second["id"], *config)
+    assert (again.code, again.out) == (1, "1 message(s) requeued.\n")
+    assert f"Not requeued: {first['id']}. They are not there any more" in again.error
+    assert run("rejected", "delete", "--all", *config).out == "1 message(s) deleted.\n"
+    assert json.loads(run("rejected", "list", "--json", *config).out) == []
+    (queue,) = json.loads(run("status", "--json", *config).out)["queues"]
+    assert (queue["queue"], queue["waiting"]) == ("dagster", 2)
+    for command in ("requeue", "delete"):
+        assert run("rejected", command, *config).code == 2
+        assert run("rejected", command, "--all", "1", *config).code == 2
+
+
 # -- ending workers --------------------------------------------------------------------------
 
 

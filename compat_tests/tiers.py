@@ -66,6 +66,7 @@ ON_SQS = (
     "compat_tests/contract/test_broker.py",
     "compat_tests/contract/test_delays.py",
     "compat_tests/contract/test_put_back.py",
+    "compat_tests/contract/test_rejected_messages.py",
     "compat_tests/contract/test_sqs.py",
     "compat_tests/contract/test_unavailable_servers.py",
     "compat_tests/contract/test_worker.py",

@@ -41,6 +41,7 @@ from dagster_taskiq.wire.labels import (
 from dagster_taskiq.wire.notifications import Notification, worker_channel
 from dagster_taskiq.wire.queues import QueueDepth
 from dagster_taskiq.wire.records import Task, TaskState, Worker
+from dagster_taskiq.wire.rejected_messages import LISTED, RejectedMessage
 from dagster_taskiq.wire.task_request import TaskRequest
 
 __all__ = ["Client", "InProcessQueue", "SentTask", "call", "client_for", "send"]
@@ -273,6 +274,22 @@ class Client:
     def rejected(self) -> int:
         """Return how many messages were rejected as unreadable."""
         return self._call(self.broker.rejected)
+
+    def rejected_messages(self, limit: int = LISTED) -> list[RejectedMessage]:
+        """Return those messages, at most ``limit``, and fewer of large ones."""
+        return self._call(lambda: self.broker.list_rejected(limit))
+
+    def requeue(self, ids: Sequence[str]) -> list[str]:
+        """Put such messages back into their queues, to be delivered again.
+
+        Returns:
+            The ids of those that were put back; others are not there, or not whole.
+        """
+        return self._call(lambda: self.broker.requeue(ids))
+
+    def delete_rejected(self, ids: Sequence[str]) -> list[str]:
+        """Delete such messages; return the ids of those that were there."""
+        return self._call(lambda: self.broker.delete_rejected(ids))
 
     def wait(
         self, channel: str, after: str, timeout: float, interrupted: Callable[[], bool]

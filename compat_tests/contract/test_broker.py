@@ -530,6 +530,27 @@ async def test_depths_tell_waiting_claimed_and_the_age_of_the_oldest(
     assert (q.waiting, q.claimed) == (3, claims(settings, 0))
 
 
+async def test_depths_tell_how_many_wait_with_each_priority(
+    settings: Settings, broker: QueueBroker
+) -> None:
+    await put(broker, "a", "b", priority=5)
+    await put(broker, "c", "d")
+    await put(broker, "e", priority=-2)
+    await broker.put("later", "q", 7, body_of("later"), delay=600.0)
+    first = await claim(broker)
+
+    async def priorities(broker: QueueBroker) -> object:
+        (row,) = await broker.depths()
+        return None if row.priorities is None else dict(row.priorities)
+
+    if has_limit(settings, Limit.PRIORITIES):
+        assert await priorities(broker) is None
+        return
+    assert await priorities(broker) == {5: 1, 0: 2, -2: 1}
+    await broker.release(first)
+    assert await priorities(broker) == {5: 2, 0: 2, -2: 1}
+
+
 async def test_depths_count_a_claim_whose_lease_has_passed_as_waiting(
     settings: Settings, broker: QueueBroker, impatient: QueueBroker
 ) -> None:

@@ -1,7 +1,7 @@
 """What broker and backend raise if their server is unavailable: one error, from every method."""
 
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +44,11 @@ pytestmark = pytest.mark.anyio
 MESSAGE = BrokerMessage(task_id="t", task_name="t", message=b"", labels={"queue_name": "q"})
 TASK = replace(states.TASK, id="t", worker="w1")
 
+
+async def prepare_nothing(task_ids: Sequence[str]) -> None:
+    """Requeue without more."""
+
+
 #: A call of each method of a broker, given a delivery that it has claimed.
 BROKER_CALLS: dict[str, Callable[[QueueBroker, Delivery], Awaitable[Any]]] = {
     "ping": lambda broker, _: broker.ping(),
@@ -54,6 +59,9 @@ BROKER_CALLS: dict[str, Callable[[QueueBroker, Delivery], Awaitable[Any]]] = {
     "discard": lambda broker, _: broker.discard(["t"]),
     "depths": lambda broker, _: broker.depths(),
     "rejected": lambda broker, _: broker.rejected(),
+    "list_rejected": lambda broker, _: broker.list_rejected(1),
+    "requeue_rejected": lambda broker, _: broker.requeue_rejected(["1-1"], prepare_nothing),
+    "delete_rejected": lambda broker, _: broker.delete_rejected(["1-1"]),
     "acknowledge": lambda broker, delivery: broker.acknowledge(delivery),
     "release": lambda broker, delivery: broker.release(delivery),
     "reject": lambda broker, delivery: broker.reject(delivery, "it is not wanted"),
@@ -86,7 +94,8 @@ BACKEND_CALLS: dict[str, Callable[[StateBackend], Awaitable[Any]]] = {
 }
 #: The methods that only read, or wait. Reading a SQLite file needs no lock.
 READS = {
-    *("ping", "wait_for_work", "depths", "rejected", "tasks", "workers", "collect"),
+    *("ping", "wait_for_work", "depths", "rejected", "list_rejected", "tasks", "workers"),
+    *("collect", "requeue_rejected"),
     *("load_result", "load_progress", "is_result_ready", "get_result"),
 }
 

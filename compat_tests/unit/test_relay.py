@@ -142,6 +142,7 @@ async def test_a_frame_holds_records_and_no_code(tmp_path: Path) -> None:
 
 def test_children_have_all_that_sends_and_reads() -> None:
     taking = {"claim", "wait_for_work", "acknowledge", "release", "reject"}
+    taking |= {"list_rejected", "requeue_rejected", "delete_rejected"}
     assert QueueBroker.__abstractmethods__ - taking - {"listen"} <= BROKER_CALLS
     assert StateBackend.__abstractmethods__ <= BACKEND_CALLS
 

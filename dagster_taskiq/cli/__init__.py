@@ -16,7 +16,16 @@ class _Commands(click.Group):
     Dagster takes seconds to import, so what can run at the same time is started before that.
     """
 
-    NAMES = ("demo", "monitor", "scheduler", "stand-in", "status", "storage", "worker")
+    NAMES = (
+        "demo",
+        "monitor",
+        "rejected",
+        "scheduler",
+        "stand-in",
+        "status",
+        "storage",
+        "worker",
+    )
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names (click's own hook)."""

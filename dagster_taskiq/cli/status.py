@@ -78,7 +78,8 @@ def status(
         show_workers(workers)
         if rejected:
             click.echo(
-                f"{rejected} message(s) were set aside as unreadable; see the workers' logs."
+                f"{rejected} message(s) were set aside as unreadable; "
+                "`dagster-taskiq rejected list` tells why, and `rejected requeue` puts them back."
             )
     warning = warning_of_one_machine(settings.broker, settings.backend_url)
     if warning is not None:

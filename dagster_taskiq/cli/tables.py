@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dagster_taskiq.wire.safe_text import printable
+
 #: Each number of seconds from which a duration is shown in the next larger unit.
 _UNITS = ((86400, "d"), (3600, "h"), (60, "m"))
 
@@ -17,14 +19,14 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> N
     if not console.is_terminal:
         click.echo(f"# {title}")
         for row in (columns, *rows):
-            click.echo("\t".join(row))
+            click.echo("\t".join(map(printable, row)))
         return
     table = Table(title=title, title_justify="left", header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
         # A step key may hold brackets, which rich would read as markup.
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     if not rows:
         table.add_row(*["-"] * len(columns))
     console.print(table)

@@ -62,6 +62,8 @@ KEEP_SECONDS = 86400
 WRITE_RETRY_SECONDS = (0.1, 5.0)
 #: How many characters a record keeps of the error of a user's own task.
 LONGEST_REASON = 1000
+#: How the error begins of a task whose message was set aside, given its id.
+_SET_ASIDE = "The message of task {} was set aside"
 
 T = TypeVar("T")
 
@@ -396,6 +398,21 @@ class StateBackend(AsyncResultBackend[Any]):
         text, stored = _set_aside(task_id, reason)
         await self.conclude(Task(task_id), TaskState.FAILURE, text, stored)
 
+    @at_home
+    async def forget_set_aside(self, task_ids: Sequence[str]) -> None:
+        """Forget those of these tasks that have failed because their messages were set aside.
+
+        They may start again then.
+        """
+        known = await self.tasks(task_ids)
+        failed = [
+            task.id
+            for task in known.values()
+            if task.state is TaskState.FAILURE and task.error.startswith(_SET_ASIDE.format(task.id))
+        ]
+        if failed:
+            await self.forget(failed)
+
     async def end_started(self, task_id: str, worker: str, reason: str) -> None:
         """Record that a user's own task has failed, which was started as its message was claimed.
 
@@ -511,7 +528,7 @@ class StateBackend(AsyncResultBackend[Any]):
 
 def _set_aside(task_id: str, reason: str) -> tuple[str, bytes | None]:
     """Return the reason and the result of a task whose message was set aside."""
-    error = UnusableMessageError(f"The message of task {task_id} was set aside: {reason}.")
+    error = UnusableMessageError(f"{_SET_ASIDE.format(task_id)}: {reason}.")
     _, stored = as_json(failure(error))
     return str(error)[:LONGEST_REASON], stored
 

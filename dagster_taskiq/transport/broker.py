@@ -188,6 +188,23 @@ class QueueBroker(MessageQueues, AsyncBroker):
             # No worker stops those of a lost one, and no loop of a run ends them.
             await backend.end_lost(started)
 
+    @at_home
+    async def requeue(self, ids: Sequence[str]) -> list[str]:
+        """Put messages that were set aside back into their queues, to be delivered again.
+
+        A user's own task that has failed because of that has not ended any more.
+
+        Args:
+            ids: those of the messages, by :meth:`list_rejected`.
+
+        Returns:
+            The ids of those that were put back; others are not there, or not whole.
+        """
+        backend = self.result_backend
+        if not isinstance(backend, Stopper):
+            raise TypeError(f"{backend!r} keeps no state of tasks.")
+        return await self.requeue_rejected(ids, backend.forget_set_aside)
+
     def outgoing(self, message: BrokerMessage) -> Outgoing:
         """Return a message as it is put into its queue.
 

@@ -8,7 +8,7 @@ messages, and by :class:`~dagster_taskiq.transport.broker.QueueBroker`, which se
 import asyncio
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import ClassVar
 
 from dagster_taskiq.errors import ServerUnavailableError
@@ -18,6 +18,10 @@ from dagster_taskiq.transport.eviction import Eviction
 from dagster_taskiq.transport.gate import OpenGate, SlotGate
 from dagster_taskiq.transport.messages import Delivery, Outgoing
 from dagster_taskiq.wire.queues import QueueDepth, run_queue
+from dagster_taskiq.wire.rejected_messages import RejectedMessage
+
+#: Called with the ids of the tasks of messages that are about to be requeued.
+Prepare = Callable[[Sequence[str]], Awaitable[None]]
 
 
 class MessageQueues(ABC):
@@ -153,7 +157,31 @@ class MessageQueues(ABC):
 
     @abstractmethod
     async def rejected(self) -> int:
-        """Return how many messages have been rejected."""
+        """Return how many rejected messages are kept."""
+
+    @abstractmethod
+    async def list_rejected(self, limit: int) -> list[RejectedMessage]:
+        """Return rejected messages, those that were rejected first before others where the server
+        knows that: at most ``limit``, and fewer of large ones.
+        """
+
+    @abstractmethod
+    async def requeue_rejected(self, ids: Sequence[str], prepare: Prepare) -> list[str]:
+        """Put rejected messages back into their queues, as messages that were never delivered.
+
+        None is lost if this is interrupted: some may then be in both places.
+
+        Args:
+            ids: those of :class:`RejectedMessage`.
+            prepare: called before any of them can be claimed.
+
+        Returns:
+            The ids of those that were put back; others are not there, or not whole.
+        """
+
+    @abstractmethod
+    async def delete_rejected(self, ids: Sequence[str]) -> list[str]:
+        """Delete rejected messages; return the ids of those that were there."""
 
 
 async def _outcome(claim: "asyncio.Future[Delivery | None]") -> Delivery | None:

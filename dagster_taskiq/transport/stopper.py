@@ -21,5 +21,8 @@ class Stopper(Protocol):
     async def end_set_aside(self, task_id: str, reason: str, attempt: int | None) -> None:
         """End a user's own task whose message was set aside."""
 
+    async def forget_set_aside(self, task_ids: Sequence[str]) -> None:
+        """Forget those of these tasks that have failed because their messages were set aside."""
+
     async def end_started(self, task_id: str, worker: str, reason: str) -> None:
         """End a user's own task that a worker has started, and whose message was set aside."""

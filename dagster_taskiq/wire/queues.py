@@ -19,7 +19,8 @@ class QueueDepth:
     #: Seconds that the oldest message has waited; a delayed one begins to wait when it is due.
     #: ``None`` if the server does not tell.
     oldest_age: float | None
-    #: How many of the waiting messages have each priority; ``None`` if the server does not tell.
+    #: How many of the waiting messages have each priority, without delayed ones that are not due;
+    #: ``None`` if the server does not tell.
     priorities: Mapping[int, int] | None = None
 
 

@@ -1,7 +1,8 @@
 """The broker in this process's memory, for tests, debugging and a job that needs no worker."""
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 
 from taskiq import BrokerMessage
 from taskiq.events import TaskiqEvents
@@ -11,8 +12,10 @@ from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.current_task import own_task
 from dagster_taskiq.transport.memory.server import MemoryServer, Message, server_at
+from dagster_taskiq.transport.message_queues import Prepare
 from dagster_taskiq.transport.messages import Delivery, Outgoing
 from dagster_taskiq.wire.queues import QueueDepth
+from dagster_taskiq.wire.rejected_messages import RejectedMessage, preview_of
 
 
 class MemoryBroker(QueueBroker):
@@ -89,7 +92,8 @@ class MemoryBroker(QueueBroker):
 
     async def reject(self, delivery: Delivery, reason: str) -> None:
         """Record the reason in the message."""
-        self.connection.messages[int(delivery.handle)].rejected = reason
+        message = self.connection.messages[int(delivery.handle)]
+        message.rejected, message.rejected_at = reason, time.time()
 
     async def discard(self, task_ids: Sequence[str]) -> int:
         """Delete the free messages of these tasks."""
@@ -109,12 +113,60 @@ class MemoryBroker(QueueBroker):
             waiting = sum(each.number in free for each in mine)
             oldest = min(each.due_at for each in mine)
             age = max(0.0, now - oldest)
-            rows.append(QueueDepth(queue, waiting, len(mine) - waiting, age))
+            due = (each for each in mine if each.number in free and each.due_at <= now)
+            priorities = dict(Counter(each.priority for each in due))
+            rows.append(QueueDepth(queue, waiting, len(mine) - waiting, age, priorities))
         return rows
 
     async def rejected(self) -> int:
         """Count the messages with a reason."""
-        return sum(bool(each.rejected) for each in self.connection.messages.values())
+        return len(self._set_aside())
+
+    async def list_rejected(self, limit: int) -> list[RejectedMessage]:
+        """Return the messages with a reason."""
+        return [
+            RejectedMessage(
+                id=number,
+                task_id=each.task_id,
+                queue=each.queue,
+                reason=each.rejected,
+                rejected_at=each.rejected_at,
+                size=len(each.body),
+                preview=preview_of(each.body),
+            )
+            for number, each in list(self._set_aside().items())[:limit]
+        ]
+
+    async def requeue_rejected(self, ids: Sequence[str], prepare: Prepare) -> list[str]:
+        """Put them again, as new messages."""
+        chosen = self._set_aside(ids)
+        await prepare([each.task_id for each in chosen.values()])
+        for each in chosen.values():
+            self.connection.put(Outgoing(each.task_id, each.queue, each.priority, each.body))
+        self._delete(chosen.values())
+        self.connection.changed()
+        return list(chosen)
+
+    async def delete_rejected(self, ids: Sequence[str]) -> list[str]:
+        """Delete them."""
+        chosen = self._set_aside(ids)
+        self._delete(chosen.values())
+        return list(chosen)
+
+    def _set_aside(self, ids: Collection[str] | None = None) -> dict[str, Message]:
+        """Return the rejected messages, or those of these ids, by id."""
+        found = {
+            str(each.number): each
+            for each in sorted(
+                self.connection.messages.values(), key=lambda message: message.rejected_at
+            )
+            if each.rejected
+        }
+        return found if ids is None else {each: found[each] for each in ids if each in found}
+
+    def _delete(self, messages: Iterable[Message]) -> None:
+        for each in messages:
+            del self.connection.messages[each.number]
 
     def _free(self) -> list[Message]:
         stale = time.time() - self.settings.lease

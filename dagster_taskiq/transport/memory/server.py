@@ -30,7 +30,9 @@ class Message:
     claimed_by: str = ""
     claimed_at: float = 0.0
     attempts: int = 0
+    #: Why it was rejected, and when, in seconds since the epoch.
     rejected: str = ""
+    rejected_at: float = 0.0
 
 
 @dataclass

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.transport.message_queues import Prepare
 from dagster_taskiq.transport.messages import Delivery, Outgoing
 from dagster_taskiq.transport.rabbitmq.attempts import Attempts
 from dagster_taskiq.transport.rabbitmq.claims import Claims
@@ -26,6 +27,7 @@ from dagster_taskiq.transport.rabbitmq.sending import Sender
 from dagster_taskiq.transport.rabbitmq.waiting import WaitingMessages
 from dagster_taskiq.transport.rabbitmq.wakeups import WakeUps
 from dagster_taskiq.wire.queues import QueueDepth
+from dagster_taskiq.wire.rejected_messages import RejectedMessage
 
 
 class RabbitBroker(QueueBroker):
@@ -51,7 +53,7 @@ class RabbitBroker(QueueBroker):
         self._wakeups = wakeups
         self._sender = sender
         self._claims = Claims(self.connection, names, queues, wakeups, Attempts(records))
-        self._rejected = Rejected(self.connection, names)
+        self._rejected = Rejected(self.connection, names, sender)
         self._waiting = WaitingMessages(self.connection, names, queues, wakeups, sender.sent)
 
     async def ping(self) -> None:
@@ -91,7 +93,8 @@ class RabbitBroker(QueueBroker):
         """Move the message to the queue of rejected messages, which keeps the last thousand."""
         claim = self._claims.pop(delivery)
         if claim is not None:
-            await self._rejected.add(delivery, reason)
+            level = claim.message.header.properties.priority
+            await self._rejected.add(delivery, reason, level)
             await self._claims.delete(claim, delivery.task_id)
 
     async def discard(self, task_ids: Sequence[str]) -> int:
@@ -109,3 +112,15 @@ class RabbitBroker(QueueBroker):
     async def rejected(self) -> int:
         """Ask for the length of the queue of rejected messages."""
         return await self._rejected.count()
+
+    async def list_rejected(self, limit: int) -> list[RejectedMessage]:
+        """Take the first of them, and give them back."""
+        return await self._rejected.first(limit)
+
+    async def requeue_rejected(self, ids: Sequence[str], prepare: Prepare) -> list[str]:
+        """Publish copies to their queues, and delete the messages that were set aside then."""
+        return await self._rejected.requeue(ids, prepare)
+
+    async def delete_rejected(self, ids: Sequence[str]) -> list[str]:
+        """Take them, and acknowledge them."""
+        return await self._rejected.delete(ids)

@@ -44,13 +44,13 @@ def claim_order(message: DeliveredMessage) -> tuple[int, float]:
 
 def sent_at(message: DeliveredMessage) -> float:
     """Return when a message was sent or is due, in seconds since the epoch; 0 if unknown."""
-    at = _headers(message).get(SENT_AT_HEADER)
+    at = headers_of(message).get(SENT_AT_HEADER)
     return at / 1e9 if isinstance(at, int) else 0.0
 
 
 def task_id_of(message: DeliveredMessage) -> str:
     """Return the id of a message's task; the message's own id if another client has sent it."""
-    task_id = _headers(message).get(TASK_ID_HEADER)
+    task_id = headers_of(message).get(TASK_ID_HEADER)
     return str(task_id or message.header.properties.message_id or "")
 
 
@@ -59,5 +59,6 @@ def was_delivered_before(message: DeliveredMessage) -> bool:
     return bool(getattr(message.delivery, "redelivered", False))
 
 
-def _headers(message: DeliveredMessage) -> dict[str, object]:
+def headers_of(message: DeliveredMessage) -> dict[str, object]:
+    """Return the headers of a message, by name."""
     return dict(message.header.properties.headers or {})

@@ -25,27 +25,33 @@ from dagster_taskiq.transport.background import look_at
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.connection import Connection
 from dagster_taskiq.transport.eviction import Eviction
+from dagster_taskiq.transport.message_queues import Prepare
 from dagster_taskiq.transport.messages import Delivery, Outgoing
 from dagster_taskiq.transport.redis.connection import RedisConnection, Script
 from dagster_taskiq.transport.redis.keys import Keys
+from dagster_taskiq.transport.redis.rejected import Rejected
 from dagster_taskiq.wire.queues import QueueDepth
 from dagster_taskiq.wire.records import TaskState
+from dagster_taskiq.wire.rejected_messages import RejectedMessage
 
 _LUA = Path(__file__).with_name("lua") / "broker"
 _KEYS, _ARRIVE, _CLAIMS = _LUA / "keys.lua", _LUA / "arrive.lua", _LUA / "claims.lua"
-_REMOVE = _LUA / "remove.lua"
+_REMOVE, _REJECTED = _LUA / "remove.lua", _LUA / "rejected.lua"
 #: What a script begins with that adds messages.
 SENDING = (_KEYS, _ARRIVE)
 #: What a script begins with that starts tasks.
 START_TASK = _LUA.with_name("start_task.lua")
 #: The files of each script: all name their keys alike; some add or delete messages, wake listeners,
-#: look at claims, or start tasks.
+#: look at claims or rejected messages, or start tasks.
 SCRIPTS = {
     "put": Script(*SENDING, _LUA / "put.lua"),
     "claim": Script(*SENDING, _CLAIMS, _REMOVE, START_TASK, _LUA / "claim.lua"),
     "release": Script(*SENDING, _REMOVE, _LUA / "release.lua"),
     "delete": Script(_KEYS, _REMOVE, _LUA / "delete.lua"),
     "depths": Script(_KEYS, _CLAIMS, _LUA / "depths.lua"),
+    "list_rejected": Script(_KEYS, _CLAIMS, _REJECTED, _LUA / "list_rejected.lua"),
+    "rejected_tasks": Script(_KEYS, _REJECTED, _LUA / "rejected_tasks.lua"),
+    "requeue": Script(*SENDING, _REJECTED, _LUA / "requeue.lua"),
 }
 
 #: How long the message of a task that was started with its claim waits to be deleted with the next
@@ -78,6 +84,7 @@ class RedisBroker(QueueBroker):
             settings.broker, settings.broker_options, settings.connect_timeout
         )
         self._keys = Keys(settings.prefix)
+        self._rejected = Rejected(self.connection, self._keys, self._script)
         # The number of the claim that is not answered yet. If its answer is lost, the next call has
         # the same number, and gets the same message.
         self._claims = 1
@@ -222,14 +229,27 @@ class RedisBroker(QueueBroker):
         found = await self._script("depths", [self._stale])
         now = time.time()
         rows = []
-        for queue, messages, claimed, oldest in found:
+        for queue, messages, claimed, oldest, levels in found:
             age = max(0.0, now - int(oldest) / 1000) if oldest else 0.0
-            rows.append(QueueDepth(queue.decode(), messages - claimed, claimed, age))
+            priorities = dict(zip(map(int, levels[::2]), levels[1::2], strict=True))
+            rows.append(QueueDepth(queue.decode(), messages - claimed, claimed, age, priorities))
         return sorted(rows, key=lambda row: row.queue)
 
     async def rejected(self) -> int:
         """Return the length of their stream."""
-        return int(await self.connection.command("XLEN", self._keys.rejected))
+        return await self._rejected.count()
+
+    async def list_rejected(self, limit: int) -> list[RejectedMessage]:
+        """Read their stream, from its start."""
+        return await self._rejected.first(limit)
+
+    async def requeue_rejected(self, ids: Sequence[str], prepare: Prepare) -> list[str]:
+        """Move them into the streams of their queues, in one step."""
+        return await self._rejected.requeue(ids, prepare)
+
+    async def delete_rejected(self, ids: Sequence[str]) -> list[str]:
+        """Delete them from their stream."""
+        return await self._rejected.delete(ids)
 
     @property
     def _stale(self) -> int:

@@ -6,9 +6,11 @@ from typing import Any, NoReturn
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.eviction import Eviction
+from dagster_taskiq.transport.message_queues import Prepare
 from dagster_taskiq.transport.messages import Delivery, Outgoing
 from dagster_taskiq.transport.relay.connection import RelayConnection
 from dagster_taskiq.wire.queues import QueueDepth
+from dagster_taskiq.wire.rejected_messages import RejectedMessage
 
 
 class RelayedBroker(QueueBroker):
@@ -65,6 +67,18 @@ class RelayedBroker(QueueBroker):
 
     async def reject(self, delivery: Delivery, reason: str) -> None:
         """Raise ``RuntimeError``: the worker takes messages."""
+        self._takes_none()
+
+    async def requeue_rejected(self, ids: Sequence[str], prepare: Prepare) -> list[str]:
+        """Raise ``RuntimeError``: a worker's child puts no messages back."""
+        self._takes_none()
+
+    async def delete_rejected(self, ids: Sequence[str]) -> list[str]:
+        """Raise ``RuntimeError``: a worker's child deletes no messages."""
+        self._takes_none()
+
+    async def list_rejected(self, limit: int) -> list[RejectedMessage]:
+        """Raise ``RuntimeError``: a worker's child reads no messages."""
         self._takes_none()
 
     def _takes_none(self) -> NoReturn:

@@ -1,24 +1,26 @@
 """The broker that keeps its messages in an SQL table."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from itertools import groupby
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.transport.message_queues import Prepare
 from dagster_taskiq.transport.messages import Delivery, Outgoing
 from dagster_taskiq.transport.sql.conditions import is_free
 from dagster_taskiq.transport.sql.database import SqlDatabase
+from dagster_taskiq.transport.sql.rejected import Rejected
 from dagster_taskiq.transport.sql.sending import SqlSender
 from dagster_taskiq.transport.sql.tables import messages as table
 from dagster_taskiq.wire.queues import QueueDepth
+from dagster_taskiq.wire.rejected_messages import RejectedMessage
 
 #: What a claim looks for, of those who look into the database.
 _CLAIM = "claim"
-#: How many rejected messages are kept.
-REJECTED_LIMIT = 1000
 
 
 class SqlBroker(QueueBroker):
@@ -39,6 +41,7 @@ class SqlBroker(QueueBroker):
         self._claims = self.connection.claims(settings)
         self._mark = 0
         self._sender = SqlSender(self._dialect, settings.prefix)
+        self._rejected = Rejected(self.connection, self._sender, settings.prefix)
 
     async def ping(self) -> None:
         """Run one statement."""
@@ -96,26 +99,7 @@ class SqlBroker(QueueBroker):
 
     async def reject(self, delivery: Delivery, reason: str) -> None:
         """Keep the row, with the reason in it, as one of the last thousand."""
-        aside = (
-            table.update()
-            .where(table.c.id == int(delivery.handle))
-            .values(rejected=reason, claimed_by=None, claimed_at=None)
-        )
-        all_aside = (table.c.prefix == self.settings.prefix) & table.c.rejected.is_not(None)
-        last = (
-            sa.select(table.c.id)
-            .where(all_aside)
-            .order_by(table.c.id.desc())
-            .offset(REJECTED_LIMIT)
-            .limit(1)
-            .scalar_subquery()
-        )
-
-        def work(connection: Connection) -> None:
-            connection.execute(aside)
-            connection.execute(table.delete().where(all_aside, table.c.id <= last))
-
-        await self.connection.run(work)
+        await self._rejected.add(delivery, reason)
 
     async def discard(self, task_ids: Sequence[str]) -> int:
         """Delete the rows of these tasks that are not claimed."""
@@ -130,22 +114,30 @@ class SqlBroker(QueueBroker):
         )
 
     async def depths(self) -> list[QueueDepth]:
-        """Count the rows of each queue."""
-        free, sent, due = self._is_free, table.c.created_at, table.c.due_at
+        """Count the rows of each queue and priority."""
+        row, free, clock = table.c, self._is_free, self._dialect.clock
         query = (
             sa.select(
-                table.c.queue,
-                sa.func.count(sa.case((free, 1))),
-                sa.func.count(sa.case((sa.not_(free), 1))),
-                self._dialect.clock - sa.func.min(sa.case((due > 0, due), else_=sent)),
+                row.queue,
+                row.priority,
+                sa.func.count(sa.case((free, 1))).label("waiting"),
+                sa.func.count(sa.case((free & (row.due_at <= clock), 1))).label("due"),
+                sa.func.count(sa.case((sa.not_(free), 1))).label("claimed"),
+                (
+                    clock - sa.func.min(sa.case((row.due_at > 0, row.due_at), else_=row.created_at))
+                ).label("age"),
             )
-            .where(table.c.prefix == self.settings.prefix, table.c.rejected.is_(None))
-            .group_by(table.c.queue)
-            .order_by(table.c.queue)
+            .where(row.prefix == self.settings.prefix, row.rejected.is_(None))
+            .group_by(row.queue, row.priority)
+            .order_by(row.queue, row.priority.desc())
         )
-        clock = self._dialect.clock_values()
-        rows = await self.connection.read(lambda connection: connection.execute(query, clock).all())
-        return [QueueDepth(row[0], row[1], row[2], max(0.0, row[3])) for row in rows]
+        values = self._dialect.clock_values()
+        rows = await self.connection.read(
+            lambda connection: connection.execute(query, values).all()
+        )
+        return [
+            _depth(queue, list(levels)) for queue, levels in groupby(rows, lambda row: row.queue)
+        ]
 
     async def is_empty(self, queue: str) -> bool:
         """Look for one row. On PostgreSQL, each of the conditions is that of an index."""
@@ -159,12 +151,19 @@ class SqlBroker(QueueBroker):
 
     async def rejected(self) -> int:
         """Count the rows that carry a reason."""
-        query = (
-            sa.select(sa.func.count())
-            .select_from(table)
-            .where(table.c.prefix == self.settings.prefix, table.c.rejected.is_not(None))
-        )
-        return await self.connection.read(lambda connection: connection.execute(query).scalar_one())
+        return await self._rejected.count()
+
+    async def list_rejected(self, limit: int) -> list[RejectedMessage]:
+        """Select them, without their whole bodies."""
+        return await self._rejected.first(limit)
+
+    async def requeue_rejected(self, ids: Sequence[str], prepare: Prepare) -> list[str]:
+        """Take the reasons out of the rows, which are back at their old places then."""
+        return await self._rejected.requeue(ids, prepare)
+
+    async def delete_rejected(self, ids: Sequence[str]) -> list[str]:
+        """Delete the rows."""
+        return await self._rejected.delete(ids)
 
     @property
     def _is_free(self) -> "sa.ColumnElement[bool]":
@@ -176,3 +175,14 @@ class SqlBroker(QueueBroker):
         if row is None:
             return None
         return Delivery(str(row.id), row.task_id, row.queue, row.body, row.attempts)
+
+
+def _depth(queue: str, levels: Sequence[sa.Row[Any]]) -> QueueDepth:
+    """Return how much waits in a queue, by its rows, one for each priority."""
+    return QueueDepth(
+        queue,
+        sum(each.waiting for each in levels),
+        sum(each.claimed for each in levels),
+        max(0.0, *(each.age for each in levels)),
+        {each.priority: each.due for each in levels if each.due},
+    )

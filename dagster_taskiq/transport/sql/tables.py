@@ -54,6 +54,7 @@ messages = sa.Table(
     sa.Column("queue", _text(200), nullable=False),
     sa.Column("priority", sa.Integer, nullable=False),
     sa.Column("task_id", _text(500), nullable=False),
+    # When it was sent; of a rejected message, when that was.
     sa.Column("created_at", sa.Float, nullable=False),
     # The message is not claimed before this time; 0 for one that is not delayed.
     sa.Column("due_at", sa.Float, nullable=False, server_default="0"),

@@ -15,6 +15,7 @@ from typing import ClassVar
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.background import look_at
 from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.transport.message_queues import Prepare
 from dagster_taskiq.transport.messages import Delivery, Outgoing
 from dagster_taskiq.transport.sqs.attempts import Attempts
 from dagster_taskiq.transport.sqs.claims import RENEWED_AFTER, Claims
@@ -28,6 +29,7 @@ from dagster_taskiq.transport.sqs.rejected import Rejected
 from dagster_taskiq.transport.sqs.sending import Sender
 from dagster_taskiq.transport.sqs.url import Target
 from dagster_taskiq.wire.queues import QueueDepth
+from dagster_taskiq.wire.rejected_messages import RejectedMessage
 
 
 class SqsBroker(QueueBroker):
@@ -60,8 +62,8 @@ class SqsBroker(QueueBroker):
         self._polls = Polls(self.connection, queues, self._levels.forget)
         self._sender = Sender(self.connection, queues)
         self._claims = Claims(queues, self._polls, self._sender, attempts)
-        self._rejected = Rejected(queues, self._sender)
-        self._depths = Depths(queues, self._sender)
+        self._rejected = Rejected(queues, self._sender, self.put_all)
+        self._depths = Depths(queues, self._sender, are_used)
         self._renewing: asyncio.Task[None] | None = None
 
     async def ping(self) -> None:
@@ -122,7 +124,8 @@ class SqsBroker(QueueBroker):
 
     async def reject(self, delivery: Delivery, reason: str) -> None:
         """Send a copy to the queue of rejected messages, and delete the message."""
-        await self._rejected.add(delivery, reason)
+        claim = self._claims.held.get(delivery.handle)
+        await self._rejected.add(delivery, reason, claim.message.lane.level if claim else 0)
         await self._claims.acknowledge(delivery)
 
     async def discard(self, task_ids: Sequence[str]) -> int:
@@ -147,6 +150,18 @@ class SqsBroker(QueueBroker):
     async def rejected(self) -> int:
         """Ask for the count of the queue of rejected messages."""
         return await self._rejected.count()
+
+    async def list_rejected(self, limit: int) -> list[RejectedMessage]:
+        """Receive some of them, and show them to others again."""
+        return await self._rejected.first(limit)
+
+    async def requeue_rejected(self, ids: Sequence[str], prepare: Prepare) -> list[str]:
+        """Send copies to their queues, and delete the messages that were set aside then."""
+        return await self._rejected.requeue(ids, prepare)
+
+    async def delete_rejected(self, ids: Sequence[str]) -> list[str]:
+        """Receive them, and delete them."""
+        return await self._rejected.delete(ids)
 
     async def _renew(self) -> None:
         """Renew the leases of what was yielded and is not started, for as long as there is any."""

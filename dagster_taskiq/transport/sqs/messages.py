@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 #: The attributes of a message: the id of its task; ``base64`` if its body is not text as SQS
 #: allows it; and how long after it was sent it is due, in seconds, if SQS cannot delay it so long.
 TASK_ID, ENCODING, DELAY = "task_id", "encoding", "delay"
-#: Those of a message that was set aside.
-QUEUE, REASON = "queue", "reason"
+#: Those of a message that was set aside: its queue, why, its level of priority unless that is 0,
+#: and whether its body was too large to be kept whole.
+QUEUE, REASON, LEVEL, IS_CUT = "queue", "reason", "level", "is_cut"
 #: What SQS itself tells of a message.
 SYSTEM_ATTRIBUTES: "Sequence[MessageSystemAttributeNameType]" = (
     "ApproximateFirstReceiveTimestamp",
@@ -60,6 +61,8 @@ class Received:
     count: int
     #: Seconds since it was received for the first time, by the server's clock, rounded up.
     age: float
+    #: When it was sent, in seconds since the epoch, by the server's clock.
+    sent_at: float
     #: Seconds until it is due.
     due_in: float
 
@@ -110,9 +113,9 @@ def _read_one(message: "MessageTypeDef", lane: Lane, now: float) -> Received:
     system = message.get("Attributes", {})
     attributes = _texts(message.get("MessageAttributes", {}))
     text, message_id = message.get("Body", ""), message.get("MessageId", "")
-    first = _number(system.get("ApproximateFirstReceiveTimestamp")) / 1000
-    sent = _number(system.get("SentTimestamp")) / 1000
-    delay = _number(attributes.get(DELAY))
+    first = number_of(system.get("ApproximateFirstReceiveTimestamp")) / 1000
+    sent = number_of(system.get("SentTimestamp")) / 1000
+    delay = number_of(attributes.get(DELAY))
     return Received(
         lane=lane,
         receipt=message.get("ReceiptHandle", ""),
@@ -121,8 +124,9 @@ def _read_one(message: "MessageTypeDef", lane: Lane, now: float) -> Received:
         body=decoded(text, attributes),
         text=text,
         attributes=attributes,
-        count=int(_number(system.get("ApproximateReceiveCount"))) or 1,
+        count=int(number_of(system.get("ApproximateReceiveCount"))) or 1,
         age=max(0.0, now + CLOCK_SECONDS - first),
+        sent_at=sent,
         due_in=max(0.0, sent + delay - now) if delay else 0.0,
     )
 
@@ -131,7 +135,7 @@ def _texts(attributes: "Mapping[str, MessageAttributeValueOutputTypeDef]") -> At
     return {name: value.get("StringValue", "") for name, value in attributes.items()}
 
 
-def _number(text: str | None) -> float:
+def number_of(text: str | None) -> float:
     """Return a number that a message has; 0 if it has none, or not a number."""
     try:
         return float(text or 0)

@@ -139,20 +139,26 @@ class Queues:
         else:
             session.urls[name], session.limits[name] = url, limit
 
+    async def call_existing(self, name: str, work: "Callable[[SQSClient, str], T]") -> T | None:
+        """Do as :meth:`call`, but create nothing; return ``None`` if the queue does not exist."""
+        url = self._connection.session.urls.get(name) or await self.find(name)
+        if url is None:
+            return None
+        try:
+            return await self._connection.call(lambda client: work(client, url))
+        except QueueMissingError:
+            self.forget(name)
+            return None
+
     async def attributes(
         self, name: str, wanted: "Sequence[QueueAttributeNameType]"
     ) -> dict[str, str] | None:
         """Return attributes of a queue, by name; ``None`` if the queue does not exist."""
-        session = self._connection.session
-        url = session.urls.get(name) or await self.find(name)
-        if url is None:
-            return None
-        try:
-            answer = await self._connection.call(
-                lambda client: client.get_queue_attributes(QueueUrl=url, AttributeNames=wanted)
-            )
-        except QueueMissingError:
-            self.forget(name)
+        answer = await self.call_existing(
+            name,
+            lambda client, url: client.get_queue_attributes(QueueUrl=url, AttributeNames=wanted),
+        )
+        if answer is None:
             return None
         return {str(name): value for name, value in answer["Attributes"].items()}
 

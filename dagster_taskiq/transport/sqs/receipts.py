@@ -6,6 +6,7 @@ These are calls of the client library, to be made in a thread
 them for messages of their own.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
@@ -14,6 +15,10 @@ from dagster_taskiq.transport.sqs.errors import GONE, MISSING, code_of
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.type_defs import ChangeMessageVisibilityBatchRequestEntryTypeDef
+
+#: The most messages of one request.
+BATCH = 10
 
 
 def hide(client: "SQSClient", url: str, receipt: str, seconds: int) -> bool:
@@ -40,6 +45,16 @@ def delete(client: "SQSClient", url: str, receipt: str) -> None:
     except ClientError as error:
         if not _is_lost(error):
             raise
+
+
+def show_all(client: "SQSClient", url: str, receipts: Sequence[str]) -> None:
+    """Show messages to others at once; nothing happens to those that are not ours any more."""
+    for first in range(0, len(receipts), BATCH):
+        entries: list[ChangeMessageVisibilityBatchRequestEntryTypeDef] = [
+            {"Id": str(number), "ReceiptHandle": receipt, "VisibilityTimeout": 0}
+            for number, receipt in enumerate(receipts[first : first + BATCH])
+        ]
+        client.change_message_visibility_batch(QueueUrl=url, Entries=entries)
 
 
 def _is_lost(error: ClientError) -> bool:

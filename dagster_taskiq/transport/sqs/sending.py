@@ -15,6 +15,7 @@ from dagster_taskiq.transport.sqs.connection import SqsConnection
 from dagster_taskiq.transport.sqs.messages import Attributes, Received
 from dagster_taskiq.transport.sqs.names import Lane, level_of
 from dagster_taskiq.transport.sqs.queues import Queues
+from dagster_taskiq.transport.sqs.receipts import BATCH
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: The most messages of one request.
-BATCH = 10
 #: How often those messages of a batch are sent again that SQS could not take, and seconds before.
 RETRIES, RETRY_SECONDS = 3, 0.2
 
@@ -107,10 +106,12 @@ class Sender:
         """Send a body to a queue that is no lane, as it was or as much of it as that takes."""
         text, kept = messages.encoded(body, attributes)
         limit = await self._queues.limit(name)
-        most = limit - messages.size_of("", kept)
-        # All characters of a text in base64 are of one byte.
-        shortened = text.encode()[:most].decode(errors="ignore")
-        await self._send_batch(name, [Entry("", shortened, kept, 0)])
+        if messages.size_of(text, kept) > limit:
+            kept = {**kept, messages.IS_CUT: "1"}
+            most = limit - messages.size_of("", kept)
+            # All characters of a text in base64 are of one byte.
+            text = text.encode()[:most].decode(errors="ignore")
+        await self._send_batch(name, [Entry("", text, kept, 0)])
 
     async def _send_all(self, name: str, entries: Sequence[Entry], limit: int) -> None:
         for batch in _batches(entries, limit):

@@ -20,7 +20,8 @@ for i = 3, #ARGV, 4 do
       local entry = redis.call('XRANGE', stream, id, id)
       if entry[1] then
         redis.call('XADD', rejected, 'MAXLEN', '~', 1000, '*', 'reason', reason,
-                   'queue', queue, 'task', task, 'fields', cjson.encode(entry[1][2]))
+                   'queue', queue, 'level', level, 'task', task,
+                   'fields', cjson.encode(entry[1][2]))
       end
     end
     deleted = deleted + remove(queue, level, id, task)

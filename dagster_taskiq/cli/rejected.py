@@ -1,0 +1,127 @@
+"""``dagster-taskiq rejected``: the messages that were set aside, because no task can be started."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from dagster_taskiq.cli.options import connection_options, settings_from
+from dagster_taskiq.cli.tables import show
+from dagster_taskiq.client import Client, client_for
+from dagster_taskiq.wire.rejected_messages import LISTED, RejectedMessage
+
+#: How many there are at most on a server that keeps only the last ones: what --all takes.
+MOST = 1000
+
+
+@click.group()
+def rejected() -> None:
+    """Messages that workers have set aside: unreadable, or handed out again and again.
+
+    Nothing executes them. List them to see why, then requeue or delete them.
+    """
+
+
+@rejected.command("list")
+@connection_options
+@click.option(
+    "--limit",
+    type=click.IntRange(1, MOST),
+    default=LISTED,
+    show_default=True,
+    help="How many to list.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_rejected(
+    broker: str | None,
+    backend: str | None,
+    config_yaml: Path | None,
+    app: str | None,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """List them: where they came from, why they were set aside, and how they begin."""
+    client = client_for(settings_from(broker, backend, config_yaml, app))
+    found = client.rejected_messages(limit)
+    if as_json:
+        click.echo(json.dumps([asdict(each) for each in found], indent=2))
+        return
+    columns = ("id", "queue", "task", "set aside", "size", "reason", "begins with")
+    show("Set aside", columns, [_row(each) for each in found])
+    count = client.rejected()
+    if count > len(found):
+        click.echo(f"There are {count}; see --limit.")
+
+
+@rejected.command()
+@connection_options
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option("--all", "everything", is_flag=True, help=f"All of them, up to {MOST}.")
+def requeue(
+    broker: str | None,
+    backend: str | None,
+    config_yaml: Path | None,
+    app: str | None,
+    ids: tuple[str, ...],
+    everything: bool,
+) -> None:
+    """Put messages back into their queues, by their IDs, to be delivered as if for the first time.
+
+    Do so when a worker can use them: one that cannot sets them aside again. A task of your own that
+    has failed because its message was set aside runs then.
+    """
+    client = client_for(settings_from(broker, backend, config_yaml, app))
+    chosen = _chosen(client, ids, everything)
+    _report("requeued", chosen, client.requeue(chosen))
+
+
+@rejected.command()
+@connection_options
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option("--all", "everything", is_flag=True, help=f"All of them, up to {MOST}.")
+def delete(
+    broker: str | None,
+    backend: str | None,
+    config_yaml: Path | None,
+    app: str | None,
+    ids: tuple[str, ...],
+    everything: bool,
+) -> None:
+    """Delete messages for good, by their IDs."""
+    client = client_for(settings_from(broker, backend, config_yaml, app))
+    chosen = _chosen(client, ids, everything)
+    _report("deleted", chosen, client.delete_rejected(chosen))
+
+
+def _row(message: RejectedMessage) -> tuple[str, ...]:
+    at = message.rejected_at
+    return (
+        message.id,
+        message.queue,
+        message.task_id,
+        "-" if at is None else datetime.fromtimestamp(at).astimezone().isoformat(" ", "seconds"),
+        f"{message.size} B{'' if message.is_whole else ', cut off'}",
+        message.reason,
+        message.preview,
+    )
+
+
+def _chosen(client: Client, ids: Sequence[str], everything: bool) -> list[str]:
+    if bool(ids) == everything:
+        raise click.UsageError("Name the messages by their ids, or give --all.")
+    return [each.id for each in client.rejected_messages(MOST)] if everything else list(ids)
+
+
+def _report(what: str, chosen: Sequence[str], done: Sequence[str]) -> None:
+    """Print what was done; exit with 1 if some of it was not."""
+    click.echo(f"{len(done)} message(s) {what}.")
+    left = [each for each in chosen if each not in done]
+    if left:
+        raise click.ClickException(
+            f"Not {what}: {', '.join(left)}. They are not there any more, are being looked at by "
+            "another process, or were too large to be kept whole, and can only be deleted. See "
+            "`dagster-taskiq rejected list`."
+        )
