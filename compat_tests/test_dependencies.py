@@ -33,6 +33,10 @@ OF_THE_STORAGE = {"dagster-postgres"}
 OF_THE_LIBRARIES = {"dagster-k8s", "docker", "kubernetes", "requests"}
 #: What a project has for its tests, and is imported only by the plugin for them.
 OF_TESTS = {"pytest"}
+#: What the command `opentelemetry-instrument` brings, and is imported only if that was used.
+OF_TRACES = {"opentelemetry-instrumentation"}
+#: What is imported of a package in which several distributions have modules.
+SHARED = {"opentelemetry": ["opentelemetry-api", "opentelemetry-instrumentation"]}
 #: What only mypy imports.
 OF_TYPES = {"mypy-boto3-sqs"}
 
@@ -54,7 +58,7 @@ def imported() -> dict[str, set[str]]:
         for path in (ROOT / package).rglob("*.py"):
             for name in set(imports_of(path)) - sys.stdlib_module_names - set(OWN):
                 # One that is not installed on this system, such as Linux's, goes by its own name.
-                for each in distributions.get(name, [name]):
+                for each in SHARED.get(name) or distributions.get(name, [name]):
                     found.setdefault(normalized(each), set()).add(str(path.relative_to(ROOT)))
     return found
 
@@ -65,8 +69,8 @@ def test_every_dependency_is_imported() -> None:
 
 def test_everything_that_is_imported_is_a_dependency() -> None:
     extras = PROJECT["optional-dependencies"]
-    servers = names(extras["postgres"]) | names(extras["sqs"])
-    known = REQUIRED | servers | OF_THE_STORAGE | OF_THE_LIBRARIES | OF_TESTS | OF_TYPES
+    optional = names(extras["postgres"]) | names(extras["sqs"]) | names(extras["otel"]) | OF_TRACES
+    known = REQUIRED | optional | OF_THE_STORAGE | OF_THE_LIBRARIES | OF_TESTS | OF_TYPES
     assert {name: files for name, files in imported().items() if name not in known} == {}
 
 

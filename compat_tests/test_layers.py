@@ -26,6 +26,7 @@ LAYERS = (
     ("sent_tasks",),
     ("dagster_internals",),
     ("transport",),
+    ("tracing",),
     ("settings",),
     ("wire",),
     ("deprecations",),

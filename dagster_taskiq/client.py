@@ -31,6 +31,7 @@ from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.connection import reach
 from dagster_taskiq.transport.eviction import Eviction
 from dagster_taskiq.transport.home_loop import background
+from dagster_taskiq.transport.hooks import observed_sending
 from dagster_taskiq.wire.commands import Command, command
 from dagster_taskiq.wire.labels import (
     EXPIRED,
@@ -120,13 +121,17 @@ class Client:
             )
             for request in requests
         ]
-        messages = [self.broker.formatter.dumps(request.message()) for request in requests]
+        messages = [request.message() for request in requests]
 
         async def send() -> None:
             await self.backend.submitted(tasks)
-            await self.broker.kick_all(messages)
+            await self.broker.kick_all([self.broker.formatter.dumps(each) for each in messages])
 
-        self._call(send)
+        with self.broker.traced(messages) as stamp:
+            for each in messages:
+                stamp(each.labels)
+            with observed_sending(messages):
+                self._call(send)
         return [request.id for request in requests]
 
     def revoke(self, task_ids: Sequence[str], reason: str, at_once: bool = False) -> None:

@@ -83,7 +83,7 @@ def test_middlewares_see_steps_and_decide_nothing_about_them(
     assert client_for(own.settings).depths() == []
     seen = log.read_text().splitlines()
     assert {"pre_execute", "post_execute", "post_save"} == {
-        line.split()[0] for line in seen if line.endswith(" execute_plan lives")
+        line.split()[0] for line in seen if line.endswith(" lives")
     }
     assert seen.count("pre_execute execute_plan is_killed") == 1
 

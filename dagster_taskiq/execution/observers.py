@@ -5,54 +5,52 @@ record before any middleware hears of it.
 """
 
 import copy
-import logging
 from typing import Any
 
 from taskiq import AsyncBroker, TaskiqMessage, TaskiqMiddleware, TaskiqResult
-from taskiq.utils import maybe_awaitable
 
-logger = logging.getLogger(__name__)
+from dagster_taskiq.transport.hooks import call_hook
 
 
 class Observer(TaskiqMiddleware):
     """A middleware whose hooks get copies; what they return is ignored, what they raise is logged.
 
-    Start-up and shutdown are not passed on: the broker calls the middleware's own.
+    All hooks for one execution get the same copy of its message, on which a middleware may keep
+    what belongs to it. Start-up and shutdown are not passed on: the broker calls the middleware's
+    own.
     """
 
     def __init__(self, middleware: TaskiqMiddleware) -> None:
         super().__init__()
         self._middleware = middleware
+        #: What ``pre_execute`` has returned for the step or run that this process executes now.
+        self._seen: TaskiqMessage | None = None
 
     async def pre_execute(self, message: TaskiqMessage) -> TaskiqMessage:
         """Call the hook (taskiq's own hook)."""
-        await self._call("pre_execute", copy.deepcopy(message))
+        seen = copy.deepcopy(message)
+        returned = await call_hook(self._middleware, "pre_execute", seen)
+        self._seen = returned if isinstance(returned, TaskiqMessage) else seen
         return message
 
     async def on_error(
         self, message: TaskiqMessage, result: TaskiqResult[Any], exception: BaseException
     ) -> None:
         """Call the hook (taskiq's own hook)."""
-        await self._call("on_error", copy.deepcopy(message), _copy(result), exception)
+        await self._call("on_error", message, _copy(result), exception)
 
     async def post_execute(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
         """Call the hook (taskiq's own hook)."""
-        await self._call("post_execute", copy.deepcopy(message), _copy(result))
+        await self._call("post_execute", message, _copy(result))
 
     async def post_save(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
         """Call the hook (taskiq's own hook)."""
-        await self._call("post_save", copy.deepcopy(message), _copy(result))
+        await self._call("post_save", message, _copy(result))
 
-    async def _call(self, hook: str, *args: Any) -> None:
-        try:
-            await maybe_awaitable(getattr(self._middleware, hook)(*args))
-        except Exception:
-            logger.exception(
-                "The hook %s of the middleware %s raised an error, which changes nothing for the "
-                "task.",
-                hook,
-                type(self._middleware).__name__,
-            )
+    async def _call(self, hook: str, message: TaskiqMessage, *args: Any) -> None:
+        if self._seen is None or self._seen.task_id != message.task_id:
+            self._seen = copy.deepcopy(message)
+        await call_hook(self._middleware, hook, self._seen, *args)
 
 
 def observed(broker: AsyncBroker) -> AsyncBroker:
@@ -60,15 +58,6 @@ def observed(broker: AsyncBroker) -> AsyncBroker:
     view = copy.copy(broker)
     view.middlewares = [Observer(each) for each in broker.middlewares]
     return view
-
-
-def has_hooks(broker: AsyncBroker, *names: str) -> bool:
-    """Return whether a middleware of a broker has one of these hooks."""
-    return any(
-        getattr(type(middleware), name) is not getattr(TaskiqMiddleware, name)
-        for middleware in broker.middlewares
-        for name in names
-    )
 
 
 def _copy(result: TaskiqResult[Any]) -> TaskiqResult[Any]:

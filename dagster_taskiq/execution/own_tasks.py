@@ -10,7 +10,7 @@ of the task, and a message by which it is to be executed again.
 import asyncio
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from functools import lru_cache
 from typing import Any
@@ -25,11 +25,13 @@ from taskiq.utils import maybe_awaitable
 
 from dagster_taskiq.errors import MiddlewareError, TaskRevokedError
 from dagster_taskiq.execution.main_thread import MainThread
-from dagster_taskiq.execution.observers import has_hooks, observed
+from dagster_taskiq.execution.observers import observed
 from dagster_taskiq.execution.task_context import current_context
 from dagster_taskiq.execution.tasks_loop import TasksLoop
 from dagster_taskiq.execution.typed_messages import TypedFormatter
 from dagster_taskiq.transport.current_task import executing_own_task
+from dagster_taskiq.transport.home_loop import background
+from dagster_taskiq.transport.hooks import has_hooks
 from dagster_taskiq.transport.results import PutBack, failure, result_from_json
 
 logger = logging.getLogger(__name__)
@@ -235,6 +237,21 @@ class OwnTasks:
             with current_context().loading("the startup of the broker"):
                 self._loop.call(self._broker.startup)
             self._is_started = True
+
+    def run_hooks(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run a coroutine that calls hooks of middlewares, and return when it has ended.
+
+        It runs where they were started; but for a coroutine there, which sends steps of a run that
+        it executes and blocks the loop meanwhile, on the loop in the background.
+
+        Raises:
+            Exception: that of a start-up handler.
+        """
+        if self._loop.is_current:
+            background().portal.call(work)
+        else:
+            self.start()
+            self._loop.call(work)
 
     def remains(self) -> list[str]:
         """Return what tasks have left behind that cannot be restored, in words."""

@@ -4,6 +4,7 @@ import inspect
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import lru_cache
 from typing import Any, get_type_hints
 
@@ -22,6 +23,8 @@ from dagster_taskiq.errors import (
 from dagster_taskiq.execution.own_tasks import RunningLife, TaskLife, own_tasks_of
 from dagster_taskiq.execution.task_context import current_context, executing
 from dagster_taskiq.execution.typed_messages import with_typed_values
+from dagster_taskiq.tracing import spans
+from dagster_taskiq.tracing.span import Span
 from dagster_taskiq.transport.current_task import executing_own_task
 from dagster_taskiq.transport.results import PutBack, failure
 from dagster_taskiq.version import __version__
@@ -48,6 +51,18 @@ def perform(broker: AsyncBroker, message: TaskiqMessage) -> TaskiqResult[Any] | 
     Returns:
         The task's value or error; or that it is to be executed again. It raises nothing.
     """
+    span = spans.begin_execution(message, current_context().worker)
+    try:
+        with spans.executing(span):
+            ended = _perform(broker, message)
+        _note_end(span, ended)
+    finally:
+        span.end()
+    return ended
+
+
+def _perform(broker: AsyncBroker, message: TaskiqMessage) -> TaskiqResult[Any] | PutBack:
+    """Execute the task of a message, as :func:`perform` does."""
     if is_own_task(message.task_name, message.labels):
         message = _for_next_attempt(message)
     try:
@@ -79,9 +94,28 @@ def begin(broker: AsyncBroker, message: TaskiqMessage) -> RunningLife:
         Exception: it cannot begin: that of a start-up handler, or of an argument that is no value
             of its type.
     """
+    span = spans.begin_execution(message, current_context().worker)
+
+    def end(future: Future[TaskiqResult[Any] | PutBack]) -> None:
+        if not future.cancelled() and future.exception() is None:
+            _note_end(span, future.result())
+        span.end()
+
     message = _for_next_attempt(message)
-    with executing(with_typed_values(message)):
-        return own_tasks_of(broker).begin(message)
+    try:
+        with spans.executing(span), executing(with_typed_values(message)):
+            running = own_tasks_of(broker).begin(message)
+    except Exception as error:
+        span.note_error(error)
+        span.end()
+        raise
+    running.future.add_done_callback(end)
+    return running
+
+
+def _note_end(span: Span, ended: TaskiqResult[Any] | PutBack) -> None:
+    if isinstance(ended, TaskiqResult) and ended.error is not None:
+        span.note_error(ended.error)
 
 
 def async_tasks_of(broker: AsyncBroker) -> list[str]:

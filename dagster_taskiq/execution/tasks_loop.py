@@ -34,6 +34,11 @@ class TasksLoop:
         #: Whether users' code has stopped it. It goes on, but its process should get no more tasks.
         self.was_stopped = False
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller is on it."""
+        return self._thread is threading.current_thread()
+
     def call(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run a coroutine, and return what it returns."""
         return self.start_soon(work).result()

@@ -48,6 +48,7 @@ from dagster_taskiq.runs.unserved_queues import UnservedQueues
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.settings.urls import redact
 from dagster_taskiq.tags import describe_unread_priority
+from dagster_taskiq.tracing import spans
 from dagster_taskiq.transport.eviction import Eviction
 
 #: The longest time between two looks at the event log, in seconds.
@@ -183,7 +184,10 @@ class _OpenRun:
         servers = Servers(client, steps, log.report)
         outcomes = Outcomes(options, context, active)
         self._progress = Progress(log, active, steps, outcomes)
-        self._sender = StepSender(servers, requests, active, steps, log, broker)
+        run = context.dagster_run
+        #: That of the run, unless a worker executes it, which has one.
+        self._span = spans.begin_run(run_id, run.job_name, run.tags)
+        self._sender = StepSender(servers, requests, active, steps, log, broker, self._span)
         self._resumption = Resumption(
             context, active, pools, client, requests, steps, log, self._sender, outcomes
         )
@@ -236,9 +240,14 @@ class _OpenRun:
             if self._context.resume_from_failure:
                 self._resumption.resume()
             yield from self._execute()
-        except BaseException:
+        except BaseException as error:
+            self._span.note_error(error)
             self._stopping.stop_in_flight("the run's loop ended with an error")
             raise
+        finally:
+            if self.errors:
+                self._span.note_failure("StepFailed", self.errors[0].message)
+            self._span.end()
 
     def _execute(self) -> Iterator[DagsterEvent]:
         active = self._active

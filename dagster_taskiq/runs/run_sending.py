@@ -20,6 +20,7 @@ from dagster_taskiq.runs.evicting_servers import warn_of_evictions
 from dagster_taskiq.runs.unserved_queues import describe_workers
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.settings.urls import redact
+from dagster_taskiq.tracing import spans
 from dagster_taskiq.wire.labels import CODE_LABEL
 from dagster_taskiq.wire.queues import run_queue
 from dagster_taskiq.wire.run_task_ids import attempt_of, resumption_id
@@ -112,7 +113,8 @@ class RunSender:
         client = client_for(self._settings)
         # Before it is sent: if this process dies in between, the task can still be found.
         self._instance.add_run_tags(run.run_id, dict.fromkeys(self._task_id_tags, task_id))
-        client.submit(request)
+        with spans.part_of_trace(run.tags):
+            client.submit(request)
         metadata = {
             "queue": queue,
             "priority": str(request.priority),

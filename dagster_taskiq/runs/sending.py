@@ -9,6 +9,7 @@ from dagster_taskiq.runs.run_log import RunLog
 from dagster_taskiq.runs.servers import Servers
 from dagster_taskiq.runs.step_requests import StepRequests
 from dagster_taskiq.runs.steps_in_flight import StepInFlight, StepsInFlight
+from dagster_taskiq.tracing.span import NO_SPAN, Span
 
 #: How many steps are sent with one call: of many steps, at first this many, so that workers have
 #: something to do soon, then twice as many each time, up to the second number.
@@ -26,6 +27,7 @@ class StepSender:
         steps: StepsInFlight,
         log: RunLog,
         broker: str,
+        span: Span = NO_SPAN,
     ) -> None:
         """Send nothing yet.
 
@@ -36,7 +38,9 @@ class StepSender:
             steps: the steps in flight.
             log: the run's event log.
             broker: URL of the broker, without its password, for the event of each step.
+            span: that of the run, if this process has one for it.
         """
+        self._span = span
         self._servers = servers
         self._requests = requests
         self._active = active
@@ -110,8 +114,9 @@ class StepSender:
         """Send steps with one call; return whether the broker has taken them."""
         state = self._active.get_known_state()
         requests = [self._requests.make(step.execution_step, step.task_id, state) for step in steps]
-        if self._servers.call(lambda client: client.submit(*requests)) is None:
-            return False
+        with self._span.attached():
+            if self._servers.call(lambda client: client.submit(*requests)) is None:
+                return False
         self._steps.mark_sent(*steps)
         self._servers.end_outage()
         # Written after the steps were sent: meanwhile, workers already start them.

@@ -7,6 +7,7 @@ end, sending, cancelling, and listening in taskiq's form.
 """
 
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,8 @@ from typing_extensions import Self
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.env import BACKEND_ENV
 from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.tracing import spans
+from dagster_taskiq.tracing.span import Message, Stamp
 from dagster_taskiq.transport.current_task import own_task
 from dagster_taskiq.transport.gate import Service
 from dagster_taskiq.transport.home_loop import Home, at_home, move_here
@@ -27,6 +30,7 @@ from dagster_taskiq.transport.json_messages import (
     SentFormatter,
     check_formatter,
     check_serializer,
+    with_labels,
 )
 from dagster_taskiq.transport.listener import Listener
 from dagster_taskiq.transport.message_check import MessageCheck
@@ -144,7 +148,11 @@ class QueueBroker(MessageQueues, AsyncBroker):
     @at_home
     async def kick(self, message: BrokerMessage) -> None:
         """Send one message (taskiq's own method); see :meth:`kick_all`."""
-        await self.kick_all([message])
+        with self.traced([message]) as stamp:
+            labels = dict(message.labels)
+            if stamp(labels):
+                message = with_labels(message, labels)
+            await self.kick_all([message])
 
     async def kick_all(self, messages: Sequence[BrokerMessage]) -> None:
         """Send messages; the labels ``queue_name``, ``priority`` and ``delay`` of each are read.
@@ -164,6 +172,10 @@ class QueueBroker(MessageQueues, AsyncBroker):
                 current.keep(message)
         if others:
             await self.put_all(others)
+
+    def traced(self, messages: Sequence[Message]) -> AbstractContextManager[Stamp]:
+        """Let what sends messages in the block be a span; see :func:`spans.sending`."""
+        return spans.sending(messages, self.settings.broker, self.settings.queue)
 
     @at_home
     async def cancel(

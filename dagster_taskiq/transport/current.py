@@ -1,14 +1,19 @@
 """The broker of this process, be it a worker, a child of one, or a sender of tasks."""
 
 import sys
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from importlib import import_module
+from itertools import count
 from pathlib import Path
-from weakref import WeakSet
+from typing import Any
+from weakref import WeakSet, WeakValueDictionary
 
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport import registry
 from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.transport.home_loop import background
 from dagster_taskiq.transport.relay.relay import Relay
 
 #: The attributes of a module that may hold its broker, in the order they are looked for.
@@ -21,8 +26,23 @@ _current: QueueBroker | None = None
 _in_memory: WeakSet[QueueBroker] | None = None
 #: The way to the servers of the worker whose child this process is, if its children share that.
 _relay: Relay | None = None
-#: The brokers that the project of this process has made itself; ``None`` while nobody asks.
-_made_by_project: list[QueueBroker] | None = None
+#: The brokers that the project of this process has made itself, in this order.
+_made_by_project: WeakValueDictionary[int, QueueBroker] = WeakValueDictionary()
+_numbers = count()
+
+
+@dataclass(frozen=True)
+class Project:
+    """What the project of this process has around its tasks, and how that is called."""
+
+    #: Has the project's middlewares.
+    broker: QueueBroker
+    #: Runs a coroutine on the event loop on which they were started, and returns when it has ended.
+    run: Callable[[Callable[[], Coroutine[Any, Any, None]]], None]
+
+
+#: That of a worker's child, which has loaded the project and executes its tasks.
+_project: Project | None = None
 
 
 def use_relay(relay: Relay) -> None:
@@ -91,23 +111,36 @@ def use(settings: Settings) -> QueueBroker:
     return _current
 
 
-def watch_project() -> None:
-    """Keep, from now on, which brokers the project makes itself; it may define its tasks there."""
-    global _made_by_project  # noqa: PLW0603 - it is what made_by_project() looks through
-    _made_by_project = []
-
-
 def note_made_by_project(broker: QueueBroker) -> None:
-    """Note a broker that the project has made itself."""
-    if _made_by_project is not None:
-        _made_by_project.append(broker)
+    """Note a broker that the project has made itself; it may define its tasks there."""
+    _made_by_project[next(_numbers)] = broker
 
 
 def made_by_project(settings: Settings) -> QueueBroker | None:
     """Return the last broker that the project has made for the same servers, if there is one."""
     servers = _servers_of(settings)
-    made = [each for each in _made_by_project or () if _servers_of(each.settings) == servers]
+    made = [each for each in _made_by_project.values() if _servers_of(each.settings) == servers]
     return made[-1] if made else None
+
+
+def use_project(project: Project) -> None:
+    """Have :func:`project` return this one, in a worker's child."""
+    global _project  # noqa: PLW0603 - it is what project() returns
+    _project = project
+
+
+def project() -> Project | None:
+    """Return what the project of this process has around its tasks; ``None`` if it has no broker.
+
+    Outside of a worker that is on the broker that the project has made last, else on the broker of
+    this process; hooks are called on the event loop in the background, as for a task that
+    synchronous code sends.
+    """
+    if _project is not None:
+        return _project
+    made = list(_made_by_project.values())
+    broker = made[-1] if made else _current
+    return None if broker is None else Project(broker, background().portal.call)
 
 
 def _servers_of(settings: Settings) -> tuple[str, str, str]:

@@ -7,6 +7,7 @@ project's own is used only if it writes and reads JSON.
 
 import json
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from taskiq import BrokerMessage, TaskiqFormatter, TaskiqMessage
@@ -126,3 +127,10 @@ class PlainFormatter(TaskiqFormatter):
         if isinstance(message, ReadBody):
             return message.message
         return TaskiqMessage.model_validate(json.loads(message))
+
+
+def with_labels(message: BrokerMessage, labels: Mapping[str, Any]) -> BrokerMessage:
+    """Return a message that is written already with these labels."""
+    plain = json.loads(message.message)
+    plain["labels"] = dict(labels)
+    return message.model_copy(update={"message": json.dumps(plain).encode(), "labels": labels})

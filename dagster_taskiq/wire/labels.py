@@ -192,3 +192,33 @@ def written_labels(labels: Mapping[str, Any]) -> dict[str, Any]:
         name: base64.b64encode(value).decode() if isinstance(value, bytes) else value
         for name, value in labels.items()
     }
+
+
+#: taskiq's label that decides when a message is acknowledged.
+_ACKNOWLEDGE_LABEL = "ack_type"
+
+
+#: The labels that mean something to a worker, besides those of which the names begin as ours do.
+_OURS = frozenset(
+    {
+        *UNITS,
+        TIMEOUT_LABEL,
+        QUEUE_LABEL,
+        PRIORITY_LABEL,
+        RUN_LABEL,
+        STEP_LABEL,
+        JOB_LABEL,
+        POOL_LABEL,
+        WATCHES_LABEL,
+        CANCEL_SECONDS_LABEL,
+        CODE_LABEL,
+        TYPED_LABEL,
+        _PIPELINE_LABEL,
+        _ACKNOWLEDGE_LABEL,
+    }
+)
+
+
+def is_ours(name: str) -> bool:
+    """Return whether a label decides what a worker does with its message."""
+    return name in _OURS or name.startswith("dagster_taskiq")

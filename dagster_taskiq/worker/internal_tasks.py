@@ -14,6 +14,7 @@ from taskiq import TaskiqMessage, TaskiqResult
 
 from dagster_taskiq.errors import ChildDiedError, ChildStartError, ConfigError
 from dagster_taskiq.execution.typed_messages import plain_message
+from dagster_taskiq.tracing import spans
 from dagster_taskiq.transport.results import as_json
 from dagster_taskiq.wire.labels import RUN_LABEL
 from dagster_taskiq.wire.task_names import (
@@ -171,7 +172,10 @@ class InternalTasks:
         internal = TaskiqMessage(
             task_id=f"{message.task_id}:{name}",
             task_name=name,
-            labels={RUN_LABEL: message.labels.get(RUN_LABEL, "")},
+            labels={
+                RUN_LABEL: message.labels.get(RUN_LABEL, ""),
+                **spans.context_of(message.labels),
+            },
             args=[],
             kwargs=kwargs,
         )

@@ -19,6 +19,7 @@ from taskiq import TaskiqMessage, TaskiqResult
 
 from dagster_taskiq.errors import ChildDiedError, TaskCutShortError
 from dagster_taskiq.settings.settings import Settings
+from dagster_taskiq.tracing import auto
 from dagster_taskiq.wire.labels import (
     CANCEL_SECONDS_LABEL,
     CODE_LABEL,
@@ -78,6 +79,7 @@ class Pool:
             "app": options.app,
             "path": sys.path,
             "argv": sys.argv,
+            "instrumented": auto.path_of_parent(),
         }
         self._starter = ChildStarter(setup, self._lease, self._note_foreign_signal)
         self._children = Children(options.concurrency, self._starter.start_child)

@@ -26,7 +26,8 @@ from dagster_taskiq.dagster_internals.storage_connections import open_connection
 from dagster_taskiq.execution.own_tasks import own_tasks_of
 from dagster_taskiq.execution.perform import async_tasks_of, perform
 from dagster_taskiq.execution.task_context import TaskContext, current_context, task_context
-from dagster_taskiq.transport import result_waits
+from dagster_taskiq.tracing import spans
+from dagster_taskiq.transport import current, result_waits
 from dagster_taskiq.transport.results import PutBack
 from dagster_taskiq.wire.task_counts import Outcome
 from dagster_taskiq.worker import process_trees
@@ -39,6 +40,9 @@ from dagster_taskiq.worker.child.setup import set_up
 from dagster_taskiq.worker.child.slot_lending import SlotLending
 from dagster_taskiq.worker.child.stop_reasons import StopReasons
 from dagster_taskiq.worker.stop_requests import StopRequests
+
+#: How long the export of traces may delay the end of a task that was stopped, in seconds.
+FLUSH_SECONDS = 1.0
 
 
 def main(channel: socket.socket, stop_requests: socket.socket) -> None:
@@ -72,6 +76,7 @@ def _serve(channel: socket.socket) -> None:
         return
     broker, problem = set_up(setup)
     own_tasks = own_tasks_of(broker)
+    current.use_project(current.Project(broker, own_tasks.run_hooks))
     parent.report_ready(
         problem, registry.find_problems(), own_tasks.has_hooks, async_tasks_of(broker)
     )
@@ -100,6 +105,8 @@ def _serve(channel: socket.socket) -> None:
             message = TaskiqMessage.model_validate(frame["run"])
             result_waits.observe(SlotLending(parent).note)
             ended = process.run(_perform_in, context, broker, message)
+            if spans.in_use() and context.stop_request() is not None:
+                spans.flush(FLUSH_SECONDS)  # the parent will kill this process
             # A library that keeps processes for the next task would not find those that were
             # ended, so this child is not used again either.
             left = [*_end_what_was_started(), *process.restore(), *own_tasks.remains()]

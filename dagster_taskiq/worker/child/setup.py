@@ -10,6 +10,7 @@ from dagster_taskiq.execution.allowed_code import AllowedCode, set_policy
 from dagster_taskiq.execution.perform import describe_failure
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.settings.worker_fleet import set_worker_settings
+from dagster_taskiq.tracing import auto
 from dagster_taskiq.transport import current
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.broker import QueueBroker
@@ -23,17 +24,19 @@ def set_up(setup: dict[str, Any]) -> tuple[QueueBroker, str]:
         setup: ``path`` and ``argv`` of ``sys`` in the parent; the ``settings``; ``relay``, the
             socket by which the worker's connection is shared, or nothing; ``include``, the modules
             to import; ``allow``, the only code that may be loaded, unless empty; ``app``,
-            the project's own app or ``None``.
+            the project's own app or ``None``; ``instrumented``, the parent's ``PYTHONPATH`` if
+            ``opentelemetry-instrument`` has started it, else ``None``.
 
     Returns:
         The broker that has the tasks; and what went wrong, for the user, else nothing.
     """
     # The fork server has its own ones.
     sys.path[:], sys.argv[:] = setup["path"], setup["argv"]
+    if setup["instrumented"] is not None:
+        auto.instrument(setup["instrumented"])
     settings = Settings.from_dict(setup["settings"])
     if setup["relay"]:
         current.use_relay(Relay(setup["relay"], settings))
-    current.watch_project()
     broker = _prepare(current.use(settings))
     set_worker_settings(broker.settings)
     if setup["allow"]:

@@ -11,6 +11,8 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
+from dagster_taskiq.tracing import auto
+
 #: Run by the new interpreter. The import path is that of the parent before anything is imported,
 #: so that both run the same code, whatever lies in the working directory.
 _CODE = (
@@ -67,6 +69,7 @@ def _start() -> ServerProcess:
             [sys.executable, *flags, "-c", _CODE, str(theirs.fileno()), *sys.path],
             stdin=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
+            env=auto.environment_of_others(),
             # Signals to the group of the parent (Ctrl-C, a shell's kill of a job) are for the
             # parent, which decides what becomes of its children.
             start_new_session=True,

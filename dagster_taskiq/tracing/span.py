@@ -1,0 +1,46 @@
+"""What a span is to those who begin and end it, and the message to which it belongs."""
+
+from collections.abc import Callable, MutableMapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+#: How much of the reason of a failure is recorded, in characters.
+REASON_LENGTH = 2000
+
+#: Puts the context of a span into the labels of a message; returns whether it did. Labels that
+#: have a context already, of a retry or of another instrumentation, keep it.
+Stamp = Callable[[MutableMapping[str, Any]], bool]
+
+
+class Message(Protocol):
+    """A message, be it taskiq's own or one that is written already."""
+
+    task_id: str
+    task_name: str
+    labels: dict[str, Any]
+
+
+class Span:
+    """A span that has begun, or none."""
+
+    def attached(self) -> AbstractContextManager[None]:
+        """Let the spans that begin in the block be its children."""
+        return nullcontext()
+
+    def note_failure(self, kind: str, reason: str) -> None:
+        """Note that what it stands for has failed.
+
+        Args:
+            kind: the class of the error, or another word for it.
+            reason: for people.
+        """
+
+    def note_error(self, error: BaseException) -> None:
+        """Note the error with which it has failed, with its traceback."""
+
+    def end(self) -> None:
+        """End it."""
+
+
+#: What stands for the spans of a process in which traces are not in use.
+NO_SPAN = Span()
