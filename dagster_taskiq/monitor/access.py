@@ -19,6 +19,8 @@ from dagster_taskiq.settings.env import read_variable
 #: The variable with the token.
 TOKEN_ENV = "DAGSTER_TASKIQ_MONITOR_TOKEN"
 
+#: The header, and its value, that a request for an action has to have.
+ACTION_HEADER = ("X-Requested-With", "dagster-taskiq")
 #: The path that needs no token: it tells nothing.
 OPEN_PATH = "/healthz"
 
@@ -95,6 +97,22 @@ def read_token() -> str | None:
     return read_variable(TOKEN_ENV)
 
 
+def check_action(request: web.Request) -> str:
+    """Return why a request may not change anything; empty if it may.
+
+    A browser sends the password with whatever page asks it to. It lets only pages of this server
+    send the header ``X-Requested-With``, or JSON.
+    """
+    if request.headers.get(ACTION_HEADER[0]) != ACTION_HEADER[1]:
+        return f"An action needs the header {': '.join(ACTION_HEADER)}."
+    if request.content_type != "application/json":
+        return "An action needs the header Content-Type: application/json."
+    origin = request.headers.get("Origin")
+    if origin is not None and origin.partition("://")[2] != request.host:
+        return f"Pages of {origin} may not ask for actions here."
+    return ""
+
+
 def is_loopback(host: str) -> bool:
     """Return whether an address is one that only this machine reaches."""
     if host.lower() == "localhost":
@@ -115,7 +133,7 @@ def _shown(header: str) -> bytes | None:
     """Return the token, or the password, of the header ``Authorization``."""
     scheme, _, value = header.partition(" ")
     if scheme.lower() == "bearer":
-        return value.strip().encode()
+        return value.strip().encode(errors="surrogateescape")
     if scheme.lower() == "basic":
         try:
             _, colon, password = base64.b64decode(value, validate=True).partition(b":")

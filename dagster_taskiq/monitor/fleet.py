@@ -3,7 +3,9 @@
 Nothing here waits, and nothing asks a server: :mod:`~dagster_taskiq.monitor.watcher` does that.
 """
 
+import logging
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -15,6 +17,10 @@ from dagster_taskiq.wire.queues import QueueDepth, queue_of_run_queue
 from dagster_taskiq.wire.records import Running, Worker
 from dagster_taskiq.wire.task_counts import EndedTask, Outcome
 
+logger = logging.getLogger(__name__)
+
+#: What reading the counts of a heartbeat raises if no worker of ours has written them.
+UNREADABLE = (AttributeError, LookupError, TypeError, ValueError, zlib.error)
 #: How long a worker may take from its start to its first heartbeat, in seconds. One that was not
 #: there at the first look, and is older, has been there before the backend lost its record.
 STARTING_SECONDS = 60.0
@@ -49,8 +55,8 @@ class Fleet:
         #: What all workers have run since the first look.
         self.totals = Totals()
         self.ended = EndedList()
-        #: Why the last look at the broker or the backend has failed; empty if it has not.
-        self.trouble = ""
+        #: Why the last look at each server has failed, and what to do; empty if it has not.
+        self.troubles = {"broker": "", "backend": ""}
         self._queues_at = self._workers_at = 0.0
         #: When workers were looked at first; 0 if they were not.
         self._began_at = 0.0
@@ -63,6 +69,8 @@ class Fleet:
         self._lost: set[str] = set()
         #: The ids of those that have said goodbye; their records may still be there.
         self._gone: set[str] = set()
+        #: The ids of those whose counts cannot be read.
+        self._unreadable: set[str] = set()
         #: When tasks were first seen, by worker, task and attempt.
         self._started_at: dict[tuple[str, str, int], float] = {}
 
@@ -75,6 +83,11 @@ class Fleet:
     def alive(self) -> list[Worker]:
         """The last records of the workers that are not lost."""
         return [each for each in self._workers.values() if each.id not in self._lost]
+
+    @property
+    def trouble(self) -> str:
+        """Why the last look has failed, and what to do; empty if it has not."""
+        return " ".join(dict.fromkeys(each for each in self.troubles.values() if each))
 
     @property
     def looked_at(self) -> float:
@@ -100,7 +113,7 @@ class Fleet:
         for each in workers:
             self._gone.add(each.id)
             self._workers.pop(each.id, None)
-            self._add(each, now)
+            self._add(self._readable(each), now)
 
     def note_workers(self, workers: Sequence[Worker]) -> None:
         """Take the records of all workers that the backend has."""
@@ -108,17 +121,25 @@ class Fleet:
         is_first = not self._began_at
         ids = {each.id for each in workers}
         self._gone &= ids
-        here = [each for each in workers if each.id not in self._gone]
-        self._workers = {}
-        for each in here:
-            self._add(each, now)
-            self._judge(each, now, is_first)
-            if each.id not in self._lost or each.age <= each.lease + self._show_lost:
-                self._workers[each.id] = each
+        before, self._workers = self._workers, {}
+        for record in workers:
+            known = before.get(record.id)
+            if record.id in self._gone:
+                continue
+            if known is not None and known.uptime == record.uptime:
+                # Between two heartbeats there is nothing new to read and to add.
+                worker = replace(record, counts=known.counts, ended=known.ended)
+            else:
+                worker = self._readable(record)
+                self._add(worker, now)
+            self._judge(worker, now, is_first)
+            if worker.id not in self._lost or worker.age <= worker.lease + self._show_lost:
+                self._workers[worker.id] = worker
         self._lost &= ids
+        self._unreadable &= ids
         self._silent_since = {id_: at for id_, at in self._silent_since.items() if id_ in ids}
         self._note_running(now)
-        self.totals.forget(now)
+        self.totals.forget(self._workers.values(), now)
         self._workers_at = now
         if is_first:
             self._began_at = now
@@ -158,7 +179,23 @@ class Fleet:
         began = now - worker.age - worker.uptime
         is_new = bool(self._began_at) and began >= self._began_at - STARTING_SECONDS
         ended = self.totals.add(worker, now, is_new=is_new)
-        self.ended.add(worker, worker.ended, ended, now)
+        self.ended.add(worker, tuple(worker.ended), ended, now)
+
+    def _readable(self, worker: Worker) -> Worker:
+        """Return a record whose counts have been read; without them if that is not possible."""
+        try:
+            counts = None if worker.counts is None else tuple(worker.counts)
+            return replace(worker, counts=counts, ended=tuple(worker.ended))
+        except UNREADABLE as error:
+            if worker.id not in self._unreadable:
+                logger.warning(
+                    "The counts of worker %s cannot be read (%s: %s), and are left out.",
+                    worker.name,
+                    type(error).__name__,
+                    error,
+                )
+            self._unreadable.add(worker.id)
+            return replace(worker, counts=None, ended=())
 
     def _judge(self, worker: Worker, now: float, is_first: bool) -> None:
         """Find out whether a worker is lost; if it is, its tasks are counted as lost, once.
@@ -215,18 +252,22 @@ class Fleet:
             depths.setdefault(queue_of_run_queue(depth.queue), []).append(depth)
         running: Counter[str] = Counter()
         orchestrating: Counter[str] = Counter()
-        serving: dict[str, list[str]] = {}
+        serving: dict[str, list[Worker]] = {}
         for worker in self.alive:
             for queue in worker.queues:
-                names = serving.setdefault(queue, [])
+                workers = serving.setdefault(queue, [])
                 if not worker.draining:
-                    names.append(worker.name)
+                    workers.append(worker)
             for task in worker.running:
                 (orchestrating if task.orchestrating else running)[_queue_of(worker, task)] += 1
         names_of_all = sorted({*depths, *serving, *running, *orchestrating})
         return tuple(
             _queue_view(
-                name, depths.get(name, []), running[name], orchestrating[name], serving.get(name)
+                name,
+                depths.get(name, []),
+                running[name],
+                orchestrating[name],
+                serving.get(name, []),
             )
             for name in names_of_all
         )
@@ -279,7 +320,7 @@ def _queue_view(
     depths: Sequence[QueueDepth],
     running: int,
     orchestrating: int,
-    workers: Sequence[str] | None,
+    workers: Sequence[Worker],
 ) -> QueueView:
     ages = [each.oldest_age for each in depths if each.oldest_age is not None]
     priorities: Counter[int] | None = None
@@ -294,5 +335,6 @@ def _queue_view(
         orchestrating=orchestrating,
         oldest_age=max(ages, default=None),
         priorities=priorities,
-        workers=tuple(workers or ()),
+        workers=tuple(each.name for each in workers),
+        slots=sum(each.concurrency for each in workers),
     )

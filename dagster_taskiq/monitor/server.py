@@ -9,6 +9,7 @@ from aiohttp import web
 
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.monitor.access import TOKEN_ENV, Access, is_loopback, read_token
+from dagster_taskiq.monitor.actions import Actions
 from dagster_taskiq.monitor.ended_list import LISTED_SECONDS
 from dagster_taskiq.monitor.watcher import Watcher
 from dagster_taskiq.monitor.web import MonitorWeb
@@ -53,7 +54,9 @@ def run_monitor(settings: Settings, options: MonitorOptions) -> None:
     watcher = Watcher(settings, show_lost=options.show_lost)
     app = web.Application()
     Access(options.host, token).add_to(app)
-    MonitorWeb(watcher, _for_page(options)).add_to(app)
+    MonitorWeb(watcher, _for_page(options), celery_names=options.celery_names).add_to(app)
+    if options.allow_actions:
+        Actions(watcher).add_to(app)
     try:
         import uvloop  # noqa: PLC0415 - it is not there on every platform
     except ImportError:

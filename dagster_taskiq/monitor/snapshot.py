@@ -29,6 +29,8 @@ class QueueView:
     priorities: Mapping[int, int] | None
     #: The names of the live workers that serve it and do not drain.
     workers: tuple[str, ...]
+    #: The slots of these workers, which may serve other queues too.
+    slots: int = 0
 
     @property
     def demand(self) -> int:

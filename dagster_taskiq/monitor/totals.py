@@ -1,11 +1,12 @@
 """The counts of all workers together, which go on when a worker has ended.
 
 Each worker reports what it has run since it started. What it has run since its last report is added
-here, so that nothing is counted twice, and nothing is lost with a worker.
+here, so that nothing is counted twice, and nothing is lost with a worker. There are sums of all
+workers, and of those of each host and of each name, for as long as one of these is there.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -29,10 +30,22 @@ class Kind(NamedTuple):
     job: str
 
 
+class Group(NamedTuple):
+    """Workers that are summed: those of one host, or of one name, or all."""
+
+    host: str = ""
+    name: str = ""
+
+
+#: All workers.
+ALL = Group()
+
+
 @dataclass
 class _Reported:
     """What one worker has reported last."""
 
+    groups: tuple[Group, ...]
     uptime: float
     at: float
     counts: dict[Kind, TaskCounts] = field(default_factory=dict)
@@ -44,13 +57,12 @@ class Totals:
     """What all workers have run since this object was made."""
 
     def __init__(self) -> None:
-        self._by_kind: dict[Kind, TaskCounts] = {}
+        self._sums: dict[Group, dict[Kind, TaskCounts]] = {ALL: {}}
         self._reported: dict[str, _Reported] = {}
 
-    @property
-    def counts(self) -> Iterable[TaskCounts]:
-        """The sums, one for each kind of task."""
-        return self._by_kind.values()
+    def of(self, group: Group = ALL) -> Collection[TaskCounts]:
+        """Return the sums of a group of workers, one for each kind of task."""
+        return self._sums.get(group, {}).values()
 
     def add(self, worker: Worker, now: float, *, is_new: bool) -> int:
         """Add what a worker has run since it was added last.
@@ -66,71 +78,97 @@ class Totals:
         """
         if worker.counts is None:
             return 0
+        present = {
+            Kind(queue_of_run_queue(each.queue), each.name, each.job): each
+            for each in worker.counts
+        }
         last = self._reported.get(worker.id)
         if last is None:
-            last = self._reported[worker.id] = _Reported(worker.uptime, now)
-            if not is_new:
-                last.counts = _by_kind(worker.counts)
-                return 0
+            groups = (ALL, Group(host=worker.host), Group(name=worker.name))
+            last = self._reported[worker.id] = _Reported(groups, worker.uptime, now)
+            last.counts = {} if is_new else present
         elif worker.uptime < last.uptime:
             return 0
         ended = 0
-        present = _by_kind(worker.counts)
         for kind, counts in present.items():
-            ended += self._add_difference(kind, last.counts.get(kind), counts, last.given_up)
+            more = _difference(kind, last.counts.get(kind), counts)
+            if more.ended.get(Outcome.LOST) and last.given_up[kind]:
+                # It was silent for longer than its lease, and is back: these are counted already.
+                known = min(more.ended[Outcome.LOST], last.given_up[kind])
+                last.given_up[kind] -= known
+                more.ended[Outcome.LOST] -= known
+            self._add(last.groups, kind, more)
+            ended += sum(more.ended.values())
         last.counts, last.uptime, last.at = present, worker.uptime, now
         return ended
 
     def give_up(self, worker_id: str, tasks: Iterable[Kind]) -> None:
-        """Count tasks of a worker as lost that it will not report itself, because it is silent."""
-        last = self._reported.get(worker_id)
-        for kind in tasks:
-            ended = self._sum_of(kind).ended
-            ended[Outcome.LOST] = ended.get(Outcome.LOST, 0) + 1
-            if last is not None:
-                last.given_up[kind] += 1
+        """Count tasks of a worker as lost that it will not report itself, because it is silent.
 
-    def forget(self, now: float) -> None:
-        """Forget the last counts of workers that have not been added for a long time."""
+        A worker that has never reported counts runs a release that has none, and is left out.
+        """
+        last = self._reported.get(worker_id)
+        if last is None:
+            return
+        for kind in tasks:
+            self._add(last.groups, kind, TaskCounts(*kind, ended={Outcome.LOST: 1}))
+            last.given_up[kind] += 1
+
+    def forget(self, present: Iterable[Worker], now: float) -> None:
+        """Forget what was counted by host and name where no worker is any more, and old reports.
+
+        Args:
+            present: the workers that are there.
+            now: as for :meth:`add`.
+        """
+        keep = {ALL}
+        for worker in present:
+            keep |= {Group(host=worker.host), Group(name=worker.name)}
+        self._sums = {group: sums for group, sums in self._sums.items() if group in keep}
         oldest = now - REMEMBERED_SECONDS
         self._reported = {id_: each for id_, each in self._reported.items() if each.at > oldest}
 
-    def _sum_of(self, kind: Kind) -> TaskCounts:
-        return self._by_kind.setdefault(kind, TaskCounts(*kind))
-
-    def _add_difference(
-        self, kind: Kind, before: TaskCounts | None, now: TaskCounts, given_up: Counter[Kind]
-    ) -> int:
-        before = before or TaskCounts(*kind)
-        total = self._sum_of(kind)
-        total.started += max(0, now.started - before.started)
-        added = 0
-        for outcome, count in now.ended.items():
-            more = max(0, count - before.ended.get(outcome, 0))
-            if outcome is Outcome.LOST and more:
-                # It was silent for longer than its lease, and is back: these may be in it already.
-                known = min(more, given_up[kind])
-                given_up[kind] -= known
-                more -= known
-            if more:
-                total.ended[outcome] = total.ended.get(outcome, 0) + more
-                added += more
-        _add_times(total.wait, before.wait, now.wait)
-        _add_times(total.run, before.run, now.run)
-        return added
+    def _add(self, groups: Iterable[Group], kind: Kind, more: TaskCounts) -> None:
+        for group in groups:
+            sums = self._sums.setdefault(group, {})
+            add_counts(sums.setdefault(kind, TaskCounts(*kind)), more)
 
 
-def _by_kind(counts: Iterable[TaskCounts]) -> dict[Kind, TaskCounts]:
-    return {Kind(queue_of_run_queue(each.queue), each.name, each.job): each for each in counts}
+def _difference(kind: Kind, before: TaskCounts | None, now: TaskCounts) -> TaskCounts:
+    """Return what has come to the counts of a worker; nothing where there is less than before."""
+    old = before or TaskCounts(*kind)
+    ended = {
+        outcome: max(0, count - old.ended.get(outcome, 0)) for outcome, count in now.ended.items()
+    }
+    return TaskCounts(
+        *kind,
+        max(0, now.started - old.started),
+        ended,
+        _times_between(old.wait, now.wait),
+        _times_between(old.run, now.run),
+    )
 
 
-def _add_times(total: Times, before: Times, now: Times) -> None:
-    """Add a difference of histograms; those of a release with other buckets are left out."""
-    if not len(total.buckets) == len(before.buckets) == len(now.buckets):
-        return
-    for number, (old, new) in enumerate(zip(before.buckets, now.buckets, strict=True)):
-        total.buckets[number] += max(0, new - old)
-    total.seconds += max(0.0, now.seconds - before.seconds)
+def _times_between(before: Times, now: Times) -> Times:
+    """Return what has come to a histogram; nothing if it has the buckets of another release."""
+    if not len(before.buckets) == len(now.buckets) == len(Times().buckets):
+        return Times()
+    both = zip(before.buckets, now.buckets, strict=True)
+    return Times([max(0, new - old) for old, new in both], max(0.0, now.seconds - before.seconds))
+
+
+def add_counts(total: TaskCounts, more: TaskCounts) -> None:
+    """Add counts to others, whatever kind of task each is of."""
+    total.started += more.started
+    for outcome, count in more.ended.items():
+        total.ended[outcome] = total.ended.get(outcome, 0) + count
+    _add_times(total.wait, more.wait)
+    _add_times(total.run, more.run)
+
+
+def _add_times(total: Times, more: Times) -> None:
+    total.buckets = [old + new for old, new in zip(total.buckets, more.buckets, strict=True)]
+    total.seconds += more.seconds
 
 
 def ended_in_all(counts: Iterable[TaskCounts]) -> Mapping[str, int]:

@@ -77,10 +77,11 @@ class Watcher:
         #: What is known.
         self.fleet = Fleet(*shown, interval, show_lost=show_lost)
         self._idle_seconds = interval
-        self._servers = (
-            _Server(f"broker {shown[0]}", self.broker.home.open, self._ask_broker),
-            _Server(f"backend {shown[1]}", self.backend.startup, self._ask_backend),
-        )
+        self._connecting = asyncio.Lock()
+        self._servers = {
+            "broker": _Server(f"broker {shown[0]}", self._open_broker, self._ask_broker),
+            "backend": _Server(f"backend {shown[1]}", self._open_backend, self._ask_backend),
+        }
         self._watching = 0
         #: Set when the next look is not to wait for the end of the pause.
         self._hurry = asyncio.Event()
@@ -99,17 +100,16 @@ class Watcher:
         failures = 0
         try:
             while True:
-                await asyncio.gather(*(each.look() for each in self._servers))
-                troubles = dict.fromkeys(each.trouble for each in self._servers if each.trouble)
-                self.fleet.trouble = " ".join(troubles)
-                failures = failures + 1 if troubles else 0
+                await asyncio.gather(*(each.look() for each in self._servers.values()))
+                self.fleet.troubles = {name: each.trouble for name, each in self._servers.items()}
+                failures = failures + 1 if self.fleet.trouble else 0
                 async with self._looked:
                     self._looks += 1
                     self._looked_at = time.monotonic()
                     self._looked.notify_all()
                 await self._pause(failures)
         finally:
-            for server in self._servers:
+            for server in self._servers.values():
                 server.stop()
             await self.broker.home.close()
             await self.backend.shutdown()
@@ -150,6 +150,15 @@ class Watcher:
         with anyio.move_on_after(seconds):
             await self._hurry.wait()
         self._hurry.clear()
+
+    # They may have one connection, which is opened once.
+    async def _open_broker(self) -> None:
+        async with self._connecting:
+            await self.broker.home.open()
+
+    async def _open_backend(self) -> None:
+        async with self._connecting:
+            await self.backend.startup()
 
     async def _ask_broker(self) -> None:
         self.fleet.note_queues(await self.broker.depths(), await self.broker.rejected())

@@ -13,7 +13,10 @@ from typing import Any
 
 from aiohttp import web
 
+from dagster_taskiq.monitor.celery_metrics import celery_metrics
+from dagster_taskiq.monitor.metrics import fleet_metrics
 from dagster_taskiq.monitor.watcher import Watcher
+from dagster_taskiq.worker.metrics import CONTENT_TYPE, render
 
 #: The page and what belongs to it, which are served as they are.
 PAGE = Path(__file__).parent / "page"
@@ -30,13 +33,17 @@ STREAMS = 100
 class MonitorWeb:
     """The routes of the monitor."""
 
-    def __init__(self, watcher: Watcher, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, watcher: Watcher, settings: Mapping[str, Any], *, celery_names: bool
+    ) -> None:
         """Serve nothing yet.
 
         Args:
             watcher: looks at the fleet, and runs already or will.
             settings: what the page has to know of this monitor, as JSON data.
+            celery_names: whether the metrics have the names of celery-exporter and Flower too.
         """
+        self._families = (fleet_metrics, celery_metrics) if celery_names else (fleet_metrics,)
         self._watcher = watcher
         self._fleet = watcher.fleet
         self._settings = settings
@@ -53,9 +60,10 @@ class MonitorWeb:
                 web.get("/api/queues/{name:.+}", self._queue),
                 web.get("/api/workers", self._workers),
                 web.get("/api/tasks", self._tasks),
+                web.get("/metrics", self._metrics),
                 web.get("/events", self._events),
                 web.get("/", self._index),
-                web.static("/", PAGE),
+                web.get(r"/{name:\w+\.\w+}", self._file),
             ]
         )
         app.on_shutdown.append(self._end_streams)
@@ -65,6 +73,12 @@ class MonitorWeb:
 
     async def _index(self, _: web.Request) -> web.FileResponse:
         return web.FileResponse(PAGE / "index.html")
+
+    async def _file(self, request: web.Request) -> web.FileResponse:
+        file = PAGE / request.match_info["name"]
+        if not file.is_file():
+            raise web.HTTPNotFound
+        return web.FileResponse(file)
 
     async def _answer_settings(self, _: web.Request) -> web.Response:
         return _json(self._settings)
@@ -90,6 +104,11 @@ class MonitorWeb:
         await self._watcher.refresh()
         plain = self._fleet.view().to_plain()
         return self._known({name: plain[name] for name in ("running", "ended", "ended_unlisted")})
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        await self._watcher.refresh()
+        body = render(each for family in self._families for each in family(self._fleet))
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
     def _known(self, plain: Mapping[str, Any]) -> web.Response:
         """Return an answer; 503 if it would be older than the asker may expect.
