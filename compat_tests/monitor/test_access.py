@@ -149,6 +149,10 @@ def acting(settings: Settings, tmp_path: Path) -> Iterator[MonitorProcess]:
         yield monitor
 
 
+def running_on(monitor: MonitorProcess) -> list[str]:
+    return [each["id"] for each in monitor.get("/api/tasks").json["running"]]
+
+
 def worker_id(monitor: MonitorProcess) -> str:
     (worker,) = eventually(lambda: monitor.get("/api/workers").json["workers"])
     return str(worker["id"])
@@ -173,9 +177,9 @@ def test_a_worker_is_drained_or_ended_and_a_task_is_cancelled(
         assert worker.wait() == 0
         second = start_worker("-i", USER_TASKS, "-c", "1")
         held = sender.send("hold", str(tmp_path / "again"), str(go))
-        eventually((tmp_path / "again").exists)
-        eventually(lambda: acting.get("/api/tasks").json["running"])
+        eventually(lambda: held in running_on(acting))
         answer = acting.act("terminate", worker=worker_id(acting))
+        assert answer.status == 200, answer
         assert "told to end: it stops what it runs, 1 task." in answer.json["message"]
         assert second.wait() == 1
     assert f"asked for the action terminate: {answer.json['message']}" in acting.output()
