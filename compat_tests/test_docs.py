@@ -16,6 +16,7 @@ from dagster_taskiq.app import QUEUES_ENV
 from dagster_taskiq.cli import cli
 from dagster_taskiq.cli.worker import start
 from dagster_taskiq.execution.allowed_code import ALLOW_ENV
+from dagster_taskiq.monitor.access import TOKEN_ENV
 from dagster_taskiq.settings.env import BACKEND_ENV, BROKER_ENV, HOME_ENV
 from dagster_taskiq.settings.sqs_names import ENDPOINT_URL_ENV, QUEUE_URL_ENV
 from dagster_taskiq.tags import PRIORITY_TAG, QUEUE_TAG, RUN_PRIORITY_TAG, TASK_ID_TAG
@@ -185,7 +186,7 @@ def test_every_label_is_listed_and_no_other() -> None:
 def test_every_variable_is_listed_and_no_other() -> None:
     ours = {BROKER_ENV, BACKEND_ENV, CONCURRENCY_ENV, QUEUES_ENV, ALLOW_ENV, HOME_ENV}
     ours |= {DRAIN_TIMEOUT_ENV, KILL_GRACE_ENV, HTTP_PORT_ENV, POD_DELETION_COST_ENV}
-    ours |= {"DAGSTER_EXECUTOR_POP_EVENTS_OFFSET", ASYNC_TASKS_ENV}
+    ours |= {"DAGSTER_EXECUTOR_POP_EVENTS_OFFSET", ASYNC_TASKS_ENV, TOKEN_ENV}
     ours |= {QUEUE_URL_ENV, ENDPOINT_URL_ENV, "AWS_DEFAULT_REGION"}
     assert {name for row in table("environment.md") for name in row.split(", ")} == ours
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from taskiq import BrokerMessage
 
 from compat_tests.conftest import StartWorker, make_settings
 from compat_tests.monitors import MonitorProcess, basic, running_monitor
@@ -96,6 +97,7 @@ def test_without_being_allowed_there_are_no_actions(
     open_to_all: MonitorProcess, action: str
 ) -> None:
     assert open_to_all.act(action, worker="w1", task="t", messages=[]).status == 404
+    assert open_to_all.get("/api/rejected").status == 404
 
 
 @pytest.mark.parametrize(
@@ -126,6 +128,9 @@ def test_a_page_elsewhere_cannot_ask_for_actions(
         ("drain", {}, 400, '"worker"'),
         ("drain", {"worker": 7}, 400, '"worker"'),
         ("revoke", {"task": ""}, 400, '"task"'),
+        ("requeue", {"messages": []}, 400, '"messages"'),
+        ("delete", {"messages": "7"}, 400, '"messages"'),
+        ("delete", {"messages": ["7"]}, 409, "No message was deleted"),
     ],
 )
 def test_an_action_that_cannot_be_done_says_why(
@@ -183,6 +188,28 @@ def test_a_worker_is_drained_or_ended_and_a_task_is_cancelled(
         assert "told to end: it stops what it runs, 1 task." in answer.json["message"]
         assert second.wait() == 1
     assert f"asked for the action terminate: {answer.json['message']}" in acting.output()
+
+
+def test_messages_that_were_set_aside_are_put_back_or_deleted(
+    acting: MonitorProcess, start_worker: StartWorker, settings: Settings
+) -> None:
+    labels = {"queue_name": settings.queue}
+    broken = BrokerMessage(task_id="t1", task_name="n", message=b'{"broken', labels=labels)
+    with open_sender(settings) as sender:
+        sender.put(broken)
+        worker = start_worker()
+        (message,) = eventually(lambda: acting.get("/api/rejected").json["messages"])
+        assert (message["task_id"], message["preview"]) == ("t1", '{"broken')
+        eventually(lambda: acting.get("/api/fleet").json["rejected"] == 1)
+        worker.process.terminate()
+        assert worker.wait() == 0
+        answer = acting.act("requeue", messages=[message["id"], "no such id"])
+        assert "1 message was put back into its queue. 1 not: " in answer.json["message"]
+        eventually(lambda: acting.get(f"/api/queues/{settings.queue}").json["waiting"] == 1)
+        start_worker()
+        (message,) = eventually(lambda: acting.get("/api/rejected").json["messages"])
+        assert acting.act("delete", messages=[message["id"]]).json["message"].endswith("deleted.")
+        assert acting.get("/api/rejected").json["messages"] == []
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])

@@ -6,7 +6,8 @@ done to what is there when it is asked for, which may be other than what the pag
 
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from aiohttp import web
@@ -17,6 +18,7 @@ from dagster_taskiq.monitor.watcher import Watcher
 from dagster_taskiq.wire.commands import Command, command
 from dagster_taskiq.wire.notifications import worker_channel
 from dagster_taskiq.wire.records import Worker
+from dagster_taskiq.wire.rejected_messages import LISTED
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +33,12 @@ class RefusedError(Exception):
         super().__init__(text)
         self.status = status
 
+
+#: Why something cannot be done to a message.
+_LEFT = (
+    "they are not there any more, are being looked at by another process, or were too large to be "
+    "kept whole, and can only be deleted."
+)
 
 Body = Mapping[str, Any]
 
@@ -52,9 +60,20 @@ class Actions:
             "drain": self._drain,
             "terminate": self._terminate,
             "revoke": self._revoke,
+            "requeue": self._requeue,
+            "delete": self._delete,
         }
         for name, act in actions.items():
             app.router.add_post(f"/api/actions/{name}", _handler(name, act))
+        # Here, and not with what may be read anyway: bodies of messages hold arguments.
+        app.router.add_get("/api/rejected", self._rejected)
+
+    async def _rejected(self, _: web.Request) -> web.Response:
+        try:
+            messages = await self._watcher.broker.list_rejected(LISTED)
+        except DagsterTaskiqError as error:
+            return _refusal(503, error)
+        return web.json_response({"messages": [asdict(each) for each in messages]})
 
     async def _drain(self, body: Body) -> str:
         worker = await self._send(_text(body, "worker"), Command.DRAIN)
@@ -97,6 +116,14 @@ class Actions:
             return f"Task {task_id} was cancelled: its worker stops it."
         return f"Task {task_id} was cancelled: if it still waits, it will not start."
 
+    async def _requeue(self, body: Body) -> str:
+        ids = _ids(body)
+        return _done("put back into its queue", ids, await self._watcher.broker.requeue(ids))
+
+    async def _delete(self, body: Body) -> str:
+        ids = _ids(body)
+        return _done("deleted", ids, await self._watcher.broker.delete_rejected(ids))
+
 
 def _handler(
     name: str, act: Callable[[Body], Awaitable[str]]
@@ -106,13 +133,13 @@ def _handler(
     async def handle(request: web.Request) -> web.Response:
         refusal = check_action(request)
         if refusal:
-            return web.json_response({"error": refusal}, status=403)
+            return _refusal(403, refusal)
         try:
             done = await act(await _read(request))
         except RefusedError as error:
-            return web.json_response({"error": str(error)}, status=error.status)
+            return _refusal(error.status, error)
         except DagsterTaskiqError as error:
-            return web.json_response({"error": str(error)}, status=503)
+            return _refusal(503, error)
         logger.info("%s asked for the action %s: %s", request.remote, name, done)
         return web.json_response({"message": done})
 
@@ -134,6 +161,26 @@ def _text(body: Body, name: str) -> str:
     if not isinstance(value, str) or not value:
         raise RefusedError(400, f'The body of the request must have "{name}": an id.')
     return value
+
+
+def _ids(body: Body) -> list[str]:
+    values = body.get("messages")
+    if not isinstance(values, list) or not values or not all(isinstance(x, str) for x in values):
+        raise RefusedError(400, 'The body of the request must have "messages": a list of ids.')
+    return values
+
+
+def _done(what: str, ids: Sequence[str], done: Sequence[str]) -> str:
+    """Return what was done to messages, and to which it was not."""
+    left = [each for each in ids if each not in done]
+    if not done:
+        raise RefusedError(409, f"No message was {what}: {_LEFT}")
+    text = f"{len(done)} message{'s were each' if len(done) > 1 else ' was'} {what}."
+    return f"{text} {len(left)} not: {_LEFT}" if left else text
+
+
+def _refusal(status: int, why: str | Exception) -> web.Response:
+    return web.json_response({"error": str(why)}, status=status)
 
 
 def _tasks(number: int) -> str:
