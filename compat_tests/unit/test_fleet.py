@@ -1,5 +1,6 @@
 """The model of the fleet: what is shown and counted after each answer of the servers."""
 
+import json
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -247,6 +248,7 @@ def test_a_queue_has_its_own_messages_and_those_of_its_run_queue() -> None:
     assert (mail.name, mail.oldest_age, mail.priorities) == ("mail", None, None)
     assert mail.is_unserved
     assert view.rejected == 2
+    assert json.loads(json.dumps(view.to_plain()))["queues"][0]["priorities"] == {"0": 4, "5": 1}
 
 
 def test_a_queue_that_nobody_knows_is_empty() -> None:

@@ -334,7 +334,7 @@ def _queue_view(
         running=running,
         orchestrating=orchestrating,
         oldest_age=max(ages, default=None),
-        priorities=priorities,
+        priorities=None if priorities is None else dict(priorities),
         workers=tuple(each.name for each in workers),
         slots=sum(each.concurrency for each in workers),
     )
