@@ -4,11 +4,13 @@ import asyncio
 import json
 import os
 import re
+import signal
 import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -183,9 +185,11 @@ def test_status_shows_queues_and_workers_and_is_content(
     # Shown where it is another server than the broker's.
     if busy.settings.backend_url != busy.settings.broker:
         assert lines.pop(0) == [f"Backend: {redact(busy.settings.backend_url)}"]
-    assert lines[:2] == [["# Queues"], ["queue", "waiting", "starting", "oldest"]]
+    columns = ["queue", "waiting", "starting", "oldest", "unserved"]
+    assert lines[:2] == [["# Queues"], columns]
     # RabbitMQ does not tell how many messages are with a worker that has not started them.
     assert lines[2][:3] == ["gpu", "2", "-" if broker_kind == "rabbitmq" else "0"]
+    assert lines[2][-1] == "no worker serves it"
     assert ["# Workers"] in lines
     assert "busy" in outcome.out
 
@@ -198,6 +202,7 @@ def test_status_as_json_has_queues_workers_and_what_was_set_aside(
     (queue,) = document["queues"]
     claimed = None if broker_kind == "rabbitmq" else 0
     assert (queue["queue"], queue["waiting"], queue["claimed"]) == ("gpu", 2, claimed)
+    assert queue["unserved"]
     if has_limit(busy.settings, Limit.AGE):
         assert queue["oldest_age"] is None
     else:
@@ -206,6 +211,75 @@ def test_status_as_json_has_queues_workers_and_what_was_set_aside(
     assert document["rejected"] == 0
     assert document["broker"] == redact(busy.settings.broker)
     assert document["backend"] == redact(busy.settings.backend_url)
+
+
+@one_broker
+def test_a_queue_is_served_by_workers_that_are_alive_and_take_more(
+    run: Run, settings: Settings, config: tuple[str, str]
+) -> None:
+    with open_sender(settings) as sender:
+        for queue in ("q", "q:runs", "other"):
+            sender.call(sender.broker.put, queue, queue, 0, b"")
+
+    def unserved() -> list[str]:
+        document = json.loads(run("status", "--json", *config).out)
+        return [each["queue"] for each in document["queues"] if each["unserved"]]
+
+    assert unserved() == ["other", "q", "q:runs"]
+    beat_of(settings, "one that drains", 60.0, draining=True)
+    beat_of(settings, "a lost one", 0.0)
+    assert unserved() == ["other", "q", "q:runs"]
+    beat_of(settings, "one that takes them", 60.0)
+    assert unserved() == ["other"]
+    rows = [line.split("\t") for line in run("status", *config).out.splitlines()]
+    assert {row[0]: row[-1] for row in rows if row[0] in ("q", "other")} == {
+        "q": "",
+        "other": "no worker serves it",
+    }
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_status_watch_prints_again_and_again_also_while_the_server_is_away(
+    tmp_path: Path, form: str
+) -> None:
+    output = tmp_path / "output"
+    with own_redis() as server, output.open("wb") as file:
+        options = ["--watch=0.2", "-b", server.url, *(["--json"] if form == "json" else [])]
+        watching = subprocess.Popen(
+            [sys.executable, "-m", "dagster_taskiq", "status", *options],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "FORCE_COLOR": "1", "PYTHONPATH": str(ROOT)},
+        )
+        good, bad = ('"queues"', '"error"') if form == "json" else ("# Queues", "Error: ")
+
+        def count(text: str) -> int:
+            return output.read_text().count(text)
+
+        try:
+            eventually(lambda: count(good) >= 2)
+            server.stop()
+            eventually(lambda: count(bad) >= 2)
+            before = count(good)
+            server.start()
+            eventually(lambda: count(good) > before)
+        finally:
+            watching.send_signal(signal.SIGINT)
+            assert watching.wait(30) == 1  # there is no worker
+    lines = output.read_text().splitlines()
+    assert not any("\x1b" in line for line in lines)
+    if form == "json":
+        times = [json.loads(line)["at"] for line in lines]
+    else:
+        times = [line[2:] for line in lines if re.match(r"# \d", line)]
+    assert all(datetime.fromisoformat(each).tzinfo for each in times)
+    assert len(times) == count(good) + count(bad)
+
+
+def test_status_watch_and_local_exclude_each_other(run: Run) -> None:
+    outcome = run("status", "--watch", "--local")
+    assert outcome.code == 2
+    assert "--local" in outcome.error
 
 
 def test_status_of_one_worker_is_content_with_that_one_only(run: Run, busy: Busy) -> None:

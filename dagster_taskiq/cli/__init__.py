@@ -24,6 +24,7 @@ class _Commands(click.Group):
         "stand-in",
         "status",
         "storage",
+        "top",
         "worker",
     )
 

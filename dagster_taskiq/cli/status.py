@@ -2,15 +2,25 @@
 
 import json
 import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from dagster_taskiq.cli.options import connection_options, settings_from
+from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.worker.local_status.client import ask_local_workers
 from dagster_taskiq.worker.local_status.sockets import StartedWith
+
+if TYPE_CHECKING:
+    from dagster_taskiq.settings.settings import Settings
+    from dagster_taskiq.wire.queues import QueueDepth
+    from dagster_taskiq.wire.records import Worker
 
 
 @click.command()
@@ -25,6 +35,18 @@ from dagster_taskiq.worker.local_status.sockets import StartedWith
         "liveness probe. With -A, -y, -b or --backend, those that were started with the same."
     ),
 )
+@click.option(
+    "--watch",
+    type=click.FloatRange(min=0.1),
+    is_flag=False,
+    flag_value=5.0,
+    metavar="[SECONDS]",
+    help=(
+        "Print it again and again, as plain text with the time, or as a line of JSON: for a log. "
+        "Every 5 seconds, unless another number is given. A broker that does not answer is named, "
+        "and asked again."
+    ),
+)
 def status(
     broker: str | None,
     backend: str | None,
@@ -33,6 +55,7 @@ def status(
     name: str | None,
     as_json: bool,
     local: bool,
+    watch: float | None,
 ) -> None:
     """Show what waits, who works, and on what.
 
@@ -40,8 +63,36 @@ def status(
     when the broker does not answer.
     """
     if local:
+        if watch is not None:
+            raise click.UsageError("--watch asks the broker, which --local does not.")
         options = (app, str(config_yaml) if config_yaml else None, broker, backend)
         _show_local(StartedWith(*options) if any(options) else None, name, as_json)
+    settings = settings_from(broker, backend, config_yaml, app)
+    if watch is None:
+        sys.exit(_show(settings, name, as_json, at=None))
+    code = 0
+    with suppress(KeyboardInterrupt):
+        while True:
+            code = _show_again(settings, name, as_json)
+            time.sleep(watch)
+    sys.exit(code)
+
+
+def _show(settings: "Settings", name: str | None, as_json: bool, at: datetime | None) -> int:
+    """Print what there is.
+
+    Args:
+        settings: broker and backend.
+        name: only the worker of this name counts; ``None``: any.
+        as_json: whether to print JSON.
+        at: the time to print with it, in a form for a log; ``None``: it is for a user.
+
+    Returns:
+        The exit code: whether a worker is alive.
+
+    Raises:
+        ServerUnavailableError: broker or backend does not answer.
+    """
     # Imported here: a probe answers faster without.
     from dagster_taskiq.cli.tables import duration, show  # noqa: PLC0415
     from dagster_taskiq.cli.worker import describe, show_workers  # noqa: PLC0415
@@ -49,18 +100,19 @@ def status(
     from dagster_taskiq.settings.default_broker import warning_of_one_machine  # noqa: PLC0415
     from dagster_taskiq.settings.urls import redact  # noqa: PLC0415
 
-    settings = settings_from(broker, backend, config_yaml, app)
     client = client_for(settings)
     depths, workers, rejected = client.depths(), client.workers(), client.rejected()
+    unserved = _unserved(depths, workers)
     if as_json:
         document = {
+            **({} if at is None else {"at": at.isoformat(timespec="seconds")}),
             "broker": redact(settings.broker),
             "backend": redact(settings.backend_url),
-            "queues": [each.__dict__ for each in depths],
+            "queues": [{**vars(each), "unserved": each.queue in unserved} for each in depths],
             "workers": [describe(each) for each in workers],
             "rejected": rejected,
         }
-        click.echo(json.dumps(document, indent=2))
+        click.echo(json.dumps(document, indent=None if at else 2))
     else:
         rows = [
             (
@@ -68,14 +120,18 @@ def status(
                 str(each.waiting),
                 "-" if each.claimed is None else str(each.claimed),
                 "-" if each.oldest_age is None else duration(each.oldest_age),
+                "no worker serves it" if each.queue in unserved else "",
             )
             for each in depths
         ]
+        if at is not None:
+            click.echo(f"# {at.isoformat(' ', 'seconds')}")
         click.echo(f"Broker: {redact(settings.broker)}")
         if settings.backend_url != settings.broker:
             click.echo(f"Backend: {redact(settings.backend_url)}")
-        show("Queues", ("queue", "waiting", "starting", "oldest"), rows)
-        show_workers(workers)
+        columns = ("queue", "waiting", "starting", "oldest", "unserved")
+        show("Queues", columns, rows, is_plain=at is not None)
+        show_workers(workers, is_plain=at is not None)
         if rejected:
             click.echo(
                 f"{rejected} message(s) were set aside as unreadable; "
@@ -85,7 +141,31 @@ def status(
     if warning is not None:
         click.echo(f"Warning: {warning}", err=True)
     alive = [each for each in workers if not each.is_lost and name in (None, each.name)]
-    sys.exit(0 if alive else 1)
+    return 0 if alive else 1
+
+
+def _show_again(settings: "Settings", name: str | None, as_json: bool) -> int:
+    """Print what there is, or that the broker does not answer, for a log; return the exit code."""
+    at = datetime.now().astimezone()
+    try:
+        return _show(settings, name, as_json, at)
+    except ServerUnavailableError as error:
+        time_of_it = at.isoformat(timespec="seconds")
+        if as_json:
+            click.echo(json.dumps({"at": time_of_it, "error": str(error)}))
+        else:
+            click.echo(f"# {at.isoformat(' ', 'seconds')}\nError: {error}")
+        return 2
+
+
+def _unserved(depths: "Sequence[QueueDepth]", workers: "Sequence[Worker]") -> set[str]:
+    """Return the names of the queues with messages that no worker will take, as it is now."""
+    from dagster_taskiq.wire.queues import queue_of_run_queue  # noqa: PLC0415
+
+    taking = [each for each in workers if not each.is_lost and not each.draining]
+    served = {queue for each in taking for queue in each.queues}
+    waiting = {each.queue for each in depths if each.waiting}
+    return {each for each in waiting if queue_of_run_queue(each) not in served}
 
 
 def _show_local(started_with: StartedWith | None, name: str | None, as_json: bool) -> NoReturn:

@@ -13,10 +13,19 @@ from dagster_taskiq.wire.safe_text import printable
 _UNITS = ((86400, "d"), (3600, "h"), (60, "m"))
 
 
-def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows under a title; plain, with tabs, when standard output is not a terminal."""
+def show(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, is_plain: bool = False
+) -> None:
+    """Print rows under a title; plain, with tabs, when standard output is not a terminal.
+
+    Args:
+        title: what stands above.
+        columns: their names.
+        rows: the texts of each row.
+        is_plain: whether they are plain on a terminal too.
+    """
     console = Console()
-    if not console.is_terminal:
+    if is_plain or not console.is_terminal:
         click.echo(f"# {title}")
         for row in (columns, *rows):
             click.echo("\t".join(map(printable, row)))

@@ -316,8 +316,8 @@ def terminate(
         )
 
 
-def show_workers(workers: list[Worker]) -> None:
-    """Print workers, and what they run, as tables."""
+def show_workers(workers: list[Worker], *, is_plain: bool = False) -> None:
+    """Print workers, and what they run, as tables; see :func:`show`."""
     columns = ("worker", "state", "host", "pid", "queues", "slots", "runs", "seen", "version")
     rows = []
     for each in workers:
@@ -335,7 +335,7 @@ def show_workers(workers: list[Worker]) -> None:
                 each.version,
             )
         )
-    show("Workers", columns, rows)
+    show("Workers", columns, rows, is_plain=is_plain)
     running = [
         (
             each.name,
@@ -348,7 +348,8 @@ def show_workers(workers: list[Worker]) -> None:
         for task in each.running
     ]
     if running:
-        show("Running", ("worker", "pid", "run", "step", "since"), running)
+        about = ("worker", "pid", "run", "step", "since")
+        show("Running", about, running, is_plain=is_plain)
     for each in workers:
         if each.unexpected_parts:
             click.echo(

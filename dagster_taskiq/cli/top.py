@@ -1,0 +1,21 @@
+"""``dagster-taskiq top``: the fleet, live in a terminal."""
+
+from pathlib import Path
+
+import click
+
+from dagster_taskiq.cli.options import connection_options, settings_from
+
+
+@click.command()
+@connection_options
+def top(broker: str | None, backend: str | None, config_yaml: Path | None, app: str | None) -> None:
+    """Show the fleet live in this terminal: queues, workers, what runs and what has ended.
+
+    It reads broker and backend, and needs neither a monitor nor a Dagster instance. Press ? for the
+    keys, and q to quit. For a pipe or a log there is `status --watch`.
+    """
+    # Imported here: the other commands need none of it, and answer faster without.
+    from dagster_taskiq.monitor.top.app import run_top  # noqa: PLC0415
+
+    run_top(settings_from(broker, backend, config_yaml, app))
