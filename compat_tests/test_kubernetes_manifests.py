@@ -4,6 +4,7 @@ Each container is started with the command, arguments and variables of its manif
 with its mounts and a read-only file system (compat_tests/pods.py). Its PostgreSQL is a real one.
 """
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import kubernetes_validate
 import psycopg2
@@ -20,20 +21,25 @@ import pytest
 import yaml
 
 from compat_tests.checkout import ROOT
-from compat_tests.pods import Pod, has_namespaces
+from compat_tests.pods import GRACE_SECONDS, Pod, has_namespaces
 from compat_tests.pods_api import PodsApi, serving_pods
 from compat_tests.sending import USER_TASKS, open_sender
 from compat_tests.servers import free_port, new_database
 from compat_tests.waiting import eventually
 from compat_tests.workers import running_worker
+from dagster_taskiq.cli.monitor import monitor
 from dagster_taskiq.cli.worker import start
 from dagster_taskiq.launcher import TaskiqRunLauncher
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.worker.pod_deletion_cost import SERVICE_ACCOUNT
 
 DIRECTORY = ROOT / "deploy" / "kubernetes"
+#: The token in the Secret of the monitor.
+TOKEN = "t0ken"
 #: The releases that the manifests are held against: old, and new.
 RELEASES = ("1.27", kubernetes_validate.latest_version())
+#: The manifests of the monitor, and what KEDA asks it in place of the database.
+MONITOR_FILES = ("monitor.yaml", "scaling.yaml")
 #: Kinds of KEDA. The package with the schemas has those of Kubernetes itself alone, so what we use
 #: of these is listed here, as KEDA's documentation has it.
 OF_KEDA: dict[str, set[str]] = {
@@ -46,6 +52,8 @@ OF_KEDA: dict[str, set[str]] = {
 KEDA_POSTGRESQL = {
     *("host", "port", "userName", "dbName", "sslmode", "query", "targetQueryValue"),
 }
+#: The same for what KEDA asks of the monitor.
+KEDA_METRICS_API = {"url", "valueLocation", "targetValue", "authMode"}
 
 Manifest = dict[str, Any]
 
@@ -57,6 +65,7 @@ def read(path: Path) -> list[Manifest]:
 FILES = yaml.safe_load((DIRECTORY / "workers" / "kustomization.yaml").read_text())["resources"]
 WORKERS = [each for name in FILES for each in read(DIRECTORY / "workers" / name)]
 MANIFESTS = [*WORKERS, *read(DIRECTORY / "instance.yaml")]
+MONITOR = [each for name in MONITOR_FILES for each in read(DIRECTORY / "monitor" / name)]
 DEPLOYMENTS = [each for each in MANIFESTS if each["kind"] == "Deployment"]
 SCALED = [each for each in MANIFESTS if each["kind"] == "ScaledObject"]
 
@@ -73,7 +82,7 @@ def options_of(deployment: Manifest) -> dict[str, Any]:
     return start.make_context("start", list(container["args"][2:])).params
 
 
-@pytest.mark.parametrize("manifest", MANIFESTS, ids=called)
+@pytest.mark.parametrize("manifest", [*MANIFESTS, *MONITOR], ids=called)
 @pytest.mark.parametrize("release", RELEASES)
 def test_a_manifest_is_valid(manifest: Manifest, release: str) -> None:
     if manifest["kind"] in OF_KEDA:
@@ -218,7 +227,10 @@ def pod_of(cluster: Cluster, deployment: Manifest, port: int) -> Pod:
             file = source / mount["subPath"]
             file.write_text(files[volume["configMap"]["name"]][mount["subPath"]])
             mounts[mount["mountPath"]] = file
-    secrets = {"dagster-postgresql-secret": urlsplit(cluster.database).password or "any"}
+    secrets = {
+        "dagster-postgresql-secret": urlsplit(cluster.database).password or "any",
+        "dagster-taskiq-monitor": TOKEN,
+    }
     environment = dict(cluster.api.environment)
     for variable in container["env"]:
         if "value" in variable:
@@ -230,9 +242,9 @@ def pod_of(cluster: Cluster, deployment: Manifest, port: int) -> Pod:
             environment[variable["name"]] = name
     # In an image, all is installed; here the worker imports the checkout.
     environment["PYTHONPATH"] = str(ROOT)
-    listen = re.compile(r"--http-port=\d+")
-    arguments = [listen.sub(f"--http-port={port}", each) for each in container["args"]]
-    if not has_namespaces():
+    listen = re.compile(r"(--(?:http-)?port)=\d+")
+    arguments = [listen.sub(rf"\1={port}", each) for each in container["args"]]
+    if not has_namespaces() and "--pod-deletion-cost" in arguments:
         arguments.remove("--pod-deletion-cost")  # there is no service account in its place
     return Pod(
         name,
@@ -243,7 +255,7 @@ def pod_of(cluster: Cluster, deployment: Manifest, port: int) -> Pod:
         empty_dirs,
         has_read_only_root=container["securityContext"]["readOnlyRootFilesystem"],
         user=spec["securityContext"]["runAsUser"],
-        grace=spec["terminationGracePeriodSeconds"],
+        grace=spec.get("terminationGracePeriodSeconds", GRACE_SECONDS),
     )
 
 
@@ -276,3 +288,86 @@ def test_the_container_of_a_deployment_runs_as_it_is_written(
     log = pod.log.read_text()
     assert "Traceback" not in log
     assert not re.search(r"WARNING|ERROR", log), log
+
+
+def of_kind(kind: str) -> list[Manifest]:
+    """Return the manifests of one kind that belong to the monitor."""
+    return [each for each in MONITOR if each["kind"] == kind]
+
+
+def test_the_files_of_the_monitor_are_all_there_is_beside_how_they_are_applied() -> None:
+    directory = DIRECTORY / "monitor"
+    applied = yaml.safe_load((directory / "kustomization.yaml").read_text())["resources"]
+    assert applied == ["monitor.yaml"]
+    assert {*MONITOR_FILES, "kustomization.yaml"} == {each.name for each in directory.iterdir()}
+
+
+def test_the_monitor_is_reached_by_its_service_and_looks_after_itself() -> None:
+    (deployment,), (service,) = of_kind("Deployment"), of_kind("Service")
+    pod = deployment["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    assert service["spec"]["selector"] == pod["metadata"]["labels"]
+    assert deployment["spec"]["selector"]["matchLabels"] == pod["metadata"]["labels"]
+    assert service["spec"]["ports"][0]["targetPort"] == container["ports"][0]["name"]
+    for probe in ("startupProbe", "livenessProbe"):
+        assert container[probe]["httpGet"] == {"path": "/healthz", "port": "http"}
+    options = monitor.make_context("monitor", list(container["args"][1:])).params
+    assert options["port"] == container["ports"][0]["containerPort"]
+    assert not options["allow_actions"]
+
+
+@pytest.fixture
+def monitor_pod(cluster: Cluster) -> Iterator[tuple[Pod, int]]:
+    port = free_port()
+    pod = pod_of(cluster, *of_kind("Deployment"), port).start()
+    try:
+        yield pod, port
+    finally:
+        pod.kill()
+
+
+def test_keda_reads_the_demand_of_each_queue_from_the_monitor(
+    cluster: Cluster, monitor_pod: tuple[Pod, int]
+) -> None:
+    pod, port = monitor_pod
+    (service,), (authentication,) = of_kind("Service"), of_kind("TriggerAuthentication")
+    targets = {each["metadata"]["name"]: options_of(each) for each in DEPLOYMENTS}
+    assert authentication["spec"]["secretTargetRef"] == [
+        {"parameter": "token", "name": "dagster-taskiq-monitor", "key": "token"}
+    ]
+    scaled = {
+        each["spec"]["scaleTargetRef"]["name"]: each["spec"] for each in of_kind("ScaledObject")
+    }
+    assert scaled.keys() == targets.keys()
+    for name, options in targets.items():
+        (trigger,) = scaled[name]["triggers"]
+        asked = trigger["metadata"]
+        assert (trigger["type"], set(asked)) == ("metrics-api", KEDA_METRICS_API)
+        assert trigger["authenticationRef"] == {"name": authentication["metadata"]["name"]}
+        assert asked["targetValue"] == str(options["concurrency"])
+        url = urlsplit(asked["url"])
+        assert url.hostname is not None
+        assert url.hostname.partition(".")[0] == service["metadata"]["name"]
+        assert url.port == service["spec"]["ports"][0]["port"]
+        (queue,) = options["queues"]
+        assert url.path == f"/api/queues/{queue}"
+
+        def value(path: str = url.path, location: str = asked["valueLocation"]) -> int | None:
+            request = Request(f"http://127.0.0.1:{port}{path}")
+            request.add_header("Authorization", f"Bearer {TOKEN}")
+            try:
+                with urlopen(request, timeout=30) as answer:
+                    return int(json.loads(answer.read())[location])
+            except OSError:
+                assert pod.process.poll() is None, pod.log.read_text()
+                return None
+
+        eventually(lambda of=value: of() == 0)
+        with open_sender(Settings(broker=cluster.database, queue=queue)) as sender:
+            for _ in range(3):
+                sender.send("add", 1, 2)
+        eventually(lambda of=value: of() == 3)
+    with pytest.raises(HTTPError, match="401"):
+        urlopen(f"http://127.0.0.1:{port}/api/fleet", timeout=30)
+    assert pod.delete() == 0
+    assert not re.search(r"WARNING|ERROR|Traceback", pod.log.read_text()), pod.log.read_text()

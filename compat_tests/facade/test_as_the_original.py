@@ -244,7 +244,7 @@ def test_a_config_module_of_the_project_counts_if_it_is_on_the_path(
         ("inspect ping", "dagster-celery worker list -y FILE"),
         ("worker", "dagster-celery worker start -A dagster_celery.app -y FILE"),
         ("beat", "dagster-celery scheduler start -A "),
-        ("events", "dagster-taskiq status"),
+        ("events", "dagster-taskiq top"),
         ("control shutdown", "dagster-celery worker terminate NAME -y FILE"),
         ("purge -f", "dagster-taskiq status"),
     ],

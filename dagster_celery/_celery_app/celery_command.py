@@ -14,8 +14,12 @@ _INSTEAD: Mapping[str, str] = {
     "status": "run `dagster-celery status -A {app} -y FILE`",
     "worker": "run `dagster-celery worker start -A {app} -y FILE`",
     "beat": "run `dagster-celery scheduler start -A {app} -y FILE`",
+    "events": "run `dagster-taskiq top`, or `dagster-taskiq monitor` for a web page",
+    "flower": (
+        "run `dagster-taskiq monitor`, whose --celery-names keep the metrics of Flower's boards"
+    ),
 }
-#: What shows what waits and what runs; also for Flower.
+#: What shows what waits and what runs.
 _SHOWS = "run `dagster-taskiq status` and `dagster-taskiq worker list`"
 
 

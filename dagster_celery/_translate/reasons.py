@@ -13,8 +13,8 @@ OWN_BEAT = (
     "in place of `celery beat`."
 )
 NO_EVENTS = (
-    "there is no stream of events, so Flower has nothing to show. `dagster-taskiq status` and "
-    "`dagster-taskiq worker list` show what waits and what runs."
+    "there is no stream of events, so Flower has nothing to show. `dagster-taskiq monitor` shows "
+    "what waits, runs and has ended, and with --celery-names has the metrics of Flower's boards."
 )
 ONE_AT_A_TIME = "a worker takes one message for each free slot, and none ahead."
 ONE_TASK = (
