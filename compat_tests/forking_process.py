@@ -28,6 +28,7 @@ _MODULES = (
     "compat_tests.forking_process",
     "dagster._cli",
     "dagster_taskiq.cli.worker",
+    "dagster_taskiq.client",
     "dagster_taskiq.worker.child.preload",
     "dagster_taskiq.worker.fork_server.loop",
     *(f"dagster_taskiq.transport.{kind}.broker" for kind in ("redis", "rabbitmq", "sql")),

@@ -798,14 +798,6 @@ def test_the_version_is_told(run: Run) -> None:
     assert run("--version").out == f"dagster-taskiq, version {__version__}\n"
 
 
-def test_every_command_has_help(run: Run) -> None:
-    for command in ((), ("worker",), ("worker", "start"), ("worker", "list"), ("status",)):
-        outcome = run(*command, "-h")
-        assert (outcome.code, outcome.error) == (0, "")
-        assert "Usage: " in outcome.out
-    assert os.environ.get("DAGSTER_TASKIQ_BROKER") is None
-
-
 def test_what_needs_no_dagster_does_not_wait_for_it() -> None:
     """Dagster takes seconds to import: a probe, and the parent of a worker, do without it."""
     modules = "cli.status, dagster_taskiq.cli.worker, dagster_taskiq.worker.runner"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import celery
+import celery._state  # Celery imports it late
 import pytest
 import yaml
 

@@ -7,13 +7,13 @@ import click
 
 from dagster_taskiq.errors import DagsterTaskiqError
 from dagster_taskiq.version import __version__
-from dagster_taskiq.worker.fork_server import process
 
 
 class _Commands(click.Group):
-    """The commands, each in the module of its name, which is imported when the command is called.
+    """The commands, each in the module of its name, which is imported when it is asked for.
 
-    Dagster takes seconds to import, so what can run at the same time is started before that.
+    Help and completion import these modules too, so what takes long to import (Dagster, taskiq,
+    rich, clients of servers) is imported by the functions that need it.
     """
 
     NAMES = (
@@ -50,9 +50,6 @@ def cli() -> None:
 def main() -> None:
     """Run the command line; an error of ours is one sentence on stderr and exit code 2."""
     try:
-        if sys.argv[1:3] == ["worker", "start"]:
-            # The server from which children are forked imports Dagster as well, at the same time.
-            process.start()
         cli()
     except DagsterTaskiqError as error:
         click.echo(f"Error: {error}", err=True)

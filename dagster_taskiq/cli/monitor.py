@@ -80,8 +80,7 @@ def monitor(
     logging.basicConfig(
         level=loglevel.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     )
-    # Imported here: the other commands need none of it, and answer faster without.
-    from dagster_taskiq.monitor.server import MonitorOptions, run_monitor  # noqa: PLC0415
+    from dagster_taskiq.monitor.server import MonitorOptions, run_monitor
 
     run_monitor(
         settings_from(broker, backend, config_yaml, app),

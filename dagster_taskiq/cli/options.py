@@ -53,10 +53,9 @@ def settings_from(
     Raises:
         ConfigError: the file, the module or a URL cannot be used.
     """
-    # Imported here: a health probe, which asks no broker, needs none of it.
-    from dagster_taskiq.settings.settings import Settings  # noqa: PLC0415
-    from dagster_taskiq.settings.yaml_file import read_settings  # noqa: PLC0415
-    from dagster_taskiq.transport.current import load  # noqa: PLC0415
+    from dagster_taskiq.settings.settings import Settings
+    from dagster_taskiq.settings.yaml_file import read_settings
+    from dagster_taskiq.transport.current import load
 
     given = {"broker": broker, "backend": backend}
     named = {name: url for name, url in given.items() if url is not None}
@@ -78,7 +77,7 @@ def broker_from(
         ConfigError: as :func:`settings_from`; or the module's own broker is another one than the
             other options ask for.
     """
-    from dagster_taskiq.transport.current import load, use  # noqa: PLC0415
+    from dagster_taskiq.transport.current import load, use
 
     if app is None:
         return use(settings_from(broker, backend, config_yaml, None))

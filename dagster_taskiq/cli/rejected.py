@@ -5,13 +5,16 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from dagster_taskiq.cli.options import connection_options, settings_from
 from dagster_taskiq.cli.tables import show
-from dagster_taskiq.client import Client, client_for
 from dagster_taskiq.wire.rejected_messages import LISTED, RejectedMessage
+
+if TYPE_CHECKING:
+    from dagster_taskiq.client import Client
 
 #: How many there are at most on a server that keeps only the last ones: what --all takes.
 MOST = 1000
@@ -44,7 +47,7 @@ def list_rejected(
     as_json: bool,
 ) -> None:
     """List them: where they came from, why they were set aside, and how they begin."""
-    client = client_for(settings_from(broker, backend, config_yaml, app))
+    client = _client(broker, backend, config_yaml, app)
     found = client.rejected_messages(limit)
     if as_json:
         click.echo(json.dumps([asdict(each) for each in found], indent=2))
@@ -73,7 +76,7 @@ def requeue(
     Do so when a worker can use them: one that cannot sets them aside again. A task of your own that
     has failed because its message was set aside runs then.
     """
-    client = client_for(settings_from(broker, backend, config_yaml, app))
+    client = _client(broker, backend, config_yaml, app)
     chosen = _chosen(client, ids, everything)
     _report("requeued", chosen, client.requeue(chosen))
 
@@ -91,9 +94,17 @@ def delete(
     everything: bool,
 ) -> None:
     """Delete messages for good, by their IDs."""
-    client = client_for(settings_from(broker, backend, config_yaml, app))
+    client = _client(broker, backend, config_yaml, app)
     chosen = _chosen(client, ids, everything)
     _report("deleted", chosen, client.delete_rejected(chosen))
+
+
+def _client(
+    broker: str | None, backend: str | None, config_yaml: Path | None, app: str | None
+) -> "Client":
+    from dagster_taskiq.client import client_for
+
+    return client_for(settings_from(broker, backend, config_yaml, app))
 
 
 def _row(message: RejectedMessage) -> tuple[str, ...]:
@@ -109,7 +120,7 @@ def _row(message: RejectedMessage) -> tuple[str, ...]:
     )
 
 
-def _chosen(client: Client, ids: Sequence[str], everything: bool) -> list[str]:
+def _chosen(client: "Client", ids: Sequence[str], everything: bool) -> list[str]:
     if bool(ids) == everything:
         raise click.UsageError("Name the messages by their ids, or give --all.")
     return [each.id for each in client.rejected_messages(MOST)] if everything else list(ids)

@@ -57,10 +57,9 @@ def start(
     logging.basicConfig(
         level=loglevel.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     )
-    # Imported here: the other commands need none of it, and answer faster without.
-    from dagster_taskiq.schedules.modules import import_modules  # noqa: PLC0415
-    from dagster_taskiq.schedules.runner import run  # noqa: PLC0415
-    from dagster_taskiq.schedules.scheduler import Scheduler  # noqa: PLC0415
+    from dagster_taskiq.schedules.modules import import_modules
+    from dagster_taskiq.schedules.runner import run
+    from dagster_taskiq.schedules.scheduler import Scheduler
 
     sender = broker_from(broker, backend, config_yaml, app)
     import_modules(split_commas(include))

@@ -93,12 +93,11 @@ def _show(settings: "Settings", name: str | None, as_json: bool, at: datetime | 
     Raises:
         ServerUnavailableError: broker or backend does not answer.
     """
-    # Imported here: a probe answers faster without.
-    from dagster_taskiq.cli.tables import duration, show  # noqa: PLC0415
-    from dagster_taskiq.cli.worker import describe, show_workers  # noqa: PLC0415
-    from dagster_taskiq.client import client_for  # noqa: PLC0415
-    from dagster_taskiq.settings.default_broker import warning_of_one_machine  # noqa: PLC0415
-    from dagster_taskiq.settings.urls import redact  # noqa: PLC0415
+    from dagster_taskiq.cli.tables import duration, show
+    from dagster_taskiq.cli.worker import describe, show_workers
+    from dagster_taskiq.client import client_for
+    from dagster_taskiq.settings.default_broker import warning_of_one_machine
+    from dagster_taskiq.settings.urls import redact
 
     client = client_for(settings)
     depths, workers, rejected = client.depths(), client.workers(), client.rejected()
@@ -160,7 +159,7 @@ def _show_again(settings: "Settings", name: str | None, as_json: bool) -> int:
 
 def _unserved(depths: "Sequence[QueueDepth]", workers: "Sequence[Worker]") -> set[str]:
     """Return the names of the queues with messages that no worker will take, as it is now."""
-    from dagster_taskiq.wire.queues import queue_of_run_queue  # noqa: PLC0415
+    from dagster_taskiq.wire.queues import queue_of_run_queue
 
     taking = [each for each in workers if not each.is_lost and not each.draining]
     served = {queue for each in taking for queue in each.queues}

@@ -3,9 +3,6 @@
 from collections.abc import Sequence
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from dagster_taskiq.wire.safe_text import printable
 
@@ -24,6 +21,10 @@ def show(
         rows: the texts of each row.
         is_plain: whether they are plain on a terminal too.
     """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     console = Console()
     if is_plain or not console.is_terminal:
         click.echo(f"# {title}")

@@ -15,7 +15,6 @@ def top(broker: str | None, backend: str | None, config_yaml: Path | None, app: 
     It reads broker and backend, and needs neither a monitor nor a Dagster instance. Press ? for the
     keys, and q to quit. For a pipe or a log there is `status --watch`.
     """
-    # Imported here: the other commands need none of it, and answer faster without.
-    from dagster_taskiq.monitor.top.app import run_top  # noqa: PLC0415
+    from dagster_taskiq.monitor.top.app import run_top
 
     run_top(settings_from(broker, backend, config_yaml, app))

@@ -18,13 +18,13 @@ from dagster_taskiq.cli.options import (
     split_commas,
 )
 from dagster_taskiq.cli.tables import duration, show
-from dagster_taskiq.client import client_for
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.urls import redact
 from dagster_taskiq.wire.commands import Command, command
 from dagster_taskiq.wire.labels import KILL_GRACE_SECONDS
 from dagster_taskiq.wire.records import Worker
 from dagster_taskiq.worker.detach import start_detached
+from dagster_taskiq.worker.fork_server import process
 from dagster_taskiq.worker.local_status.sockets import StartedWith
 from dagster_taskiq.worker.options import (
     DRAIN_TIMEOUT_ENV,
@@ -209,6 +209,9 @@ def start(
     # Taken out, so that no command of a task finds them.
     broker = os.environ.pop(URL_VARIABLES["broker"], broker)
     backend = os.environ.pop(URL_VARIABLES["backend"], backend)
+    # The process from which children are forked imports Dagster, for seconds; this one goes on
+    # meanwhile.
+    process.start()
     logging.basicConfig(
         level=loglevel.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     )
@@ -216,9 +219,8 @@ def start(
     started_with = click.get_current_context().find_object(StartedWith) or StartedWith(
         app, str(config_yaml) if config_yaml else None, broker, backend
     )
-    # Imported here: the other commands need none of it, and answer faster without.
-    from dagster_taskiq.execution.allowed_code import allowed_entries  # noqa: PLC0415
-    from dagster_taskiq.worker.options import (  # noqa: PLC0415
+    from dagster_taskiq.execution.allowed_code import allowed_entries
+    from dagster_taskiq.worker.options import (
         PoolOptions,
         WorkerOptions,
         default_async_tasks,
@@ -226,7 +228,7 @@ def start(
         default_max_runs,
         default_name,
     )
-    from dagster_taskiq.worker.runner import run_worker  # noqa: PLC0415
+    from dagster_taskiq.worker.runner import run_worker
 
     listened = broker_from(broker, backend, config_yaml, app)
     slots, slots_source = (concurrency, "--concurrency") if concurrency else default_concurrency()
@@ -266,6 +268,8 @@ def list_workers(
     as_json: bool,
 ) -> None:
     """List the workers: their hosts, what they serve, and what they run."""
+    from dagster_taskiq.client import client_for
+
     settings = settings_from(broker, backend, config_yaml, app)
     workers = client_for(settings).workers()
     if as_json:
@@ -294,6 +298,8 @@ def terminate(
     """End workers by NAME, or all of them, when they have finished what they run."""
     if bool(names) == everyone:
         raise click.UsageError("Name the workers to end, or give --all.")
+    from dagster_taskiq.client import client_for
+
     client = client_for(settings_from(broker, backend, config_yaml, app))
     alive = [each for each in client.workers() if not each.is_lost]
     unknown = set(names) - {each.name for each in alive}

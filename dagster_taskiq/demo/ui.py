@@ -40,7 +40,6 @@ from dagster_taskiq.settings.env import BROKER_ENV
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.settings.urls import redact
 
-DEFAULT_PORT = 3000
 HOST = "127.0.0.1"
 #: What Dagster calls the place that the example project is loaded from.
 LOCATION = "example"
