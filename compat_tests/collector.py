@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -16,6 +17,9 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as WrittenSpan
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
 from compat_tests.waiting import eventually
+
+#: The time between two looks whether the test wants something else, in seconds.
+LOOK_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,8 @@ class Span:
     #: Of ``time.time()``.
     began: float
     ended: float
-    #: The name of the service, which is that of the process here.
-    service: str
+    #: The id of the process.
+    pid: int
     #: The name of what has made it.
     scope: str
 
@@ -46,12 +50,25 @@ class Collector:
     def __init__(self) -> None:
         self.spans: list[Span] = []
         self.url = ""
-        self._loop = asyncio.new_event_loop()
+        #: Whether an exporter has waited for an answer while there was none.
+        self.has_waited = False
+        self._answers = threading.Event()
+        self._answers.set()
+        self._is_ending = False
 
-    def variables(self, service: str) -> dict[str, str]:
+    def hang(self) -> None:
+        """Answer nothing from now on, and note that an exporter waits."""
+        self._answers.clear()
+
+    def answer(self) -> None:
+        """Answer again."""
+        self._answers.set()
+
+    def variables(self) -> dict[str, str]:
         """Return the environment variables with which a process exports its spans to here."""
         return {
-            "OTEL_SERVICE_NAME": service,
+            "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": "process",
+            "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "taskiq",
             "OTEL_TRACES_EXPORTER": "otlp",
             "OTEL_METRICS_EXPORTER": "none",
             "OTEL_LOGS_EXPORTER": "none",
@@ -93,43 +110,46 @@ class Collector:
 
     async def receive(self, request: web.Request) -> web.Response:
         """Take what an exporter sends."""
+        while not self._answers.is_set():
+            self.has_waited = True
+            await asyncio.sleep(LOOK_SECONDS)
         sent = ExportTraceServiceRequest.FromString(await request.read())
         for resource in sent.resource_spans:
             of_resource = _plain(resource.resource.attributes)
             for scope in resource.scope_spans:
                 self.spans += [
-                    _read(each, of_resource["service.name"], scope.scope.name)
+                    _read(each, of_resource["process.pid"], scope.scope.name)
                     for each in scope.spans
                 ]
         body = ExportTraceServiceResponse().SerializeToString()
         return web.Response(body=body, content_type="application/x-protobuf")
 
-    def serve(self, ready: threading.Event) -> None:
+    async def serve(self, ready: threading.Event) -> None:
         """Serve until :meth:`end`."""
-
-        async def start() -> None:
-            app = web.Application(client_max_size=1 << 26)
-            app.router.add_post("/v1/traces", self.receive)
-            runner = web.AppRunner(app)
-            await runner.setup()
-            site = web.TCPSite(runner, "127.0.0.1", 0)
-            await site.start()
-            (address,) = runner.addresses
-            self.url = f"http://127.0.0.1:{address[1]}"
-            ready.set()
-
-        self._loop.create_task(start())
-        self._loop.run_forever()
+        app = web.Application(client_max_size=1 << 26)
+        app.router.add_post("/v1/traces", self.receive)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        (address,) = runner.addresses
+        self.url = f"http://127.0.0.1:{address[1]}"
+        ready.set()
+        while not self._is_ending:  # noqa: ASYNC110 - it is the thread of a test that sets it
+            await asyncio.sleep(LOOK_SECONDS)
+        await runner.cleanup()
 
     def end(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        """Answer what waits for that, and serve no longer."""
+        self._answers.set()
+        self._is_ending = True
 
 
 @contextmanager
 def running_collector() -> Iterator[Collector]:
     """Start a collector, and end it."""
     collector, ready = Collector(), threading.Event()
-    thread = threading.Thread(target=collector.serve, args=(ready,), daemon=True)
+    serving = partial(asyncio.run, collector.serve(ready))
+    thread = threading.Thread(target=serving, daemon=True)
     thread.start()
     assert ready.wait(30)
     try:
@@ -139,7 +159,7 @@ def running_collector() -> Iterator[Collector]:
         thread.join(30)
 
 
-def _read(span: WrittenSpan, service: str, scope: str) -> Span:
+def _read(span: WrittenSpan, pid: int, scope: str) -> Span:
     failed = span.status.code == Status.StatusCode.STATUS_CODE_ERROR
     return Span(
         name=span.name,
@@ -151,7 +171,7 @@ def _read(span: WrittenSpan, service: str, scope: str) -> Span:
         attributes=_plain(span.attributes),
         began=span.start_time_unix_nano / 1e9,
         ended=span.end_time_unix_nano / 1e9,
-        service=service,
+        pid=pid,
         scope=scope,
     )
 

@@ -81,11 +81,14 @@ def test_middlewares_see_steps_and_decide_nothing_about_them(
     assert scratch.count("dies") == 3
     assert scratch.lines("dies_once") == ["0", "1"]
     assert client_for(own.settings).depths() == []
+    eventually(lambda: "post_save another lives" in log.read_text().splitlines())
     seen = log.read_text().splitlines()
     assert {"pre_execute", "post_execute", "post_save"} == {
         line.split()[0] for line in seen if line.endswith(" lives")
     }
     assert seen.count("pre_execute execute_plan is_killed") == 1
+    told = [f"{hook} execute_plan is_killed" for hook in ("post_execute", "post_save")]
+    eventually(lambda: all(log.read_text().splitlines().count(line) == 1 for line in told))
 
 
 def test_where_retries_are_disabled_a_lost_step_is_not_retried(

@@ -5,6 +5,7 @@ from dagster._core.events import DagsterEvent
 from dagster_shared.error import SerializableErrorInfo
 
 from dagster_taskiq.execution.task_context import current_context
+from dagster_taskiq.tracing import spans
 from dagster_taskiq.wire.task_counts import Outcome
 
 #: Events after which nothing more is decided about a step.
@@ -28,7 +29,7 @@ def note_step_event(event: DagsterEvent) -> None:
     outcome = STEP_ENDS.get(event.event_type)
     if outcome is not None:
         error = getattr(event.event_specific_data, "error", None)  # a success has none
-        current_context().note_outcome(outcome, "" if error is None else cause_of(error))
+        _note(outcome, "" if error is None else cause_of(error))
 
 
 def note_run_end(status: DagsterRunStatus, why: str) -> None:
@@ -38,7 +39,13 @@ def note_run_end(status: DagsterRunStatus, why: str) -> None:
         status: of the run.
         why: why it has not succeeded, if anything is known.
     """
-    current_context().note_outcome(RUN_ENDS.get(status, Outcome.FAILED), why)
+    _note(RUN_ENDS.get(status, Outcome.FAILED), why)
+
+
+def _note(outcome: Outcome, why: str) -> None:
+    current_context().note_outcome(outcome, why)
+    if outcome is not Outcome.SUCCEEDED:
+        spans.note_failure(outcome.value, why)
 
 
 def cause_of(error: SerializableErrorInfo) -> str:

@@ -67,6 +67,10 @@ class OpenSpan(Span):
         with _attached(self.context):
             yield
 
+    def note(self, name: str, value: str) -> None:
+        """Give it an attribute."""
+        self._span.set_attribute(name, value)
+
     def note_failure(self, kind: str, reason: str) -> None:
         """Note that what it stands for has failed."""
         self._span.set_attribute("error.type", kind)

@@ -27,6 +27,9 @@ class Span:
         """Let the spans that begin in the block be its children."""
         return nullcontext()
 
+    def note(self, name: str, value: str) -> None:
+        """Give it an attribute."""
+
     def note_failure(self, kind: str, reason: str) -> None:
         """Note that what it stands for has failed.
 

@@ -11,6 +11,7 @@ from dagster_taskiq.errors import (
     TaskHandedOverError,
     TaskRevokedError,
 )
+from dagster_taskiq.tracing import spans
 from dagster_taskiq.transport.results import PutBack, ReportedEnd
 from dagster_taskiq.wire.labels import (
     JOB_LABEL,
@@ -35,6 +36,8 @@ _OF_STATES = {
     TaskState.REVOKED: Outcome.REVOKED,
     TaskState.LOST: Outcome.LOST,
 }
+#: The outcomes by which a span counts as failed.
+_FAILURES = (Outcome.FAILED, Outcome.LOST, Outcome.REVOKED, Outcome.RETRIED)
 
 
 class Execution:
@@ -42,6 +45,8 @@ class Execution:
 
     def __init__(self, message: TaskiqMessage, activity: "Activity") -> None:
         """Count that it starts."""
+        #: Whether its process has reported its end, and has called the hooks of middlewares.
+        self.has_reported = False
         self._activity = activity
         labels = message.labels
         self._id = _short(message.task_id)
@@ -60,11 +65,16 @@ class Execution:
         due = due_at(labels)
         if due is not None:
             self._row.wait.add(self._started_at - due)
+        self._span = spans.begin_processing(message, activity.broker, activity.worker, due)
         activity.on_change()
 
     def note_outcome(self, outcome: Outcome, why: str) -> None:
         """Note how it has ended in Dagster: that counts if nothing has gone wrong here."""
         self._noted = (outcome, why)
+
+    def note_report(self) -> None:
+        """Note that its process has reported its end."""
+        self.has_reported = True
 
     def has_raised(self, error: BaseException) -> None:
         """Count its end: nothing was reported, but this error has ended it."""
@@ -86,6 +96,10 @@ class Execution:
     def _has_ended(self, outcome: Outcome, why: str) -> None:
         seconds = time.monotonic() - self._began
         count_end(self._row, outcome, seconds)
+        self._span.note("dagster_taskiq.outcome", outcome.value)
+        if outcome in _FAILURES:
+            self._span.note_failure(outcome.value, why)
+        self._span.end()
         lines = why.strip().splitlines()
         task = EndedTask(
             id=self._id,
@@ -107,15 +121,26 @@ class Execution:
 class Activity:
     """Is told of all that one worker runs."""
 
-    def __init__(self, counts: WorkerCounts, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        counts: WorkerCounts,
+        on_change: Callable[[], None],
+        *,
+        worker: str = "",
+        broker: str = "",
+    ) -> None:
         """Have nothing yet.
 
         Args:
             counts: of the worker.
             on_change: called after each start and end.
+            worker: its name, for traces.
+            broker: the URL of its broker, for traces.
         """
         self.counts = counts
         self.on_change = on_change
+        self.worker = worker
+        self.broker = broker
 
     def started(self, message: TaskiqMessage) -> Execution:
         """Count the start of a task, and return what is to be told of its end."""

@@ -132,7 +132,7 @@ class InternalTasks:
         """Tell the middlewares in the background of the end of a task that could not do that.
 
         Args:
-            message: the user's own task.
+            message: the task.
             result: how it ended, which is on record.
         """
         kwargs = {

@@ -103,6 +103,8 @@ class EndReports:
     record: Callable[[TaskiqResult[Any]], Awaitable[None]] = _record_nothing
     #: It is a step or run that has ended in Dagster in this way; and why.
     note_outcome: Callable[[Outcome, str], None] = _note_nothing
+    #: The child has reported the end, after it has called the hooks of middlewares.
+    note_report: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -213,6 +215,7 @@ class RunningTask:
                 self.child.send({"recorded": True})
             else:
                 self._note_done(frame)
+                events.end.note_report()
                 if "outcome" in frame:
                     events.end.note_outcome(Outcome(frame["outcome"]), frame["why"])
                 return recorded or self._end_of(frame)

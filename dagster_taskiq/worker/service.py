@@ -137,7 +137,12 @@ class WorkerService:
 
             self._more_work.append(PodDeletionCost(lambda: bool(self.pool.running)).run)
         #: What is done with each message.
-        activity = Activity(self._counts, self._heartbeat.note_change)
+        activity = Activity(
+            self._counts,
+            self._heartbeat.note_change,
+            worker=options.name,
+            broker=broker.settings.broker,
+        )
         self.handler = TaskHandler(broker, backend, self.pool, self._wake_ups, activity, self.id)
 
     @property

@@ -21,7 +21,7 @@ from dagster_taskiq.transport.put_back import put_back
 from dagster_taskiq.transport.results import PutBack, ReportedEnd, failure, result_from_json
 from dagster_taskiq.wire.labels import POOL_LABEL, RUN_LABEL, WORKER_LABEL, attempt_of
 from dagster_taskiq.wire.records import Task, TaskState
-from dagster_taskiq.wire.task_names import EXECUTE_PLAN, PACKED_RUN, is_own_task
+from dagster_taskiq.wire.task_names import EXECUTE_PLAN, PACKED_RUN
 from dagster_taskiq.worker import any_task
 from dagster_taskiq.worker.activity import Activity, Execution
 from dagster_taskiq.worker.internal_tasks import InternalTasks
@@ -64,7 +64,7 @@ class TaskHandler:
         self._internal = InternalTasks(pool, worker_id)
         self._starts = TaskStarts(backend, worker_id, self._internal)
         self._takes_no_more = False
-        #: Users' own tasks that have ended without their middlewares, which are to be told.
+        #: Tasks that have ended without the middlewares, which are to be told.
         self._not_observed: set[str] = set()
         broker.add_middlewares(any_task.AnyTaskMiddleware(self._note_saved))
         any_task.call_for_every_message(broker, self.run)
@@ -105,7 +105,6 @@ class TaskHandler:
             await self._acknowledge(message.task_id)
             raise NoResultError
         message.labels[WORKER_LABEL] = self._worker_id
-        is_own = is_own_task(message.task_name, message.labels)
         acknowledged: asyncio.Future[None] | None = None
         if with_claim:
             await self._acknowledge(message.task_id)  # it does not talk to the server
@@ -117,7 +116,8 @@ class TaskHandler:
             end = await self._run_in_pool(message, execution)
         except Exception as error:
             execution.has_raised(error)
-            if is_own and self._pool.has_hooks:
+            goes_on = isinstance(error, TaskHandedOverError)
+            if self._pool.has_hooks and not (execution.has_reported or goes_on):
                 self._not_observed.add(message.task_id)
             raise
         finally:
@@ -154,7 +154,8 @@ class TaskHandler:
             await self._backend.set_result(message.task_id, self._labelled(message, result))
 
         try:
-            return await self._pool.run(message, EndReports(record_end, execution.note_outcome))
+            reports = EndReports(record_end, execution.note_outcome, execution.note_report)
+            return await self._pool.run(message, reports)
         except ChildDiedError as error:
             await self._internal.finalize_run(message, str(error))
             raise
