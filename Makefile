@@ -111,6 +111,7 @@ dist: $(VENV)/.installed-dev
 	rm -rf $(DIST)
 	$(VENV)/bin/uv build --quiet --no-build-isolation --python $(VENV)/bin/python --out-dir $(DIST)
 	rm -f $(DIST)/.gitignore
+	$(VENV)/bin/twine check --strict $(DIST)/*
 	$(VENV)/bin/dagster-taskiq stand-in --all -o $(DIST)
 
 clean:

@@ -3,19 +3,13 @@
 import ast
 import os
 import re
-import shlex
-import shutil
 import subprocess
 import sys
-import sysconfig
-import venv
-import zipfile
-from email import message_from_bytes
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from dagster import DagsterInstance, DagsterRunStatus
+from dagster import DagsterInstance
 
 from compat_tests.checkout import ROOT
 from compat_tests.sqs_servers import REGION, forget_on_sqs, messages_on_sqs, queues_on_sqs
@@ -124,50 +118,6 @@ def test_a_demo_without_a_place_for_its_files_says_so_in_a_sentence(
     assert "Set TMPDIR" in str(done.exception)
 
 
-def test_the_worked_example_of_the_readme_works(tmp_path: Path) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    (tmp_path / "shop.py").write_text(example)
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DAGSTER_HOME": str(home)}
-    # The others are for several machines.
-    line = re.findall(r"^dagster-taskiq (worker start .*)$", README, re.MULTILINE)[0]
-    log = tmp_path / "worker.log"
-    with log.open("wb") as output:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "dagster_taskiq", *shlex.split(line)],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=tmp_path,
-            env=environment,
-        )
-    try:
-        (line,) = re.findall(r"^dagster (job execute .*)$", README, re.MULTILINE)
-        done = subprocess.run(
-            [sys.executable, "-m", "dagster", *shlex.split(line)],
-            capture_output=True,
-            check=False,
-            text=True,
-            timeout=PATIENCE,
-            cwd=tmp_path,
-            env=environment,
-        )
-        assert done.returncode == 0, done.stderr + log.read_text()
-    finally:
-        worker.terminate()
-        assert worker.wait(30) == 0, log.read_text()
-    with DagsterInstance.from_config(str(home)) as instance:
-        (run,) = instance.get_runs()
-        assert run.status is DagsterRunStatus.SUCCESS
-        assert set(RunStory.from_event_log(instance, run.run_id).steps) == {
-            "orders",
-            "revenue",
-            "send_report",
-        }
-    assert "We made 112." in log.read_text()
-
-
 def test_the_engine_has_never_heard_of_celery() -> None:
     for path in (ROOT / "dagster_taskiq").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -178,80 +128,3 @@ def test_the_engine_has_never_heard_of_celery() -> None:
                 names = [node.module or ""]
             for name in names:
                 assert name.partition(".")[0] not in ("dagster_celery", "celery", "kombu"), path
-
-
-@pytest.fixture(scope="module")
-def wheel_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this checkout, built from a copy, since a build writes into its directory."""
-    source = tmp_path_factory.mktemp("source")
-    for name in ("dagster_taskiq", "dagster_celery"):
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / name, source / name, ignore=ignored)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    code = "from setuptools import build_meta; build_meta.build_wheel('.')"
-    subprocess.run([sys.executable, "-c", code], cwd=source, check=True, capture_output=True)
-    (path,) = source.glob("*.whl")
-    return path
-
-
-@pytest.fixture(scope="module")
-def wheel(wheel_path: Path) -> zipfile.ZipFile:
-    return zipfile.ZipFile(wheel_path)
-
-
-def test_the_wheel_has_every_file_of_both_packages(wheel: zipfile.ZipFile) -> None:
-    here = {
-        str(path.relative_to(ROOT))
-        for name in ("dagster_taskiq", "dagster_celery")
-        for path in (ROOT / name).rglob("*")
-        if path.is_file() and path.suffix != ".pyc"
-    }
-    assert {name for name in wheel.namelist() if ".dist-info/" not in name} == here
-    assert {"dagster_taskiq/py.typed", "dagster_celery/py.typed"} <= here
-    assert any(name.endswith(".lua") for name in here)
-
-
-def test_the_wheel_declares_both_scripts(wheel: zipfile.ZipFile) -> None:
-    (name,) = (each for each in wheel.namelist() if each.endswith("entry_points.txt"))
-    declared = wheel.read(name).decode()
-    assert "dagster-taskiq = dagster_taskiq.cli:main" in declared
-    assert "dagster-celery = dagster_celery._cli.main:main" in declared
-
-
-def test_the_wheel_has_the_licence_and_names_it(wheel: zipfile.ZipFile) -> None:
-    (name,) = (each for each in wheel.namelist() if each.endswith("/METADATA"))
-    metadata = message_from_bytes(wheel.read(name))
-    assert metadata["License-Expression"] == "Apache-2.0"
-    assert metadata["Author"] == "The dagster-taskiq developers"
-    assert metadata.get_all("License-File") == ["LICENSE"]
-    (name,) = (each for each in wheel.namelist() if each.endswith("/licenses/LICENSE"))
-    assert wheel.read(name) == (ROOT / "LICENSE").read_bytes()
-
-
-def test_the_wheel_in_an_environment_without_this_checkout_has_both_commands(
-    wheel_path: Path, tmp_path: Path
-) -> None:
-    environment = tmp_path / "environment"
-    venv.create(environment, symlinks=True)
-    python = environment / "bin" / "python"
-    libraries = sysconfig.get_path("purelib", vars={"base": str(environment)})
-    install = [sys.executable, "-m", "pip", "--python", str(python), "install"]
-    command = [*install, "--no-index", "--no-deps", "--no-compile", str(wheel_path)]
-    subprocess.run(command, check=True, capture_output=True)
-    # The requirements are those of this environment. A directory in a .pth file has no .pth files
-    # of its own, so that the checkout, which is installed by one, can not be imported.
-    requirements = sysconfig.get_path("purelib")
-    (Path(libraries) / "requirements.pth").write_text(f"{requirements}\n")
-    code = "import dagster_taskiq, dagster_celery as c; print(dagster_taskiq.__file__, c.__file__)"
-    bare = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
-    for line, expected in (
-        ([str(python), "-c", code], f"{libraries}/dagster_taskiq/__init__.py"),
-        ([str(environment / "bin" / "dagster-taskiq"), "--help"], "Usage: dagster-taskiq"),
-        ([str(environment / "bin" / "dagster-celery"), "--help"], "Usage: dagster-celery"),
-    ):
-        done = subprocess.run(
-            line, capture_output=True, check=False, text=True, cwd=tmp_path, env=bare
-        )
-        assert done.returncode == 0, done.stderr
-        assert expected in done.stdout
