@@ -22,7 +22,7 @@ export PYTHONDONTWRITEBYTECODE :=
 DIST := dist
 
 .PHONY: help demo demo-ui test test-all lint tests tests-all legacy tests-oldest \
-	tests-started tests-oldest-all servers promises soak bench bench-own dist clean
+	tests-started tests-oldest-all servers promises pictures soak bench bench-own dist clean
 
 help:
 	@echo "make demo     two example projects, run on workers on this machine: one of our own, and"
@@ -34,6 +34,7 @@ help:
 	@echo "make lint     style and types alone"
 	@echo "make legacy   dagster-celery's own tests alone, and those of libraries on it, unmodified"
 	@echo "make promises which test holds which promise, on which broker, into compat_tests/PROMISES.md"
+	@echo "make pictures of the monitor's page, for docs/; a quarter of an hour"
 	@echo "make soak     half an hour of kills, cancels and cuts, and what came of it"
 	@echo "make bench    how fast it is beside dagster-celery with Celery, which it fetches; it"
 	@echo "              takes more than an hour"
@@ -93,6 +94,10 @@ servers:
 # Which test holds which promise, on which broker: compat_tests/PROMISES.md.
 promises: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m compat_tests.promises
+
+# docs/monitor-*.png. In less time, with an emptier timeline: make pictures ARGS='--minutes 2'
+pictures: servers $(VENV)/.installed-dev
+	$(VENV)/bin/python -m compat_tests.monitor.pictures $(ARGS)
 
 # Half an hour on one broker: make soak ARGS='--broker redis --minutes 5 --seed 7'
 soak: servers $(VENV)/.installed-dev

@@ -46,12 +46,17 @@ class MonitorProcess:
     """One ``dagster-taskiq monitor``."""
 
     def __init__(
-        self, settings: Settings, directory: Path, *arguments: str, token: str | None = None
+        self,
+        settings: Settings,
+        directory: Path,
+        *arguments: str,
+        token: str | None = None,
+        port: int | None = None,
     ) -> None:
-        """Start it on a free port, without waiting for it."""
+        """Start it on a port, by default a free one, without waiting for it."""
         name = f"monitor-{uuid.uuid4().hex[:8]}"
         self.log = directory / f"{name}.log"
-        self.port = free_port()
+        self.port = port or free_port()
         self.token = token
         config = directory / f"{name}.yaml"
         config.write_text(yaml.safe_dump(executor_config(settings)))
@@ -156,10 +161,14 @@ def _read_events(response: http.client.HTTPResponse) -> Iterator[tuple[str, Any]
 
 @contextlib.contextmanager
 def running_monitor(
-    settings: Settings, directory: Path, *arguments: str, token: str | None = None
+    settings: Settings,
+    directory: Path,
+    *arguments: str,
+    token: str | None = None,
+    port: int | None = None,
 ) -> Iterator[MonitorProcess]:
     """Start a monitor, wait until it answers, and end it."""
-    monitor = MonitorProcess(settings, directory, *arguments, token=token)
+    monitor = MonitorProcess(settings, directory, *arguments, token=token, port=port)
     try:
         monitor.wait_until_ready()
         yield monitor
