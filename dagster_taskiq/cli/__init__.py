@@ -5,6 +5,7 @@ from importlib import import_module
 
 import click
 
+from dagster_taskiq.cli.options import examples
 from dagster_taskiq.errors import DagsterTaskiqError
 from dagster_taskiq.version import __version__
 
@@ -41,7 +42,17 @@ class _Commands(click.Group):
         return found
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=examples(
+        "dagster-taskiq demo",
+        "dagster-taskiq worker start --queue dagster --concurrency 4",
+        "dagster-taskiq status",
+    )
+    + "\n\n\b\nCompletion in this bash (zsh and fish have it too, see docs/reference/cli.md):"
+    + '\n  eval "$(_DAGSTER_TASKIQ_COMPLETE=bash_source dagster-taskiq)"',
+)
 @click.version_option(__version__, prog_name="dagster-taskiq")
 def cli() -> None:
     """Run Dagster on a task queue."""

@@ -2,13 +2,20 @@
 
 import click
 
+from dagster_taskiq.cli.options import examples
 from dagster_taskiq.settings.embedded import EMBEDDED_URL
 
 #: Where the webserver of ``--ui`` is, unless an option says so.
 DEFAULT_PORT = 3000
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "dagster-taskiq demo",
+        "dagster-taskiq demo --broker redis://localhost:6379/0",
+        "dagster-taskiq demo --ui --port 3001",
+    )
+)
 @click.option(
     "--broker",
     "-b",

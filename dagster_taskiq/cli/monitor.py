@@ -5,11 +5,18 @@ from pathlib import Path
 
 import click
 
-from dagster_taskiq.cli.options import connection_options, settings_from
+from dagster_taskiq.cli.options import connection_options, examples, settings_from
 from dagster_taskiq.cli.worker import LEVELS
 
 
-@click.command()
+@click.command(
+    short_help="Serve a web page, a JSON API and metrics of the fleet.",
+    epilog=examples(
+        "dagster-taskiq monitor",
+        "dagster-taskiq monitor -b redis://redis.internal:6379/0 --allow-actions",
+        "DAGSTER_TASKIQ_MONITOR_TOKEN=... dagster-taskiq monitor --host 0.0.0.0",
+    ),
+)
 @connection_options
 @click.option(
     "--host",
@@ -28,7 +35,10 @@ from dagster_taskiq.cli.worker import LEVELS
     help="The port to listen on.",
 )
 @click.option(
-    "--dagster-url", default="", metavar="URL", help="Dagster's UI, for links to runs on the page."
+    "--dagster-url",
+    default="",
+    metavar="URL",
+    help="Dagster's UI, for links to runs on the page. Default: no links.",
 )
 @click.option(
     "--allow-actions",

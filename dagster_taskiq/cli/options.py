@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+def examples(*commands: str) -> str:
+    """Return the end of a command's help: examples, each a line that can be typed as it is."""
+    # \b is how click is told to leave line breaks where they are.
+    return "\n".join(["\b", "Examples:", *(f"  {command}" for command in commands)])
+
+
 def connection_options(function: F) -> F:
     """Add the options for the broker and backend of a command."""
     for option in (

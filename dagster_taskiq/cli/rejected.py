@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dagster_taskiq.cli.options import connection_options, settings_from
+from dagster_taskiq.cli.options import connection_options, examples, settings_from
 from dagster_taskiq.cli.tables import show
 from dagster_taskiq.wire.rejected_messages import LISTED, RejectedMessage
 
@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 MOST = 1000
 
 
-@click.group()
+@click.group(
+    short_help="List, requeue or delete messages that were set aside.",
+    epilog=examples(
+        "dagster-taskiq rejected list",
+        "dagster-taskiq rejected requeue --all",
+    ),
+)
 def rejected() -> None:
     """Messages that workers have set aside: unreadable, or handed out again and again.
 
@@ -28,7 +34,14 @@ def rejected() -> None:
     """
 
 
-@rejected.command("list")
+@rejected.command(
+    "list",
+    short_help="List them, with the reason of each.",
+    epilog=examples(
+        "dagster-taskiq rejected list",
+        "dagster-taskiq rejected list --limit 1000 --json",
+    ),
+)
 @connection_options
 @click.option(
     "--limit",
@@ -59,7 +72,13 @@ def list_rejected(
         click.echo(f"There are {count}; see --limit.")
 
 
-@rejected.command()
+@rejected.command(
+    short_help="Put messages back into their queues.",
+    epilog=examples(
+        "dagster-taskiq rejected requeue --all",
+        "dagster-taskiq rejected requeue 1732962001123-0",
+    ),
+)
 @connection_options
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @click.option("--all", "everything", is_flag=True, help=f"All of them, up to {MOST}.")
@@ -81,7 +100,7 @@ def requeue(
     _report("requeued", chosen, client.requeue(chosen))
 
 
-@rejected.command()
+@rejected.command(epilog=examples("dagster-taskiq rejected delete 1732962001123-0"))
 @connection_options
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @click.option("--all", "everything", is_flag=True, help=f"All of them, up to {MOST}.")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from dagster_taskiq.cli.options import broker_from, connection_options, split_commas
+from dagster_taskiq.cli.options import broker_from, connection_options, examples, split_commas
 from dagster_taskiq.cli.worker import LEVELS
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.urls import scheme_of
@@ -14,12 +14,17 @@ from dagster_taskiq.settings.urls import scheme_of
 UPDATE_SECONDS = 10
 
 
-@click.group()
+@click.group(epilog=examples("dagster-taskiq scheduler start --include shop.tasks"))
 def scheduler() -> None:
     """Send users' own tasks at the times of their schedules."""
 
 
-@scheduler.command()
+@scheduler.command(
+    epilog=examples(
+        "dagster-taskiq scheduler start --include shop.tasks",
+        "dagster-taskiq scheduler start -A shop.app:broker --update-interval 60",
+    )
+)
 @connection_options
 @click.option(
     "-i", "--include", multiple=True, help="A module with tasks and their schedules; repeatable."

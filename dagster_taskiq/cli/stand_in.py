@@ -4,11 +4,19 @@ from pathlib import Path
 
 import click
 
+from dagster_taskiq.cli.options import examples
 from dagster_taskiq.distribution.releases import NEWEST, SUPPORTED
 from dagster_taskiq.distribution.stand_in import write_stand_in
 
 
-@click.command("stand-in")
+@click.command(
+    "stand-in",
+    short_help="Write a wheel that stands in for dagster-celery.",
+    epilog=examples(
+        "dagster-taskiq stand-in --output dist",
+        "dagster-taskiq stand-in --version 0.29.20 --output dist",
+    ),
+)
 @click.option(
     "--version",
     "releases",

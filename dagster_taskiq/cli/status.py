@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from dagster_taskiq.cli.options import connection_options, settings_from
+from dagster_taskiq.cli.options import connection_options, examples, settings_from
 from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.worker.local_status.client import ask_local_workers
 from dagster_taskiq.worker.local_status.sockets import StartedWith
@@ -23,7 +23,14 @@ if TYPE_CHECKING:
     from dagster_taskiq.wire.records import Worker
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "dagster-taskiq status",
+        "dagster-taskiq status --watch 10",
+        "dagster-taskiq status --worker gpu-1 --json",
+        "dagster-taskiq status --local",
+    )
+)
 @connection_options
 @click.option("--worker", "name", help="Only be content if the worker of this name is alive.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -2,15 +2,21 @@
 
 import click
 
+from dagster_taskiq.cli.options import examples
 from dagster_taskiq.transport.sql.postgresql.ddl import DEFAULT_SCHEMA, full_ddl
 
 
-@click.group()
+@click.group(epilog=examples("dagster-taskiq storage ddl | psql dagster"))
 def storage() -> None:
     """Show what the broker keeps in a PostgreSQL database."""
 
 
-@storage.command()
+@storage.command(
+    epilog=examples(
+        "dagster-taskiq storage ddl",
+        "dagster-taskiq storage ddl --schema tasks | psql dagster",
+    )
+)
 @click.option(
     "--schema",
     default=DEFAULT_SCHEMA,

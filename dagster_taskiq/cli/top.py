@@ -4,10 +4,16 @@ from pathlib import Path
 
 import click
 
-from dagster_taskiq.cli.options import connection_options, settings_from
+from dagster_taskiq.cli.options import connection_options, examples, settings_from
 
 
-@click.command()
+@click.command(
+    short_help="Show the fleet live in this terminal.",
+    epilog=examples(
+        "dagster-taskiq top",
+        "dagster-taskiq top -b redis://redis.internal:6379/0",
+    ),
+)
 @connection_options
 def top(broker: str | None, backend: str | None, config_yaml: Path | None, app: str | None) -> None:
     """Show the fleet live in this terminal: queues, workers, what runs and what has ended.

@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from dagster_taskiq.cli.options import (
     broker_from,
     connection_options,
+    examples,
     settings_from,
     split_commas,
 )
@@ -47,12 +48,24 @@ URL_VARIABLES = {
 LEVELS = ["debug", "info", "warning", "error", "critical"]
 
 
-@click.group()
+@click.group(
+    epilog=examples(
+        "dagster-taskiq worker start --queue dagster --concurrency 4",
+        "dagster-taskiq worker list",
+    )
+)
 def worker() -> None:
     """Start, list and end workers."""
 
 
-@worker.command()
+@worker.command(
+    epilog=examples(
+        "dagster-taskiq worker start",
+        "dagster-taskiq worker start -q dagster,mail -c 4 --name mail-1",
+        "dagster-taskiq worker start -b redis://redis.internal:6379/0 -q gpu -c 1",
+        "dagster-taskiq worker start -q dagster --drain-timeout 600 --background",
+    )
+)
 @connection_options
 @click.option(
     "-q", "--queue", "queues", multiple=True, help="A queue to serve; repeatable, comma lists too."
@@ -257,7 +270,11 @@ def start(
     sys.exit(run_worker(listened, options))
 
 
-@worker.command("list")
+@worker.command(
+    "list",
+    short_help="List the workers, and what they run.",
+    epilog=examples("dagster-taskiq worker list", "dagster-taskiq worker list --json"),
+)
 @connection_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_workers(
@@ -279,7 +296,13 @@ def list_workers(
     show_workers(workers)
 
 
-@worker.command()
+@worker.command(
+    short_help="End workers by name, or all of them.",
+    epilog=examples(
+        "dagster-taskiq worker terminate mail-1",
+        "dagster-taskiq worker terminate --all --now",
+    ),
+)
 @connection_options
 @click.argument("names", nargs=-1)
 @click.option("--all", "everyone", is_flag=True, help="End every worker on this broker.")
