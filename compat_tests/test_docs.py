@@ -30,6 +30,7 @@ from dagster_taskiq.worker.options import (
     DRAIN_TIMEOUT_ENV,
     HTTP_PORT_ENV,
     KILL_GRACE_ENV,
+    LOG_FORMAT_ENV,
     POD_DELETION_COST_ENV,
     PoolOptions,
 )
@@ -186,7 +187,7 @@ def test_every_label_is_listed_and_no_other() -> None:
 def test_every_variable_is_listed_and_no_other() -> None:
     ours = {BROKER_ENV, BACKEND_ENV, CONCURRENCY_ENV, QUEUES_ENV, ALLOW_ENV, HOME_ENV}
     ours |= {DRAIN_TIMEOUT_ENV, KILL_GRACE_ENV, HTTP_PORT_ENV, POD_DELETION_COST_ENV}
-    ours |= {"DAGSTER_EXECUTOR_POP_EVENTS_OFFSET", ASYNC_TASKS_ENV, TOKEN_ENV}
+    ours |= {"DAGSTER_EXECUTOR_POP_EVENTS_OFFSET", ASYNC_TASKS_ENV, TOKEN_ENV, LOG_FORMAT_ENV}
     ours |= {QUEUE_URL_ENV, ENDPOINT_URL_ENV, "AWS_DEFAULT_REGION"}
     assert {name for row in table("environment.md") for name in row.split(", ")} == ours
 

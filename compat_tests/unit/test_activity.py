@@ -15,7 +15,7 @@ from dagster_taskiq.errors import (
     TaskRevokedError,
     TimeLimitError,
 )
-from dagster_taskiq.transport.results import PutBack, ReportedEnd, failure
+from dagster_taskiq.transport.results import PutBack, ReportedEnd, as_json, failure
 from dagster_taskiq.wire.labels import DELAY_LABEL, JOB_LABEL, QUEUE_LABEL, RUN_LABEL, SENT_LABEL
 from dagster_taskiq.wire.queues import run_queue
 from dagster_taskiq.wire.records import TaskState
@@ -27,6 +27,10 @@ from dagster_taskiq.worker.task_counts import MOST_ENDED, MOST_KINDS, OTHER, Wor
 RETURNED: TaskiqResult[Any] = TaskiqResult(is_err=False, return_value=None, execution_time=0.0)
 
 AGAIN = BrokerMessage(task_id="t", task_name="n", message=b"", labels={})
+
+
+def reported(state: TaskState, error: Exception) -> ReportedEnd:
+    return ReportedEnd(state, str(error), as_json(failure(error))[1])
 
 
 @pytest.fixture
@@ -80,8 +84,8 @@ def test_an_error_tells_how_a_task_has_ended(
         (Recorded(RETURNED), Outcome.SUCCEEDED),
         (Recorded(failure(TaskRevokedError("r"))), Outcome.REVOKED),
         (ReportedEnd(TaskState.SUCCESS, "", b""), Outcome.SUCCEEDED),
-        (ReportedEnd(TaskState.FAILURE, "r", b""), Outcome.FAILED),
-        (ReportedEnd(TaskState.REVOKED, "r", b""), Outcome.REVOKED),
+        (reported(TaskState.FAILURE, ValueError("r")), Outcome.FAILED),
+        (reported(TaskState.REVOKED, TaskRevokedError("r")), Outcome.REVOKED),
         (PutBack(None), Outcome.RETRIED),
         (
             PutBack(BrokerMessage(task_id="t", task_name="n", message=b"", labels={})),

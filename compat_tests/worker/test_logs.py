@@ -1,7 +1,10 @@
-"""What steps print: captured for Dagster's UI, and mirrored to the worker's own output."""
+"""A worker's log, and what steps print: captured for Dagster's UI, and mirrored to that log."""
 
+import json
 import os
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dagster import DagsterInstance, DagsterRun, execute_job, reconstructable
@@ -9,6 +12,7 @@ from dagster._core.storage import local_compute_log_manager
 from dagster._core.storage.compute_log_manager import ComputeIOType
 
 from compat_tests.conftest import StartWorker
+from compat_tests.sending import USER_TASKS, open_sender
 from compat_tests.waiting import eventually
 from compat_tests.worker import printing
 from compat_tests.workers import executor_config
@@ -56,6 +60,46 @@ def test_all_that_a_step_prints_before_it_crashes_is_captured_and_mirrored(
     mirrored = worker.output().splitlines()
     for line in (*spoken, *complaints, *last):
         assert mirrored.count(line) == 1, line
+
+
+def objects_in(log: str) -> list[dict[str, Any]]:
+    """Return what was logged in JSON, among what others have written to the same place."""
+    return [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+
+
+@pytest.mark.parametrize("broker_kind", ["embedded"], indirect=True)
+def test_a_worker_logs_in_json_with_the_fields_of_the_task(
+    settings: Settings, instance: DagsterInstance, start_worker: StartWorker
+) -> None:
+    worker = start_worker("-c", "1", "-i", USER_TASKS, "--log-format", "json", "-l", "debug")
+    config = {"execution": {"config": executor_config(settings)}}
+    run = execute_job(reconstructable(printing.dying), instance, run_config=config).dagster_run
+    with open_sender(settings) as sender:
+        task_id = sender.send("fail", "no\nway")
+        sender.error(task_id)
+    worker.process.terminate()
+    assert worker.wait() == 0
+
+    output = worker.output()
+    logged = objects_in(output)
+    assert "dagster_taskiq." not in "".join(
+        line for line in output.splitlines() if not line.startswith("{")
+    ), "all that is ours is in JSON"
+    assert {each["worker"] for each in logged} == {worker.name}
+    assert all(datetime.fromisoformat(each["timestamp"]).tzinfo for each in logged)
+    of_step = {"job": "dying", "run_id": run.run_id, "step_key": "dies_talking"}
+    start, end = (
+        each for each in logged if of_step.items() <= each.items() and " · " in each["message"]
+    )
+    assert start["message"] == f"dying · dies_talking started (run {run.run_id[:8]})"
+    assert start["queue"] == settings.queue
+    assert (end["level"], end["outcome"]) == ("ERROR", "lost")
+    assert "ended with exit code 9" in end["message"]
+    (failed,) = [each for each in logged if "exception" in each]
+    assert failed["exception"].startswith("Traceback (most recent call last)")
+    assert (failed["task_id"], failed["task"]) == (task_id, f"{USER_TASKS}:fail")
+    ours = [each for each in logged if each.get("task_id") == task_id and "outcome" in each]
+    assert [each["message"].rpartition("): ")[2] for each in ours] == ["LookupError: no"]
 
 
 def test_a_half_written_line_is_not_written_into(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """``dagster-taskiq worker``: start, list, terminate."""
 
 import json
-import logging
 import os
 import sys
 import time
@@ -31,7 +30,10 @@ from dagster_taskiq.worker.options import (
     DRAIN_TIMEOUT_ENV,
     HTTP_PORT_ENV,
     KILL_GRACE_ENV,
+    LOG_FORMAT_ENV,
     POD_DELETION_COST_ENV,
+    LogFormat,
+    default_name,
 )
 
 #: One KiB, the unit of ``--max-memory-per-child`` (as Celery's option of that name has it).
@@ -107,6 +109,15 @@ def worker() -> None:
     show_default=True,
     type=click.Choice(LEVELS, case_sensitive=False),
     help="The least severe messages that the worker logs.",
+)
+@click.option(
+    "--log-format",
+    default=LogFormat.TEXT.value,
+    show_default=True,
+    type=click.Choice([each.value for each in LogFormat]),
+    envvar=LOG_FORMAT_ENV,
+    show_envvar=True,
+    help="What the worker writes its log in: lines for people, or a JSON object in each line.",
 )
 @click.option("-d", "--background", is_flag=True, help="Start it in the background and return.")
 @click.option(
@@ -200,6 +211,7 @@ def start(
     async_tasks: int | None,
     name: str | None,
     loglevel: str,
+    log_format: str,
     background: bool,
     include: tuple[str, ...],
     allow: tuple[str, ...],
@@ -225,9 +237,10 @@ def start(
     # The process from which children are forked imports Dagster, for seconds; this one goes on
     # meanwhile.
     process.start()
-    logging.basicConfig(
-        level=loglevel.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-    )
+    from dagster_taskiq.worker.log_format import log_to_stderr
+
+    name = name or default_name()
+    log_to_stderr(loglevel.upper(), LogFormat(log_format), name)
     # Another program that starts a worker by this command has given its own options.
     started_with = click.get_current_context().find_object(StartedWith) or StartedWith(
         app, str(config_yaml) if config_yaml else None, broker, backend
@@ -239,14 +252,13 @@ def start(
         default_async_tasks,
         default_concurrency,
         default_max_runs,
-        default_name,
     )
     from dagster_taskiq.worker.runner import run_worker
 
     listened = broker_from(broker, backend, config_yaml, app)
     slots, slots_source = (concurrency, "--concurrency") if concurrency else default_concurrency()
     options = WorkerOptions(
-        name=name or default_name(),
+        name=name,
         queues=split_commas(queues) or (listened.settings.queue,),
         slots_source=slots_source,
         pool=PoolOptions(
@@ -256,6 +268,7 @@ def start(
             include=split_commas(include),
             allow=allowed_entries(allow),
             app=app,
+            log_format=LogFormat(log_format),
             max_tasks_per_child=max_tasks_per_child,
             max_memory_per_child=max_memory_per_child * KIB if max_memory_per_child else None,
             kill_grace=kill_grace,

@@ -12,7 +12,7 @@ from dagster_taskiq.errors import (
     TaskRevokedError,
 )
 from dagster_taskiq.tracing import spans
-from dagster_taskiq.transport.results import PutBack, ReportedEnd
+from dagster_taskiq.transport.results import PutBack, ReportedEnd, result_from_json
 from dagster_taskiq.wire.labels import (
     JOB_LABEL,
     QUEUE_LABEL,
@@ -26,6 +26,7 @@ from dagster_taskiq.wire.records import TaskState
 from dagster_taskiq.wire.task_counts import EndedTask, Outcome
 from dagster_taskiq.worker.running_task import Recorded, TaskEnd
 from dagster_taskiq.worker.task_counts import WorkerCounts, count_end
+from dagster_taskiq.worker.task_log import log_end, log_start
 
 #: How many characters of a name, and of the reason of an end, are kept.
 LONGEST_NAME = 200
@@ -44,10 +45,11 @@ class Execution:
     """One execution of a task, from its start to its end."""
 
     def __init__(self, message: TaskiqMessage, activity: "Activity") -> None:
-        """Count that it starts."""
+        """Count and log that it starts."""
         #: Whether its process has reported its end, and has called the hooks of middlewares.
         self.has_reported = False
         self._activity = activity
+        self._message = message
         labels = message.labels
         self._id = _short(message.task_id)
         self._name = _short(message.task_name)
@@ -66,6 +68,7 @@ class Execution:
         if due is not None:
             self._row.wait.add(self._started_at - due)
         self._span = spans.begin_processing(message, activity.broker, activity.worker, due)
+        log_start(message)
         activity.on_change()
 
     def note_outcome(self, outcome: Outcome, why: str) -> None:
@@ -77,15 +80,17 @@ class Execution:
         self.has_reported = True
 
     def has_raised(self, error: BaseException) -> None:
-        """Count its end: nothing was reported, but this error has ended it."""
+        """Count and log its end: nothing was reported, but this error has ended it."""
         self._has_ended(outcome_of_error(error), _text_of(error))
 
     def has_ended(self, end: TaskEnd) -> None:
-        """Count its end, as its process has reported it."""
+        """Count and log its end, as its process has reported it."""
         if isinstance(end, PutBack):
             self._has_ended(Outcome.RETRIED, "")
         elif isinstance(end, ReportedEnd):
-            self._has_ended(_OF_STATES.get(end.state, Outcome.FAILED), end.error)
+            error = None if end.state is TaskState.SUCCESS else result_from_json(end.result).error
+            why = "" if error is None else _text_of(error)
+            self._has_ended(_OF_STATES.get(end.state, Outcome.FAILED), why)
         else:
             error = end.result.error if isinstance(end, Recorded) else end.error
             if error is not None:
@@ -100,6 +105,7 @@ class Execution:
         if outcome in _FAILURES:
             self._span.note_failure(outcome.value, why)
         self._span.end()
+        log_end(self._message, outcome, seconds, why)
         lines = why.strip().splitlines()
         task = EndedTask(
             id=self._id,

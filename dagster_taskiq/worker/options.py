@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.env import read_variable
@@ -17,6 +18,7 @@ CONCURRENCY_ENV = "DAGSTER_TASKIQ_CONCURRENCY"
 DRAIN_TIMEOUT_ENV = "DAGSTER_TASKIQ_DRAIN_TIMEOUT"
 KILL_GRACE_ENV = "DAGSTER_TASKIQ_KILL_GRACE"
 HTTP_PORT_ENV = "DAGSTER_TASKIQ_HTTP_PORT"
+LOG_FORMAT_ENV = "DAGSTER_TASKIQ_LOG_FORMAT"
 ASYNC_TASKS_ENV = "DAGSTER_TASKIQ_ASYNC_TASKS"
 POD_DELETION_COST_ENV = "DAGSTER_TASKIQ_POD_DELETION_COST"
 
@@ -61,6 +63,15 @@ def default_name() -> str:
 DEFAULT_MAX_RUNS = 10
 
 
+class LogFormat(str, Enum):
+    """What a worker writes its log in, by the names on the command line."""
+
+    #: Lines for people.
+    TEXT = "text"
+    #: An object in each line, for what collects logs.
+    JSON = "json"
+
+
 @dataclass(frozen=True)
 class PoolOptions:
     """How children are kept."""
@@ -79,6 +90,8 @@ class PoolOptions:
     allow: tuple[str, ...] = ()
     #: The project's own app, ``module`` or ``module:name``, whose broker has its tasks.
     app: str | None = None
+    #: The form of what children log that no code of the user's has configured.
+    log_format: LogFormat = LogFormat.TEXT
     #: A child is replaced after this many tasks; never when ``None``.
     max_tasks_per_child: int | None = None
     #: A child that holds more than this many bytes after a task is replaced.

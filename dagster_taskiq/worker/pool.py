@@ -73,6 +73,7 @@ class Pool:
         self._lease = Lease(settings.lease)
         setup = {
             "worker_name": worker_name,
+            "log_format": options.log_format.value,
             "settings": settings.to_dict(),
             "include": list(options.include),
             "allow": list(options.allow),

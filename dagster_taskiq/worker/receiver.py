@@ -74,7 +74,7 @@ class SlotReceiver(Receiver):
             error = none
         except BaseException as problem:  # as taskiq's does, whatever it is
             error = problem
-            taskiq_log.receiver.exception("Exception found while executing function.")
+            taskiq_log.receiver.exception(taskiq_log.FUNCTION_FAILED)
         return TaskiqResult(
             is_err=error is not None,
             return_value=value,

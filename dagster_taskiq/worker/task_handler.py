@@ -15,12 +15,13 @@ from dagster_taskiq.errors import (
     TaskRevokedError,
     TimeLimitError,
 )
+from dagster_taskiq.execution.task_context import executing
 from dagster_taskiq.transport.backend import StateBackend, until_available
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.put_back import put_back
-from dagster_taskiq.transport.results import PutBack, ReportedEnd, failure, result_from_json
+from dagster_taskiq.transport.results import PutBack, ReportedEnd, failure
 from dagster_taskiq.wire.labels import POOL_LABEL, RUN_LABEL, WORKER_LABEL, attempt_of
-from dagster_taskiq.wire.records import Task, TaskState
+from dagster_taskiq.wire.records import Task
 from dagster_taskiq.wire.task_names import EXECUTE_PLAN, PACKED_RUN
 from dagster_taskiq.worker import any_task
 from dagster_taskiq.worker.activity import Activity, Execution
@@ -87,23 +88,44 @@ class TaskHandler:
             TimeLimitError: it ran longer than it may.
             ChildDiedError: its process died.
         """
-        if self._takes_no_more:
-            self._pool.slots.release_reservation(message.task_id)
-            await self._broker.listener.give_back(message.task_id)
-            raise NoResultError
-        try:
+        with executing(message):  # for the fields of the log
+            if self._takes_no_more:
+                self._pool.slots.release_reservation(message.task_id)
+                await self._broker.listener.give_back(message.task_id)
+                raise NoResultError
             with_claim = self._broker.listener.was_started(message.task_id)
+            await self._record_start(message, with_claim=with_claim)
+            return await self._run_started(message, with_claim=with_claim)
+
+    async def _record_start(self, message: TaskiqMessage, *, with_claim: bool) -> None:
+        """Record that a task starts here, unless that was done as its message was claimed.
+
+        Raises:
+            NoResultError: it must not start, or it is not known whether it may.
+        """
+        try:
             refused = await self._starts.record(message, with_claim=with_claim)
-        except Exception:
+        except Exception as error:
             # It is not known whether the start is on record. It is not run here; if the start is
             # not on record, the message comes again.
             self._pool.slots.release_reservation(message.task_id)
+            if isinstance(error, DagsterTaskiqError):
+                logger.error("Task %s is not started: %s", message.task_id, error)  # noqa: TRY400
             raise
         if refused is not None:
             self._pool.slots.release_reservation(message.task_id)
             logger.info("Dropped task %s: it is %s.", message.task_id, refused.value)
             await self._acknowledge(message.task_id)
             raise NoResultError
+
+    async def _run_started(
+        self, message: TaskiqMessage, *, with_claim: bool
+    ) -> any_task.Ended | ReportedEnd:
+        """Run a task whose start is on record.
+
+        Raises:
+            Exception: as :meth:`run`.
+        """
         message.labels[WORKER_LABEL] = self._worker_id
         acknowledged: asyncio.Future[None] | None = None
         if with_claim:
@@ -136,14 +158,10 @@ class TaskHandler:
             await self._put_back(message, end)
             raise NoResultError
         if isinstance(end, Recorded):
-            self._log_failure(message, end.result)
             self._note_saved(message, end.result)
             raise NoResultError
         if isinstance(end, ReportedEnd):
-            if end.state is not TaskState.SUCCESS:
-                self._log_failure(message, result_from_json(end.result))
             return end
-        self._log_failure(message, end)
         return any_task.Ended(self._labelled(message, end))
 
     async def _run_in_pool(self, message: TaskiqMessage, execution: Execution) -> TaskEnd:
@@ -189,7 +207,6 @@ class TaskHandler:
             waits = await put_back(self._broker, self._backend, task, outgoing)
         self._starts.note_ended(task.id, attempt)
         if waits:
-            logger.info("Task %s is to run again (attempt %d).", task.id, attempt + 2)
             return
         known = (await until_available(lambda: self._backend.tasks([task.id]), what)).get(task.id)
         if known is not None and known.revoke_requested:
@@ -201,15 +218,6 @@ class TaskHandler:
         """Let a result have the labels by which the backend knows this worker's task."""
         result.labels = {**result.labels, **message.labels}
         return result
-
-    def _log_failure(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
-        """Log in one line that a task has failed; the traceback is in the log of its process."""
-        error = result.error
-        if isinstance(error, DagsterTaskiqError):
-            logger.error("%s", error)
-        elif error is not None:
-            name, kind = message.task_name, type(error).__name__
-            logger.error("Task %s (%s) failed: %s: %s", message.task_id, name, kind, error)
 
     async def _acknowledge(self, task_id: str) -> None:
         """Delete the message of a task whose record has it as started, or forbids that it starts.

@@ -2,30 +2,35 @@
 
 import logging
 
-from dagster_taskiq.errors import DagsterTaskiqError, TaskHandedOverError
+from dagster_taskiq.errors import DagsterTaskiqError
 
 #: To which the receiver writes what becomes of its messages.
 receiver = logging.getLogger("taskiq.receiver.receiver")
+
+#: What it says, with the error, when the function that it has called for a message has raised one.
+FUNCTION_FAILED = "Exception found while executing function."
 
 
 def shorten() -> None:
     """Shorten it from now on, to what a reader of the worker's log needs."""
     for name in ("taskiq", "taskiq.receiver.receiver", "taskiq.receiver"):
-        logging.getLogger(name).addFilter(_in_one_sentence)
+        logging.getLogger(name).addFilter(_shortened)
     if not logging.getLogger().isEnabledFor(logging.DEBUG):
-        # It says of each task that it begins, by the name of the function that all tasks have here.
         receiver.setLevel(logging.WARNING)
 
 
-def _in_one_sentence(record: logging.LogRecord) -> bool:
-    """Shorten taskiq's log of a failed task to one line if the error is one of ours.
+def _shortened(record: logging.LogRecord) -> bool:
+    """Shorten a record, or make it one for debugging; return whether it is shown.
 
-    Its traceback would show code of this package only; the text of the error is enough. taskiq's
-    warning that a task has no result is dropped: those that this package does not run have none.
+    The worker has lines of its own for starts and ends. For an error of ours, the traceback would
+    show code of this package only; its text is enough.
     """
+    if record.levelno == logging.WARNING and "skipped setting result" in str(record.msg):
+        return False  # those that this package does not run have none
     error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
-    if isinstance(error, TaskHandedOverError):
-        record.levelno, record.levelname = logging.INFO, "INFO"
-    if isinstance(error, DagsterTaskiqError):
+    is_ours = isinstance(error, DagsterTaskiqError)
+    if record.levelno == logging.INFO or (is_ours and record.msg == FUNCTION_FAILED):
+        record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+    if is_ours:
         record.msg, record.args, record.exc_info = "%s", (str(error),), None
-    return not (record.levelno == logging.WARNING and "skipped setting result" in str(record.msg))
+    return record.levelno > logging.DEBUG or logging.getLogger().isEnabledFor(logging.DEBUG)

@@ -15,13 +15,16 @@ from dagster_taskiq.transport import current
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.relay.relay import Relay
+from dagster_taskiq.worker.log_format import log_in_json
+from dagster_taskiq.worker.options import LogFormat
 
 
 def set_up(setup: dict[str, Any]) -> tuple[QueueBroker, str]:
     """Give this process its worker's settings, and import what every task may need.
 
     Args:
-        setup: ``path`` and ``argv`` of ``sys`` in the parent; the ``settings``; ``relay``, the
+        setup: ``worker_name``; ``log_format``, the form of the worker's log; ``path`` and ``argv``
+            of ``sys`` in the parent; the ``settings``; ``relay``, the
             socket by which the worker's connection is shared, or nothing; ``include``, the modules
             to import; ``allow``, the only code that may be loaded, unless empty; ``app``,
             the project's own app or ``None``; ``instrumented``, the parent's ``PYTHONPATH`` if
@@ -34,6 +37,8 @@ def set_up(setup: dict[str, Any]) -> tuple[QueueBroker, str]:
     sys.path[:], sys.argv[:] = setup["path"], setup["argv"]
     if setup["instrumented"] is not None:
         auto.instrument(setup["instrumented"])
+    if LogFormat(setup["log_format"]) is LogFormat.JSON:
+        log_in_json(setup["worker_name"])
     settings = Settings.from_dict(setup["settings"])
     if setup["relay"]:
         current.use_relay(Relay(setup["relay"], settings))

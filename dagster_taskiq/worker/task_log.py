@@ -1,0 +1,89 @@
+"""What a worker logs of each task that it runs: a line when it starts, and one when it ends."""
+
+import logging
+
+from taskiq import TaskiqMessage
+
+from dagster_taskiq.wire.labels import JOB_LABEL, RUN_LABEL, STEP_LABEL
+from dagster_taskiq.wire.task_counts import Outcome
+
+logger = logging.getLogger(__name__)
+
+#: How many characters of the id of a run are shown, as in Dagster's UI.
+SHORT_ID = 8
+#: How many characters of the reason of an end are shown.
+LONGEST_REASON = 1000
+
+#: Seconds in a minute, and minutes in an hour.
+MINUTE = 60
+
+#: What is said of each end, before its time, and how severe it is.
+_ENDS = {
+    Outcome.SUCCEEDED: ("succeeded in", logging.INFO),
+    Outcome.FAILED: ("failed after", logging.ERROR),
+    Outcome.LOST: ("was lost after", logging.ERROR),
+    Outcome.REVOKED: ("was revoked after", logging.WARNING),
+    Outcome.RETRIED: ("is to run again, after", logging.WARNING),
+    Outcome.HANDED_OVER: ("was handed over after", logging.INFO),
+}
+
+
+def log_start(message: TaskiqMessage) -> None:
+    """Log that a task starts: "ship_parcels · weigh_parcel[eggs] started (run f9c9a8fd)"."""
+    if logger.isEnabledFor(logging.INFO):
+        title, whose = _names_of(message)
+        logger.info("%s started%s", title, whose)
+
+
+def log_end(message: TaskiqMessage, outcome: Outcome, seconds: float, why: str) -> None:
+    """Log that a task has ended, in one line.
+
+    Args:
+        message: the task.
+        outcome: how.
+        seconds: for how long it ran.
+        why: why it did not succeed, if anything is known; the first line of it is logged.
+    """
+    end, level = _ENDS[outcome]
+    if logger.isEnabledFor(level):
+        title, whose = _names_of(message)
+        lines = why.strip().splitlines()
+        reason = f": {printable(lines[0][:LONGEST_REASON])}" if lines else ""
+        fields = {"outcome": outcome.value, "seconds": round(seconds, 3)}
+        logger.log(
+            level, "%s %s %s%s%s", title, end, duration(seconds), whose, reason, extra=fields
+        )
+
+
+def printable(text: str) -> str:
+    """Return a text that comes from elsewhere as one that stays in its line, and is only text."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people read it: "0.4 s", "12 min 5 s", "3 h 20 min"."""
+    if seconds < 1:
+        return f"{seconds:.2g} s"
+    if round(seconds, 1) < MINUTE:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), MINUTE)
+    if minutes < MINUTE:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, MINUTE)
+    return f"{hours} h {minutes} min"
+
+
+def _names_of(message: TaskiqMessage) -> tuple[str, str]:
+    """Return by what people know a task, and what of it is put in brackets, with a space before."""
+    labels = (JOB_LABEL, RUN_LABEL, STEP_LABEL)
+    job, run_id, step_key = (printable(str(message.labels.get(each, ""))) for each in labels)
+    run = f"run {run_id[:SHORT_ID]}"
+    if step_key:
+        return " · ".join(filter(None, (job, step_key))), f" ({run})"
+    if run_id:
+        return " · ".join(filter(None, (job, run))), ""
+    return printable(message.task_name), f" (task {printable(message.task_id)})"
