@@ -23,11 +23,17 @@ from dagster_taskiq.transport.relay.relay import Relay
 from dagster_taskiq.transport.relay.server import BACKEND_CALLS, BROKER_CALLS, RelayServer
 from dagster_taskiq.wire.notifications import FROM_START
 from dagster_taskiq.wire.records import Running, Task, TaskState, Worker
+from dagster_taskiq.wire.task_counts import EndedTask, Outcome, TaskCounts
 
 pytestmark = pytest.mark.anyio
 
 RUNNING = (Running("t", "execute", "run", "step", 7, 1.5),)
+COUNTS = TaskCounts("q", "execute", "job", 2, {Outcome.LOST: 1})
+ENDED = EndedTask("t", "execute", "q", Outcome.LOST, 1.0, 2.0)
 WORKER = Worker("w", "name", "host", 1, ("q",), 2, "1", 30.0, running=RUNNING)
+WORKER = replace(WORKER, counts=(COUNTS,), ended=(ENDED,))
+#: As a server that keeps text returns it.
+READ = Worker.loads(WORKER.dumps(), 0.0)
 TASK = Task("t", "execute", "q", "run", "step", worker="w")
 
 
@@ -79,7 +85,8 @@ async def test_each_call_of_a_child_is_the_worker_s(worker: QueueBroker) -> None
         assert await backend.start(TASK, recorded=True) is None
         with pytest.raises(NoRecordError):
             await backend.start(Task("unknown", worker="w"), recorded=True)
-        assert await backend.beat(WORKER) == []
+        assert list(READ.counts or ()) == [COUNTS]  # what was read is not sent
+        assert await backend.beat(READ) == []
         (known,) = await backend.workers()
         assert replace(known, age=0.0) == WORKER
         assert await backend.revoke(["t"], "why") == {"t": "w"}

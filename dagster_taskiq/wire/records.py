@@ -184,8 +184,8 @@ class Worker:
             for each in plain.pop("running")
         )
         if plain.get("counts") is not None:
-            plain["counts"] = Packed(plain["counts"], TaskCounts.from_plain)
-        plain["ended"] = Packed(plain.get("ended", ""), EndedTask.from_plain)
+            plain["counts"] = Packed(plain["counts"], TaskCounts)
+        plain["ended"] = Packed(plain.get("ended", ""), EndedTask)
         for name in ("queues", "unexpected_parts"):
             plain[name] = tuple(plain.get(name, ()))
         return cls(**{**plain, "running": running, "age": age})

@@ -7,11 +7,13 @@ import json
 import zlib
 from base64 import b64decode, b64encode
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar, overload
+
+from typing_extensions import Self
 
 #: The upper bounds of the buckets of a histogram of times, in seconds; the last bucket has none.
 BOUNDS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
@@ -144,6 +146,10 @@ class _Row(Protocol):
     def to_plain(self) -> dict[str, Any]:
         """Return it as JSON data."""
 
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Self:
+        """Return what :meth:`to_plain` has made JSON data of."""
+
 
 T = TypeVar("T", bound=_Row)
 
@@ -163,15 +169,19 @@ class Packed(Sequence[T], Generic[T]):
     none of these raises ``ValueError`` then.
     """
 
-    def __init__(self, text: str, read: Callable[[Mapping[str, Any]], T]) -> None:
+    def __init__(self, text: str, kind: type[T]) -> None:
         """Read nothing yet.
 
         Args:
             text: as :func:`pack` has made it.
-            read: returns a row from its JSON data.
+            kind: the class of the rows.
         """
         self._text = text
-        self._read = read
+        self._kind = kind
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process gets of it: nothing that was read."""
+        return {"_text": self._text, "_kind": self._kind}
 
     @cached_property
     def _rows(self) -> tuple[T, ...]:
@@ -179,7 +189,7 @@ class Packed(Sequence[T], Generic[T]):
             return ()
         try:
             plain = json.loads(zlib.decompress(b64decode(self._text)))
-            return tuple(map(self._read, plain))
+            return tuple(map(self._kind.from_plain, plain))
         except (zlib.error, AttributeError, LookupError, TypeError) as error:
             raise ValueError(f"These are no rows: {error}") from error
 

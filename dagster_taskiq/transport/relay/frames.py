@@ -16,6 +16,7 @@ from dagster_taskiq.transport.messages import Outgoing
 from dagster_taskiq.wire.notifications import Notification
 from dagster_taskiq.wire.queues import QueueDepth
 from dagster_taskiq.wire.records import Running, Task, TaskState, Worker
+from dagster_taskiq.wire.task_counts import EndedTask, Outcome, Packed, TaskCounts, Times
 
 _LENGTH = struct.Struct("!I")
 
@@ -24,6 +25,7 @@ _RECORDS = {
     (each.__module__, each.__qualname__): each
     for each in (
         *(Eviction, Notification, Outgoing, QueueDepth, Running, Task, TaskState, Worker),
+        *(EndedTask, Outcome, Packed, TaskCounts, Times),
         *(errors.ConfigError, errors.NoRecordError, errors.NotPutBackYetError),
         errors.ServerUnavailableError,
     )
