@@ -148,7 +148,7 @@ def test_what_starts_runs_and_ends_is_seen_live_and_q_gives_the_terminal_back(
     with top(settings, width=80, height=24) as shown:
         assert "w-one" in shown.line("□□ 0/2")
         held = sender.send("hold", str(started), str(go), queue_name="a")
-        assert "task" in shown.line(f"{USER_TASKS}:hold")
+        assert "task" in shown.line(f"hold ({USER_TASKS})")
         assert "busy" in shown.line("■□ 1/2")
         sender.send("add", 1, 2, queue_name="nobody")
         assert "no worker serves it" in shown.line("nobody")

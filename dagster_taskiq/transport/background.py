@@ -1,7 +1,6 @@
-"""Asyncio tasks that are not awaited, or not to their end."""
+"""Asyncio tasks that are not awaited."""
 
 import asyncio
-from collections.abc import Awaitable
 from typing import Any
 
 
@@ -9,18 +8,3 @@ def look_at(task: "asyncio.Future[Any]") -> None:
     """Retrieve the outcome of a task that is not awaited: asyncio logs those that are not."""
     if not task.cancelled():
         task.exception()
-
-
-async def in_own_task(work: Awaitable[Any]) -> Any:
-    """Await what redis-py does in a task of its own, so that a cancellation reaches the caller.
-
-    redis-py sometimes swallows a cancellation that arrives while it reads a reply. A listener that
-    was cancelled would go on for ever then, and so would the worker that waits for it to end.
-    """
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        task.cancel()
-        task.add_done_callback(look_at)
-        raise

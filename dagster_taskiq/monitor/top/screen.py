@@ -35,7 +35,7 @@ z, Enter    show only that section, and all of them again
 ?           this help; any key leaves it
 
 Slots: green are steps and your own tasks, blue are runs. Red queues have messages that no
-worker serves. What has ended is listed since `top` has started, for 15 minutes."""
+worker serves. What has ended is listed for 15 minutes."""
 
 
 @dataclass(frozen=True)

@@ -207,7 +207,7 @@ def _priorities(queue: QueueView, _: float) -> str:
 
 def _name_of(row: RunningView) -> str:
     """Return what runs: the step, or the task."""
-    return row.step_key or (row.job if row.run_id else row.name)
+    return row.step_key or (row.job if row.run_id else _task_name(row.name))
 
 
 def _kind_of(row: RunningView) -> str:
@@ -219,7 +219,14 @@ def _kind_of(row: RunningView) -> str:
 
 
 def _ended_name(row: EndedView) -> str:
-    return row.task.step_key or (row.task.job if row.task.run_id else row.task.name)
+    task = row.task
+    return task.step_key or (task.job if task.run_id else _task_name(task.name))
+
+
+def _task_name(name: str) -> str:
+    """Return the name of a user's own task with its function first: its end may be cut off."""
+    module, _, function = name.rpartition(":")
+    return f"{function} ({module})" if module else name
 
 
 def _safe(cell: str | Text) -> Text:

@@ -16,8 +16,8 @@ from redis.exceptions import ConnectionError, NoScriptError, ResponseError
 
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.urls import scheme_of
-from dagster_taskiq.transport.background import in_own_task
 from dagster_taskiq.transport.eviction import Eviction
+from dagster_taskiq.transport.redis.cancellation import in_own_task
 from dagster_taskiq.transport.redis.errors import REFUSALS, RedisErrors
 from dagster_taskiq.transport.redis.pipelined import Pipelined
 from dagster_taskiq.transport.redis.sentinel_urls import read_sentinel_url

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError, ReadOnlyError, TimeoutError
 
-from dagster_taskiq.transport.background import in_own_task
+from dagster_taskiq.transport.redis.cancellation import in_own_task
 from dagster_taskiq.transport.redis.replies import Replies, pack
 
 #: The pause before a command is sent again whose connection was lost, in seconds.
