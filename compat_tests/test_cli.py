@@ -294,8 +294,9 @@ def test_on_a_terminal_lists_are_tables(
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "160")
     shown = run("status", *busy.config).out
-    for word in ("Queues", "Workers", "Running", "gpu", "busy", "a,b,c", "│"):
+    for word in ("Queues", "Workers", "Running", "gpu", "busy", "a,b,c", "──"):
         assert word in shown
+    assert not re.search(r"^[\w#].*\t", shown, re.MULTILINE)
 
 
 @one_broker
@@ -450,7 +451,8 @@ def test_terminate_ends_workers_gently_or_now(
         assert second.wait() == 1
         assert client.tasks([held["second"]])[held["second"]].state is TaskState.REVOKED
     ended = run("worker", "terminate", "--all", *config)
-    assert ended.out == "Sent 0 worker(s) the command to end.\n"
+    assert (ended.code, ended.error) == (0, "")
+    assert ended.out == f"There is no worker to end on {redact(settings.broker)}.\n"
 
 
 # -- settings that cannot be used ------------------------------------------------------------

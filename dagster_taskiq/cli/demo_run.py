@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dagster_taskiq.cli.tables import show
-from dagster_taskiq.cli.worker import show_workers
+from dagster_taskiq.cli.worker_tables import show_workers
 from dagster_taskiq.client import Client, client_for
 from dagster_taskiq.demo.facts import facts_of
 from dagster_taskiq.demo.home import (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dagster_taskiq.cli.options import connection_options, examples, settings_from
-from dagster_taskiq.cli.tables import show
+from dagster_taskiq.cli.tables import Narrower, middle_left_out, show
 from dagster_taskiq.wire.rejected_messages import LISTED, RejectedMessage
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def list_rejected(
         click.echo(json.dumps([asdict(each) for each in found], indent=2))
         return
     columns = ("id", "queue", "task", "set aside", "size", "reason", "begins with")
-    show("Set aside", columns, [_row(each) for each in found])
+    show("Set aside", columns, [_row(each) for each in found], narrower=_NARROWER)
     count = client.rejected()
     if count > len(found):
         click.echo(f"There are {count}; see --limit.")
@@ -124,6 +124,15 @@ def _client(
     from dagster_taskiq.client import client_for
 
     return client_for(settings_from(broker, backend, config_yaml, app))
+
+
+#: What makes their table narrower. An id stays whole, since the other commands want it.
+_NARROWER: list[Narrower] = [
+    ("task", middle_left_out),
+    ("begins with", lambda text: middle_left_out(text, 30)),
+    ("size", None),
+    ("begins with", None),
+]
 
 
 def _row(message: RejectedMessage) -> tuple[str, ...]:

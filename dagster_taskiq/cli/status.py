@@ -101,7 +101,7 @@ def _show(settings: "Settings", name: str | None, as_json: bool, at: datetime | 
         ServerUnavailableError: broker or backend does not answer.
     """
     from dagster_taskiq.cli.tables import duration, show
-    from dagster_taskiq.cli.worker import describe, show_workers
+    from dagster_taskiq.cli.worker_tables import describe, show_workers
     from dagster_taskiq.client import client_for
     from dagster_taskiq.settings.default_broker import warning_of_one_machine
     from dagster_taskiq.settings.urls import redact

@@ -5,7 +5,6 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -17,12 +16,11 @@ from dagster_taskiq.cli.options import (
     settings_from,
     split_commas,
 )
-from dagster_taskiq.cli.tables import duration, show
+from dagster_taskiq.cli.worker_tables import describe, show_workers
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.urls import redact
 from dagster_taskiq.wire.commands import Command, command
 from dagster_taskiq.wire.labels import KILL_GRACE_SECONDS
-from dagster_taskiq.wire.records import Worker
 from dagster_taskiq.worker.detach import start_detached
 from dagster_taskiq.worker.fork_server import process
 from dagster_taskiq.worker.local_status.sockets import StartedWith
@@ -342,6 +340,10 @@ def terminate(
     if unknown:
         there = ", ".join(each.name for each in alive) or "none"
         raise ConfigError(f"No such worker: {', '.join(sorted(unknown))}. There are: {there}.")
+    if everyone and not alive:
+        settings = client.settings
+        click.echo(f"There is no worker to end on {redact(settings.broker)}.")
+        return
     chosen = {each.id: each for each in alive if everyone or each.name in names}
     for worker_id in chosen:
         client.send_command(worker_id, command(Command.KILL if now else Command.DRAIN))
@@ -356,53 +358,6 @@ def terminate(
         raise ConfigError(
             f"These workers have not ended: {', '.join(each.name for each in chosen.values())}."
         )
-
-
-def show_workers(workers: list[Worker], *, is_plain: bool = False) -> None:
-    """Print workers, and what they run, as tables; see :func:`show`."""
-    columns = ("worker", "state", "host", "pid", "queues", "slots", "runs", "seen", "version")
-    rows = []
-    for each in workers:
-        runs = sum(bool(task.run_id and not task.step_key) for task in each.running)
-        rows.append(
-            (
-                each.name,
-                each.condition,
-                each.host,
-                str(each.pid),
-                ",".join(each.queues),
-                f"{each.busy_slots}/{each.concurrency}",
-                f"{runs}/{each.max_runs}",
-                f"{duration(each.age)} ago",
-                each.version,
-            )
-        )
-    show("Workers", columns, rows, is_plain=is_plain)
-    running = [
-        (
-            each.name,
-            str(task.pid or "-"),
-            task.run_id or "-",
-            task.step_key or f"{task.name}{', waits for its steps' * task.orchestrating}",
-            duration(task.seconds + each.age),
-        )
-        for each in workers
-        for task in each.running
-    ]
-    if running:
-        about = ("worker", "pid", "run", "step", "since")
-        show("Running", about, running, is_plain=is_plain)
-    for each in workers:
-        if each.unexpected_parts:
-            click.echo(
-                f"{each.name}: Dagster is not as expected ({', '.join(each.unexpected_parts)}), so "
-                "its own way is used there; the worker's log says more."
-            )
-
-
-def describe(each: Worker) -> dict[str, Any]:
-    """Return a worker as JSON data."""
-    return {**each.to_plain(), "age": round(each.age, 1), "lost": each.is_lost}
 
 
 def _start_in_background(context: click.Context) -> None:
