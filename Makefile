@@ -22,7 +22,8 @@ export PYTHONDONTWRITEBYTECODE :=
 DIST := dist
 
 .PHONY: help demo demo-ui test test-all lint tests tests-all legacy tests-oldest \
-	tests-started tests-oldest-all servers promises pictures soak bench bench-own dist clean
+	tests-started tests-oldest-all servers promises pictures soak bench bench-own bench-monitor \
+	dist clean
 
 help:
 	@echo "make demo     two example projects, run on workers on this machine: one of our own, and"
@@ -39,6 +40,7 @@ help:
 	@echo "make bench    how fast it is beside dagster-celery with Celery, which it fetches; it"
 	@echo "              takes more than an hour"
 	@echo "make bench-own  what a user's own task costs, beside Celery's prefork pool; some minutes"
+	@echo "make bench-monitor  what a monitor costs, and the runs that it shows; some minutes"
 	@echo "make dist     what is published: the wheel, the sources, and a wheel that stands in for"
 	@echo "              each release of dagster-celery"
 	@echo "make clean    remove what the others have made"
@@ -110,6 +112,10 @@ bench: servers $(BENCH_VENV)/.installed $(ORIGINAL_VENV)/.installed
 # More of them: make bench-own ARGS='--tasks 10000 --rounds 1 --places redis'
 bench-own: servers $(BENCH_VENV)/.installed $(ORIGINAL_VENV)/.installed
 	$(BENCH_VENV)/bin/python -m benchmarks.own_tasks $(ARGS)
+
+# In one place, in a minute: make bench-monitor ARGS='--rounds 2 --places redis'
+bench-monitor: servers $(BENCH_VENV)/.installed
+	$(BENCH_VENV)/bin/python -m benchmarks.monitor $(ARGS)
 
 # The wheel is built from the sources that are packed before it.
 dist: $(VENV)/.installed-dev

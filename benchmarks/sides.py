@@ -272,6 +272,12 @@ class Fleet:
         log = self.directory / f"worker-{len(self.workers)}.log"
         self.workers.append(Program(command, log, self._environment))
 
+    def start(self, command: str, arguments: list[str], name: str) -> Program:
+        """Start a command of ``dagster-taskiq`` in the fleet's environment; its caller ends it."""
+        program = str(self.contender.venv / "bin" / "dagster-taskiq")
+        log = self.directory / f"{name}.log"
+        return Program([program, command, *arguments], log, self._environment)
+
     def run(self, job: str, ops: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Execute a run with its loop in the driver; return what the driver tells of it.
 

@@ -33,15 +33,20 @@ class PostgresStorage:
         return with_driver(url)
 
     def count_sessions(self, database: str) -> int:
-        """Return how many connections have been opened to a database, by its URL.
+        """Return how many connections have been opened to a database, by its URL."""
+        return self._count("sessions", database)
 
-        It waits until the server has counted all.
-        """
+    def count_transactions(self, database: str) -> int:
+        """Return how many transactions there were in a database, by its URL."""
+        return self._count("xact_commit + xact_rollback", database)
+
+    def _count(self, what: str, database: str) -> int:
+        """Return what the server has counted, when it has counted all."""
         time.sleep(COUNTED_AFTER_SECONDS)
         connection = psycopg2.connect(self._url)
         connection.autocommit = True
         with connection.cursor() as cursor:
-            query = "SELECT sessions FROM pg_stat_database WHERE datname = %s"
+            query = f"SELECT {what} FROM pg_stat_database WHERE datname = %s"
             cursor.execute(query, (database.rpartition("/")[2],))
             row = cursor.fetchone()
         connection.close()

@@ -95,6 +95,8 @@ def test_a_monitor_that_starts_again_counts_from_zero(
                 eventually(lambda of=expected, started=started: started() == of)
 
 
+# Other servers do not allow such a name.
+@pytest.mark.parametrize("broker_kind", ["postgresql"], indirect=True)
 def test_queues_are_in_the_metrics_whatever_their_names(
     monitor: MonitorProcess, settings: Settings
 ) -> None:
