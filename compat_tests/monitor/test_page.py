@@ -233,7 +233,11 @@ def test_what_the_fleet_calls_itself_is_shown_as_text(
         page.keyboard.press("Escape")
 
         with open_sender(house.settings) as sender:
+            sender.send("add", 1, 2, queue_name="nobody's")
             sender.call(sender.broker.put, "unreadable", house.settings.queue, 0, HOSTILE.encode())
+        expect(page.locator("#queues code")).to_have_text(
+            "dagster-taskiq worker start -q 'nobody'\\''s'"
+        )
         page.get_by_role("button", name="Look at them").click()
         expect(page.get_by_role("dialog")).to_contain_text(HOSTILE)
         expect(page.locator("dialog img")).to_have_count(0)
@@ -247,6 +251,10 @@ def test_what_the_fleet_calls_itself_is_shown_as_text(
         page.get_by_role("button", name="Delete", exact=True).click()
         opened.confirm("Yes, delete 1 message for good")
         expect(page.get_by_role("button", name="Look at them")).to_have_count(0)
+
+        # All of it fits on a phone.
+        page.set_viewport_size({"width": 360, "height": 740})
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
         expect(page.locator("#fleet b, #fleet img, #fleet script")).to_have_count(0)
     # That nothing of it has run: opened_tab checks.
 

@@ -236,8 +236,11 @@ def _show_what_to_see(
         show_line(f"  {what + ':':<21}{url_of_it}")
         show_line(f"  {'':<21}{more}")
     show_line("\nIn another terminal:\n")
-    worker_list = f"dagster-taskiq worker list -y {home.worker_config}"
-    show_line(f"  {'The worker:':<21}{home.environment} {worker_list}")
+    for what, command in (
+        ("The worker:", f"worker list -y {home.worker_config}"),
+        ("All of it, live:", f"monitor -y {home.worker_config} --dagster-url {url}"),
+    ):
+        show_line(f"  {what:<21}{home.environment} dagster-taskiq {command}")
     for process in processes:
         show_line(f"  {f'Log, {process.name}:':<21}{process.log}")
     show_line(

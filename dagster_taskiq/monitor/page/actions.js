@@ -1,9 +1,15 @@
 // What may be done to the fleet, each after a confirmation that says what will happen.
 
 import { h, setText } from "./dom.js";
-import { count, shortRun, titleOf } from "./format.js";
+import { count, kindOf, shortRun, titleOf } from "./format.js";
 import { openSetAside } from "./set_aside.js";
 
+/** What a revoked task means to those who wait for it. */
+const WHAT_FOLLOWS = {
+  step: (task) => `The step has then failed in run ${shortRun(task.run_id)}.`,
+  run: (task) => `The steps of run ${shortRun(task.run_id)} are stopped too. "Terminate" in Dagster does the same, and the run is then marked as canceled.`,
+  task: () => "Whoever waits for its result gets an error that says so.",
+};
 /** How long an answer stays on the page, in milliseconds. */
 const ANSWER = 12_000;
 
@@ -78,7 +84,7 @@ export function makeActions(dialog, answers) {
         title: `Revoke ${titleOf(task)}?`,
         words: [
           `Its process on ${task.worker} gets SIGTERM, and SIGKILL if it does not end by itself. `,
-          task.run_id ? `The run ${shortRun(task.run_id)} is told that it was revoked.` : "Whoever waits for its result is told that it was revoked.",
+          WHAT_FOLLOWS[kindOf(task)](task),
         ],
         verb: "Revoke",
         danger: true,

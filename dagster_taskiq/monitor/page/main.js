@@ -22,11 +22,15 @@ let state = { name: "connecting" };
 let parts = null;
 /** What the monitor has told of itself, as JSON. */
 let settings = null;
+/** The release of the monitor. */
+let release = "";
 let isDrawing = false;
 /** New data has come since the last drawing. */
 let isNew = false;
 
-function setUp({ dagster_url: dagsterUrl, actions: mayAct }) {
+function setUp(told) {
+  const { dagster_url: dagsterUrl, actions: mayAct } = told;
+  release = told.release ?? "";
   const base = dagsterBase(dagsterUrl ?? "");
   const actions = mayAct ? makeActions(part("dialog"), part("answers")) : null;
   const ended = { table: part("ended"), text: part("filter"), outcomes: part("outcomes"), filters: part("filters") };
@@ -75,6 +79,7 @@ function drawNow() {
   setText(part("ended-count"), number(fleet.ended.length + view.ended_unlisted));
   const backend = view.backend === view.broker ? "" : view.backend;
   fill(part("foot"), backend, () => [
+    h("span", {}, `Release ${release}`),
     backend && h("span", {}, "Backend ", h("code", {}, backend)),
     h("a", { href: "metrics" }, "Metrics"),
     h("a", { href: "api/fleet" }, "JSON"),

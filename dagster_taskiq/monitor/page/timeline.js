@@ -117,7 +117,11 @@ export class Timeline {
       "aria-label",
       `Timeline: ${count(ended.length, "task")} of ${count(byWorker.size, "worker")} ended, ${number(failed)} of them failed or were lost, ${number(running.length)} running. Arrow keys go from task to task; the same is in the tables.`,
     );
-    if (this.chosen) this.chosen = this.bars.find((bar) => isSame(bar, this.chosen)) ?? null;
+    if (this.chosen) {
+      const { chosen } = this;
+      this.choose(null);
+      this.choose(this.bars.find((bar) => isSame(bar, chosen)) ?? null);
+    }
   }
 
   /** Draw, with the right edge at `now`, in seconds since the epoch. */
