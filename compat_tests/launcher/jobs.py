@@ -23,6 +23,7 @@ from dagster import (
 from compat_tests.executor.scratch import SCRATCH_TAG, Scratch
 from compat_tests.launcher.crash_jobs import CRASH_JOBS
 from compat_tests.launcher.pool_jobs import POOL_JOBS
+from compat_tests.launcher.traced_jobs import TRACED_JOBS
 from dagster_taskiq import taskiq_executor
 
 
@@ -226,6 +227,7 @@ defs = Definitions(
     jobs=[
         *CRASH_JOBS,
         *POOL_JOBS,
+        *TRACED_JOBS,
         whole,
         spread,
         whole_that_waits,

@@ -1,14 +1,16 @@
 """Traces: which spans a message has, in whose place; and taskiq's own middleware beside them."""
 
+import asyncio
 import json
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from opentelemetry import trace
+from opentelemetry import baggage, context, trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -18,7 +20,7 @@ from taskiq.middlewares.opentelemetry_middleware import OpenTelemetryMiddleware
 from dagster_taskiq import app
 from dagster_taskiq.client import client_for
 from dagster_taskiq.execution.own_tasks import own_tasks_of
-from dagster_taskiq.execution.perform import perform
+from dagster_taskiq.execution.perform import begin, perform
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.tracing import spans
 from dagster_taskiq.transport import current
@@ -30,6 +32,8 @@ from dagster_taskiq.wire.task_request import TaskRequest
 BROKER = "redis://localhost:6379/0"
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE_ID}-b7ad6b7169203331-01"
+
+pytestmark = pytest.mark.anyio
 
 
 class Exported:
@@ -127,6 +131,52 @@ def test_a_message_that_is_part_of_a_trace_stays_in_it(exported: Exported) -> No
         assert not stamp(message.labels)
     assert message.labels["traceparent"] == PARENT
     assert not exported.named("send dagster")
+
+
+def test_a_label_that_names_no_span_is_replaced(exported: Exported) -> None:
+    message = step("a", traceparent="00-0-0-00")
+    with spans.sending([message], BROKER, "dagster") as stamp:
+        assert stamp(message.labels)
+    assert id_in(message.labels) == id_of(exported.one("send dagster"))
+
+
+def test_baggage_of_the_sender_arrives_in_the_step(exported: Exported) -> None:
+    message = step("a")
+    token = context.attach(baggage.set_baggage("tenant", "acme"))
+    with spans.sending([message], BROKER, "dagster") as stamp:
+        stamp(message.labels)
+    context.detach(token)
+    spans.begin_processing(message, BROKER, "w", None).end()
+    with spans.executing(spans.begin_execution(message, "w")):
+        assert baggage.get_baggage("tenant") == "acme"
+
+
+async def test_async_tasks_beside_each_other_have_each_their_own_span(
+    exported: Exported, broker: QueueBroker
+) -> None:
+    go_on = threading.Event()
+
+    async def waits(name: str) -> None:
+        with trace.get_tracer_provider().get_tracer("own").start_as_current_span(f"mine {name}"):
+            await asyncio.to_thread(go_on.wait)
+
+    broker.register_task(waits, task_name="waits")
+    running = [
+        begin(
+            broker,
+            TaskiqMessage(task_id=name, task_name="waits", labels={}, args=[name], kwargs={}),
+        )
+        for name in "ab"
+    ]
+    go_on.set()
+    for each in running:
+        await asyncio.wrap_future(each.future)
+    ids = {
+        each.attributes["messaging.message.id"]: id_of(each)
+        for each in exported.named("task waits")
+        if each.attributes
+    }
+    assert {name: parent_of(exported.one(f"mine {name}")) for name in "ab"} == ids
 
 
 def test_the_time_in_the_queue_is_a_span_and_an_attribute(exported: Exported) -> None:

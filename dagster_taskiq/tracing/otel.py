@@ -53,13 +53,10 @@ def _tracer() -> trace.Tracer:
 class OpenSpan(Span):
     """A span that has begun."""
 
-    def __init__(self, span: trace.Span) -> None:
+    def __init__(self, span: trace.Span, parent: Context) -> None:
         self._span = span
-
-    @property
-    def context(self) -> Context:
-        """The context of its children."""
-        return trace.set_span_in_context(self._span)
+        #: The context of its children, with the baggage that its parent's has.
+        self.context = trace.set_span_in_context(span, parent)
 
     @contextmanager
     def attached(self) -> Iterator[None]:
@@ -99,7 +96,9 @@ class ContinuedSpan(Span):
 
 def has_context(labels: Mapping[str, Any]) -> bool:
     """Return whether labels have the context of a trace."""
-    return any(field in labels for field in propagate.get_global_textmap().fields)
+    if not any(field in labels for field in propagate.get_global_textmap().fields):
+        return False
+    return trace.get_current_span(_extract(labels, Context())).get_span_context().is_valid
 
 
 def context_of(labels: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,7 +173,7 @@ def begin_processing(message: Message, broker: str, worker: str, due_at: float |
         attributes=attributes,
         start_time=_nanoseconds(now),
     )
-    return _in_labels(span, message)
+    return _in_labels(OpenSpan(span, parent), message)
 
 
 def begin_execution(message: Message, worker: str) -> Span:
@@ -193,14 +192,16 @@ def begin_execution(message: Message, worker: str) -> Span:
         "dagster_taskiq.worker": worker,
         "dagster_taskiq.attempt": _attempt_of(message),
     }
-    span = _tracer().start_span(name, _extract(message.labels), attributes=attributes)
-    return _in_labels(span, message)
+    parent = _extract(message.labels)
+    span = _tracer().start_span(name, parent, attributes=attributes)
+    return _in_labels(OpenSpan(span, parent), message)
 
 
 def begin_run(run_id: str, job: str, tags: Mapping[str, str]) -> Span:
     """Begin the span of a run in a process that is no worker's."""
     attributes: Attributes = {"dagster.run_id": run_id, "dagster.job_name": job}
-    return OpenSpan(_tracer().start_span(f"run {job}", _named(tags), attributes=attributes))
+    parent = _named(tags)
+    return OpenSpan(_tracer().start_span(f"run {job}", parent, attributes=attributes), parent)
 
 
 def part_of_trace(tags: Mapping[str, str]) -> AbstractContextManager[None]:
@@ -210,11 +211,21 @@ def part_of_trace(tags: Mapping[str, str]) -> AbstractContextManager[None]:
 
 def flush(seconds: float) -> None:
     """Have the spans of this process exported that have ended."""
-    force = getattr(trace.get_tracer_provider(), "force_flush", None)
-    if force is None:
+    _call_of_provider("force_flush", seconds)
+
+
+def finish(seconds: float) -> None:
+    """Have the spans of this process exported, which makes no more and ends now."""
+    _call_of_provider("shutdown", seconds)
+
+
+def _call_of_provider(name: str, seconds: float) -> None:
+    """Call a method that the providers of the SDK have; wait for it no longer than that."""
+    method = getattr(trace.get_tracer_provider(), name, None)
+    if method is None:
         return
     # In a thread: the SDK waits for its exporter, whatever time it is given.
-    thread = threading.Thread(target=force, name="dagster-taskiq-spans", daemon=True)
+    thread = threading.Thread(target=method, name="dagster-taskiq-spans", daemon=True)
     thread.start()
     thread.join(seconds)
 
@@ -228,18 +239,17 @@ def _attached(context: Context) -> Iterator[None]:
         contexts.detach(token)
 
 
-def _in_labels(span: trace.Span, message: Message) -> Span:
+def _in_labels(span: OpenSpan, message: Message) -> Span:
     """Put the context of a span into the labels of a message."""
-    started = OpenSpan(span)
     carrier: dict[str, str] = {}
-    propagate.inject(carrier, started.context)
+    propagate.inject(carrier, span.context)
     message.labels.update(carrier)
-    return started
+    return span
 
 
-def _extract(labels: Mapping[str, Any]) -> Context:
-    """Return the context in the labels of a message; the current one if there is none."""
-    return propagate.extract({k: v for k, v in labels.items() if isinstance(v, str)})
+def _extract(labels: Mapping[str, Any], otherwise: Context | None = None) -> Context:
+    """Return the context in the labels of a message; if there is none, another or the current."""
+    return propagate.extract({k: v for k, v in labels.items() if isinstance(v, str)}, otherwise)
 
 
 def _named(tags: Mapping[str, str]) -> Context:

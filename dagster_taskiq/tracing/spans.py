@@ -15,6 +15,10 @@ from typing import Any
 from dagster_taskiq.tracing.span import NO_SPAN, Message, Span, Stamp
 from dagster_taskiq.wire.labels import QUEUE_LABEL
 
+#: How long the export of what is left may take when a process ends, in seconds. The exit hook of
+#: the SDK waits for half a minute, if its collector does not answer.
+EXIT_SECONDS = 2.0
+
 #: The span of the task that is executed now.
 _executing: ContextVar[Span | None] = ContextVar("dagster_taskiq_span", default=None)
 
@@ -152,6 +156,15 @@ def flush(seconds: float) -> None:
     from dagster_taskiq.tracing import otel  # noqa: PLC0415 - as above
 
     otel.flush(seconds)
+
+
+def finish() -> None:
+    """Have the spans of this process exported, which makes no more and ends now."""
+    if not in_use():
+        return
+    from dagster_taskiq.tracing import otel  # noqa: PLC0415 - as above
+
+    otel.finish(EXIT_SECONDS)
 
 
 def _leave(labels: MutableMapping[str, Any]) -> bool:

@@ -12,6 +12,7 @@ from functools import partial
 
 from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.settings.urls import redact
+from dagster_taskiq.tracing import spans
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.connection import RECONNECT_SECONDS
@@ -42,8 +43,13 @@ def run_worker(broker: QueueBroker, options: WorkerOptions) -> int:
         import uvloop  # noqa: PLC0415 - it is not there on every platform
     except ImportError as error:
         logger.warning("Using Python's own event loop, which takes more CPU: %s.", error)
-        return asyncio.run(_Runner(broker, options).run())
-    return uvloop.run(_Runner(broker, options).run())
+        run = asyncio.run
+    else:
+        run = uvloop.run
+    try:
+        return run(_Runner(broker, options).run())
+    finally:
+        spans.finish()
 
 
 class _Runner:

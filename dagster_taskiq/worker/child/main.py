@@ -66,6 +66,7 @@ def main(channel: socket.socket, stop_requests: socket.socket) -> None:
     except KeyboardInterrupt:
         pass  # a request to stop that arrived between two tasks: the parent replaces this child
     finally:
+        spans.finish()
         streams.flush()
 
 
