@@ -221,7 +221,7 @@ async def forget_on_rabbitmq(url: str, prefix: str) -> None:
     """
     names = [f"record:{each}" for each in RECORD_NAMES]
     names += [f"ended:{each}" for each in TASK_RECORDS]
-    names += [f"queue:{each}{lane}" for each in QUEUES for lane in ("", ":runs")]
+    names += [f"queue:{each}{end}" for each in QUEUES for end in ("", ":runs")]
     # At the end of all tests our own server goes before, or meanwhile, with all that was on it.
     with contextlib.suppress(aiormq.exceptions.AMQPError, OSError):
         connection = await aiormq.connect(url)

@@ -107,15 +107,15 @@ def sqs_client(endpoint: str) -> Any:
     return boto3.client("sqs", endpoint_url=endpoint, region_name=REGION, config=config)
 
 
-def use_priority(endpoint: str, prefix: str, queue: str, level: int) -> None:
+def use_priority(endpoint: str, prefix: str, queue: str, priority: int) -> None:
     """Have a priority be in use, so that all workers that start from now on look for it at once.
 
     Each has a queue of SQS, and the first message that ever has one may be overtaken by others
     before workers know of it.
     """
-    from dagster_taskiq.transport.sqs.names import Lane, Names
+    from dagster_taskiq.transport.sqs.names import Level, Names
 
-    sqs_client(endpoint).create_queue(QueueName=Names(prefix).of(Lane(queue, level)))
+    sqs_client(endpoint).create_queue(QueueName=Names(prefix).of(Level(queue, priority)))
 
 
 def queues_on_sqs(endpoint: str, prefix: str) -> list[str]:

@@ -217,13 +217,13 @@ async def ready_on_rabbitmq(settings: Settings) -> dict[str, int]:
     """Return how many messages are in each work queue that has any."""
     connection = await aiormq.connect(settings.broker)
     found = {}
-    for lane in (*QUEUES, *map(run_queue, QUEUES)):
+    for queue in (*QUEUES, *map(run_queue, QUEUES)):
         channel = await connection.channel()
-        name = f"{settings.prefix}:queue:{lane}"
+        name = f"{settings.prefix}:queue:{queue}"
         with contextlib.suppress(aiormq.exceptions.ChannelNotFoundEntity):
-            found[lane] = (await channel.queue_declare(name, passive=True)).message_count or 0
+            found[queue] = (await channel.queue_declare(name, passive=True)).message_count or 0
     await connection.close()
-    return {lane: count for lane, count in found.items() if count}
+    return {queue: count for queue, count in found.items() if count}
 
 
 class Slots:
@@ -784,21 +784,21 @@ async def test_no_more_messages_are_handed_out_than_there_are_slots(
 async def test_runs_and_steps_of_a_queue_are_one_order(
     settings: Settings, broker: QueueBroker
 ) -> None:
-    lane = run_queue("q")
-    await put(broker, "run1", queue=lane)
+    runs = run_queue("q")
+    await put(broker, "run1", queue=runs)
     await put(broker, "step1")
-    await put(broker, "run2", queue=lane, priority=2)
+    await put(broker, "run2", queue=runs, priority=2)
     await put(broker, "step2", priority=2)
     await put(broker, "elsewhere", queue=run_queue("q2"))
-    lanes = {"q", lane, run_queue("q2")}
-    assert {depth.queue for depth in await broker.depths()} == lanes
+    there = {"q", runs, run_queue("q2")}
+    assert {depth.queue for depth in await broker.depths()} == there
     found = await ids(broker)
     for first, expected in ((0, ["run2", "step2"]), (2, ["run1", "step1"])):
         assert in_any_order(settings, found[first : first + 2]) == expected
     # Where nobody is told of claims, a queue of which all is claimed looks like an empty one.
     if has_limit(settings, Limit.CLAIMS):
-        lanes = {run_queue("q2")}
-    assert {depth.queue for depth in await broker.depths()} == lanes
+        there = {run_queue("q2")}
+    assert {depth.queue for depth in await broker.depths()} == there
 
 
 async def test_where_no_run_is_taken_the_steps_behind_it_are(broker: QueueBroker) -> None:

@@ -72,8 +72,8 @@ async def forget_delays(settings: Settings) -> None:
     channel = await connection.channel()
     for level in ("due", *range(delays.LEVELS)):
         await channel.exchange_delete(f"{settings.prefix}:delay:{level}")
-        for lane in ("q", "p", "dagster"):
-            await channel.queue_delete(f"{settings.prefix}:delay:{level}:{lane}")
+        for queue in ("q", "p", "dagster"):
+            await channel.queue_delete(f"{settings.prefix}:delay:{level}:{queue}")
     await connection.close()
 
 

@@ -137,5 +137,5 @@ async def test_priorities_are_announced_to_those_with_the_same_prefix(settings: 
             Names(each).levels_channel for each in (settings.prefix, f"{settings.prefix}-2")
         ]
         own, other = [await backend.collect(each, FROM_START, 0.0) for each in channels]
-    assert [each.body for each in own] == [{"lanes": [["q", 5]]}]
+    assert [each.body for each in own] == [{"levels": [["q", 5]]}]
     assert other == []

@@ -217,7 +217,7 @@ FOREIGN: dict[str, Callable[[int], bytes]] = {
         number, kwargs={"dagster_taskiq_context": 1}
     ),
     "no task id": lambda number: message_of(number, task_id=""),
-    "a run's lane in its label": lambda number: message_of(
+    "a run's queue in its label": lambda number: message_of(
         number, labels={"queue_name": "elsewhere:runs"}
     ),
 }

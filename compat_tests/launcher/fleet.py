@@ -116,7 +116,7 @@ class Fleet:
         return self.instance.run_coordinator.cancel_run(outcome.run_id)
 
     def waiting(self) -> dict[str, int]:
-        """Return how many messages wait, by lane."""
+        """Return how many messages wait, by queue."""
         return {row.queue: row.waiting for row in self.client.depths() if row.waiting}
 
     def health(self, outcome: Outcome) -> CheckRunHealthResult:

@@ -245,9 +245,9 @@ class Bounded:
     def send(self, name: str, kwargs: dict[str, Any], run_id: str) -> Task:
         """Send a task as the engine would, and wait until it has ended."""
         task_id = f"{run_id}:{name}"
-        lane = "dagster" if name == EXECUTE_PLAN else run_queue("dagster")
+        queue = "dagster" if name == EXECUTE_PLAN else run_queue("dagster")
         client = client_for(self.house.settings)
-        client.submit(TaskRequest(id=task_id, name=name, kwargs=kwargs, queue=lane, run_id=run_id))
+        client.submit(TaskRequest(id=task_id, name=name, kwargs=kwargs, queue=queue, run_id=run_id))
 
         def ended() -> Task | None:
             task = client.tasks([task_id])[task_id]

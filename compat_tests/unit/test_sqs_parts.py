@@ -27,7 +27,7 @@ from dagster_taskiq.transport.sqs import delays, messages
 from dagster_taskiq.transport.sqs.attempts import Attempts
 from dagster_taskiq.transport.sqs.errors import SqsErrors
 from dagster_taskiq.transport.sqs.messages import Received
-from dagster_taskiq.transport.sqs.names import NAME_LENGTH, Lane, Names, level_of
+from dagster_taskiq.transport.sqs.names import NAME_LENGTH, Level, Names, nearest
 from dagster_taskiq.transport.sqs.threads import in_thread
 from dagster_taskiq.wire.queues import run_queue
 
@@ -49,23 +49,23 @@ QUEUES = st.from_regex(r"[a-z0-9_]+(-[a-z0-9_]+)*", fullmatch=True).filter(
 
 @given(QUEUES, st.booleans(), st.integers(-12, 12))
 def test_a_name_is_that_of_one_lane_alone(queue: str, is_run: bool, priority: int) -> None:
-    lane = Lane(run_queue(queue) if is_run else queue, level_of(priority))
-    assert NAMES.read(NAMES.of(lane)) == lane
+    level = Level(run_queue(queue) if is_run else queue, nearest(priority))
+    assert NAMES.read(NAMES.of(level)) == level
 
 
 @pytest.mark.parametrize(
-    ("lane", "name"),
+    ("level", "name"),
     [
-        (Lane("gpu"), "our-prefix-gpu"),
-        (Lane("gpu", 5), "our-prefix-gpu--p5"),
-        (Lane("gpu", -3), "our-prefix-gpu--m3"),
-        (Lane("gpu:runs"), "our-prefix-gpu--runs"),
-        (Lane("gpu:runs", 10), "our-prefix-gpu--runs--p10"),
-        (Lane("gpu-p5"), "our-prefix-gpu-p5"),
+        (Level("gpu"), "our-prefix-gpu"),
+        (Level("gpu", 5), "our-prefix-gpu--p5"),
+        (Level("gpu", -3), "our-prefix-gpu--m3"),
+        (Level("gpu:runs"), "our-prefix-gpu--runs"),
+        (Level("gpu:runs", 10), "our-prefix-gpu--runs--p10"),
+        (Level("gpu-p5"), "our-prefix-gpu-p5"),
     ],
 )
-def test_a_lane_has_its_name(lane: Lane, name: str) -> None:
-    assert NAMES.of(lane) == name
+def test_a_level_has_its_name(level: Level, name: str) -> None:
+    assert NAMES.of(level) == name
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_another_name_is_that_of_no_lane(name: str) -> None:
 @pytest.mark.parametrize("queue", ["", "a.fifo", "a b", "a--b", "-a", "a-", "ü", "a" * NAME_LENGTH])
 def test_a_queue_that_can_have_no_name_is_refused_with_the_rule(queue: str) -> None:
     with pytest.raises(ConfigError, match=r"letters, digits, - and _ only.* 80 characters"):
-        NAMES.of(Lane(queue))
+        NAMES.of(Level(queue))
 
 
 @pytest.mark.parametrize("prefix", ["", "a--b", "a-", "a.b", "a:b"])
@@ -101,26 +101,26 @@ GIVEN = Names(
 def test_beside_queues_with_urls_a_name_is_that_of_one_lane_too(
     queue: str, is_run: bool, priority: int
 ) -> None:
-    lane = Lane(run_queue(queue) if is_run else queue, level_of(priority))
-    name = GIVEN.of(lane)
-    assert GIVEN.read(name) == lane
+    level = Level(run_queue(queue) if is_run else queue, nearest(priority))
+    name = GIVEN.of(level)
+    assert GIVEN.read(name) == level
     assert name in GIVEN.given.values() or name.startswith(tuple(GIVEN.beginnings))
 
 
 @pytest.mark.parametrize(
-    ("lane", "name"),
+    ("level", "name"),
     [
-        (Lane("etl"), "team-b"),
-        (Lane("etl", 5), "team-b--p5"),
-        (Lane("etl:runs"), "team-b--runs"),
-        (Lane("etl:runs", -1), "team-b--runs--m1"),
-        (Lane("gpu"), "fleet-gpu"),
-        (Lane("gpu:runs"), "big--runs"),
-        (Lane("gpu:runs", 2), "big--runs--p2"),
+        (Level("etl"), "team-b"),
+        (Level("etl", 5), "team-b--p5"),
+        (Level("etl:runs"), "team-b--runs"),
+        (Level("etl:runs", -1), "team-b--runs--m1"),
+        (Level("gpu"), "fleet-gpu"),
+        (Level("gpu:runs"), "big--runs"),
+        (Level("gpu:runs", 2), "big--runs--p2"),
     ],
 )
-def test_what_is_beside_a_queue_with_a_url_has_its_name(lane: Lane, name: str) -> None:
-    assert GIVEN.of(lane) == name
+def test_what_is_beside_a_queue_with_a_url_has_its_name(level: Level, name: str) -> None:
+    assert GIVEN.of(level) == name
 
 
 @pytest.mark.parametrize("name", ["fleet-etl", "fleet-etl--p5", "team-b-gpu", "fleet-gpu--runs"])
@@ -190,7 +190,7 @@ def answer(now: float, **given: Any) -> "ReceiveMessageResultTypeDef":
 
 
 def received(now: float = 1_000_000_000.0, **given: Any) -> Received:
-    (message,) = messages.read(answer(now, **given), Lane("q"))
+    (message,) = messages.read(answer(now, **given), Level("q"))
     return message
 
 

@@ -8,7 +8,7 @@
   what was set aside;
 - ``sending`` sends in batches; ``delays`` and ``messages`` are the form of what is sent;
 - ``queues`` finds the queues, whose ``names`` say what each is for (the queue of one priority is a
-  *lane*), and creates those that are missing (``creation``);
+  *level*), and creates those that are missing (``creation``);
 - ``connection`` has the clients of AWS's library, as ``url`` and the options say, and calls them in
   ``threads``; ``errors`` says what their errors mean.
 """

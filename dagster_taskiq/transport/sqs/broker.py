@@ -22,7 +22,7 @@ from dagster_taskiq.transport.sqs.claims import RENEWED_AFTER, Claims
 from dagster_taskiq.transport.sqs.connection import SqsConnection
 from dagster_taskiq.transport.sqs.depths import Depths
 from dagster_taskiq.transport.sqs.levels import Levels
-from dagster_taskiq.transport.sqs.names import Lane, Names, name_in
+from dagster_taskiq.transport.sqs.names import Level, Names, name_in
 from dagster_taskiq.transport.sqs.polls import Polls
 from dagster_taskiq.transport.sqs.queues import Queues
 from dagster_taskiq.transport.sqs.rejected import Rejected
@@ -74,23 +74,23 @@ class SqsBroker(QueueBroker):
         names = self._queues.names
         if self.is_worker_process:
             for queue in self.all_queues:
-                await self._queues.url(names.of(Lane(queue)))
+                await self._queues.url(names.of(Level(queue)))
             await self._levels.refresh()
         if not self._polls.were_answered():
-            await self._queues.check(names.of(Lane(self.settings.queue)))
+            await self._queues.check(names.of(Level(self.settings.queue)))
 
     async def put_all(self, messages: Sequence[Outgoing]) -> None:
         """Send them; on return SQS has them, on several machines."""
         await self._sender.send(messages, self._levels.announce)
 
     async def claim(self) -> Delivery | None:
-        """Ask each lane of the open queues for a message, the lanes of high priority first."""
+        """Ask each level of the open queues for a message, the levels of high priority first."""
         await self._levels.list_all()
-        return await self._claims.claim(self._levels.lanes(self.open_queues))
+        return await self._claims.claim(self._levels.of(self.open_queues))
 
     async def claim_next(self) -> Delivery | None:
-        """Take the first message that polls have received; have a poll on each lane."""
-        delivery = await self._claims.take(self._levels.lanes(self.open_queues))
+        """Take the first message that polls have received; have a poll on each level."""
+        delivery = await self._claims.take(self._levels.of(self.open_queues))
         if delivery is not None and self._renewing is None:
             self._renewing = asyncio.ensure_future(self._renew())
             self._renewing.add_done_callback(look_at)
@@ -100,7 +100,7 @@ class SqsBroker(QueueBroker):
         """Return when a poll has received a message, or another priority is in use."""
         self._levels.watch()
         changed = self._levels.changed()
-        await self._polls.wait(self._levels.lanes(self.open_queues), changed, timeout)
+        await self._polls.wait(self._levels.of(self.open_queues), changed, timeout)
 
     async def stop_claiming(self) -> None:
         """Release what polls have received for nobody, when SQS has answered all of them."""
@@ -125,7 +125,7 @@ class SqsBroker(QueueBroker):
     async def reject(self, delivery: Delivery, reason: str) -> None:
         """Send a copy to the queue of rejected messages, and delete the message."""
         claim = self._claims.held.get(delivery.handle)
-        await self._rejected.add(delivery, reason, claim.message.lane.level if claim else 0)
+        await self._rejected.add(delivery, reason, claim.message.level.priority if claim else 0)
         await self._claims.acknowledge(delivery)
 
     async def discard(self, task_ids: Sequence[str]) -> int:
@@ -145,7 +145,7 @@ class SqsBroker(QueueBroker):
         They may come late: nothing is empty to which this process has just sent something.
         """
         await self._levels.refresh()
-        return await self._depths.is_empty(self._levels.lanes([queue]))
+        return await self._depths.is_empty(self._levels.of([queue]))
 
     async def rejected(self) -> int:
         """Ask for the count of the queue of rejected messages."""

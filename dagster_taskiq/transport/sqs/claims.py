@@ -1,4 +1,4 @@
-"""Claiming: the first message of several lanes, and what becomes of it.
+"""Claiming: the first message of several levels, and what becomes of it.
 
 A message that was received is hidden from others for the time of a lease. While this process holds
 it, the lease is renewed; when the start of its task is on record, it is deleted.
@@ -14,7 +14,7 @@ from dagster_taskiq.transport.messages import Delivery
 from dagster_taskiq.transport.sqs import receipts
 from dagster_taskiq.transport.sqs.attempts import Attempts
 from dagster_taskiq.transport.sqs.messages import Received
-from dagster_taskiq.transport.sqs.names import Lane
+from dagster_taskiq.transport.sqs.names import Level
 from dagster_taskiq.transport.sqs.polls import Polls
 from dagster_taskiq.transport.sqs.queues import Queues
 from dagster_taskiq.transport.sqs.sending import Sender
@@ -47,17 +47,17 @@ class Claims:
         #: When a message of each queue was claimed last, by the monotonic clock.
         self._served_at: dict[str, float] = {}
 
-    async def claim(self, lanes: Iterable[Lane]) -> Delivery | None:
-        """Claim the first message of several lanes; ask each that comes before it."""
-        return await self._first(lanes, self._polls.ask)
+    async def claim(self, levels: Iterable[Level]) -> Delivery | None:
+        """Claim the first message of several levels; ask each that comes before it."""
+        return await self._first(levels, self._polls.ask)
 
-    async def take(self, lanes: Iterable[Lane]) -> Delivery | None:
-        """Claim the first message of several lanes that polls have received, or receive at once."""
-        ordered = list(lanes)
-        lowest = min((lane.level for lane in ordered), default=0)
+    async def take(self, levels: Iterable[Level]) -> Delivery | None:
+        """Claim the first message of several levels that polls have, or receive at once."""
+        ordered = list(levels)
+        lowest = min((level.priority for level in ordered), default=0)
 
-        async def take(lane: Lane) -> Received | None:
-            return await self._polls.take(lane, comes_before=lane.level > lowest)
+        async def take(level: Level) -> Received | None:
+            return await self._polls.take(level, comes_before=level.priority > lowest)
 
         return await self._first(ordered, take)
 
@@ -91,30 +91,34 @@ class Claims:
                     logger.debug("Cannot renew a lease: %s", error)
 
     async def _first(
-        self, lanes: Iterable[Lane], ask: Callable[[Lane], Awaitable[Received | None]]
+        self, levels: Iterable[Level], ask: Callable[[Level], Awaitable[Received | None]]
     ) -> Delivery | None:
-        for lane in self._in_turn(lanes):
-            while (message := await ask(lane)) is not None:
+        for level in self._in_turn(levels):
+            while (message := await ask(level)) is not None:
                 if message.due_in <= 0:
                     return await self._hand_out(message)
                 await self._sender.send_on(message)
                 await self._delete(message)
         return None
 
-    def _in_turn(self, lanes: Iterable[Lane]) -> list[Lane]:
-        """Return lanes by level; those of one level take turns, so that none is left out."""
-        return sorted(lanes, key=lambda lane: (-lane.level, self._served_at.get(lane.queue, 0.0)))
+    def _in_turn(self, levels: Iterable[Level]) -> list[Level]:
+        """Return levels by priority; those of one priority take turns, so that none is left out."""
+        return sorted(
+            levels, key=lambda level: (-level.priority, self._served_at.get(level.queue, 0.0))
+        )
 
     async def _hand_out(self, message: Received) -> Delivery:
         now = time.monotonic()
-        self._served_at[message.lane.queue] = now
+        self._served_at[message.level.queue] = now
         self.held[message.receipt] = Claim(message, now)
         attempt = await self._attempts.count(message)
-        return Delivery(message.receipt, message.task_id, message.lane.queue, message.body, attempt)
+        return Delivery(
+            message.receipt, message.task_id, message.level.queue, message.body, attempt
+        )
 
     async def _delete(self, message: Received) -> None:
         await self._queues.call(
-            self._queues.names.of(message.lane),
+            self._queues.names.of(message.level),
             lambda client, url: receipts.delete(client, url, message.receipt),
         )
 
@@ -122,7 +126,7 @@ class Claims:
         message, seconds = claim.message, self._queues.visibility
         now = time.monotonic()
         is_ours = await self._queues.call(
-            self._queues.names.of(message.lane),
+            self._queues.names.of(message.level),
             lambda client, url: receipts.hide(client, url, message.receipt, seconds),
         )
         if is_ours:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
-from dagster_taskiq.transport.sqs.names import Lane
+from dagster_taskiq.transport.sqs.names import Level
 from dagster_taskiq.transport.sqs.queues import Queues
 from dagster_taskiq.transport.sqs.sending import Sender
 from dagster_taskiq.wire.queues import QueueDepth
@@ -35,35 +35,35 @@ class Depths:
 
     async def all(self) -> list[QueueDepth]:
         """Return the queues that hold messages, by name."""
-        lanes = await self._queues.all()
-        counts = await asyncio.gather(*map(self._count, lanes))
+        levels = await self._queues.all()
+        counts = await asyncio.gather(*map(self._count, levels))
         by_queue: dict[str, dict[int, _Counts]] = {}
-        for lane, found in zip(lanes, counts, strict=True):
+        for level, found in zip(levels, counts, strict=True):
             if found.any:
-                by_queue.setdefault(lane.queue, {})[lane.level] = found
-        return [self._depth(queue, levels) for queue, levels in sorted(by_queue.items())]
+                by_queue.setdefault(level.queue, {})[level.priority] = found
+        return [self._depth(queue, found) for queue, found in sorted(by_queue.items())]
 
-    async def is_empty(self, lanes: Iterable[Lane]) -> bool:
-        """Return whether lanes hold no message, as far as SQS can tell by now."""
-        asked = list(lanes)
-        if any(self._sender.seconds_since(lane) < LATE_SECONDS for lane in asked):
+    async def is_empty(self, levels: Iterable[Level]) -> bool:
+        """Return whether levels hold no message, as far as SQS can tell by now."""
+        asked = list(levels)
+        if any(self._sender.seconds_since(level) < LATE_SECONDS for level in asked):
             return False  # whatever the counts are by now
         return not any(each.any for each in await asyncio.gather(*map(self._count, asked)))
 
-    def _depth(self, queue: str, levels: "Mapping[int, _Counts]") -> QueueDepth:
-        """Return how much waits in a queue, by what its lanes hold, by level."""
-        due = {level: each.due for level, each in levels.items() if each.due}
+    def _depth(self, queue: str, counts: "Mapping[int, _Counts]") -> QueueDepth:
+        """Return how much waits in a queue, by what its levels hold, by priority."""
+        due = {priority: each.due for priority, each in counts.items() if each.due}
         return QueueDepth(
             queue,
-            waiting=sum(each.due + each.delayed for each in levels.values()),
-            claimed=sum(each.claimed for each in levels.values()),
+            waiting=sum(each.due + each.delayed for each in counts.values()),
+            claimed=sum(each.claimed for each in counts.values()),
             oldest_age=None,
             priorities=due if self._has_priorities else None,
         )
 
-    async def _count(self, lane: Lane) -> "_Counts":
+    async def _count(self, level: Level) -> "_Counts":
         found = await self._queues.attributes(
-            self._queues.names.of(lane), [WAITING, _DELAYED, _CLAIMED]
+            self._queues.names.of(level), [WAITING, _DELAYED, _CLAIMED]
         )
         if found is None:
             return _Counts(0, 0, 0)
@@ -71,7 +71,7 @@ class Depths:
 
 
 class _Counts(NamedTuple):
-    """How many messages of a lane can be claimed now, are delayed, and are claimed."""
+    """How many messages of a level can be claimed now, are delayed, and are claimed."""
 
     due: int
     delayed: int

@@ -15,7 +15,7 @@ from functools import partial
 from dagster_taskiq.errors import ConfigError, DagsterTaskiqError, ServerUnavailableError
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.background import look_at
-from dagster_taskiq.transport.sqs.names import Lane
+from dagster_taskiq.transport.sqs.names import Level
 from dagster_taskiq.transport.sqs.queues import Queues
 from dagster_taskiq.wire.notifications import FROM_START
 
@@ -44,8 +44,8 @@ class Levels:
         self._channel = queues.names.levels_channel
         self._are_used = are_used
         self._backend = backend
-        self._known: set[Lane] = set()
-        self._announced: set[Lane] = set()
+        self._known: set[Level] = set()
+        self._announced: set[Level] = set()
         #: By the monotonic clock.
         self._listed_at = -LIST_SECONDS
         #: Why the server did not tell, if that is logged.
@@ -54,12 +54,12 @@ class Levels:
         self._changed: asyncio.Future[None] | None = None
         self._watching: list[asyncio.Task[None]] = []
 
-    def lanes(self, queues: Iterable[str]) -> list[Lane]:
-        """Return the lanes of queues, of the highest level first."""
+    def of(self, queues: Iterable[str]) -> list[Level]:
+        """Return the levels of queues, that of the highest priority first."""
         wanted = list(dict.fromkeys(queues))
-        lanes = [Lane(queue) for queue in wanted]
-        lanes += [lane for lane in self._known if lane.queue in wanted]
-        return sorted(lanes, key=lambda lane: (-lane.level, wanted.index(lane.queue)))
+        levels = [Level(queue) for queue in wanted]
+        levels += [level for level in self._known if level.queue in wanted]
+        return sorted(levels, key=lambda level: (-level.priority, wanted.index(level.queue)))
 
     def changed(self) -> "asyncio.Future[None]":
         """Return a future that ends when another level becomes known."""
@@ -67,18 +67,18 @@ class Levels:
             self._changed = asyncio.get_running_loop().create_future()
         return self._changed
 
-    def add(self, lanes: Iterable[Lane]) -> None:
-        """Note that lanes are in use."""
-        new = {lane for lane in lanes if lane.level} - self._known
+    def add(self, levels: Iterable[Level]) -> None:
+        """Note that levels are in use."""
+        new = {level for level in levels if level.priority} - self._known
         if new:
             self._known |= new
             if self._changed is not None and not self._changed.done():
                 self._changed.set_result(None)
 
-    def forget(self, lane: Lane) -> None:
-        """Note that the queue of a lane has been deleted."""
-        self._known.discard(lane)
-        self._announced.discard(lane)
+    def forget(self, level: Level) -> None:
+        """Note that the queue of a level has been deleted."""
+        self._known.discard(level)
+        self._announced.discard(level)
 
     async def list_all(self) -> None:
         """Ask the server which levels there are.
@@ -111,17 +111,17 @@ class Levels:
                     error,
                 )
 
-    async def announce(self, lanes: Collection[Lane]) -> None:
+    async def announce(self, levels: Collection[Level]) -> None:
         """Tell workers of the levels that messages are about to be sent to, once for each.
 
         If the backend does not answer, they learn of them from the next list.
         """
-        self.add(lanes)
-        new = [lane for lane in lanes if lane.level and lane not in self._announced]
+        self.add(levels)
+        new = [level for level in levels if level.priority and level not in self._announced]
         backend = self._backend()
         if not new or not isinstance(backend, StateBackend):
             return
-        body = {"lanes": [[lane.queue, lane.level] for lane in new]}
+        body = {"levels": [[level.queue, level.priority] for level in new]}
         try:
             await backend.home.run(lambda: backend.post(self._channel, body))
         except DagsterTaskiqError as error:
@@ -162,7 +162,9 @@ class Levels:
                 )
                 for each in found:
                     cursor = each.cursor
-                    self.add(Lane(str(queue), int(level)) for queue, level in each.body["lanes"])
+                    self.add(
+                        Level(str(queue), int(number)) for queue, number in each.body["levels"]
+                    )
             except DagsterTaskiqError as error:
                 logger.debug("Cannot learn of new priorities: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
-from dagster_taskiq.transport.sqs.names import Lane
+from dagster_taskiq.transport.sqs.names import Level
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.literals import MessageSystemAttributeNameType
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 #: The attributes of a message: the id of its task; ``base64`` if its body is not text as SQS
 #: allows it; and how long after it was sent it is due, in seconds, if SQS cannot delay it so long.
 TASK_ID, ENCODING, DELAY = "task_id", "encoding", "delay"
-#: Those of a message that was set aside: its queue, why, its level of priority unless that is 0,
+#: Those of a message that was set aside: its queue, why, its priority unless that is 0,
 #: and whether its body was too large to be kept whole.
-QUEUE, REASON, LEVEL, IS_CUT = "queue", "reason", "level", "is_cut"
+QUEUE, REASON, PRIORITY, IS_CUT = "queue", "reason", "priority", "is_cut"
 #: What SQS itself tells of a message.
 SYSTEM_ATTRIBUTES: "Sequence[MessageSystemAttributeNameType]" = (
     "ApproximateFirstReceiveTimestamp",
@@ -47,7 +47,7 @@ Attributes = dict[str, str]
 class Received:
     """A message that was received, and belongs to this process until its lease has passed."""
 
-    lane: Lane
+    level: Level
     #: By which it is deleted, renewed or released.
     receipt: str
     #: What SQS calls it.
@@ -103,13 +103,13 @@ def as_sent(attributes: Attributes) -> "dict[str, MessageAttributeValueTypeDef]"
     }
 
 
-def read(answer: "ReceiveMessageResultTypeDef", lane: Lane) -> list[Received]:
+def read(answer: "ReceiveMessageResultTypeDef", level: Level) -> list[Received]:
     """Return the messages of an answer."""
     now = _server_time(answer["ResponseMetadata"].get("HTTPHeaders", {}))
-    return [_read_one(message, lane, now) for message in answer.get("Messages", [])]
+    return [_read_one(message, level, now) for message in answer.get("Messages", [])]
 
 
-def _read_one(message: "MessageTypeDef", lane: Lane, now: float) -> Received:
+def _read_one(message: "MessageTypeDef", level: Level, now: float) -> Received:
     system = message.get("Attributes", {})
     attributes = _texts(message.get("MessageAttributes", {}))
     text, message_id = message.get("Body", ""), message.get("MessageId", "")
@@ -117,7 +117,7 @@ def _read_one(message: "MessageTypeDef", lane: Lane, now: float) -> Received:
     sent = number_of(system.get("SentTimestamp")) / 1000
     delay = number_of(attributes.get(DELAY))
     return Received(
-        lane=lane,
+        level=level,
         receipt=message.get("ReceiptHandle", ""),
         id=message_id,
         task_id=attributes.get(TASK_ID, message_id),

@@ -33,7 +33,7 @@ _MARK = "--"
 _RUNS = "runs"
 _REJECTED = "rejected"
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
-_LEVEL = re.compile(r"([pm])([1-9]\d*)")
+_PRIORITY = re.compile(r"([pm])([1-9]\d*)")
 
 _RULE = (
     "On SQS, names have letters, digits, - and _ only, no two hyphens in a row, and none at either "
@@ -43,16 +43,16 @@ _RULE = (
 
 
 @dataclass(frozen=True)
-class Lane:
+class Level:
     """A queue on the server: the messages of one queue, or run queue, with one priority."""
 
     #: The queue, or run queue.
     queue: str
-    level: int = 0
+    priority: int = 0
 
 
-def level_of(priority: int) -> int:
-    """Return the level of a priority."""
+def nearest(priority: int) -> int:
+    """Return the priority itself, or the nearest one that there is."""
     return min(max(priority, LOWEST_PRIORITY), HIGHEST_PRIORITY)
 
 
@@ -105,19 +105,19 @@ class Names:
             )
         self.prefix = prefix
 
-    def of(self, lane: Lane) -> str:
-        """Return the name of a lane.
+    def of(self, level: Level) -> str:
+        """Return the name of a level.
 
         Raises:
             ConfigError: the queue has a name that is not allowed.
         """
-        queue = queue_of_run_queue(lane.queue)
-        parts = [self.given.get(lane.queue) or self.given.get(queue) or f"{self.prefix}-{queue}"]
+        queue = queue_of_run_queue(level.queue)
+        parts = [self.given.get(level.queue) or self.given.get(queue) or f"{self.prefix}-{queue}"]
         is_allowed = _is_name(queue) or parts[0] in self.given.values()
-        if is_run_queue(lane.queue) and lane.queue not in self.given:
+        if is_run_queue(level.queue) and level.queue not in self.given:
             parts.append(_RUNS)
-        if lane.level:
-            parts.append(f"{'p' if lane.level > 0 else 'm'}{abs(lane.level)}")
+        if level.priority:
+            parts.append(f"{'p' if level.priority > 0 else 'm'}{abs(level.priority)}")
         name = _MARK.join(parts)
         if not is_allowed or len(name) > NAME_LENGTH:
             raise ConfigError(f"The queue {queue!r} cannot be used. {_RULE}")
@@ -143,23 +143,23 @@ class Names:
         given = {f"{name}{_MARK}" for name in self.given.values()}
         return [own, *sorted(each for each in given if not each.startswith(own))]
 
-    def read(self, name: str) -> Lane | None:
-        """Return the lane of a name; ``None`` if it is that of no lane."""
-        lanes = [_lane(queue, given, name) for queue, given in self.given.items()]
+    def read(self, name: str) -> Level | None:
+        """Return the level of a name; ``None`` if it is that of no level."""
+        levels = [_level(queue, given, name) for queue, given in self.given.items()]
         beginning = f"{self.prefix}-"
         if name.startswith(beginning):
             rest = name.removeprefix(beginning)
             queue = rest.partition(_MARK)[0]
-            lanes += [_lane(queue, queue, rest)] if _is_name(queue) else []
-        for lane in lanes:
+            levels += [_level(queue, queue, rest)] if _is_name(queue) else []
+        for level in levels:
             # A queue whose URL is given has no other names.
-            if lane is not None and self.of(lane) == name:
-                return lane
+            if level is not None and self.of(level) == name:
+                return level
         return None
 
 
-def _lane(queue: str, beginning: str, name: str) -> Lane | None:
-    """Return the lane of a queue by a name that begins in this way; ``None`` if it is none."""
+def _level(queue: str, beginning: str, name: str) -> Level | None:
+    """Return the level of a queue by a name that begins in this way; ``None`` if it is none."""
     if name != beginning and not name.startswith(f"{beginning}{_MARK}"):
         return None
     parts = name.removeprefix(beginning).split(_MARK)[1:]
@@ -167,11 +167,11 @@ def _lane(queue: str, beginning: str, name: str) -> Lane | None:
         queue = run_queue(queue_of_run_queue(queue))
         del parts[0]
     if not parts:
-        return Lane(queue)
-    level = _LEVEL.fullmatch(parts[0])
-    if level is None or len(parts) > 1:
+        return Level(queue)
+    priority = _PRIORITY.fullmatch(parts[0])
+    if priority is None or len(parts) > 1:
         return None
-    return Lane(queue, int(level[2]) * (1 if level[1] == "p" else -1))
+    return Level(queue, int(priority[2]) * (1 if priority[1] == "p" else -1))
 
 
 def _is_name(text: str) -> bool:

@@ -11,22 +11,22 @@ from dagster_taskiq.transport.background import look_at
 from dagster_taskiq.transport.sqs import messages, receipts
 from dagster_taskiq.transport.sqs.connection import Session
 from dagster_taskiq.transport.sqs.messages import Received
-from dagster_taskiq.transport.sqs.names import Lane
+from dagster_taskiq.transport.sqs.names import Level
 from dagster_taskiq.transport.sqs.threads import in_thread
 
 
 class Poll:
-    """One poll on one lane. It is made on an event loop, and waits in a thread."""
+    """One poll on one level. It is made on an event loop, and waits in a thread."""
 
-    def __init__(self, session: Session, lane: Lane, url: str) -> None:
+    def __init__(self, session: Session, level: Level, url: str) -> None:
         """Prepare; nothing is sent yet.
 
         Args:
             session: has the clients of the connection.
-            lane: where it is to receive a message.
-            url: that of the lane's queue.
+            level: where it is to receive a message.
+            url: that of the level's queue.
         """
-        self.lane = lane
+        self.level = level
         self.url = url
         self.started_at = time.monotonic()
         self.ended_at: float | None = None
@@ -64,7 +64,7 @@ class Poll:
                 MessageSystemAttributeNames=messages.SYSTEM_ATTRIBUTES,
                 MessageAttributeNames=["All"],
             ),
-            self.lane,
+            self.level,
         )
         if self.is_abandoned:
             self.release(received)

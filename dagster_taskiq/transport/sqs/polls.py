@@ -1,8 +1,8 @@
-"""The polls of a broker: which lanes have one, and what becomes of the messages that they receive.
+"""The polls of a broker: which levels have one, and what becomes of the messages that they bring.
 
-A listener has one poll on each lane that it serves. A poll is not ended before its answer has come:
-a message that SQS sends to somebody who is gone stays hidden until its lease has passed. So polls
-go on between the calls of a listener. What comes for nobody is released.
+A listener has one poll on each level that it serves. A poll is not ended before its answer has
+come: a message that SQS sends to somebody who is gone stays hidden until its lease has passed. So
+polls go on between the calls of a listener. What comes for nobody is released.
 
 ``claims`` asks and takes messages, the broker waits for them. Each request is a
 :class:`~dagster_taskiq.transport.sqs.poll.Poll`.
@@ -24,19 +24,19 @@ from dagster_taskiq.transport.sqs import receipts
 from dagster_taskiq.transport.sqs.connection import SqsConnection
 from dagster_taskiq.transport.sqs.errors import MISSING, code_of
 from dagster_taskiq.transport.sqs.messages import Received
-from dagster_taskiq.transport.sqs.names import Lane
+from dagster_taskiq.transport.sqs.names import Level
 from dagster_taskiq.transport.sqs.poll import Poll
 from dagster_taskiq.transport.sqs.queues import Queues
 from dagster_taskiq.transport.sqs.threads import in_thread
 
 logger = logging.getLogger("dagster_taskiq.broker")
 
-#: For how long the answer of a new poll is waited for before another lane is asked: so many times
+#: For how long the answer of a new poll is waited for before another level is asked: so many times
 #: as long as an answer takes usually. If there is a message, SQS answers at once.
 ANSWER_FACTOR = 3.0
 #: The same at least, and at most, in seconds.
 ANSWER_SECONDS = (0.05, 0.5)
-#: The same two if the lane has just had a message, and comes before others: it is likely to have
+#: The same two if the level has just had a message, and comes before others: it is likely to have
 #: more, and an answer that takes unusually long is no reason to go on with a lower priority.
 NEXT_FACTOR = 10.0
 NEXT_SECONDS = (0.25, 2.0)
@@ -46,7 +46,7 @@ BRIEF_SECONDS = 1
 #: How long a message that has come waits here for somebody to take it, in seconds; longer where
 #: answers take longer, since then this process is slow as well.
 HELD_SECONDS = 0.1
-#: How long a lane counts as empty after a poll has found nothing, in seconds.
+#: How long a level counts as empty after a poll has found nothing, in seconds.
 EMPTY_SECONDS = 1.0
 #: How much later than a poll is to be answered SQS still counts as one that answers, in seconds.
 ANSWERED_SECONDS = 2.0
@@ -60,28 +60,28 @@ class Polls:
     """The polls of one broker."""
 
     def __init__(
-        self, connection: SqsConnection, queues: Queues, on_missing: Callable[[Lane], None]
+        self, connection: SqsConnection, queues: Queues, on_missing: Callable[[Level], None]
     ) -> None:
         """Poll nothing yet.
 
         Args:
             connection: the server.
             queues: its queues.
-            on_missing: called with a lane whose queue has been deleted.
+            on_missing: called with a level whose queue has been deleted.
         """
         self._connection = connection
         self._queues = queues
         self._on_missing = on_missing
-        #: The poll on each lane, until its answer has been taken.
-        self._polls: dict[Lane, Poll] = {}
-        #: Until when each lane counts as empty, by the monotonic clock.
-        self._empty_until: dict[Lane, float] = {}
-        #: The lanes whose last poll that was answered has received a message.
-        self._had_message: set[Lane] = set()
-        #: The lanes into which messages were released while there was a poll.
-        self._released: set[Lane] = set()
-        #: What is being released, with its lane.
-        self._releasing: dict[asyncio.Future[None], Lane] = {}
+        #: The poll on each level, until its answer has been taken.
+        self._polls: dict[Level, Poll] = {}
+        #: Until when each level counts as empty, by the monotonic clock.
+        self._empty_until: dict[Level, float] = {}
+        #: The levels whose last poll that was answered has received a message.
+        self._had_message: set[Level] = set()
+        #: The levels into which messages were released while there was a poll.
+        self._released: set[Level] = set()
+        #: What is being released, with its level.
+        self._releasing: dict[asyncio.Future[None], Level] = {}
         #: No more polls are started.
         self._is_ending = False
         self._is_hurried = False
@@ -95,10 +95,10 @@ class Polls:
         """Return whether SQS answers: the last answer of a poll is no older than one may take."""
         return time.monotonic() - self._answered_at < self._longest + ANSWERED_SECONDS
 
-    async def ask(self, lane: Lane) -> Received | None:
-        """Ask a lane for a message, without waiting for one; it may have a poll meanwhile."""
-        url = await self._queues.url(self._queues.names.of(lane))
-        poll = self._started(lane, url, 0)
+    async def ask(self, level: Level) -> Received | None:
+        """Ask a level for a message, without waiting for one; it may have a poll meanwhile."""
+        url = await self._queues.url(self._queues.names.of(level))
+        poll = self._started(level, url, 0)
         try:
             found = await self._messages(poll)
         except asyncio.CancelledError:
@@ -106,54 +106,54 @@ class Polls:
             raise
         return found[0] if found else None
 
-    async def take(self, lane: Lane, *, comes_before: bool) -> Received | None:
-        """Return the message that the poll of a lane has received.
+    async def take(self, level: Level, *, comes_before: bool) -> Received | None:
+        """Return the message that the poll of a level has received.
 
-        If the lane has no poll, it gets one, whose answer is waited for a moment; unless the lane
+        If the level has no poll, it gets one, whose answer is waited for a moment; unless the level
         has just been found empty.
 
         Args:
-            lane: the lane.
-            comes_before: there are lanes of a lower priority.
+            level: the level.
+            comes_before: there are levels of a lower priority.
 
         Raises:
             ServerUnavailableError: SQS does not answer.
             ConfigError: it does not let us.
         """
-        poll = self._current(lane)
+        poll = self._current(level)
         if poll is None:
-            if time.monotonic() < self._empty_until.get(lane, 0.0):
+            if time.monotonic() < self._empty_until.get(level, 0.0):
                 return None
-            await self._until_released(lane)
-            poll = await self._poll_on(lane, BRIEF_SECONDS if comes_before else self._longest)
+            await self._until_released(level)
+            poll = await self._poll_on(level, BRIEF_SECONDS if comes_before else self._longest)
             if poll is None:
                 return None
-        is_likely = comes_before and lane in self._had_message
+        is_likely = comes_before and level in self._had_message
         patience = self._next_seconds if is_likely else self._answer_seconds
         left = poll.started_at + patience - time.monotonic()
         if not poll.answer.done() and left > 0:
             await asyncio.wait([poll.answer], timeout=left)
-        if not poll.answer.done() or self._polls.get(lane) is not poll:
+        if not poll.answer.done() or self._polls.get(level) is not poll:
             return None
-        del self._polls[lane]
+        del self._polls[level]
         found = await self._messages(poll)
         return found[0] if found else None
 
     async def wait(
-        self, lanes: Collection[Lane], changed: "asyncio.Future[None]", timeout: float
+        self, levels: Collection[Level], changed: "asyncio.Future[None]", timeout: float
     ) -> None:
-        """Return when the poll of a lane has an answer, or something has changed.
+        """Return when the poll of a level has an answer, or something has changed.
 
         Args:
-            lanes: each gets a poll if it has none.
+            levels: each gets a poll if it has none.
             changed: ends the wait as well.
             timeout: seconds, after which this returns in any case.
         """
-        for lane in lanes:
-            if self._current(lane) is None:
-                await self._poll_on(lane, self._longest)
+        for level in levels:
+            if self._current(level) is None:
+                await self._poll_on(level, self._longest)
         events: list[asyncio.Future[Any]] = [changed]
-        events += [self._polls[lane].answer for lane in lanes if lane in self._polls]
+        events += [self._polls[level].answer for level in levels if level in self._polls]
         await asyncio.wait(events, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
     def abandon(self) -> None:
@@ -173,9 +173,9 @@ class Polls:
         """
         self._is_ending = True
         try:
-            for lane, poll in list(self._polls.items()):
+            for level, poll in list(self._polls.items()):
                 if poll.answer.done():
-                    del self._polls[lane]
+                    del self._polls[level]
                     self._release_later(poll)
                 else:
                     poll.is_abandoned = True
@@ -217,25 +217,25 @@ class Polls:
                 answered.cancel()
                 self._hurried = None
         # What this process has just released may come to its own polls.
-        returned = [poll.answer for lane, poll in self._polls.items() if lane in self._released]
+        returned = [poll.answer for level, poll in self._polls.items() if level in self._released]
         if returned:
             await asyncio.wait(returned, timeout=self._answer_seconds)
 
     async def release(self, message: Received) -> None:
         """Make a message visible at once; nothing happens if it is not ours any more."""
-        url = await self._queues.url(self._queues.names.of(message.lane))
+        url = await self._queues.url(self._queues.names.of(message.level))
         await self._connection.call(lambda client: receipts.hide(client, url, message.receipt, 0))
-        if message.lane in self._polls:
-            self._released.add(message.lane)
+        if message.level in self._polls:
+            self._released.add(message.level)
 
-    def _current(self, lane: Lane) -> Poll | None:
-        """Return the poll of a lane; ``None`` if there is none, or an old one that has failed."""
-        poll = self._polls.get(lane)
+    def _current(self, level: Level) -> Poll | None:
+        """Return the poll of a level; ``None`` if there is none, or an old one that has failed."""
+        poll = self._polls.get(level)
         if poll is None or not poll.answer.done():
             return poll
         has_failed = poll.answer.cancelled() or poll.answer.exception() is not None
         if has_failed and poll.ended_at and time.monotonic() - poll.ended_at > HELD_SECONDS:
-            del self._polls[lane]
+            del self._polls[level]
             return None
         return poll
 
@@ -259,22 +259,22 @@ class Polls:
         least, most = bounds
         return min(max(least, factor * self._connection.usual_seconds), most)
 
-    async def _poll_on(self, lane: Lane, seconds: int) -> Poll | None:
-        """Return the poll of a lane; if it has none, start one that may take so many seconds.
+    async def _poll_on(self, level: Level, seconds: int) -> Poll | None:
+        """Return the poll of a level; if it has none, start one that may take so many seconds.
 
         Returns:
             ``None`` if there is no poll, and none is started any more.
         """
-        url = await self._queues.url(self._queues.names.of(lane))
-        poll = self._polls.get(lane)
+        url = await self._queues.url(self._queues.names.of(level))
+        poll = self._polls.get(level)
         if poll is None and not self._is_ending:  # else another caller has been faster
-            poll = self._polls[lane] = self._started(lane, url, seconds)
-            self._released.discard(lane)
+            poll = self._polls[level] = self._started(level, url, seconds)
+            self._released.discard(level)
             poll.answer.add_done_callback(partial(self._on_answer, poll))
         return poll
 
-    def _started(self, lane: Lane, url: str, seconds: int) -> Poll:
-        poll = Poll(self._connection.session, lane, url)
+    def _started(self, level: Level, url: str, seconds: int) -> Poll:
+        poll = Poll(self._connection.session, level, url)
         poll.start(seconds, self._queues.visibility)
         return poll
 
@@ -284,38 +284,38 @@ class Polls:
             return
         self._answered_at = time.monotonic()
         if poll.is_abandoned:
-            if self._polls.get(poll.lane) is poll:
-                del self._polls[poll.lane]
+            if self._polls.get(poll.level) is poll:
+                del self._polls[poll.level]
             if answer.result():  # it was abandoned in the moment in which its answer came
                 released = in_thread(partial(poll.release, answer.result()))
-                self._note_releasing(released, poll.lane)
+                self._note_releasing(released, poll.level)
         elif answer.result():
-            self._had_message.add(poll.lane)
+            self._had_message.add(poll.level)
             loop = asyncio.get_running_loop()
             held = max(HELD_SECONDS, self._answer_seconds)
             loop.call_later(held, self._release_if_held, poll)
-        elif self._polls.get(poll.lane) is poll:
-            del self._polls[poll.lane]
-            self._had_message.discard(poll.lane)
-            self._empty_until[poll.lane] = time.monotonic() + EMPTY_SECONDS
+        elif self._polls.get(poll.level) is poll:
+            del self._polls[poll.level]
+            self._had_message.discard(poll.level)
+            self._empty_until[poll.level] = time.monotonic() + EMPTY_SECONDS
 
     def _release_if_held(self, poll: Poll) -> None:
-        if self._polls.get(poll.lane) is poll:
-            del self._polls[poll.lane]
+        if self._polls.get(poll.level) is poll:
+            del self._polls[poll.level]
             self._release_later(poll)
 
     def _release_later(self, poll: Poll) -> None:
         """Release the message of a poll in the background, once its answer has come."""
-        self._note_releasing(asyncio.ensure_future(self._release_all(poll)), poll.lane)
+        self._note_releasing(asyncio.ensure_future(self._release_all(poll)), poll.level)
 
-    def _note_releasing(self, releasing: "asyncio.Future[None]", lane: Lane) -> None:
-        self._releasing[releasing] = lane
+    def _note_releasing(self, releasing: "asyncio.Future[None]", level: Level) -> None:
+        self._releasing[releasing] = level
         releasing.add_done_callback(self._releasing.pop)
         releasing.add_done_callback(look_at)
 
-    async def _until_released(self, lane: Lane) -> None:
-        """Wait until SQS shows again what is being released into a lane; not for long."""
-        releases = [task for task, into in self._releasing.items() if into == lane]
+    async def _until_released(self, level: Level) -> None:
+        """Wait until SQS shows again what is being released into a level; not for long."""
+        releases = [task for task, into in self._releasing.items() if into == level]
         if releases:
             await asyncio.wait(releases, timeout=self._answer_seconds)
 
@@ -334,6 +334,6 @@ class Polls:
             except ClientError as error:
                 if code_of(error) not in MISSING:
                     raise
-        self._queues.forget(self._queues.names.of(poll.lane))
-        self._on_missing(poll.lane)
+        self._queues.forget(self._queues.names.of(poll.level))
+        self._on_missing(poll.level)
         return []

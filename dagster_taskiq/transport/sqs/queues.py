@@ -10,7 +10,7 @@ from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.transport.sqs import creation
 from dagster_taskiq.transport.sqs.connection import SqsConnection
 from dagster_taskiq.transport.sqs.errors import NOT_ALLOWED, QueueMissingError, code_of
-from dagster_taskiq.transport.sqs.names import Lane, Names
+from dagster_taskiq.transport.sqs.names import Level, Names
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -44,7 +44,7 @@ class Queues:
         self._connection = connection
         target = connection.target
         urls = target.urls(default_queue)
-        self._given = {names.of(Lane(queue)): url for queue, url in urls.items()}
+        self._given = {names.of(Level(queue)): url for queue, url in urls.items()}
 
     async def call(self, name: str, work: "Callable[[SQSClient, str], T]") -> T:
         """Have the client do something with the URL of a queue.
@@ -162,8 +162,8 @@ class Queues:
             return None
         return {str(name): value for name, value in answer["Attributes"].items()}
 
-    async def all(self) -> list[Lane]:
-        """Return the lanes that there are, by asking the server for a list.
+    async def all(self) -> list[Level]:
+        """Return the levels that there are, by asking the server for a list.
 
         A queue that was created or deleted within the last minute may be missing, or be there.
         """
@@ -178,14 +178,14 @@ class Queues:
                     urls += page.get("QueueUrls", [])
             return urls
 
-        lanes = [self.names.read(name) for name in self._given]
+        levels = [self.names.read(name) for name in self._given]
         for url in await self._connection.call(ask):
             name = url.rpartition("/")[2]
-            lane = self.names.read(name)
-            if lane is not None and name not in self._given:
+            level = self.names.read(name)
+            if level is not None and name not in self._given:
                 self._connection.session.urls.setdefault(name, url)
-                lanes.append(lane)
-        return [each for each in lanes if each is not None]
+                levels.append(level)
+        return [each for each in levels if each is not None]
 
     async def _call(self, name: str, work: "Callable[[SQSClient, str], T]") -> T:
         url = await self.url(name)

@@ -9,7 +9,7 @@ from dagster_taskiq.transport.messages import Delivery, Outgoing
 from dagster_taskiq.transport.sqs import messages, receipts
 from dagster_taskiq.transport.sqs.depths import WAITING
 from dagster_taskiq.transport.sqs.messages import Received
-from dagster_taskiq.transport.sqs.names import Lane
+from dagster_taskiq.transport.sqs.names import Level
 from dagster_taskiq.transport.sqs.queues import Queues
 from dagster_taskiq.transport.sqs.sending import Sender
 from dagster_taskiq.wire.rejected_messages import RejectedMessage, preview_of
@@ -52,19 +52,19 @@ class Rejected:
         self._send = send
         self._name = queues.names.rejected
 
-    async def add(self, delivery: Delivery, reason: str, level: int) -> None:
+    async def add(self, delivery: Delivery, reason: str, priority: int) -> None:
         """Store a copy of a message, with its queue and the reason in its attributes.
 
         Args:
             delivery: the message.
             reason: why it is set aside.
-            level: its level of priority.
+            priority: that of its level.
         """
         attributes = {
             messages.TASK_ID: delivery.task_id,
             messages.QUEUE: delivery.queue,
             messages.REASON: reason[:REASON_LENGTH],
-            messages.LEVEL: str(level or ""),
+            messages.PRIORITY: str(priority or ""),
         }
         await self._sender.set_aside(self._name, delivery.body, attributes)
 
@@ -135,7 +135,7 @@ def _receive_some(client: "SQSClient", url: str) -> list[Received]:
         MessageSystemAttributeNames=messages.SYSTEM_ATTRIBUTES,
         MessageAttributeNames=["All"],
     )
-    return messages.read(answer, _NO_LANE)
+    return messages.read(answer, _NO_LEVEL)
 
 
 def _deletion(receipt: str) -> "Callable[[SQSClient, str], None]":
@@ -143,7 +143,7 @@ def _deletion(receipt: str) -> "Callable[[SQSClient, str], None]":
 
 
 #: Nobody claims these messages.
-_NO_LANE = Lane("")
+_NO_LEVEL = Level("")
 
 
 def _listed(message: Received) -> RejectedMessage:
@@ -164,6 +164,6 @@ def _is_whole(message: Received) -> bool:
 
 
 def _outgoing(message: Received) -> Outgoing:
-    """Return a message for its queue. One that an older release has set aside has no level."""
-    level = int(messages.number_of(message.attributes.get(messages.LEVEL)))
-    return Outgoing(message.task_id, message.attributes[messages.QUEUE], level, message.body)
+    """Return a message for its queue. One that an older release has set aside has no priority."""
+    priority = int(messages.number_of(message.attributes.get(messages.PRIORITY)))
+    return Outgoing(message.task_id, message.attributes[messages.QUEUE], priority, message.body)

@@ -13,7 +13,7 @@ from dagster_taskiq.transport.messages import Outgoing
 from dagster_taskiq.transport.sqs import delays, messages
 from dagster_taskiq.transport.sqs.connection import SqsConnection
 from dagster_taskiq.transport.sqs.messages import Attributes, Received
-from dagster_taskiq.transport.sqs.names import Lane, level_of
+from dagster_taskiq.transport.sqs.names import Level, nearest
 from dagster_taskiq.transport.sqs.queues import Queues
 from dagster_taskiq.transport.sqs.receipts import BATCH
 
@@ -52,58 +52,61 @@ class Sender:
     def __init__(self, connection: SqsConnection, queues: Queues) -> None:
         self._connection = connection
         self._queues = queues
-        #: When something was sent to each lane last, by the monotonic clock.
-        self._sent_at: dict[Lane, float] = {}
+        #: When something was sent to each level last, by the monotonic clock.
+        self._sent_at: dict[Level, float] = {}
 
     async def send(
         self,
         outgoing: Sequence[Outgoing],
-        announce: Callable[[Collection[Lane]], Awaitable[None]],
+        announce: Callable[[Collection[Level]], Awaitable[None]],
     ) -> None:
-        """Send messages, those of high priority first; those of one lane in this order.
+        """Send messages, those of high priority first; those of one level in this order.
 
         Args:
             outgoing: the messages.
-            announce: called with the lanes of each priority before anything is sent to them.
+            announce: called with the levels of each priority before anything is sent to them.
 
         Raises:
             ConfigError: one of them is too large, or there can be no queue for it; nothing was
                 sent. Or SQS refuses one.
             ServerUnavailableError: SQS does not answer, or not now; some may have been sent.
         """
-        by_lane: dict[Lane, list[Entry]] = {}
+        by_level: dict[Level, list[Entry]] = {}
         for each in outgoing:
-            level = level_of(each.priority) if self._connection.target.has_priorities else 0
-            lane = Lane(each.queue, level)
-            by_lane.setdefault(lane, []).append(_entry(each))
-        names = [self._queues.names.of(lane) for lane in by_lane]
+            has_priorities = self._connection.target.has_priorities
+            level = Level(each.queue, nearest(each.priority) if has_priorities else 0)
+            by_level.setdefault(level, []).append(_entry(each))
+        names = [self._queues.names.of(level) for level in by_level]
         limits = await _gathered([self._queues.limit(name) for name in names])
-        for entries, name, limit in zip(by_lane.values(), names, limits, strict=True):
+        for entries, name, limit in zip(by_level.values(), names, limits, strict=True):
             _check_sizes(entries, name, limit)
-        known = dict(zip(by_lane, zip(names, limits, strict=True), strict=True))
+        known = dict(zip(by_level, zip(names, limits, strict=True), strict=True))
         # Workers wait at the queue of a new priority before its first message is there.
-        await announce(list(by_lane))
+        await announce(list(by_level))
         # A worker that waits would take the first that comes.
-        for level in sorted({lane.level for lane in by_lane}, reverse=True):
-            lanes = [lane for lane in by_lane if lane.level == level]
+        for priority in sorted({level.priority for level in by_level}, reverse=True):
+            levels = [level for level in by_level if level.priority == priority]
             await _gathered(
-                [self._send_all(known[lane][0], by_lane[lane], known[lane][1]) for lane in lanes]
+                [
+                    self._send_all(known[level][0], by_level[level], known[level][1])
+                    for level in levels
+                ]
             )
-            self._sent_at.update(dict.fromkeys(lanes, time.monotonic()))
+            self._sent_at.update(dict.fromkeys(levels, time.monotonic()))
 
-    def seconds_since(self, lane: Lane) -> float:
-        """Return how long ago this process has sent to a lane; for ever, if it never has."""
-        return time.monotonic() - self._sent_at.get(lane, -math.inf)
+    def seconds_since(self, level: Level) -> float:
+        """Return how long ago this process has sent to a level; for ever, if it never has."""
+        return time.monotonic() - self._sent_at.get(level, -math.inf)
 
     async def send_on(self, message: Received) -> None:
         """Send a message again that was received before it was due; it is still to be deleted."""
         again = delays.sent_on(message)
         delay = delays.server_delay(message.due_in)
         entry = Entry(message.task_id, message.text, again.attributes, delay)
-        await self._send_batch(self._queues.names.of(message.lane), [entry])
+        await self._send_batch(self._queues.names.of(message.level), [entry])
 
     async def set_aside(self, name: str, body: bytes, attributes: Attributes) -> None:
-        """Send a body to a queue that is no lane, as it was or as much of it as that takes."""
+        """Send a body to a queue that is no level, as it was or as much of it as that takes."""
         text, kept = messages.encoded(body, attributes)
         limit = await self._queues.limit(name)
         if messages.size_of(text, kept) > limit:
