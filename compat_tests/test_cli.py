@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import dagster
 import psutil
 import pytest
 
@@ -24,6 +25,8 @@ from compat_tests.sending import USER_TASKS, Sender, open_sender
 from compat_tests.servers import RedisServer, free_port, own_redis
 from compat_tests.waiting import eventually
 from compat_tests.workers import WorkerProcess, executor_config, running_worker
+from dagster_taskiq import cli as command_line
+from dagster_taskiq import client
 from dagster_taskiq.cli import main
 from dagster_taskiq.client import client_for
 from dagster_taskiq.errors import ConfigError
@@ -350,8 +353,8 @@ def test_workers_are_listed_with_what_is_not_as_expected_in_their_dagster(
 
 @one_broker
 def test_a_worker_logs_which_parts_of_dagster_it_uses(busy: Busy) -> None:
-    assert "Dagster's parts in use: mirrored compute logs, " in busy.worker.output()
-    assert "; not as expected: none." in busy.worker.output()
+    (found,) = re.findall(r"as expected in (\d+) of the (\d+) parts", busy.worker.output())
+    assert len(set(found)) == 1
 
 
 def test_status_tells_of_messages_that_were_set_aside(
@@ -794,6 +797,59 @@ def test_a_background_worker_that_ends_as_it_starts_is_told_of(
     assert outcome.code == 2
     assert outcome.error.startswith("Error: The worker has ended as it started. Its log, ")
     assert "no_such_module_anywhere" in outcome.error  # the log's last lines say why
+
+
+@one_broker
+def test_a_worker_shows_first_what_it_serves_and_how_it_is_stopped(busy: Busy) -> None:
+    first, *lines = busy.worker.output().splitlines()
+    assert first.endswith(" dagster_taskiq.worker: Worker busy starts.")
+    broker, queues, slots, release, stop, *_ = (line.strip() for line in lines)
+    assert broker == f"broker   {redact(busy.settings.broker)}"
+    assert queues == "queues   a, b, c"
+    assert slots == "slots    2 (--concurrency); holds up to 10 runs"
+    assert release.startswith(f"release  {__version__}; Dagster {dagster.__version__}, Python 3.")
+    assert stop == "Ctrl-C   finish and leave; again: stop"
+    assert "Settings(" not in busy.worker.output()
+
+
+@one_broker
+def test_a_second_worker_with_a_name_is_told_of_the_first(
+    settings: Settings, start_worker: StartWorker
+) -> None:
+    beat_of(settings, "twin", 60.0)
+    beat_of(settings, "gone", 0.0)
+    worker = start_worker("-c", "1", name="twin")
+    eventually(lambda: "Another worker is named twin as well: process 99" in worker.output())
+    assert "on far-away" in worker.output()
+
+
+@one_broker
+def test_a_worker_that_is_interrupted_before_it_is_ready_ends_at_once(
+    settings: Settings, dagster_home: Path, tmp_path: Path
+) -> None:
+    worker = WorkerProcess(settings, tmp_path, "early", "-i", "compat_tests.slow_module")
+    try:
+        eventually(lambda: "Worker early starts." in worker.output())
+        worker.signal(signal.SIGINT)
+        assert worker.wait() == 0
+    finally:
+        worker.end()
+    assert "Worker early has ended." in worker.output()
+    assert not re.search("Traceback|Error|is ready", worker.output())
+
+
+def test_a_command_that_is_interrupted_says_nothing(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupted(settings: Settings) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(client, "client_for", interrupted)
+    outcome = run("worker", "list", "-b", f"sqlite:///{tmp_path}/queue.db")
+    assert (outcome.code, outcome.out, outcome.error.strip()) == (130, "", "")
+    monkeypatch.setattr(command_line, "_run", lambda: interrupted(Settings()))
+    outcome = run("--help")
+    assert (outcome.code, outcome.out, outcome.error.strip()) == (130, "", "")
 
 
 def test_the_version_is_told(run: Run) -> None:

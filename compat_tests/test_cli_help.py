@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from compat_tests.checkout import ROOT
-from dagster_taskiq.cli import cli
+from dagster_taskiq.cli.commands import cli
 
 PROGRAM = str(Path(sys.executable).with_name("dagster-taskiq"))
 
@@ -87,7 +87,7 @@ def test_each_default_is_shown(path: tuple[str, ...]) -> None:
 def test_no_help_imports_what_takes_long() -> None:
     code = (
         "import sys\n"
-        "from dagster_taskiq.cli import cli\n"
+        "from dagster_taskiq.cli.commands import cli\n"
         f"for path in {list(COMMANDS)}:\n"
         "    cli.main([*path, '--help'], 'dagster-taskiq', standalone_mode=False)\n"
         f"print(sorted({HEAVY} & set(sys.modules)))\n"

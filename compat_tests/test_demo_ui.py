@@ -23,7 +23,7 @@ from dagster import DagsterInstance, DagsterRunStatus
 from compat_tests.checkout import ROOT
 from compat_tests.servers import own_redis
 from compat_tests.waiting import eventually
-from dagster_taskiq.cli import cli
+from dagster_taskiq.cli.commands import cli
 from dagster_taskiq.demo.home import WORKER_NAME
 from dagster_taskiq.settings.env import BROKER_ENV
 from dagster_taskiq.tags import TASK_ID_TAG

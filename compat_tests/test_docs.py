@@ -13,7 +13,7 @@ from compat_tests import compatibility
 from compat_tests.checkout import ROOT
 from compat_tests.workers import options_of_start
 from dagster_taskiq.app import QUEUES_ENV
-from dagster_taskiq.cli import cli
+from dagster_taskiq.cli.commands import cli
 from dagster_taskiq.cli.worker import start
 from dagster_taskiq.execution.allowed_code import ALLOW_ENV
 from dagster_taskiq.monitor.access import TOKEN_ENV

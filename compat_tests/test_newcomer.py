@@ -13,7 +13,7 @@ from dagster import DagsterInstance
 
 from compat_tests.checkout import ROOT
 from compat_tests.sqs_servers import REGION, forget_on_sqs, messages_on_sqs, queues_on_sqs
-from dagster_taskiq.cli import cli
+from dagster_taskiq.cli.commands import cli
 from dagster_taskiq.demo.story import Outcome, RunStory
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.sqs_names import ENDPOINT_URL_ENV, QUEUE_URL_ENV

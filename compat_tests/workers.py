@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 
 from compat_tests.checkout import ROOT
 from compat_tests.preloaded import Program, start_program
-from dagster_taskiq.cli import cli
+from dagster_taskiq.cli.commands import cli
 from dagster_taskiq.cli.worker import start
 from dagster_taskiq.client import client_for
 from dagster_taskiq.settings.settings import Settings

@@ -21,7 +21,7 @@ from compat_tests.checkout import ROOT
 from dagster_celery.cli import main as celery_cli
 from dagster_celery.executor import CELERY_CONFIG
 from dagster_celery.launcher import CeleryRunLauncher
-from dagster_taskiq.cli import cli as taskiq_cli
+from dagster_taskiq.cli.commands import cli as taskiq_cli
 from dagster_taskiq.launcher import TaskiqRunLauncher
 from dagster_taskiq.settings.env import BACKEND_ENV, BROKER_ENV
 from dagster_taskiq.settings.schema import EXECUTOR_FIELDS

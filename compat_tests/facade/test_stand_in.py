@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from compat_tests.checkout import ROOT
 from compat_tests.facade.installing import make_dist
-from dagster_taskiq.cli import cli
+from dagster_taskiq.cli.commands import cli
 from dagster_taskiq.distribution.releases import NEWEST, SUPPORTED, is_stand_in
 from legacy_tests import sdists
 

@@ -46,11 +46,12 @@ def test_a_part_that_cannot_even_be_checked_is_not_as_expected() -> None:
 
 
 def test_a_worker_warns_of_what_is_not_as_expected(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
+    caplog.set_level("DEBUG")
     part = DagsterPart("two", "it (wrapped)", "Why.", "Steps are slower.", lambda: "it has changed")
     log_parts({"one": "", "two": part.describe(part.find_problem())})
     assert caplog.messages == [
-        "Dagster's parts in use: one; not as expected: two.",
+        "Dagster is as expected in 1 of the 2 parts that are used here.",
+        "Dagster's parts in use: one.",
         "Dagster is not as expected (two). it (wrapped): it has changed. Steps are slower.",
     ]
     assert unexpected_parts({"one": "", "two": "it has changed."}) == ("two",)

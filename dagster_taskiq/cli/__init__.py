@@ -1,67 +1,38 @@
-"""The command line: ``dagster-taskiq worker ...``, ``status``, ``storage``, ``demo``, ..."""
+"""The command line, ``dagster-taskiq``: its program. The commands are in ``commands``."""
 
 import sys
-from importlib import import_module
 
-import click
-
-from dagster_taskiq.cli.options import examples
-from dagster_taskiq.errors import DagsterTaskiqError
-from dagster_taskiq.version import __version__
-
-
-class _Commands(click.Group):
-    """The commands, each in the module of its name, which is imported when it is asked for.
-
-    Help and completion import these modules too, so what takes long to import (Dagster, taskiq,
-    rich, clients of servers) is imported by the functions that need it.
-    """
-
-    NAMES = (
-        "demo",
-        "monitor",
-        "rejected",
-        "scheduler",
-        "stand-in",
-        "status",
-        "storage",
-        "top",
-        "worker",
-    )
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names (click's own hook)."""
-        return list(self.NAMES)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command (click's own hook)."""
-        if cmd_name not in self.NAMES:
-            return None
-        name = cmd_name.replace("-", "_")
-        found: click.Command = getattr(import_module(f"{__name__}.{name}"), name)
-        return found
-
-
-@click.group(
-    cls=_Commands,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog=examples(
-        "dagster-taskiq demo",
-        "dagster-taskiq worker start --queue dagster --concurrency 4",
-        "dagster-taskiq status",
-    )
-    + "\n\n\b\nCompletion in this bash (zsh and fish have it too, see docs/reference/cli.md):"
-    + '\n  eval "$(_DAGSTER_TASKIQ_COMPLETE=bash_source dagster-taskiq)"',
-)
-@click.version_option(__version__, prog_name="dagster-taskiq")
-def cli() -> None:
-    """Run Dagster on a task queue."""
+#: The exit code after Ctrl-C, as shells have it: 128 and the number of SIGINT.
+INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command line; an error of ours is one sentence on stderr and exit code 2."""
+    """Run the command line.
+
+    An error of ours is one sentence on stderr and exit code 2. Ctrl-C ends a command that does not
+    handle it without a traceback, also while this imports what it needs.
+    """
     try:
-        cli()
+        _run()
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")  # the terminal has written ^C
+        sys.exit(INTERRUPTED)
+
+
+def _run() -> None:
+    import click
+
+    from dagster_taskiq.cli.commands import cli
+    from dagster_taskiq.errors import DagsterTaskiqError
+
+    try:
+        # click's own way would end with "Aborted!" and exit code 1 after Ctrl-C.
+        sys.exit(cli.main(standalone_mode=False))
+    except click.exceptions.Abort:
+        sys.exit(INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
     except DagsterTaskiqError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)

@@ -15,11 +15,9 @@ def log_parts(problems: Mapping[str, str]) -> None:
     """
     in_use = [name for name, problem in problems.items() if not problem]
     unexpected = unexpected_parts(problems)
-    logger.info(
-        "Dagster's parts in use: %s; not as expected: %s.",
-        ", ".join(in_use) or "none",
-        ", ".join(unexpected) or "none",
-    )
+    count, of_all = len(in_use), len(problems)
+    logger.info("Dagster is as expected in %d of the %d parts that are used here.", count, of_all)
+    logger.debug("Dagster's parts in use: %s.", ", ".join(in_use) or "none")
     for name in unexpected:
         logger.warning("%s", problems[name])
 

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 
 from dagster_taskiq.errors import ServerUnavailableError
@@ -16,6 +17,7 @@ from dagster_taskiq.tracing import spans
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.connection import RECONNECT_SECONDS
+from dagster_taskiq.worker.banner import log_banner
 from dagster_taskiq.worker.options import WorkerOptions
 from dagster_taskiq.worker.receiver import SlotReceiver
 from dagster_taskiq.worker.service import WorkerService
@@ -76,12 +78,12 @@ class _Runner:
         broker = self._broker
         broker.is_worker_process = True
         broker.make_service = lambda: self._service
+        log_banner(broker.settings, self._options)
         try:
             await self._service.serve_status()
             broker.use_running_loop()
-            if not await self._reach_servers():
-                return 0
-            await SlotReceiver(broker).listen(self._finish)
+            if await self._reach_servers():
+                await self._listen()
         finally:
             await broker.shutdown()
             await self._service.backend.shutdown()
@@ -89,6 +91,19 @@ class _Runner:
             await self._service.serve_no_status()
         logger.info("Worker %s has ended.", self._options.name)
         return 1 if self._stopped_tasks else 0
+
+    async def _listen(self) -> None:
+        """Handle messages until the worker is to end; before it is ready, it ends at once."""
+        listening = asyncio.ensure_future(SlotReceiver(self._broker).listen(self._finish))
+        finishing = asyncio.ensure_future(self._finish.wait())
+        await asyncio.wait({listening, finishing}, return_when=asyncio.FIRST_COMPLETED)
+        finishing.cancel()
+        if self._finish.is_set() and not self._service.is_ready:
+            listening.cancel()
+            with suppress(asyncio.CancelledError):
+                await listening
+        else:
+            await listening
 
     async def _reach_servers(self) -> bool:
         """Wait until broker and backend answer; ``False`` if the worker is to end before that."""

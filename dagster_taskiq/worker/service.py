@@ -20,6 +20,7 @@ from taskiq.decor import AsyncTaskiqDecoratedTask
 from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.settings.dagster_storage import warning_of_missing_package
 from dagster_taskiq.settings.default_broker import warning_of_one_machine
+from dagster_taskiq.settings.urls import redact
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.json_messages import PlainFormatter
@@ -38,6 +39,7 @@ from dagster_taskiq.worker.heartbeat import Heartbeat
 from dagster_taskiq.worker.local_status.server import LocalStatusServer
 from dagster_taskiq.worker.local_status.sockets import LocalStatus
 from dagster_taskiq.worker.memory import total_resident_bytes
+from dagster_taskiq.worker.namesakes import warn_of_namesake
 from dagster_taskiq.worker.options import WorkerOptions, included
 from dagster_taskiq.worker.pool import Pool
 from dagster_taskiq.worker.task_counts import WorkerCounts
@@ -146,6 +148,11 @@ class WorkerService:
         self.handler = TaskHandler(broker, backend, self.pool, self._wake_ups, activity, self.id)
 
     @property
+    def is_ready(self) -> bool:
+        """Whether it has started: a child can run a task."""
+        return self._is_ready
+
+    @property
     def is_draining(self) -> bool:
         """Whether it ends when its tasks have ended, which its heartbeats show."""
         return self._is_draining
@@ -161,19 +168,24 @@ class WorkerService:
         await self.serve_status()
         await self.pool.start(await self._relay.start() if self._relay is not None else "")
         self._is_ready = True
-        for work in (self._heartbeat.run(), self._control.run(), self._warn_of_eviction()):
+        for work in (
+            self._heartbeat.run(),
+            self._control.run(),
+            self._warn_of_eviction(),
+            warn_of_namesake(self.backend, self.describe()),
+        ):
             self._in_background(work)
         for each in self._more_work:
             self._in_background(each())
         if os.getpid() == 1:
             self._in_background(_reap_orphans())
         logger.info(
-            "Worker %s is ready: %d slots (%s), queues %s, broker %r.",
+            "Worker %s is ready: %d slots (%s), queues %s, broker %s.",
             self.options.name,
             self.options.pool.concurrency,
             self.options.slots_source,
             ", ".join(self.options.queues),
-            self.broker.settings,
+            redact(self.broker.settings.broker),
         )
         log_parts(self.pool.dagster_parts)
         settings = self.broker.settings

@@ -162,6 +162,9 @@ class ForkServer:
     async def close(self) -> None:
         """End it, with all children that are left."""
         self._closing = True
+        if not self.pid:
+            # It still imports Dagster, and there is no child.
+            self._process.guard.kill()
         with contextlib.suppress(OSError):
             self._writer.write_eof()
         done, _ = await asyncio.wait({self._reading}, timeout=CLOSE_SECONDS)
