@@ -75,6 +75,7 @@ def test_the_api_shows_what_waits_what_runs_and_who_serves_it(stage: Stage, tmp_
     running = eventually(lambda: named(get("/api/tasks").json["running"], held.id, "id"))
     assert (running["worker"], running["queue"], running["name"]) == ("w1", "a", HOLD)
     assert running["pid"] == int(held.started.read_text())
+    eventually(lambda: get("/api/queues/unserved").json["waiting"])
     queues = get("/api/queues").json["queues"]
     assert [each["name"] for each in queues] == ["a", "b", "unserved"]
     assert (queues[0]["running"], queues[0]["demand"], queues[0]["workers"]) == (1, 1, ["w1"])
