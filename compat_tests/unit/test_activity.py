@@ -77,6 +77,19 @@ def test_an_error_tells_how_a_task_has_ended(
     assert all(each.error.endswith("r") for each in counts.ended)
 
 
+def test_an_error_that_cannot_tell_its_text_has_ended_its_task(
+    activity: Activity, counts: WorkerCounts
+) -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    activity.started(message()).has_raised(Mute())
+    (ended,) = counts.ended
+    assert ended.outcome is Outcome.FAILED
+    assert ended.error == "Mute"
+
+
 @pytest.mark.parametrize(
     ("end", "outcome"),
     [

@@ -8,7 +8,13 @@ from taskiq import TaskiqMessage
 
 from dagster_taskiq.wire.labels import JOB_LABEL, RUN_LABEL, STEP_LABEL
 from dagster_taskiq.wire.task_counts import Outcome
-from dagster_taskiq.worker.task_log import LONGEST_REASON, duration, log_end, log_start
+from dagster_taskiq.worker.task_log import (
+    LONGEST_NAME,
+    LONGEST_REASON,
+    duration,
+    log_end,
+    log_start,
+)
 
 RUN = {JOB_LABEL: "ship_parcels", RUN_LABEL: "f9c9a8fd-1111-2222-3333-444455556666"}
 STEP = {**RUN, STEP_LABEL: "weigh_parcel[eggs]"}
@@ -89,17 +95,18 @@ def test_what_others_have_written_stays_in_its_line(caplog: pytest.LogCaptureFix
     labels = {JOB_LABEL: forged, RUN_LABEL: forged, STEP_LABEL: forged}
     with caplog.at_level(logging.INFO):
         log_start(message(labels))
-        log_start(message({}, name=forged))
+        log_start(message({}, name=f"{forged}{'n' * 10_000}"))
         log_end(message(labels), Outcome.FAILED, 1.0, f"a\x1b[31m{'b' * 10_000}\n{forged}")
     for text in caplog.messages:
         assert text.isprintable(), text
-        assert len(text) < LONGEST_REASON + 300
+        assert len(text) < LONGEST_REASON + 2 * LONGEST_NAME
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
         (0.0, "0 s"),
+        (0.00001, "0 s"),
         (0.0823, "0.082 s"),
         (0.4, "0.4 s"),
         (1.0, "1.0 s"),

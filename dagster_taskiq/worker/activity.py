@@ -12,7 +12,7 @@ from dagster_taskiq.errors import (
     TaskRevokedError,
 )
 from dagster_taskiq.tracing import spans
-from dagster_taskiq.transport.results import PutBack, ReportedEnd, result_from_json
+from dagster_taskiq.transport.results import PutBack, ReportedEnd, result_from_json, text_of
 from dagster_taskiq.wire.labels import (
     JOB_LABEL,
     QUEUE_LABEL,
@@ -172,4 +172,5 @@ def _short(text: object, longest: int = LONGEST_NAME) -> str:
 def _text_of(error: BaseException) -> str:
     if isinstance(error, DagsterTaskiqError):
         return str(error)
-    return f"{type(error).__name__}: {error}"
+    # The class of a user's error may raise another one when it is asked for its text.
+    return f"{type(error).__name__}: {text_of(error) or ''}".rstrip(": ")

@@ -11,7 +11,8 @@ logger = logging.getLogger(__name__)
 
 #: How many characters of the id of a run are shown, as in Dagster's UI.
 SHORT_ID = 8
-#: How many characters of the reason of an end are shown.
+#: How many characters of any other name, and of the reason of an end, are shown.
+LONGEST_NAME = 200
 LONGEST_REASON = 1000
 
 #: Seconds in a minute, and minutes in an hour.
@@ -67,7 +68,7 @@ def printable(text: str) -> str:
 def duration(seconds: float) -> str:
     """Return a time as people read it: "0.4 s", "12 min 5 s", "3 h 20 min"."""
     if seconds < 1:
-        return f"{seconds:.2g} s"
+        return f"{round(seconds, 3):.2g} s"
     if round(seconds, 1) < MINUTE:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), MINUTE)
@@ -80,10 +81,14 @@ def duration(seconds: float) -> str:
 def _names_of(message: TaskiqMessage) -> tuple[str, str]:
     """Return by what people know a task, and what of it is put in brackets, with a space before."""
     labels = (JOB_LABEL, RUN_LABEL, STEP_LABEL)
-    job, run_id, step_key = (printable(str(message.labels.get(each, ""))) for each in labels)
+    job, run_id, step_key = (_name(message.labels.get(each, "")) for each in labels)
     run = f"run {run_id[:SHORT_ID]}"
     if step_key:
         return " · ".join(filter(None, (job, step_key))), f" ({run})"
     if run_id:
         return " · ".join(filter(None, (job, run))), ""
-    return printable(message.task_name), f" (task {printable(message.task_id)})"
+    return _name(message.task_name), f" (task {_name(message.task_id)})"
+
+
+def _name(text: object) -> str:
+    return printable(str(text)[:LONGEST_NAME])
