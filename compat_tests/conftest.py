@@ -21,7 +21,7 @@ from compat_tests.brokers import (
     PGBOUNCER,
     POSTGRES_STORAGE,
     SQS,
-    SQS_REDIS,
+    STATES_ON,
 )
 from compat_tests.late_rows import LateRows
 from compat_tests.old_servers import old_rabbit, old_redis
@@ -181,12 +181,12 @@ def make_settings(kind: str, directory: Path, request: pytest.FixtureRequest) ->
         # What lasts as long as the server does not crowd it, and may still be in use when it ends.
         if request.scope != "session":
             request.addfinalizer(lambda: asyncio.run(forget_on_rabbitmq(url, prefix)))
+    if kind in STATES_ON:
+        backend = make_settings(STATES_ON[kind], directory, request).broker
     if kind in SQS:
         options["endpoint_url"] = endpoint = request.getfixturevalue("sqs_endpoint")
         # A broker that has listened ends when its polls do.
         options["wait_time_seconds"] = 1
-        on = "redis" if kind == SQS_REDIS else "postgresql"
-        backend = make_settings(on, directory, request).broker
         if request.scope != "session":
             request.addfinalizer(lambda: forget_on_sqs(endpoint, prefix))
     settings = Settings(

@@ -208,6 +208,7 @@ async def left_on_server(settings: Settings) -> object:
         with our_tables(settings.broker) as cursor:
             cursor.execute("SELECT * FROM dagster_taskiq_messages")
             return cursor.fetchall()
+    assert settings.broker.startswith("sqlite"), "Look for what is left on this server."
     path = settings.broker.removeprefix("sqlite:///")
     with contextlib.closing(sqlite3.connect(path)) as connection:
         return connection.execute("SELECT * FROM dagster_taskiq_messages").fetchall()
@@ -861,6 +862,23 @@ async def test_what_a_broker_has_not_started_is_given_back_when_it_closes(
         async with listening(leaver) as listener:
             await eventually_async(lambda: listener.has(1))
     assert await ids(other) == ["t"]
+
+
+async def test_a_listener_with_two_messages_of_a_task_deletes_one_and_the_other(
+    settings: Settings, broker: QueueBroker, other: QueueBroker
+) -> None:
+    """As a worker does: it starts the task with one, and drops the other."""
+    await put(other, "t")
+    await put(other, "t")
+    async with listening(broker) as listener:
+        await eventually_async(lambda: listener.has(2))
+        await broker.listener.acknowledge("t")
+        await broker.listener.acknowledge("t")
+    assert broker.listener.claimed == []
+    assert await other.depths() == []
+    await fall_silent(broker)
+    if not settings.broker.startswith("memory"):
+        assert not await left_on_server(settings)
 
 
 async def test_a_listener_that_is_cancelled_at_any_moment_loses_nothing(

@@ -968,6 +968,7 @@ def standard_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterato
         with new_database(request.getfixturevalue("postgres_url")) as url:
             yield Settings(broker=url)
     else:  # no other test has the standard prefix there
+        assert request.param == "rabbitmq", "Yield settings for a server of this test's own."
         settings = Settings(broker=request.getfixturevalue("rabbitmq_url"))
         yield settings
         asyncio.run(forget_on_rabbitmq(settings.broker, settings.prefix))

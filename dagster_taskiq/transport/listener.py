@@ -39,13 +39,14 @@ class Listener:
         """
         self._queues = queues
         self._check = check
-        #: What was yielded, and is neither acknowledged nor given back, by the id of its task.
-        self._claimed: dict[str, Delivery] = {}
+        #: What was yielded, and is neither acknowledged nor given back, by the id of its task: more
+        #: than one if a message was sent twice. For each there is one call that forgets one.
+        self._claimed: dict[str, list[Delivery]] = {}
 
     @property
     def claimed(self) -> list[Delivery]:
         """What this process has claimed, and neither started nor given back."""
-        return list(self._claimed.values())
+        return [each for of_task in self._claimed.values() for each in of_task]
 
     async def next_for_slot(self) -> tuple[TaskiqMessage, Delivery]:
         """Wait for a free slot, and for a message to take it, however long there is none.
@@ -70,18 +71,19 @@ class Listener:
         Args:
             task_id: of a message that was yielded, and is not acknowledged yet.
         """
-        delivery = self._claimed.get(task_id)
+        delivery = self._first(task_id)
         return delivery is not None and delivery.is_started
 
     async def give_back(self, task_id: str) -> None:
         """Release a message that this process has claimed and will not start."""
-        delivery = self._claimed.pop(task_id, None)
+        delivery = self._first(task_id)
         if delivery is not None:
+            self._forget(task_id, delivery)
             await self._queues.release(delivery)
 
     async def give_back_all(self) -> None:
         """Release what was yielded and never started, so that no worker waits for the lease."""
-        for task_id in list(self._claimed):
+        for task_id in [each for each, of_task in self._claimed.items() for _ in of_task]:
             try:
                 await self.give_back(task_id)
             except ServerUnavailableError as error:
@@ -91,14 +93,24 @@ class Listener:
 
     async def acknowledge(self, task_id: str) -> None:
         """Delete a message that was yielded: the start of its task is on record, or forbidden."""
-        delivery = self._claimed.get(task_id)
+        delivery = self._first(task_id)
         if delivery is not None:
             await self.delete(task_id, delivery)
 
     async def delete(self, task_id: str, delivery: Delivery) -> None:
         """Delete one delivery of a task's message, be it given back already or not."""
-        self._claimed.pop(task_id, None)
+        self._forget(task_id, delivery)
         await self._queues.acknowledge(delivery)
+
+    def _first(self, task_id: str) -> Delivery | None:
+        return next(iter(self._claimed.get(task_id, ())), None)
+
+    def _forget(self, task_id: str, delivery: Delivery) -> None:
+        of_task = self._claimed.get(task_id, [])
+        if delivery in of_task:
+            of_task.remove(delivery)
+        if not of_task:
+            self._claimed.pop(task_id, None)
 
     async def _next(self) -> tuple[TaskiqMessage, Delivery]:
         """Wait for one readable message, however long the broker is unavailable.
@@ -157,7 +169,7 @@ class Listener:
             if message is not None:
                 # One that names no queue came from the default one of its sender.
                 message.labels.setdefault(QUEUE_LABEL, delivery.queue)
-                self._claimed[message.task_id] = delivery
+                self._claimed.setdefault(message.task_id, []).append(delivery)
                 return message, delivery
         return None
 
