@@ -35,18 +35,20 @@ SHOW_CURSOR, LEAVE_SCREEN = "\x1b[?25h", "\x1b[?1049l"
 class Top:
     """``top`` in a terminal of its own."""
 
-    def __init__(self, *arguments: str, width: int = 100, height: int = 30) -> None:
+    def __init__(
+        self, *arguments: str, width: int = 100, height: int = 30, **variables: str
+    ) -> None:
         self._here, self._there = pty.openpty()
         self.resize(width, height)
         self.modes = termios.tcgetattr(self._there)
         self._output = ""
-        environment = {**os.environ, "TERM": "xterm-256color", "PYTHONPATH": str(ROOT)}
-        for name in ("COLUMNS", "LINES"):
-            environment.pop(name, None)
+        # What a shell has exported does not follow the terminal's size.
+        stale = {"COLUMNS": "33", "LINES": "11"}
+        environment = {**os.environ, **stale, "TERM": "xterm-256color", "PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "dagster_taskiq", "top", *arguments],
             **dict.fromkeys(("stdin", "stdout", "stderr"), self._there),
-            env=environment,
+            env={**environment, **variables},
             start_new_session=True,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -108,12 +110,20 @@ class Top:
 
 
 @contextmanager
-def top(settings: Settings, **size: int) -> Iterator[Top]:
-    running = Top("--broker", settings.broker, **size)
+def top(settings: Settings, width: int = 100, height: int = 30, **variables: str) -> Iterator[Top]:
+    running = Top("--broker", settings.broker, width=width, height=height, **variables)
     try:
         yield running
     finally:
         running.close()
+
+
+def ends(shown: Top, number: signal.Signals) -> None:
+    """End it by a signal; the terminal is as before then."""
+    shown.process.send_signal(number)
+    assert shown.process.wait(30) == 0
+    eventually(shown.has_given_back)
+    assert "Traceback" not in shown.output
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +221,7 @@ def test_a_server_that_goes_away_is_named_until_it_is_back(
         assert shown.process.poll() is None
 
 
-def test_the_screen_follows_the_size_of_the_terminal(
+def test_the_screen_follows_the_size_of_the_terminal_and_ctrl_c_gives_it_back(
     settings: Settings, worker: WorkerProcess
 ) -> None:
     with top(settings, width=120, height=40) as shown:
@@ -222,19 +232,16 @@ def test_the_screen_follows_the_size_of_the_terminal(
             shown.process.send_signal(signal.SIGWINCH)
             eventually(lambda height=height: len(shown.screen) == height)
             assert max(map(cell_len, shown.screen)) <= width
-        assert shown.process.poll() is None
+        ends(shown, signal.SIGINT)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-def test_a_signal_ends_it_and_the_terminal_is_as_before(
-    settings: Settings, worker: WorkerProcess, number: signal.Signals
+def test_a_terminal_without_unicode_shows_what_it_can(
+    settings: Settings, worker: WorkerProcess, sender: Sender
 ) -> None:
-    with top(settings) as shown:
-        shown.line("w-one")
-        shown.process.send_signal(number)
-        assert shown.process.wait(30) == 0
-        eventually(shown.has_given_back)
-        assert "Traceback" not in shown.output
+    sender.send("add", 1, 2, queue_name="日本")
+    with top(settings, PYTHONIOENCODING="latin-1") as shown:
+        assert "w-one" in shown.line(".. 0/2")
+        assert "no worker serves it" in shown.line("?? ")
 
 
 def test_while_it_is_stopped_the_terminal_is_as_before(
@@ -250,6 +257,7 @@ def test_while_it_is_stopped_the_terminal_is_as_before(
         eventually(lambda: not shown.has_given_back())
         shown.press("/there\r")
         shown.line("filter: there")
+        ends(shown, signal.SIGHUP)
 
 
 @pytest.mark.parametrize(

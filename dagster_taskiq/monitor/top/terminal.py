@@ -1,6 +1,7 @@
 """The terminal, taken over: another screen, no line editing; given back whatever happens."""
 
 import asyncio
+import io
 import os
 import signal
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleDimensions, RenderableType
 from rich.control import Control
 from rich.screen import Screen
 
@@ -37,6 +38,8 @@ SEQUENCES = {
     "\x7f": "backspace",
     "\x08": "backspace",
 }
+#: What a terminal counts as that does not tell its size, in columns and lines.
+_UNKNOWN_SIZE = (80, 24)
 #: How much is read at once, in bytes. What is pasted comes in pieces.
 _READ_BYTES = 1024
 
@@ -57,7 +60,10 @@ class Terminal:
                 "top needs a terminal that it can draw on. For a pipe or a log, use "
                 "`dagster-taskiq status --watch`."
             )
-        self._input = sys.stdin.fileno()
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # Names may have characters that the encoding of this terminal has not.
+            sys.stdout.reconfigure(errors="replace")
+        self._input, self._output = sys.stdin.fileno(), sys.stdout.fileno()
         self._saved: list[Any] = termios.tcgetattr(self._input)
 
     @property
@@ -67,12 +73,13 @@ class Terminal:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Its columns and lines, as they are now."""
-        width, height = self._console.size
-        return width, height
+        """Its columns and lines, as they are now, whatever $COLUMNS and $LINES say."""
+        width, height = os.get_terminal_size(self._output)
+        return (width, height) if width and height else _UNKNOWN_SIZE
 
     def draw(self, renderable: RenderableType) -> None:
         """Replace what it shows."""
+        self._console.size = ConsoleDimensions(*self.size)
         self._console.control(Control.home())
         self._console.print(Screen(renderable), end="")
 
