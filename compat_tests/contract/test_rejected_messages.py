@@ -1,9 +1,13 @@
 """Messages that were set aside: what is listed of them, putting them back, and deleting them."""
 
+import contextlib
+import json
 import time
 from collections.abc import AsyncIterator, Sequence
 
+import aiormq
 import pytest
+import redis
 
 from compat_tests.brokers import CONTRACT, Limit, has_limit
 from compat_tests.contract.test_broker import (
@@ -13,10 +17,12 @@ from compat_tests.contract.test_broker import (
     claim_all,
     listening,
     move_clock,
+    on_rabbitmq,
     on_sqs,
     opened,
     put,
 )
+from compat_tests.sqs_servers import sqs_client
 from compat_tests.waiting import eventually_async
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.backend import StateBackend
@@ -203,3 +209,69 @@ async def test_a_message_is_put_back_before_it_is_deleted(
         await move_clock(settings, 60.0)
     assert (await claim(broker)).task_id == "t"
     assert set(await eventually_async(lambda: listed(broker))) == {"t"}
+
+
+async def put_as_before(settings: Settings, body: str, *, is_ours: bool = True) -> None:
+    """Set a message aside as releases did that noted less of it, or as somebody else may do."""
+    about = {"task_id": "old", "queue": "q", "reason": "why"} if is_ours else {}
+    if on_sqs(settings):
+        client = sqs_client(str(settings.broker_options["endpoint_url"]))
+        url = client.get_queue_url(QueueName=f"{settings.prefix}--rejected")["QueueUrl"]
+        attributes = {
+            name: {"DataType": "String", "StringValue": value} for name, value in about.items()
+        }
+        client.send_message(QueueUrl=url, MessageBody=body, MessageAttributes=attributes)
+    elif on_rabbitmq(settings):
+        connection = await aiormq.connect(settings.broker)
+        channel = await connection.channel()
+        properties = aiormq.spec.Basic.Properties(headers=about)
+        await channel.basic_publish(
+            body.encode(), routing_key=f"{settings.prefix}:rejected", properties=properties
+        )
+        await connection.close()
+    else:
+        fields = json.dumps(["task", "old", "body", body])
+        entry = {"reason": "why", "queue": "q", "task": "old", "fields": fields}
+        with contextlib.closing(redis.Redis.from_url(settings.broker)) as client:
+            client.xadd(f"{settings.prefix}:rejected", entry)
+
+
+@pytest.mark.parametrize("broker_kind", ["redis", "rabbitmq", "sqs_redis"], indirect=True)
+async def test_what_an_earlier_release_has_set_aside_can_be_requeued(
+    settings: Settings, broker: QueueBroker
+) -> None:
+    await set_aside(broker, "new", priority=3)
+    await put_as_before(settings, body_of("old").decode())
+    found = await eventually_async(lambda: listed_with(broker, "old"))
+    old = found["old"]
+    assert (old.queue, old.reason, old.size) == ("q", "why", len(body_of("old")))
+    assert await broker.requeue_rejected([old.id], nothing) == [old.id]
+    delivery = await claim(broker)
+    assert (delivery.task_id, delivery.body, delivery.attempt) == ("old", body_of("old"), 1)
+    assert set(await listed(broker)) == {"new"}
+
+
+@pytest.mark.parametrize("broker_kind", ["rabbitmq", "sqs_redis"], indirect=True)
+async def test_what_somebody_else_has_put_there_can_only_be_deleted(
+    settings: Settings, broker: QueueBroker
+) -> None:
+    await set_aside(broker, "ours")
+    await put_as_before(settings, "not ours", is_ours=False)
+    found = await eventually_async(lambda: with_count(broker, 2))
+    (foreign,) = [each for each in found if each.task_id != "ours"]
+    assert (foreign.is_whole, foreign.queue, foreign.preview) == (False, "", "not ours")
+    assert await broker.requeue_rejected([foreign.id], nothing) == []
+    assert await broker.delete_rejected([foreign.id]) == [foreign.id]
+    assert set(await listed(broker)) == {"ours"}
+
+
+async def listed_with(broker: QueueBroker, task_id: str) -> dict[str, RejectedMessage]:
+    """Return what is listed if a task is among it."""
+    found = await listed(broker)
+    return found if task_id in found else {}
+
+
+async def with_count(broker: QueueBroker, count: int) -> list[RejectedMessage]:
+    """Return what is listed if it is so many."""
+    found = await broker.list_rejected(LISTED)
+    return found if len(found) == count else []
