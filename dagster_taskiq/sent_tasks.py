@@ -16,9 +16,11 @@ from taskiq.exceptions import ResultGetError, ResultIsReadyError, SendTaskError
 from taskiq.kicker import AsyncKicker
 
 from dagster_taskiq.errors import DagsterTaskiqError, ResultTimeoutError
+from dagster_taskiq.transport import current
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.broker import CANCELLED, QueueBroker
 from dagster_taskiq.transport.home_loop import background
+from dagster_taskiq.transport.hooks import has_hooks
 from dagster_taskiq.wire.records import TaskState
 
 T = TypeVar("T")
@@ -145,7 +147,7 @@ def send(task: Sendable[..., Any], /, *args: Any, **kwargs: Any) -> SentTask[Any
         ConfigError: a label cannot be used.
     """
     kicker = task.kicker() if isinstance(task, AsyncTaskiqDecoratedTask) else task
-    sent = _wait_for(lambda: kicker.kiq(*args, **kwargs))
+    sent = _wait_for(lambda: kicker.kiq(*args, **kwargs), hooks_of=kicker.broker)
     return SentTask(sent.task_id, kicker.broker, kicker.return_type)
 
 
@@ -179,13 +181,23 @@ def _ours(broker: AsyncBroker) -> QueueBroker:
     return broker
 
 
-def _wait_for(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+def _wait_for(work: Callable[[], Coroutine[Any, Any, T]], hooks_of: AsyncBroker | None = None) -> T:
     """Do something on this process's event loop in the background, and return its result.
 
     taskiq's own errors, which say nothing, are replaced by what has caused them.
+
+    Args:
+        work: what.
+        hooks_of: the broker whose middlewares it calls; they are called on the loop on which they
+            were started, if that was in this process.
     """
     _check_thread()
-    future: Future[T] = background().portal.start_task_soon(work)
+    start: current.Start = background().portal.start_task_soon
+    if hooks_of is not None and has_hooks(hooks_of, "pre_send", "post_send"):
+        project = current.project()
+        if project is not None and project.broker is hooks_of:
+            start = project.start
+    future: Future[T] = start(work)
     try:
         return future.result()
     except (SendTaskError, ResultIsReadyError, ResultGetError) as error:

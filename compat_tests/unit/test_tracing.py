@@ -14,7 +14,7 @@ from opentelemetry import baggage, context, trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from taskiq import TaskiqMessage, TaskiqMiddleware
+from taskiq import TaskiqMessage
 from taskiq.middlewares.opentelemetry_middleware import OpenTelemetryMiddleware
 
 from dagster_taskiq import app
@@ -69,7 +69,7 @@ def project(broker: QueueBroker, monkeypatch: pytest.MonkeyPatch) -> Iterator[Qu
     """A broker whose middlewares see what is sent."""
     monkeypatch.setattr(current, "_project", None)
     own_tasks = own_tasks_of(broker)
-    current.use_project(current.Project(broker, own_tasks.run_hooks))
+    current.use_project(current.Project(broker, own_tasks.start_hooks))
     yield broker
     own_tasks.shut_down()
 
@@ -285,54 +285,3 @@ def test_taskiqs_own_middleware_sees_a_step_from_its_start_to_its_end(
     perform(project, step("a"))
     executed = exported.one(f"execute/{EXECUTE_PLAN}")
     assert parent_of(executed) == id_of(exported.one("step a"))
-
-
-def test_what_hooks_do_to_a_step_that_is_sent_changes_new_labels_only(
-    project: QueueBroker, caplog: pytest.LogCaptureFixture
-) -> None:
-    seen = []
-
-    class Interferes(TaskiqMiddleware):
-        def pre_send(self, message: TaskiqMessage) -> TaskiqMessage:
-            message.kwargs["added"] = 1
-            message.task_name = "another"
-            message.labels |= {
-                "tenant": "acme",
-                "data": {"n": [1, None]},
-                "queue_name": "nowhere",
-                "time_limit": 1,
-                "ack_type": "when_received",
-                "dagster_taskiq_attempt": 7,
-                "no_json": object(),
-                "no_number": float("nan"),
-            }
-            raise ValueError("no")
-
-        async def post_send(self, message: TaskiqMessage) -> None:
-            seen.append(message.labels["tenant"])
-            raise ValueError("too late")
-
-    project.add_middlewares(Interferes())
-    message = step("a")
-    before = message.model_copy(deep=True)
-    with observed_sending([message]):
-        added = {name: message.labels[name] for name in message.labels.keys() - before.labels}
-        assert added == {"tenant": "acme", "data": {"n": [1, None]}}
-        assert not seen
-    assert seen == ["acme"]
-    assert caplog.text.count("which changes nothing for the task") == 2
-    before.labels |= added
-    assert message == before
-
-
-def test_post_send_is_not_called_for_what_was_not_sent(project: QueueBroker) -> None:
-    seen = []
-
-    class Sees(TaskiqMiddleware):
-        def post_send(self, message: TaskiqMessage) -> None:
-            seen.append(message.task_id)
-
-    project.add_middlewares(Sees())
-    with pytest.raises(ConnectionError), observed_sending([step("a")]):
-        raise ConnectionError
-    assert seen == []

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from taskiq import AsyncBroker, BrokerMessage, TaskiqMessage, TaskiqResult
 from taskiq.acks import AckableMessage
@@ -33,6 +33,8 @@ from dagster_taskiq.transport.current_task import executing_own_task
 from dagster_taskiq.transport.home_loop import background
 from dagster_taskiq.transport.hooks import has_hooks
 from dagster_taskiq.transport.results import PutBack, failure, result_from_json
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -238,20 +240,21 @@ class OwnTasks:
                 self._loop.call(self._broker.startup)
             self._is_started = True
 
-    def run_hooks(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run a coroutine that calls hooks of middlewares, and return when it has ended.
+    def start_hooks(self, work: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
+        """Start a coroutine that calls hooks of middlewares, and return its future.
 
-        It runs where they were started; but for a coroutine there, which sends steps of a run that
-        it executes and blocks the loop meanwhile, on the loop in the background.
-
-        Raises:
-            Exception: that of a start-up handler.
+        It runs where they were started. If that is not possible, it runs on the loop in the
+        background: when the caller blocks that loop meanwhile, as a coroutine does that executes
+        code for threads; and when a start-up handler raises an error, which is logged.
         """
         if self._loop.is_current:
-            background().portal.call(work)
-        else:
+            return background().portal.start_task_soon(work)
+        try:
             self.start()
-            self._loop.call(work)
+        except Exception:
+            logger.exception("The start-up of the broker raised an error.")
+            return background().portal.start_task_soon(work)
+        return self._loop.start_soon(work)
 
     def remains(self) -> list[str]:
         """Return what tasks have left behind that cannot be restored, in words."""

@@ -2,11 +2,12 @@
 
 import sys
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 from weakref import WeakSet, WeakValueDictionary
 
 from dagster_taskiq.errors import ConfigError
@@ -15,6 +16,8 @@ from dagster_taskiq.transport import registry
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.home_loop import background
 from dagster_taskiq.transport.relay.relay import Relay
+
+T = TypeVar("T")
 
 #: The attributes of a module that may hold its broker, in the order they are looked for.
 APP_ATTRIBUTES = ("broker", "app")
@@ -31,14 +34,21 @@ _made_by_project: WeakValueDictionary[int, QueueBroker] = WeakValueDictionary()
 _numbers = count()
 
 
+class Start(Protocol):
+    """Starts a coroutine on some event loop, and returns its future."""
+
+    def __call__(self, work: Callable[[], Coroutine[Any, Any, T]], /) -> Future[T]:
+        """Start it."""
+
+
 @dataclass(frozen=True)
 class Project:
     """What the project of this process has around its tasks, and how that is called."""
 
     #: Has the project's middlewares.
     broker: QueueBroker
-    #: Runs a coroutine on the event loop on which they were started, and returns when it has ended.
-    run: Callable[[Callable[[], Coroutine[Any, Any, None]]], None]
+    #: Starts a coroutine that calls their hooks, on the event loop on which they were started.
+    start: Start
 
 
 #: That of a worker's child, which has loaded the project and executes its tasks.
@@ -140,7 +150,7 @@ def project() -> Project | None:
         return _project
     made = list(_made_by_project.values())
     broker = made[-1] if made else _current
-    return None if broker is None else Project(broker, background().portal.call)
+    return None if broker is None else Project(broker, background().portal.start_task_soon)
 
 
 def _servers_of(settings: Settings) -> tuple[str, str, str]:

@@ -58,18 +58,13 @@ def observed_sending(messages: Sequence[TaskiqMessage]) -> Iterator[None]:
         yield
         return
     sending = _Sending(found.broker.middlewares, messages)
-    try:
-        found.run(sending.begin)
-    except Exception:  # of a start-up handler
-        logger.exception("The middlewares do not see the steps or runs that are sent now.")
-        yield
-        return
+    found.start(sending.begin).result()
     was_sent = False
     try:
         yield
         was_sent = True
     finally:
-        found.run(partial(sending.end, was_sent))
+        found.start(partial(sending.end, was_sent)).result()
 
 
 class _Sending:

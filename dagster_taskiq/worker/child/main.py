@@ -77,7 +77,7 @@ def _serve(channel: socket.socket) -> None:
         return
     broker, problem = set_up(setup)
     own_tasks = own_tasks_of(broker)
-    current.use_project(current.Project(broker, own_tasks.run_hooks))
+    current.use_project(current.Project(broker, own_tasks.start_hooks))
     parent.report_ready(
         problem, registry.find_problems(), own_tasks.has_hooks, async_tasks_of(broker)
     )
