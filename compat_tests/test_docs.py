@@ -23,6 +23,7 @@ from dagster_taskiq.tags import PRIORITY_TAG, QUEUE_TAG, RUN_PRIORITY_TAG, TASK_
 from dagster_taskiq.transport.rabbitmq.url import OPTIONS
 from dagster_taskiq.transport.registry import BACKENDS, BROKERS
 from dagster_taskiq.transport.sqs.url import OPTIONS as SQS_OPTIONS
+from dagster_taskiq.version import __version__
 from dagster_taskiq.wire.labels import PRIORITY_LABEL, QUEUE_LABEL, UNITS
 from dagster_taskiq.worker.options import (
     ASYNC_TASKS_ENV,
@@ -92,6 +93,11 @@ def test_the_readme_leads_to_every_page(page: Path) -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= README_LINES
+
+
+def test_the_changelog_begins_with_the_version_that_this_is() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    assert re.findall(r"^## (\S+)", text, re.MULTILINE)[0] == __version__
 
 
 def figures(what: str) -> list[str]:
