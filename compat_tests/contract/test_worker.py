@@ -325,6 +325,7 @@ def test_the_last_record_of_a_worker_that_ends_is_left_for_monitors(
     last = Worker.loads(left.body["ended"], 0.0)
     assert last.name == worker.name
     assert [each.ended for each in last.counts or ()] == [{Outcome.SUCCEEDED: 1}]
+    assert list(last.ended) == []  # nobody watched
 
 
 @one_broker

@@ -1,5 +1,6 @@
 """What a worker counts and keeps of the tasks that it has run."""
 
+import json
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 from taskiq import BrokerMessage, TaskiqMessage, TaskiqResult
 
+from compat_tests.unit.doubles import make_worker
 from dagster_taskiq.errors import (
     ChildDiedError,
     ConfigError,
@@ -18,7 +20,7 @@ from dagster_taskiq.errors import (
 from dagster_taskiq.transport.results import PutBack, ReportedEnd, as_json, failure
 from dagster_taskiq.wire.labels import DELAY_LABEL, JOB_LABEL, QUEUE_LABEL, RUN_LABEL, SENT_LABEL
 from dagster_taskiq.wire.queues import run_queue
-from dagster_taskiq.wire.records import TaskState
+from dagster_taskiq.wire.records import TaskState, Worker
 from dagster_taskiq.wire.task_counts import BOUNDS, EndedTask, Outcome, TaskCounts
 from dagster_taskiq.worker.activity import LONGEST_NAME, LONGEST_REASON, Activity, Execution
 from dagster_taskiq.worker.running_task import Recorded, TaskEnd
@@ -171,3 +173,21 @@ def test_an_outcome_of_a_newer_release_is_shown_as_a_failure() -> None:
     ended = EndedTask("t", "n", "q", Outcome.LOST, 1.0, 2.0, error="why").to_plain()
     read = EndedTask.from_plain({**ended, "outcome": "vanished", "added": 1})
     assert (read.outcome, read.error) == (Outcome.FAILED, "vanished: why")
+
+
+def test_a_heartbeat_of_an_older_release_has_no_counts() -> None:
+    plain = json.loads(make_worker("w").dumps())
+    for name in ("counts", "ended", "memory"):
+        del plain[name]
+    worker = Worker.loads(json.dumps(plain), 0.0)
+    assert (worker.counts, list(worker.ended), worker.memory) == (None, [], 0)
+
+
+@pytest.mark.parametrize("text", ["x", "eJwDAAAAAAE=", "bm90IHppcHBlZA==", 7])
+def test_counts_that_are_none_hide_no_heartbeat(text: Any) -> None:
+    plain = {**json.loads(make_worker("w").dumps()), "counts": text}
+    worker = Worker.loads(json.dumps(plain), 0.0)
+    assert worker.name == "w"
+    assert worker.counts is not None
+    with pytest.raises(ValueError, match=r"."):
+        list(worker.counts)
