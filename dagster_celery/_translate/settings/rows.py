@@ -52,8 +52,8 @@ _NO_RATES = (
     "there are no rate limits. Use Dagster's pools, or `tag_concurrency_limits` of taskiq_executor."
 )
 _OWN_LOGS = (
-    "a worker's log has a form of its own, and what a task prints is in Dagster's compute logs and "
-    "in the worker's output."
+    "a worker's log has a form of its own, or is JSON with `DAGSTER_TASKIQ_LOG_FORMAT=json`; what "
+    "a task prints is in Dagster's compute logs and in the worker's output."
 )
 _OWN_WORKER = "the worker has parts of its own, which cannot be exchanged."
 _FORK_SERVER = "child processes are started from a warm fork server, and replaced when they die."
