@@ -77,6 +77,13 @@ def test_the_page_of_a_stranger_reads_nothing_here(open_to_all: MonitorProcess, 
     assert "--host" in answer.text
 
 
+def test_behind_a_proxy_the_token_counts_and_not_the_name(guarded: MonitorProcess) -> None:
+    headers = {"Host": "monitor.example", "Authorization": basic("a", TOKEN)}
+    assert guarded.ask("GET", "/api/fleet", headers=headers).status == 200
+    del headers["Authorization"]
+    assert guarded.ask("GET", "/api/fleet", headers=headers).status == 401
+
+
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:9580", "127.0.0.1:9580", "[::1]:9580"])
 def test_the_names_of_this_machine_are_answered(open_to_all: MonitorProcess, host: str) -> None:
     assert open_to_all.ask("GET", "/api/fleet", headers={"Host": host}).status == 200

@@ -2,8 +2,8 @@
 
 On a loopback address, everybody on the machine may look, and the request has to name that address:
 the page of a stranger, whose name leads to 127.0.0.1, must not read what is here. With a token in
-the environment, each request has to show it: as a bearer token (Prometheus, KEDA, scripts), or as
-the password of any user (a browser asks for that).
+the environment, each request has to show it instead: as a bearer token (Prometheus, KEDA, scripts),
+or as the password of any user (a browser asks for that).
 """
 
 import base64
@@ -68,14 +68,16 @@ class Access:
         app.on_response_prepare.append(_add_headers)
 
     def _refusal(self, request: web.Request) -> web.Response | None:
-        if self._is_loopback and not _names_loopback(request.host):
+        if self._token is None:
+            if not self._is_loopback or _names_loopback(request.host):
+                return None
             return web.Response(
                 status=403,
-                text="This monitor answers on this machine alone, by the name localhost or the "
-                "address it listens on. For another name, start it with --host and "
-                f"{TOKEN_ENV}.\n",
+                text="This monitor answers this machine alone, by the name localhost or a loopback "
+                f"address. To have it answer by another name, set {TOKEN_ENV} for it, or start it "
+                "with --host.\n",
             )
-        if self._token is None or request.path == OPEN_PATH:
+        if request.path == OPEN_PATH:
             return None
         shown = _shown(request.headers.get("Authorization", ""))
         if shown is not None and hmac.compare_digest(shown, self._token):

@@ -79,8 +79,8 @@ class Watcher:
         self._idle_seconds = interval
         self._connecting = asyncio.Lock()
         self._servers = {
-            "broker": _Server(f"broker {shown[0]}", self._open_broker, self._ask_broker),
-            "backend": _Server(f"backend {shown[1]}", self._open_backend, self._ask_backend),
+            "broker": _Server("broker", shown[0], self._open_broker, self._ask_broker),
+            "backend": _Server("backend", shown[1], self._open_backend, self._ask_backend),
         }
         self._watching = 0
         #: Set when the next look is not to wait for the end of the pause.
@@ -190,10 +190,12 @@ class _Server:
 
     def __init__(
         self,
+        name: str,
         shown: str,
         connect: Callable[[], Awaitable[None]],
         ask: Callable[[], Awaitable[None]],
     ) -> None:
+        self._name = name
         self._shown = shown
         self._connect = connect
         self._ask = ask
@@ -214,8 +216,8 @@ class _Server:
         if not done:
             seconds = time.monotonic() - self._asked_at
             self._note(
-                f"The {self._shown} has not answered for {seconds:.0f} s. Check that the server "
-                "runs and that this machine may reach it."
+                f"{self._shown} does not answer: nothing has come for {seconds:.0f} s. Check that "
+                "the server runs and that this machine may reach it."
             )
             return
         error = None if self._asking.cancelled() else self._asking.exception()
@@ -224,7 +226,9 @@ class _Server:
         elif isinstance(error, DagsterTaskiqError):
             self._note(str(error))
         else:
-            trouble = f"The {self._shown} cannot be read: {type(error).__name__}: {error}."
+            trouble = (
+                f"The {self._name} {self._shown} cannot be read: {type(error).__name__}: {error}."
+            )
             if self.trouble != trouble:
                 logger.error("%s", trouble, exc_info=error)
             self.trouble = trouble
@@ -244,9 +248,9 @@ class _Server:
     def _note(self, trouble: str) -> None:
         if bool(trouble) != bool(self.trouble):
             if trouble:
-                logger.warning("Cannot look at the %s: %s", self._shown, trouble)
+                logger.warning("Cannot look at the %s. %s", self._name, trouble)
             else:
-                logger.warning("The %s answers again.", self._shown)
+                logger.warning("The %s %s answers again.", self._name, self._shown)
         self.trouble = trouble
 
 
