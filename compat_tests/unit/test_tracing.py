@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 from opentelemetry import baggage, context, trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import Sampler, SamplingResult
 from taskiq import TaskiqMessage
 from taskiq.middlewares.opentelemetry_middleware import OpenTelemetryMiddleware
 
@@ -26,7 +27,7 @@ from dagster_taskiq.tracing import spans
 from dagster_taskiq.transport import current
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.hooks import observed_sending
-from dagster_taskiq.wire.task_names import EXECUTE_PLAN
+from dagster_taskiq.wire.task_names import EXECUTE_PLAN, HAND_OVER_RUN
 from dagster_taskiq.wire.task_request import TaskRequest
 
 BROKER = "redis://localhost:6379/0"
@@ -262,6 +263,54 @@ def test_a_users_own_task_that_is_sent_carries_the_context(
     claimed = tasks.claim()
     assert claimed is not None
     assert id_in(claimed[0].labels) == id_of(exported.one("send dagster"))
+
+
+def test_what_a_worker_sends_for_a_run_that_it_gives_up_stays_in_its_trace(
+    exported: Exported,
+) -> None:
+    message = TaskiqMessage(
+        task_id="t",
+        task_name=HAND_OVER_RUN,
+        labels=spans.context_of(step("a", traceparent=PARENT).labels),
+        args=[],
+        kwargs={},
+    )
+    with (
+        spans.executing(spans.begin_execution(message, "w")),
+        spans.sending([step("b")], BROKER, "dagster"),
+    ):
+        pass
+    assert parent_of(exported.one("send dagster")) == int("b7ad6b7169203331", 16)
+
+
+def test_an_error_of_a_part_of_opentelemetry_stops_no_work(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(SpanProcessor):
+        def on_end(self, span: ReadableSpan) -> None:
+            raise OSError("the processor is broken")
+
+    class Refuses(Sampler):
+        def should_sample(self, *args: Any, **kwargs: Any) -> SamplingResult:
+            raise OSError("the sampler is broken")
+
+        def get_description(self) -> str:
+            return "broken"
+
+    for broken in (TracerProvider(), TracerProvider(sampler=Refuses())):
+        broken.add_span_processor(Broken())
+        monkeypatch.setattr(trace, "get_tracer_provider", lambda broken=broken: broken)
+        message = step("a")
+        with spans.sending([message], BROKER, "dagster") as stamp:
+            stamp(message.labels)
+        spans.begin_processing(message, BROKER, "w", time.time()).end()
+        span = spans.begin_execution(message, "w")
+        with spans.executing(span):
+            spans.note_failure("failed", "no eggs")
+        span.end()
+        spans.begin_run("r1", "job", {}).end()
+    errors = [each for each in caplog.records if each.levelname == "ERROR"]
+    assert len(errors) == 2, "each is logged once"
 
 
 def test_taskiqs_own_middleware_sees_steps_that_are_sent_each_by_itself(

@@ -7,7 +7,7 @@ the version of 2025, as far as they have a word for it.
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence, Set
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from typing import Any
@@ -19,7 +19,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, TracerProvider
 from opentelemetry.util.types import AttributeValue
 
 from dagster_taskiq.settings.urls import scheme_of
-from dagster_taskiq.tracing.span import REASON_LENGTH, Message, Span, Stamp
+from dagster_taskiq.tracing.span import REASON_LENGTH, Message, Span, Stamp, tried
 from dagster_taskiq.version import __version__
 from dagster_taskiq.wire.labels import JOB_LABEL, QUEUE_LABEL, RUN_LABEL, STEP_LABEL, attempt_of
 from dagster_taskiq.wire.step_task_ids import is_step_task_id
@@ -66,21 +66,22 @@ class OpenSpan(Span):
 
     def note(self, name: str, value: str) -> None:
         """Give it an attribute."""
-        self._span.set_attribute(name, value)
+        tried(None, self._span.set_attribute, name, value)
 
     def note_failure(self, kind: str, reason: str) -> None:
         """Note that what it stands for has failed."""
-        self._span.set_attribute("error.type", kind)
-        self._span.set_status(Status(StatusCode.ERROR, reason[:REASON_LENGTH]))
+        self.note("error.type", kind)
+        failed = Status(StatusCode.ERROR, reason[:REASON_LENGTH])
+        tried(None, self._span.set_status, failed)
 
     def note_error(self, error: BaseException) -> None:
         """Note the error with which it has failed, with its traceback."""
-        self._span.record_exception(error)
+        tried(None, self._span.record_exception, error)
         self.note_failure(type(error).__name__, str(error))
 
     def end(self) -> None:
         """End it."""
-        self._span.end()
+        tried(None, self._span.end)
 
 
 class ContinuedSpan(Span):
@@ -107,40 +108,49 @@ def context_of(labels: Mapping[str, Any]) -> dict[str, Any]:
     return {field: labels[field] for field in fields if field in labels}
 
 
-@contextmanager
-def sending(messages: Sequence[Message], broker: str, queues: Set[str]) -> Iterator[Stamp]:
-    """Send messages in the block, as one span.
+def begin_sending(
+    messages: Sequence[Message], broker: str, default_queue: str
+) -> tuple[Span, Stamp] | None:
+    """Begin the span in which messages are sent; ``None`` if all of them have a context.
 
     Args:
-        messages: those without a context.
+        messages: the messages.
         broker: the URL of the broker.
-        queues: the queues to which they are sent.
+        default_queue: the queue of a message whose labels name none.
+
+    Returns:
+        The span, and what puts it into the labels of a message.
     """
+    new = [each for each in messages if not has_context(each.labels)]
+    if not new:
+        return None
     attributes = _messaging("send", broker)
     name = "send"
+    queues = {str(each.labels.get(QUEUE_LABEL) or default_queue) for each in new}
     if len(queues) == 1:
         (queue,) = queues
         name, attributes["messaging.destination.name"] = f"send {queue}", queue
-    if len(messages) == 1:
-        attributes |= _of_message(messages[0])
+    if len(new) == 1:
+        attributes |= _of_message(new[0])
     else:
-        attributes["messaging.batch.message_count"] = len(messages)
+        attributes["messaging.batch.message_count"] = len(new)
         for label, attribute in ((RUN_LABEL, "dagster.run_id"), (JOB_LABEL, "dagster.job_name")):
-            values = {str(each.labels.get(label) or "") for each in messages}
+            values = {str(each.labels.get(label) or "") for each in new}
             if len(values) == 1 and all(values):
                 attributes[attribute] = values.pop()
-    tracer = _tracer()
-    with tracer.start_as_current_span(name, kind=SpanKind.PRODUCER, attributes=attributes) as span:
-        carrier: dict[str, str] = {}
-        propagate.inject(carrier, trace.set_span_in_context(span))
+    parent = contexts.get_current()
+    started = _tracer().start_span(name, parent, kind=SpanKind.PRODUCER, attributes=attributes)
+    span = OpenSpan(started, parent)
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier, span.context)
 
-        def stamp(labels: MutableMapping[str, Any]) -> bool:
-            if not carrier or has_context(labels):
-                return False
-            labels.update(carrier)
-            return True
+    def stamp(labels: MutableMapping[str, Any]) -> bool:
+        if not carrier or tried(True, has_context, labels):
+            return False
+        labels.update(carrier)
+        return True
 
-        yield stamp
+    return span, stamp
 
 
 def begin_processing(message: Message, broker: str, worker: str, due_at: float | None) -> Span:

@@ -1,8 +1,14 @@
 """What a span is to those who begin and end it, and the message to which it belongs."""
 
+import logging
 from collections.abc import Callable, MutableMapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+logger = logging.getLogger(__name__)
 
 #: How much of the reason of a failure is recorded, in characters.
 REASON_LENGTH = 2000
@@ -47,3 +53,22 @@ class Span:
 
 #: What stands for the spans of a process in which traces are not in use.
 NO_SPAN = Span()
+
+#: The errors that are logged as such already, each by its text.
+_logged: set[str] = set()
+
+
+def tried(otherwise: T, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call what calls OpenTelemetry, which may have parts of others; they must not stop the work.
+
+    Returns:
+        What the function returns; ``otherwise`` if it raises an error, which is logged once.
+    """
+    try:
+        return function(*args, **kwargs)
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        level = logging.DEBUG if text in _logged else logging.ERROR
+        _logged.add(text)
+        logger.log(level, "OpenTelemetry raised an error. A span is left out.", exc_info=True)
+        return otherwise

@@ -12,8 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
-from dagster_taskiq.tracing.span import NO_SPAN, Message, Span, Stamp
-from dagster_taskiq.wire.labels import QUEUE_LABEL
+from dagster_taskiq.tracing.span import NO_SPAN, Message, Span, Stamp, tried
 
 #: How long the export of what is left may take when a process ends, in seconds. The exit hook of
 #: the SDK waits for half a minute, if its collector does not answer.
@@ -46,13 +45,16 @@ def sending(messages: Sequence[Message], broker: str, default_queue: str) -> Ite
         return
     from dagster_taskiq.tracing import otel  # noqa: PLC0415 - only where it is in use
 
-    new = [each for each in messages if not otel.has_context(each.labels)]
-    if not new:
-        yield _leave
-        return
-    queues = {str(each.labels.get(QUEUE_LABEL) or default_queue) for each in new}
-    with otel.sending(new, broker, queues) as stamp:
-        yield stamp
+    nothing: tuple[Span, Stamp] = (NO_SPAN, _leave)
+    span, stamp = tried(nothing, otel.begin_sending, messages, broker, default_queue) or nothing
+    try:
+        with span.attached():
+            yield stamp
+    except BaseException as error:
+        span.note_error(error)
+        raise
+    finally:
+        span.end()
 
 
 def begin_processing(message: Message, broker: str, worker: str, due_at: float | None) -> Span:
@@ -70,7 +72,7 @@ def begin_processing(message: Message, broker: str, worker: str, due_at: float |
         return NO_SPAN
     from dagster_taskiq.tracing import otel  # noqa: PLC0415 - as above
 
-    return otel.begin_processing(message, broker, worker, due_at)
+    return tried(NO_SPAN, otel.begin_processing, message, broker, worker, due_at)
 
 
 def begin_execution(message: Message, worker: str) -> Span:
@@ -84,7 +86,7 @@ def begin_execution(message: Message, worker: str) -> Span:
         return NO_SPAN
     from dagster_taskiq.tracing import otel  # noqa: PLC0415 - as above
 
-    return otel.begin_execution(message, worker)
+    return tried(NO_SPAN, otel.begin_execution, message, worker)
 
 
 def begin_run(run_id: str, job: str, tags: Mapping[str, str]) -> Span:
@@ -101,7 +103,7 @@ def begin_run(run_id: str, job: str, tags: Mapping[str, str]) -> Span:
         return NO_SPAN
     from dagster_taskiq.tracing import otel  # noqa: PLC0415 - as above
 
-    return otel.begin_run(run_id, job, tags)
+    return tried(NO_SPAN, otel.begin_run, run_id, job, tags)
 
 
 def part_of_trace(tags: Mapping[str, str]) -> AbstractContextManager[None]:
@@ -110,7 +112,7 @@ def part_of_trace(tags: Mapping[str, str]) -> AbstractContextManager[None]:
         return nullcontext()
     from dagster_taskiq.tracing import otel  # noqa: PLC0415 - as above
 
-    return otel.part_of_trace(tags)
+    return tried(nullcontext(), otel.part_of_trace, tags)
 
 
 def context_of(labels: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,7 +121,7 @@ def context_of(labels: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     from dagster_taskiq.tracing import otel  # noqa: PLC0415 - as above
 
-    return otel.context_of(labels)
+    return tried({}, otel.context_of, labels)
 
 
 @contextmanager
