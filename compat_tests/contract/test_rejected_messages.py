@@ -275,3 +275,20 @@ async def with_count(broker: QueueBroker, count: int) -> list[RejectedMessage]:
     """Return what is listed if it is so many."""
     found = await broker.list_rejected(LISTED)
     return found if len(found) == count else []
+
+
+@pytest.mark.parametrize("broker_kind", ["redis"], indirect=True)
+async def test_a_foreign_entry_of_a_stream_is_listed_with_its_fields(
+    settings: Settings, broker: QueueBroker
+) -> None:
+    await put(broker, "ours")
+    foreign = {"fields": "{", "queue": "?", "reason": "?", "own": "x"}
+    with contextlib.closing(redis.Redis.from_url(settings.broker)) as client:
+        client.xadd(f"{settings.prefix}:queue:q:0", foreign)
+    for _ in range(2):
+        await broker.reject(await claim(broker), "why")
+    ours, other = await broker.list_rejected(LISTED)
+    assert (ours.task_id, other.task_id) == ("ours", "")
+    assert (other.queue, other.reason) == ("q", "why")
+    assert json.loads(other.preview) == foreign
+    assert await broker.delete_rejected([other.id]) == [other.id]

@@ -9,7 +9,7 @@ LISTED = 100
 #: How many bytes of a body are shown.
 PREVIEW_BYTES = 300
 #: A list ends when it has come by so many bytes of bodies, where a server cannot leave them out.
-LISTED_BYTES = 1 << 26
+LISTED_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)

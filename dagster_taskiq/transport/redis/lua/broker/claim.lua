@@ -38,8 +38,7 @@ local function first_free(stream)
     return again[1][1], true
   end
   for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
-    local about = {}
-    for i = 1, #group, 2 do about[group[i]] = group[i + 1] end
+    local about = by_name(group)
     if about['name'] == 'workers' then
       local from = id_after(about['last-delivered-id'])
       local fresh = redis.call('XRANGE', stream, from, '+', 'COUNT', 1)
@@ -63,8 +62,7 @@ end
 
 -- Return the answer for an entry that this consumer has claimed, with the parts of its JSON.
 local function answer(queue, level, stream, entry)
-  local fields = {}
-  for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
+  local fields = by_name(entry[2])
   local claims = redis.call('XPENDING', stream, 'workers', entry[1], entry[1], 1)
   local times = claims[1] and claims[1][4] or 1
   local id, start = fields['task'] or '', ''

@@ -5,11 +5,10 @@
 local most, shown, most_bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local found, from, bytes = {}, '-', 0
 while #found < most and bytes < most_bytes do
-  local id = (redis.call('XRANGE', rejected, from, '+', 'COUNT', 1)[1] or {})[1]
+  local id, message = rejected_message(from, '+')
   if not id then break end
-  local message, about = rejected_message(id)
-  local body = message['body'] or ''
-  found[#found + 1] = {id, about['task'], about['queue'], about['reason'], #body,
+  local body = message['body']
+  found[#found + 1] = {id, message['task'], message['queue'], message['reason'], #body,
                        string.sub(body, 1, shown)}
   bytes = bytes + #body
   from = id_after(id)

@@ -1,16 +1,16 @@
--- Functions of the scripts that look at rejected messages.
+-- A function of the scripts that look at rejected messages.
 
--- Return the fields of a stream's entry, or of a message, by name.
-local function by_name(list)
-  local fields = {}
-  for i = 1, #list, 2 do fields[list[i]] = list[i + 1] end
-  return fields
-end
-
--- Return a rejected message and what is known of it besides, both by name; nothing if it is not there.
-local function rejected_message(id)
-  local entry = redis.call('XRANGE', rejected, id, id)[1]
+-- Return the first rejected message between two ids: its id, and its fields by name. Nothing if there
+-- is none.
+local function rejected_message(from, to)
+  local entry = redis.call('XRANGE', rejected, from, to, 'COUNT', 1)[1]
   if not entry then return end
-  local about = by_name(entry[2])
-  return by_name(cjson.decode(about['fields'])), about
+  local message = by_name(entry[2])
+  if message['fields'] then
+    -- An earlier release has set it aside.
+    local fields = by_name(cjson.decode(message['fields']))
+    message['body'], message['own'] = fields['body'] or '', fields['own']
+    message['name'] = fields['name']
+  end
+  return entry[1], message
 end

@@ -1,12 +1,12 @@
--- Put rejected messages back into their queues. A message of an older release has no level.
+-- Put rejected messages back into their queues. A message of an earlier release has no level.
 -- ARGV  their ids
 -- Returns the ids of those that were there.
 local found = {}
-for _, id in ipairs(ARGV) do
-  local message, about = rejected_message(id)
-  if message then
-    arrive(about['queue'], about['level'] or '0', about['task'], message['body'], message['own'],
-           message['name'])
+for _, wanted in ipairs(ARGV) do
+  local id, message = rejected_message(wanted, wanted)
+  if id then
+    arrive(message['queue'], message['level'] or '0', message['task'], message['body'],
+           message['own'], message['name'])
     redis.call('XDEL', rejected, id)
     found[#found + 1] = id
   end
