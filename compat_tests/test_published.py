@@ -140,8 +140,8 @@ def test_the_links_of_the_readme_lead_somewhere_from_a_package_index(metadata: M
         assert (ROOT / path.partition("#")[0]).exists(), path
     others = [link for link in links if not re.match(ON_GITHUB, link)]
     assert all(link.startswith("https://") for link in others), others
-    (image,) = re.findall(r"!\[[^]]*\]\(([^)]*)\)", shown)
-    assert image.startswith("https://raw.githubusercontent.com/")
+    images = re.findall(r"!\[[^]]*\]\(([^)]*)\)", shown)
+    assert images and all(each.startswith("https://raw.githubusercontent.com/") for each in images)
 
 
 def with_the_packages_of_the_tests(place: Place, request: pytest.FixtureRequest) -> None:

@@ -1,11 +1,5 @@
 """URLs of servers: their scheme, and how they are shown without secrets."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
-
 #: Query arguments of a URL whose value is never shown.
 SECRET_ARGUMENTS = ("password", "passwd", "secret", "token", "key")
 
