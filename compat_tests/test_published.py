@@ -38,9 +38,9 @@ def files_of_checkout() -> list[str]:
         # These are the sources that were published, with what tests have left in them.
         listing = ROOT / "dagster_taskiq.egg-info" / "SOURCES.txt"
         return listing.read_text().splitlines()
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-    return [path for path in listed.stdout.splitlines() if (ROOT / path).exists()]
+    return [path for path in listed.stdout.split("\0") if (ROOT / path).is_file()]
 
 
 def build(what: str, directory: Path, into: Path) -> Path:
