@@ -49,6 +49,7 @@ help:
 demo: $(VENV)/.installed
 	$(VENV)/bin/dagster-taskiq demo $(ARGS)
 	@echo
+	@echo "Part two: a project as users of dagster-celery have it, not a line of it changed"
 	$(VENV)/bin/python -m examples.demo
 
 # On another port, or another broker: make demo-ui ARGS='--port 3001'

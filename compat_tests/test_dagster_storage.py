@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import yaml
 from dagster import DagsterEventType, DagsterInstance
+from dagster._core.utils import make_new_run_id
 
 from compat_tests.checkout import ROOT
 from compat_tests.servers import new_database, with_driver
@@ -165,7 +166,8 @@ def test_the_example_runs_on_its_database_alone(
         deployment = Deployment(POSTGRESQL_ONLY, tmp_path, environment)
         try:
             deployment.start_workers()
-            (run_id,) = deployment.launch("ship")
+            run_id = make_new_run_id()
+            deployment.launch({"ship": run_id})
             with deployment.instance() as instance:
                 assert deployment.wait_for_end(instance, run_id).is_success
                 sent = instance.all_logs(run_id, of_type=DagsterEventType.ENGINE_EVENT)

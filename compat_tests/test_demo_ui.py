@@ -48,6 +48,11 @@ query Events($id: ID!) {
   }
 }
 """
+TERMINATE = """
+mutation Terminate($id: String!) {
+  terminateRun(runId: $id) { __typename }
+}
+"""
 LAUNCH = """
 mutation Launch($params: ExecutionParams!) {
   launchRun(executionParams: $params) { ... on LaunchRunSuccess { run { runId } } }
@@ -219,6 +224,18 @@ def test_runs_are_launched_onto_the_worker_and_ctrl_c_stops_it_all(
                     said = f'Worker {WORKER_NAME} started step "{step}".'
                     assert said in demo.messages(run_id)
 
+            # There is time to press "Terminate".
+            long = demo.launch("count_stock")
+            eventually(lambda: any("Counting for" in each for each in demo.messages(long)))
+            demo.ask(TERMINATE, id=long)
+            demo.wait_for_status(long, "CANCELED")
+            assert any("Stopped after" in each for each in demo.messages(long))
+
+            # Commands can be pasted.
+            (command,) = re.findall(r"^  (DAGSTER_HOME=.* worker list .*)$", demo.output, re.M)
+            shown = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+            assert WORKER_NAME in shown.stdout
+
             last = demo.launch("ship_parcels")
             demo.wait_for_status(last, "STARTED")
             assert len(demo.family()) >= 4
@@ -230,6 +247,7 @@ def test_runs_are_launched_onto_the_worker_and_ctrl_c_stops_it_all(
             # What runs may finish: Ctrl-C is not "Terminate".
             with DagsterInstance.from_config(str(demo.home)) as instance:
                 drained = instance.get_run_by_id(last)
+                assert not instance.nux_enabled  # nothing covers the page
             assert drained is not None
             assert drained.status is DagsterRunStatus.SUCCESS
 
@@ -290,7 +308,8 @@ def test_without_a_webserver_it_says_what_to_install(tmp_path: Path) -> None:
     )
     demo = RunningDemo(tmp_path, path=f"{tmp_path}{os.pathsep}{ROOT}")
     assert demo.wait() == 2
-    (line,) = demo.output.splitlines()
+    *_, line = demo.output.splitlines()
+    assert "Traceback" not in demo.output
     assert line.startswith("Error: ")
     assert "pip install 'dagster-taskiq[ui]'" in line
     assert demo.homes == []

@@ -3,6 +3,8 @@
 import ast
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -82,10 +84,14 @@ def test_the_demo_runs_on_sqs_with_its_state_in_a_file(
     assert f"Example project dagster_taskiq.demo.project on sqs://{REGION}" in done.stdout
     assert re.search(r"(\d) of \1 facts hold", done.stdout)
     (home,) = tmp_path.iterdir()
-    assert (
-        f"DAGSTER_HOME={home} DAGSTER_TASKIQ_BROKER='sqs://{REGION}' "
-        f"DAGSTER_TASKIQ_BACKEND='embedded://' {ENDPOINT_URL_ENV}='{sqs_endpoint}' dagster dev"
-    ) in done.stdout
+    (command,) = re.findall(rf"  (DAGSTER_HOME={home} .*) dev -m \S+\n", done.stdout)
+    *variables, program = shlex.split(command)
+    assert shutil.which(program)
+    assert variables[1:] == [
+        f"DAGSTER_TASKIQ_BROKER=sqs://{REGION}",
+        "DAGSTER_TASKIQ_BACKEND=embedded://",
+        f"{ENDPOINT_URL_ENV}={sqs_endpoint}",
+    ]
     # That its state is in a file is meant: only the log of its worker has the warning, once.
     assert "is a file on this machine" not in done.stdout + done.stderr
     logs = [log.read_text() for log in home.glob("*.log")]

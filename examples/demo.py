@@ -10,19 +10,23 @@ import json
 import signal
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from pathlib import Path
 
 import click
 from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus
+from dagster._core.utils import make_new_run_id
 
+from dagster_taskiq.cli.run_view import following
 from dagster_taskiq.cli.tables import show
 from dagster_taskiq.demo.facts import Fact
 from dagster_taskiq.demo.home import end_signals
+from dagster_taskiq.demo.progress import showing
 from dagster_taskiq.demo.story import Outcome, RunStory
 from examples.deployment import (
     HERE,
@@ -39,8 +43,14 @@ SPREAD, WHOLE = JOBS = ("flood_report", "week_of_levels")
 #: The step whose first attempt fails, since the line of its station is busy.
 RETRIED = "read_gauge[oxmead]"
 QUEUES = {"dagster", "crunch"}
+#: What is shown of the warnings: how many files, and how wide a line is.
+MOST_PLACES = 5
+LINE_WIDTH = 110
+PLACE_WIDTH = 38
 #: What warnings about environment variables have in place of a file.
 ENVIRONMENT = "<environment>"
+#: What warnings about commands have in place of one.
+COMMAND_LINE = "<dagster-celery>"
 STATIONS = ["upford", "millbridge", "oxmead", "eastport"]
 
 _COLUMNS = ("job", "step", "queue", "worker", "attempts", "seconds")
@@ -81,11 +91,15 @@ def show_off(deployment: Deployment) -> bool:
     """
     project = _relative(deployment.project)
     click.echo(f"Project {project}, as it is, on a broker with nothing to install\n")
-    with deployment.instance() as instance:
+    with ExitStack() as stack:
+        with showing("Making Dagster's storage, in a temporary directory"):
+            instance = stack.enter_context(deployment.instance())
         with _workers(deployment):
             click.echo(f"Launching {' and '.join(JOBS)} with its own run launcher ...")
-            run_ids = deployment.launch(*JOBS)
-            runs = [deployment.wait_for_end(instance, run_id) for run_id in run_ids]
+            run_ids = [make_new_run_id() for _ in JOBS]
+            with following(instance, dict(zip(run_ids, JOBS, strict=True))):
+                deployment.launch(dict(zip(JOBS, run_ids, strict=True)))
+                runs = [deployment.wait_for_end(instance, run_id) for run_id in run_ids]
         stories = [RunStory.from_event_log(instance, run_id) for run_id in run_ids]
         queues = _show_steps(instance, runs, stories)
     facts = _facts(deployment, runs, stories, queues)
@@ -104,11 +118,13 @@ def _workers(deployment: Deployment) -> Iterator[None]:
         click.echo(f"  $ {command}")
     at_once = True
     try:
-        deployment.start_workers()
+        with showing("Waiting until they are there"):
+            deployment.start_workers()
         yield
         at_once = False
     finally:
-        deployment.stop(at_once)
+        with showing("Ending its workers"):
+            deployment.stop(at_once)
 
 
 def _show_steps(
@@ -193,12 +209,35 @@ def _show_older_names(names: Sequence[OlderName]) -> None:
     if not theirs:
         click.echo("\nNo older name is left.")
         return
-    click.echo(f"\nNothing has to be renamed. What may be, by {len(theirs)} warnings:")
-    for (file, line), found in groupby(theirs, key=lambda name: (name.file, name.line)):
-        click.echo(f"\n  {file}:{line}")
-        for name in found:
-            click.echo(f"    {name.text}")
+    places = older_places(theirs)
+    click.echo("\nNothing has to be renamed. What may be, by warnings:\n")
+    for place in places[:MOST_PLACES]:
+        click.echo(f"  {place}")
+    if len(places) > MOST_PLACES:
+        click.echo(f"  and {len(places) - MOST_PLACES} more files")
     click.echo(f"\nThe same project, with all of that done: {_relative(RENAMED)}")
+
+
+def older_places(names: Sequence[OlderName]) -> list[str]:
+    """Return a line for each file with older names: its lines, and the first of its warnings.
+
+    A warning that is in a file of the project is not told again for what was made from that file,
+    such as the worker's copy of a configuration.
+    """
+    own = {name.text for name in names if (UNTOUCHED / name.file).exists()}
+    told = [name for name in names if name.text not in own or (UNTOUCHED / name.file).exists()]
+    lines = []
+    for file, group in groupby(told, key=lambda name: name.file):
+        found = list(group)
+        numbers = ",".join(map(str, sorted({name.line for name in found})))
+        place = "its commands" if file == COMMAND_LINE else f"{file}:{numbers}"
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        width = LINE_WIDTH - len(more) - PLACE_WIDTH - 4
+        # The name of a command says more than that of its option.
+        first = min(found, key=lambda name: name.text.startswith("-"))
+        text = textwrap.shorten(first.text, width, placeholder=" ...")
+        lines.append(f"{place:<{PLACE_WIDTH}}  {text}{more}")
+    return lines
 
 
 def _relative(project: Path) -> str:

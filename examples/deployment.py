@@ -21,7 +21,6 @@ from pathlib import Path
 
 import yaml
 from dagster import DagsterInstance, DagsterRun
-from dagster._core.utils import make_new_run_id
 
 from dagster_taskiq.client import client_for
 from dagster_taskiq.settings.embedded import EMBEDDED_URL
@@ -140,18 +139,19 @@ class Deployment:
             self._start(name, command)
         self._wait_for("workers", lambda: len(self.workers()) == len(self.commands))
 
-    def launch(self, *jobs: str) -> list[str]:
-        """Launch a run of each job onto the workers; return their ids.
+    def launch(self, runs: Mapping[str, str]) -> None:
+        """Launch runs onto the workers, side by side.
+
+        Args:
+            runs: the id of each, by the name of its job.
 
         Raises:
             DeploymentError: one cannot be launched.
         """
-        runs = {job: make_new_run_id() for job in jobs}
         for job, run_id in runs.items():
             self._start(job, f"dagster job launch --job {job} --run-id {run_id}")
-        for job in jobs:
+        for job in runs:
             self._wait_for_exit(job)
-        return list(runs.values())
 
     def wait_for_end(self, instance: DagsterInstance, run_id: str) -> DagsterRun:
         """Wait until a run has ended, and return it.

@@ -149,10 +149,20 @@ def test_the_demo_shows_what_happened_and_what_may_be_renamed(untouched: Outcome
         r"read_gauge\[oxmead\]\tdagster\tgauges@\S+\t2\t",
         r"write_report\tcrunch\tcrunch@",
         r"ok   flood_report\.json has the crests of 4 stations",
-        r"rivers/flood_report\.py:\d+\n.*dagster_taskiq\.taskiq_executor",
-        r"dagster\.yaml:\d+\n.*TaskiqRunLauncher",
+        r"flood_report: read_gauge\[oxmead\]: started again, attempt 2",
+        r"rivers/flood_report\.py:\d+,[\d,]+ +dagster_celery\.celery_executor is .* more\)",
+        r"dagster\.yaml:\d+ +CeleryRunLauncher is now TaskiqRunLauncher",
     ):
         assert re.search(line, untouched.output), f"{line}\n{untouched.output}"
+
+
+def test_the_demo_ends_with_a_line_for_each_file_to_rename(untouched: Outcome) -> None:
+    _, _, shown = untouched.output.partition("What may be, by warnings:\n\n")
+    lines = shown.partition("\n\n")[0].splitlines()
+    files = {str(path.relative_to(UNTOUCHED)) for path in sources(UNTOUCHED)}
+    places = [line.split()[0].partition(":")[0] for line in lines]
+    assert len(set(places)) == len(lines) <= 6
+    assert set(places) - {"its"} <= files
 
 
 def test_ctrl_c_ends_the_demo_and_its_workers(tmp_path: Path) -> None:

@@ -53,13 +53,14 @@ def demo(broker: str, backend: str | None, keep: bool, ui: bool, port: int | Non
             "redis://localhost:6379/0, or none at all.",
             param_hint="--broker",
         )
-    if ui:
-        from dagster_taskiq.demo.ui import run_ui
+    if port is not None and not ui:
+        raise click.UsageError("--port is for the webserver, which --ui starts.")
+    from dagster_taskiq.demo.progress import showing
 
+    with showing("Loading Dagster"):  # which takes seconds
+        from dagster_taskiq.cli.demo_run import run_demo
+        from dagster_taskiq.demo.ui import run_ui
+    if ui:
         run_ui(broker, backend, port or DEFAULT_PORT, keep)
         return
-    if port is not None:
-        raise click.UsageError("--port is for the webserver, which --ui starts.")
-    from dagster_taskiq.cli.demo_run import run_demo
-
     run_demo(broker, backend, keep)

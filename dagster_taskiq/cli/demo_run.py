@@ -10,16 +10,12 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, NoReturn
 
 import click
-from dagster import DagsterInstance, DagsterRun
+from dagster import DagsterInstance
 from dagster._core.definitions.reconstruct import ReconstructableRepository
 from dagster._core.events import RunFailureReason
 from dagster._core.execution.api import execute_run_iterator
-from rich.console import Console
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
-from dagster_taskiq.cli.tables import show
+from dagster_taskiq.cli.run_view import following, show_steps
 from dagster_taskiq.cli.worker_tables import show_workers
 from dagster_taskiq.client import Client, client_for
 from dagster_taskiq.demo.facts import facts_of
@@ -33,7 +29,8 @@ from dagster_taskiq.demo.home import (
     start_worker,
     worker_beats,
 )
-from dagster_taskiq.demo.story import Outcome, RunStory, StepStory
+from dagster_taskiq.demo.progress import showing
+from dagster_taskiq.demo.story import RunStory
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.settings.urls import redact
 
@@ -42,21 +39,9 @@ from dagster_taskiq.settings.urls import redact
 WORKER_STOP_SECONDS = (5.0, 20.0)
 #: How long all runs together may take before the demo gives up, in seconds.
 RUNS_SECONDS = 300.0
-#: How often the event log is read to show what is new, in seconds.
-POLL_SECONDS = 0.2
 
 #: The partition for which the assets are made.
 PARTITION = "north"
-
-_COLUMNS = ("step", "state", "attempts", "seconds", "why again")
-_STYLES = {
-    Outcome.WAITING: "dim",
-    Outcome.RUNNING: "cyan",
-    Outcome.RETRYING: "yellow",
-    Outcome.SUCCEEDED: "green",
-    Outcome.FAILED: "bold red",
-    Outcome.SKIPPED: "blue",
-}
 
 
 def run_demo(broker: str, backend: str | None, keep: bool) -> NoReturn:
@@ -90,7 +75,9 @@ def _run_demo(home: DemoHome) -> bool:
     settings = Settings.from_dict(config).resolved()
     client = client_for(settings)
     click.echo(f"Example project {MODULE} on {redact(settings.broker)}\n")
-    with DagsterInstance.get() as instance:
+    with ExitStack() as stack:
+        with showing("Making Dagster's storage, in a temporary directory"):
+            instance = stack.enter_context(DagsterInstance.get())
         with _worker(home, client) as worker, _watchdog(worker):
             show_workers(client.workers())
             runs = []
@@ -114,13 +101,14 @@ def _worker(home: DemoHome, client: Client) -> Iterator[DemoProcess]:
     Raises:
         click.ClickException: it does not come up, or does not end as it should.
     """
-    click.echo(f"Starting a worker with {SLOTS} slots ...")
     worker = start_worker(home)
     try:
-        worker.wait_until(lambda: worker_beats(client))
+        with showing(f"Starting a worker with {SLOTS} slots"):
+            worker.wait_until(lambda: worker_beats(client))
         yield worker
     finally:
-        worker.stop(*WORKER_STOP_SECONDS)
+        with showing("Ending the worker"):
+            worker.stop(*WORKER_STOP_SECONDS)
     worker.check_end()
 
 
@@ -178,7 +166,7 @@ def _run_job(
     )
     click.echo(f"\nRunning {name} ...")
     started = time.monotonic()
-    with _progress(instance, run):
+    with following(instance, {run.run_id: name}):
         events = list(execute_run_iterator(job, run, instance))
     for event in events:
         failure = event.job_failure_data if event.is_run_failure else None
@@ -190,74 +178,10 @@ def _run_job(
     return run.run_id
 
 
-@contextmanager
-def _progress(instance: DagsterInstance, run: DagsterRun) -> Iterator[None]:
-    """Show a run while it is executed: a table on a terminal, a line for each event elsewhere.
-
-    Both read the event log at short intervals. The loop of a run reads it only when a step has
-    ended, and here the starts of steps are shown as well.
-    """
-    console = Console()
-    story = RunStory()
-    done = threading.Event()
-
-    def follow() -> None:
-        cursor, started, more = None, time.time(), True
-        while more:
-            more = not done.wait(POLL_SECONDS)
-            batch = instance.get_records_for_run(run.run_id, cursor)
-            cursor = batch.cursor
-            for entry in (record.event_log_entry for record in batch.records):
-                event = entry.dagster_event
-                sentence = event and story.add(event, entry.timestamp)
-                if event and sentence and not console.is_terminal:
-                    at = entry.timestamp - started
-                    click.echo(f"{at:6.1f} s  {event.step_key}: {sentence}")
-
-    with ExitStack() as stack:
-        if console.is_terminal:
-            view = Live(
-                get_renderable=lambda: _table(run.job_name, list(story.steps.values())),
-                console=console,
-                refresh_per_second=8,
-                transient=True,
-            )
-            stack.enter_context(view)
-        follower = threading.Thread(target=follow, daemon=True)
-        follower.start()
-        try:
-            yield
-        finally:
-            done.set()
-            follower.join()
-
-
-def _table(title: str, steps: Sequence[StepStory]) -> Table:
-    """Return the steps of a run, as they are now, for a terminal."""
-    table = Table(title=title, title_justify="left", header_style="bold")
-    for column in _COLUMNS[:-1]:
-        table.add_column(column, no_wrap=True)
-    table.add_column(_COLUMNS[-1], overflow="fold")
-    for step in steps:
-        key, outcome, *rest = map(Text, _cells(step))
-        outcome.stylize(_STYLES[step.outcome])
-        table.add_row(key, outcome, *rest)
-    return table
-
-
-def _cells(step: StepStory) -> tuple[str, ...]:
-    seconds = f"{step.seconds(time.time()):.1f}"
-    return step.key, step.outcome.value, str(step.attempts), seconds, "; ".join(step.reasons)
-
-
 def _summarize(stories: Sequence[RunStory]) -> bool:
     """Print what became of each step and which facts hold; return whether all do."""
     steps = [step for story in stories for step in story.steps.values()]
-    console = Console()
-    if console.is_terminal:
-        console.print(_table("Steps", steps))
-    else:
-        show("Steps", _COLUMNS, [_cells(step) for step in steps])
+    show_steps("Steps", steps)
     click.echo()
     facts = facts_of(stories[0], stories[1], PARTITION)
     for fact in facts:

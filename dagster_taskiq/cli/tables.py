@@ -1,11 +1,14 @@
 """How lists are shown: a rich table on a terminal, tab-separated lines elsewhere."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
 from dagster_taskiq.wire.safe_text import printable
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 #: Each number of seconds from which a duration is shown in the next larger unit.
 _UNITS = ((86400, "d"), (3600, "h"), (60, "m"))
@@ -35,9 +38,7 @@ def show(
             is too wide even then is broken into lines.
         is_plain: whether they are plain on a terminal too.
     """
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     console = Console()
@@ -48,14 +49,23 @@ def show(
             click.echo("\t".join(row))
         return
     columns, rows = fitted(columns, rows or [["-"] * len(columns)], narrower, console.width)
-    table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
-    table.show_edge = table.pad_edge = False
+    table = new_table(title)
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
         # A step key may hold brackets, which rich would read as markup.
         table.add_row(*map(Text, row))
     console.print(table)
+
+
+def new_table(title: str) -> "Table":
+    """Return a table without columns, in the style of all."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
+    table.show_edge = table.pad_edge = False
+    return table
 
 
 def fitted(

@@ -1,6 +1,8 @@
 """What a demo runs in: a Dagster home of its own, and processes that do not outlive it."""
 
+import importlib.util
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -19,6 +21,7 @@ import yaml
 
 from dagster_taskiq.client import Client
 from dagster_taskiq.demo import project
+from dagster_taskiq.demo.progress import show_line
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.embedded import EMBEDDED_URL
 from dagster_taskiq.settings.env import BACKEND_ENV, BROKER_ENV, read_variable
@@ -59,7 +62,7 @@ class DemoHome:
 
     def configure(self, more: dict[str, Any]) -> None:
         """Write the ``dagster.yaml``, with ``more`` than what every demo has there."""
-        document = {"telemetry": {"enabled": False}, **more}
+        document = {"telemetry": {"enabled": False}, "nux": {"enabled": False}, **more}
         (self.path / "dagster.yaml").write_text(yaml.safe_dump(document))
 
     @property
@@ -76,7 +79,7 @@ class DemoHome:
         if is_sqs(self.broker) and (endpoint := read_variable(ENDPOINT_URL_ENV)):
             variables[ENDPOINT_URL_ENV] = endpoint
         named = [f"{name}='{redact(url)}'" for name, url in variables.items()]
-        return " ".join([f"DAGSTER_HOME={self.path}", *named])
+        return " ".join([f"DAGSTER_HOME={shlex.quote(str(self.path))}", *named])
 
 
 @contextmanager
@@ -118,11 +121,29 @@ def demo_home(broker: str, backend: str | None, keep: bool) -> Iterator[DemoHome
             show_line(f"The empty queues of the demo stay on SQS: {prefix}-*")
     finally:
         if keep:
-            show_line(f"Kept: {path}")
-            show_line(f"  logs:               {path}/*.log")
-            show_line(f"  runs, in Dagster:   {home.environment} dagster dev -m {MODULE}")
+            show_line(f"Kept: {path}\n\nIts logs, and its runs in Dagster's UI:\n")
+            show_line(f"  tail -n 50 {shlex.quote(str(path))}/*.log")
+            if not is_installed("dagster_webserver"):
+                show_line(f"  {shlex.quote(sys.executable)} -m pip install dagster-webserver")
+            show_line(f"  {home.environment} {typed('dagster')} dev -m {MODULE}")
         else:
             _remove(path)
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported here."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ImportError:
+        return False
+
+
+def typed(program: str) -> str:
+    """Return what calls a program of this Python in another shell: its name, or its path."""
+    script = Path(sys.executable).with_name(program)
+    if not script.exists() or shutil.which(program) == str(script):
+        return program
+    return shlex.quote(str(script))
 
 
 def end_signals() -> list[signal.Signals]:
@@ -131,12 +152,6 @@ def end_signals() -> list[signal.Signals]:
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup` wants it to live on
         signals.append(signal.SIGHUP)
     return signals
-
-
-def show_line(text: str) -> None:
-    """Print a line, and go on if that fails: there are processes to stop."""
-    with suppress(OSError):
-        click.echo(text)
 
 
 class DemoProcess:

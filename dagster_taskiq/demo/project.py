@@ -1,4 +1,4 @@
-"""The example project: a shop's assets, and a job that weighs and ships its parcels.
+"""The example project: a shop's assets, its parcels, and its stock.
 
 Two parcels give trouble on their first attempt. One asks for a retry, as code does that waits
 for something; the other's process is killed, as the kernel does when memory runs out.
@@ -14,6 +14,7 @@ from dagster import (
     AssetCheckResult,
     AssetExecutionContext,
     AssetOut,
+    DagsterExecutionInterruptedError,
     Definitions,
     DynamicOut,
     DynamicOutput,
@@ -35,6 +36,8 @@ from dagster_taskiq.executor import taskiq_executor
 
 #: How long a step pretends to work, in seconds: long enough to watch two of them side by side.
 WORK_SECONDS = 0.3
+#: How long a shelf is counted, in seconds: long enough to press "Terminate" meanwhile.
+COUNT_SECONDS = 30.0
 #: The parcels that ``weigh_parcel`` fans out over.
 PARCELS = ("apples", "bells", "candles", "drums", "eggs", "fans")
 #: The parcel whose first weighing asks to be tried again.
@@ -78,16 +81,19 @@ def weigh_parcel(context: OpExecutionContext, parcel: str) -> int:
     """Return the weight of a parcel, if not at the first attempt then at the second."""
     first = context.retry_number == 0
     if parcel == SLOW_SCALES and first:
+        context.log.warning("The scales are not ready.")
         raise RetryRequested(max_retries=1, seconds_to_wait=WORK_SECONDS)
     time.sleep(WORK_SECONDS)
     if parcel == KILLED and first:
         os.kill(os.getpid(), signal.SIGKILL)
+    context.log.info(f"{parcel} weighs {len(parcel)} kg.")
     return len(parcel)
 
 
 @op
-def load_van(weights: list[int]) -> Output[int]:
+def load_van(context: OpExecutionContext, weights: list[int]) -> Output[int]:
     """Add up the weights of all parcels."""
+    context.log.info(f"{len(weights)} parcels with {sum(weights)} kg are in the van.")
     return Output(sum(weights), metadata={"parcels": len(weights), "weight": sum(weights)})
 
 
@@ -98,9 +104,12 @@ def choose_route(weight: int) -> Iterator[Output[Any]]:
 
 
 @op
-def drive(weight: int) -> str:
+def drive(context: OpExecutionContext, weight: int) -> str:
     """Ship by road."""
-    time.sleep(WORK_SECONDS)
+    for street in ("Orchard Lane", "Mill Road", "Harbour Street"):
+        print(f"Turning into {street} with {weight} kg ...")
+        time.sleep(WORK_SECONDS / 3)
+    context.log.info("All parcels are delivered.")
     return f"{weight} kg delivered"
 
 
@@ -118,12 +127,36 @@ def ship_parcels() -> None:
     sail(route.by_sea)
 
 
+@op
+def count_shelf(context: OpExecutionContext) -> int:
+    """Count what is on a shelf, for long enough to be terminated: see its log and its stdout."""
+    found = 0
+    context.log.info(f"Counting for {COUNT_SECONDS:.0f} s.")
+    try:
+        for _ in range(round(COUNT_SECONDS)):
+            time.sleep(1.0)
+            found += 3
+            print(f"{found} boxes so far", flush=True)
+    except DagsterExecutionInterruptedError:
+        context.log.warning(f"Stopped after {found} boxes.")
+        raise
+    context.log.info(f"There are {found} boxes.")
+    return found
+
+
+@job
+def count_stock() -> None:
+    """Count four shelves, two at the same time: a minute in which to press "Terminate"."""
+    for shelf in ("left", "right", "top", "bottom"):
+        count_shelf.alias(f"count_{shelf}_shelf")()
+
+
 shop_assets = define_asset_job("shop_assets")
 
 defs = Definitions(
     assets=[shop, revenue],
     asset_checks=[every_region_orders],
-    jobs=[ship_parcels, shop_assets],
+    jobs=[ship_parcels, count_stock, shop_assets],
     # For all jobs, the one behind the UI's "Materialize" included.
     executor=taskiq_executor,
 )

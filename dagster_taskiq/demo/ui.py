@@ -4,9 +4,9 @@ All of it is one user's: everything listens on this machine alone, lives in one 
 with the command.
 """
 
-import importlib.util
 import json
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -31,10 +31,12 @@ from dagster_taskiq.demo.home import (
     DemoProcess,
     demo_home,
     end_signals,
-    show_line,
+    is_installed,
     start_worker,
+    typed,
     worker_beats,
 )
+from dagster_taskiq.demo.progress import show_line, showing
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.env import BROKER_ENV
 from dagster_taskiq.settings.settings import Settings
@@ -45,6 +47,8 @@ HOST = "127.0.0.1"
 LOCATION = "example"
 #: The job that is launched, so that there is something to see.
 JOB = "ship_parcels"
+#: The job with time to press "Terminate".
+LONG_JOB = "count_stock"
 
 #: How long the worker may take to finish what it runs before that is stopped, in seconds. The jobs
 #: of the example project take some seconds each.
@@ -126,7 +130,7 @@ def run_ui(broker: str, backend: str | None, port: int, keep: bool) -> None:
         click.ClickException: something did not come up, or ended early.
         SystemExit: a signal came before everything was up.
     """
-    if not _is_installed("dagster_webserver"):
+    if not is_installed("dagster_webserver"):
         raise ConfigError(
             "The UI is Dagster's webserver, which is not installed here: "
             "pip install 'dagster-taskiq[ui]'"
@@ -177,9 +181,11 @@ def _start(
     client = client_for(Settings.from_dict(home.config).resolved())
     show_line(f"Example project {MODULE} on {redact(home.broker)}\n")
     # Made by one process, before several of them do it at the same time.
-    with DagsterInstance.get() as instance:
+    with (
+        showing("Making Dagster's storage, in a temporary directory"),
+        DagsterInstance.get() as instance,
+    ):
         _make_tables(instance)
-    show_line(f"Starting a worker with {SLOTS} slots, and a code server ...")
     worker = start_worker(home)
     processes.append(worker)
     # One for webserver and daemon, which would start one each.
@@ -188,7 +194,8 @@ def _start(
     arguments = ["dagster", "api", "grpc", "-m", MODULE, *address_options]
     code_server = DemoProcess(home, "code server", arguments)
     processes.append(code_server)
-    code_server.wait_until(lambda: _serves_code(code_port), look)
+    with showing(f"Starting a worker with {SLOTS} slots, and a code server"):
+        code_server.wait_until(lambda: _serves_code(code_port), look)
     workspace = home.path / "workspace.yaml"
     address = {"host": HOST, "port": code_port, "location_name": LOCATION}
     workspace.write_text(yaml.safe_dump({"load_from": [{"grpc_server": address}]}))
@@ -196,16 +203,16 @@ def _start(
     chosen = port if _is_free(port) else _free_port()
     if chosen != port:
         show_line(f"Port {port} is taken.")
-    show_line("Starting Dagster's webserver and daemon ...")
     webserver_arguments = ["--host", HOST, "--port", str(chosen), "-w", str(workspace)]
     webserver = DemoProcess(home, "webserver", ["dagster_webserver", *webserver_arguments])
     processes.append(webserver)
     daemon = DemoProcess(home, "daemon", ["dagster._daemon", "run", "-w", str(workspace)])
     processes.append(daemon)
     url = f"http://{HOST}:{chosen}"
-    worker.wait_until(lambda: worker_beats(client), look)
-    webserver.wait_until(lambda: _answers(url), look)
-    daemon.wait_until(lambda: _daemons_beat(url), look)
+    with showing("Starting Dagster's webserver and daemon"):
+        worker.wait_until(lambda: worker_beats(client), look)
+        webserver.wait_until(lambda: _answers(url), look)
+        daemon.wait_until(lambda: _daemons_beat(url), look)
     run_id = _launch(url)
     _show_what_to_see(home, url, run_id, processes)
 
@@ -222,9 +229,9 @@ def _show_what_to_see(
             "One step loses its process, one asks for a retry, one is skipped; it succeeds.",
         ),
         (
-            "Another one",
-            f"{jobs}/{JOB}/playground",
-            '"Launch Run". While it goes: "Terminate", on its page.',
+            "One to terminate",
+            f"{jobs}/{LONG_JOB}/playground",
+            '"Launch Run"; it takes a minute, so that there is time for "Terminate" on its page.',
         ),
         ("Assets", f"{url}/assets", '"Materialize", for a partition: north, south.'),
         (
@@ -235,14 +242,11 @@ def _show_what_to_see(
     ):
         show_line(f"  {what + ':':<21}{url_of_it}")
         show_line(f"  {'':<21}{more}")
-    show_line("\nIn another terminal:\n")
-    for what, command in (
-        ("The worker:", f"worker list -y {home.worker_config}"),
-        ("All of it, live:", f"monitor -y {home.worker_config} --dagster-url {url}"),
-    ):
-        show_line(f"  {what:<21}{home.environment} dagster-taskiq {command}")
-    for process in processes:
-        show_line(f"  {f'Log, {process.name}:':<21}{process.log}")
+    show_line("\nIn another terminal: the worker; all of it, live; and the logs:\n")
+    config = f"-y {shlex.quote(str(home.worker_config))}"
+    for command in (f"worker list {config}", f"monitor {config} --dagster-url {url}"):
+        show_line(f"  {home.environment} {typed('dagster-taskiq')} {command}")
+    show_line(f"  tail -f {' '.join(shlex.quote(str(process.log)) for process in processes)}")
     show_line(
         "\nCtrl-C stops it all once running tasks have ended. A second Ctrl-C stops those too."
     )
@@ -267,11 +271,12 @@ def _stop(processes: Sequence[DemoProcess], is_urgent: Callable[[], bool]) -> No
     going = [process for process in processes if process.exit_code is None]
     if not going:
         return
-    show_line(f"\nStopping: {', '.join(process.name for process in going)} ...")
-    workers = [process for process in going if process.name == "worker"]
-    _end(workers, DRAIN_SECONDS, STOP_SECONDS, is_urgent)
-    others = [process for process in going if process not in workers]
-    _end(others, STOP_SECONDS, 0.0, is_urgent)
+    show_line("")
+    with showing(f"Stopping: {', '.join(process.name for process in going)}"):
+        workers = [process for process in going if process.name == "worker"]
+        _end(workers, DRAIN_SECONDS, STOP_SECONDS, is_urgent)
+        others = [process for process in going if process not in workers]
+        _end(others, STOP_SECONDS, 0.0, is_urgent)
 
 
 def _end(
@@ -293,13 +298,6 @@ def _end(
         if process.exit_code is None:
             show_line(f"The {process.name} does not end; killing it.")
             process.kill()
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        return importlib.util.find_spec(package) is not None
-    except ImportError:
-        return False
 
 
 def _make_tables(instance: DagsterInstance) -> None:
