@@ -183,6 +183,43 @@ def test_a_lost_worker_that_is_back_does_not_count_its_lost_tasks_again() -> Non
     assert (looks.ended(Outcome.LOST), looks.ended(Outcome.SUCCEEDED)) == (3, 1)
 
 
+def test_what_a_frozen_worker_ends_when_it_is_back_is_not_counted_again() -> None:
+    looks = Looks()
+    record = worker(running=(running("t1"), running("t2")), counts=(counts(2),))
+    looks.look(record)
+    lose(looks, record)
+    looks.look(worker(uptime=300.0, running=(running("t1"),), counts=(counts(2, succeeded=1),)))
+    assert (looks.ended(Outcome.LOST), looks.ended(Outcome.SUCCEEDED)) == (2, 0)
+    looks.look(worker(uptime=305.0, counts=(counts(4, succeeded=4),)))
+    assert (looks.ended(Outcome.LOST), looks.ended(Outcome.SUCCEEDED)) == (2, 2)
+
+
+def test_a_task_of_a_worker_that_is_frozen_twice_is_counted_as_lost_once() -> None:
+    looks = Looks()
+    record = worker(running=(running("t1"),), counts=(counts(1),))
+    looks.look(record)
+    lose(looks, record)
+    again = replace(record, uptime=300.0)
+    assert looks.look(again).ended == (), "it runs"
+    view = lose(looks, again)
+    assert (looks.ended(Outcome.LOST), len(view.ended)) == (1, 1)
+
+
+def test_what_is_listed_as_lost_is_corrected_when_its_worker_is_back() -> None:
+    looks = Looks()
+    record = worker(running=(running("t1"), running("t2")), counts=(counts(2),))
+    looks.look(record)
+    assert [each.task.outcome for each in lose(looks, record).ended] == [Outcome.LOST] * 2
+    back = worker(uptime=300.0, counts=(counts(2, succeeded=1, lost=1),))
+    assert len(looks.look(back).ended) == 2, "nobody watches, so it does not tell"
+    number = looks.fleet.ended.last
+    ended = (ended_task("t1", looks.clock.now - 9), ended_task("t2", looks.clock.now, Outcome.LOST))
+    view = looks.look(replace(back, uptime=305.0, ended=ended))
+    assert [each.task for each in view.ended] == [*reversed(ended)]
+    assert view.ended_unlisted == 0
+    assert len(looks.fleet.view(number).ended) == 2, "an open page is told"
+
+
 def test_a_worker_that_is_lost_twice_counts_twice() -> None:
     looks = Looks()
     first = worker(running=(running("t1"),), counts=(counts(1),))
@@ -285,6 +322,33 @@ def test_what_has_ended_unlisted_is_known_by_its_number() -> None:
     ended = tuple(ended_task(f"t{n}", looks.clock.now) for n in range(3))
     view = looks.look(worker(uptime=105.0, counts=(counts(9, succeeded=7),), ended=ended))
     assert (len(view.ended), view.ended_unlisted) == (3, 4)
+
+
+def test_what_has_ended_before_a_worker_was_watched_is_not_counted_twice() -> None:
+    looks = Looks()
+    looks.look()
+    looks.look(worker(uptime=4.0, counts=(counts(9, succeeded=8),)))
+    assert looks.fleet.view().ended_unlisted == 8
+    ended = tuple(ended_task(f"t{n}", looks.clock.now) for n in range(6))
+    watched = worker(uptime=5.0, counts=(counts(9, succeeded=8),), ended=ended)
+    view = looks.look(watched)
+    assert (len(view.ended), view.ended_unlisted) == (6, 2)
+    view = looks.look(replace(watched, uptime=6.0, ended=()))
+    view = looks.look(replace(watched, uptime=7.0))
+    assert (len(view.ended), view.ended_unlisted) == (6, 2)
+    assert looks.look(after=LISTED_SECONDS + 1).ended_unlisted == 0
+
+
+def test_what_had_to_leave_a_full_list_is_not_listed_again() -> None:
+    looks = Looks()
+    looks.look(worker("w1"), worker("w2"))
+    at = looks.clock.now
+    one, two = (tuple(ended_task(f"{name}{n}", at) for n in range(LISTED_TASKS)) for name in "ab")
+    for uptime in (105.0, 110.0):
+        view = looks.look(
+            worker("w1", uptime=uptime, ended=one), worker("w2", uptime=uptime, ended=two)
+        )
+        assert (len(view.ended), view.ended_unlisted) == (LISTED_TASKS, LISTED_TASKS)
 
 
 def test_no_more_ended_tasks_are_listed_than_a_page_can_show() -> None:

@@ -140,6 +140,7 @@ class Fleet:
         self._silent_since = {id_: at for id_, at in self._silent_since.items() if id_ in ids}
         self._note_running(now)
         self.totals.forget(self._workers.values(), now)
+        self.ended.forget(now)
         self._workers_at = now
         if is_first:
             self._began_at = now
@@ -179,7 +180,7 @@ class Fleet:
         began = now - worker.age - worker.uptime
         is_new = bool(self._began_at) and began >= self._began_at - STARTING_SECONDS
         ended = self.totals.add(worker, now, is_new=is_new)
-        self.ended.add(worker, tuple(worker.ended), ended, now)
+        self.ended.add(worker, ended, now)
 
     def _readable(self, worker: Worker) -> Worker:
         """Return a record whose counts have been read; without them if that is not possible."""
@@ -214,10 +215,13 @@ class Fleet:
             self._lost.add(worker.id)
         elif now - since >= self._confirm_seconds:
             self._lost.add(worker.id)
-            kinds = [Kind(_queue_of(worker, each), each.name, each.job) for each in worker.running]
+            kinds = {
+                (each.id, each.attempt): Kind(_queue_of(worker, each), each.name, each.job)
+                for each in worker.running
+            }
             self.totals.give_up(worker.id, kinds)
-            ended = tuple(self._lost_task(worker, each, now) for each in worker.running)
-            self.ended.add(worker, ended, len(ended), now)
+            lost = [self._lost_task(worker, each, now) for each in worker.running]
+            self.ended.add_lost(worker, lost, now)
 
     def _lost_task(self, worker: Worker, task: Running, now: float) -> EndedTask:
         return EndedTask(

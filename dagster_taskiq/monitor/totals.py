@@ -40,6 +40,16 @@ class Group(NamedTuple):
 #: All workers.
 ALL = Group()
 
+#: How a task that was counted as lost has ended: the first of these that its worker has counted.
+_LIKELY = (
+    Outcome.LOST,
+    Outcome.REVOKED,
+    Outcome.FAILED,
+    Outcome.HANDED_OVER,
+    Outcome.RETRIED,
+    Outcome.SUCCEEDED,
+)
+
 
 @dataclass
 class _Reported:
@@ -49,8 +59,10 @@ class _Reported:
     uptime: float
     at: float
     counts: dict[Kind, TaskCounts] = field(default_factory=dict)
-    #: How many of its tasks were counted as lost here, because it was silent.
-    given_up: Counter[Kind] = field(default_factory=Counter)
+    #: Its tasks that were counted as lost here, because it was silent, by id and attempt.
+    given_up: dict[tuple[str, int], Kind] = field(default_factory=dict)
+    #: How many of these it does not run any more, and has not reported to have ended.
+    to_end: Counter[Kind] = field(default_factory=Counter)
 
 
 class Totals:
@@ -89,30 +101,37 @@ class Totals:
             last.counts = {} if is_new else present
         elif worker.uptime < last.uptime:
             return 0
+        running = {(each.id, each.attempt) for each in worker.running}
+        for task in last.given_up.keys() - running:
+            last.to_end[last.given_up.pop(task)] += 1
         ended = 0
         for kind, counts in present.items():
             more = _difference(kind, last.counts.get(kind), counts)
-            if more.ended.get(Outcome.LOST) and last.given_up[kind]:
+            if last.to_end[kind]:
                 # It was silent for longer than its lease, and is back: these are counted already.
-                known = min(more.ended[Outcome.LOST], last.given_up[kind])
-                last.given_up[kind] -= known
-                more.ended[Outcome.LOST] -= known
+                last.to_end[kind] -= _take_off(more.ended, last.to_end[kind])
             self._add(last.groups, kind, more)
             ended += sum(more.ended.values())
         last.counts, last.uptime, last.at = present, worker.uptime, now
         return ended
 
-    def give_up(self, worker_id: str, tasks: Iterable[Kind]) -> None:
-        """Count tasks of a worker as lost that it will not report itself, because it is silent.
+    def give_up(self, worker_id: str, tasks: Mapping[tuple[str, int], Kind]) -> None:
+        """Count tasks of a worker as lost that it may not report itself, because it is silent.
 
-        A worker that has never reported counts runs a release that has none, and is left out.
+        If it is back, how they end is not counted: a counter never goes down. A worker that has
+        never reported counts runs a release that has none, and is left out.
+
+        Args:
+            worker_id: its id.
+            tasks: their kinds, by their ids and attempts.
         """
         last = self._reported.get(worker_id)
         if last is None:
             return
-        for kind in tasks:
-            self._add(last.groups, kind, TaskCounts(*kind, ended={Outcome.LOST: 1}))
-            last.given_up[kind] += 1
+        for task, kind in tasks.items():
+            if task not in last.given_up:
+                self._add(last.groups, kind, TaskCounts(*kind, ended={Outcome.LOST: 1}))
+                last.given_up[task] = kind
 
     def forget(self, present: Iterable[Worker], now: float) -> None:
         """Forget what was counted by host and name where no worker is any more, and old reports.
@@ -132,6 +151,17 @@ class Totals:
         for group in groups:
             sums = self._sums.setdefault(group, {})
             add_counts(sums.setdefault(kind, TaskCounts(*kind)), more)
+
+
+def _take_off(ended: dict[Outcome, int], most: int) -> int:
+    """Take executions that are counted already off those that have ended; return how many."""
+    taken = 0
+    for outcome in _LIKELY:
+        count = min(ended.get(outcome, 0), most - taken)
+        if count:
+            ended[outcome] -= count
+            taken += count
+    return taken
 
 
 def _difference(kind: Kind, before: TaskCounts | None, now: TaskCounts) -> TaskCounts:

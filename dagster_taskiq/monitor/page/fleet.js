@@ -31,11 +31,21 @@ export class Fleet {
     if (!view.trouble && view.at) this.ahead = view.at - this.heardAt;
     this.view = view;
     const fresh = view.ended.filter((each) => !this.keys.has(keyOfEnded(each)));
+    this.correct([...view.running, ...fresh]);
     for (const each of fresh) this.keys.add(keyOfEnded(each));
     if (fresh.length) {
       this.ended = [...fresh, ...this.ended].sort((a, b) => b.ended_at - a.ended_at);
     }
     this.forget();
+  }
+
+  /** Remove what counts as lost, but which its worker, that was silent, runs or has ended. */
+  correct(tasks) {
+    if (!this.ended.some(({ outcome }) => outcome === "lost")) return;
+    const known = new Set(tasks.map(keyOfExecution));
+    const isWrong = (each) => each.outcome === "lost" && known.has(keyOfExecution(each));
+    for (const each of this.ended.filter(isWrong)) this.keys.delete(keyOfEnded(each));
+    this.ended = this.ended.filter((each) => !isWrong(each));
   }
 
   /** Now, by the monitor's clock, in seconds since the epoch. */
@@ -55,5 +65,7 @@ export class Fleet {
     }
   }
 }
+
+const keyOfExecution = (task) => [task.worker, task.id, task.attempt].join(" ");
 
 export const keyOfEnded = (task) => [task.worker, task.id, task.attempt, task.started_at].join(" ");
