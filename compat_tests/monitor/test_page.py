@@ -242,8 +242,8 @@ def test_what_the_fleet_calls_itself_is_shown_as_text(
         expect(page.get_by_role("dialog")).to_contain_text(HOSTILE)
         expect(page.locator("dialog img")).to_have_count(0)
         page.get_by_role("dialog").get_by_role("checkbox").check()
-        page.get_by_role("button", name="Put back", exact=True).click()
-        opened.confirm("Yes, put 1 message back")
+        page.get_by_role("button", name="Requeue", exact=True).click()
+        opened.confirm("Yes, requeue 1 message")
         expect(page.locator("#answers p")).to_have_count(1)
         # It is as hostile as before, and set aside again.
         page.get_by_role("button", name="Look at them").click()

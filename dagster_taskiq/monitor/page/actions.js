@@ -2,6 +2,7 @@
 
 import { h, setText } from "./dom.js";
 import { count, kindOf, shortRun, titleOf } from "./format.js";
+import { act } from "./requests.js";
 import { openSetAside } from "./set_aside.js";
 
 /** What a revoked task means to those who wait for it. */
@@ -10,40 +11,9 @@ const WHAT_FOLLOWS = {
   run: (task) => `The steps of run ${shortRun(task.run_id)} are stopped too. "Terminate" in Dagster does the same, and the run is then marked as canceled.`,
   task: () => "Whoever waits for its result gets an error that says so.",
 };
+
 /** How long an answer stays on the page, in milliseconds. */
 const ANSWER = 12_000;
-
-/** Have the monitor do something; return its answer. */
-const send = (name, body) =>
-  ask(`api/actions/${name}`, {
-    method: "POST",
-    // No other site can send this header: without it the monitor does nothing.
-    headers: { "X-Requested-With": "dagster-taskiq", "Content-Type": "application/json" },
-    body: JSON.stringify(body),
-  });
-
-/**
- * Ask the monitor.
- * @returns {Promise<any>} its answer
- */
-export async function ask(path, options = {}) {
-  let response;
-  let text;
-  try {
-    response = await fetch(path, { cache: "no-store", ...options });
-    text = await response.text();
-  } catch {
-    throw new Error("The monitor cannot be reached, and may have done nothing. Try again.");
-  }
-  let answer;
-  try {
-    answer = JSON.parse(text);
-  } catch {
-    throw new Error(`The monitor answered ${response.status}: ${text.slice(0, 300)}`);
-  }
-  if (!response.ok) throw new Error(answer.error ?? `The monitor answered ${response.status}.`);
-  return answer;
-}
 
 /**
  * @param {HTMLDialogElement} dialog
@@ -66,7 +36,7 @@ export function makeActions(dialog, answers) {
           " Whatever started it may start another one.",
         ],
         verb: "Drain",
-        perform: () => send("drain", { worker: worker.id }),
+        perform: () => act("drain", { worker: worker.id }),
       }),
     terminate: (worker) =>
       confirm({
@@ -77,7 +47,7 @@ export function makeActions(dialog, answers) {
         ],
         verb: "Terminate",
         danger: true,
-        perform: () => send("terminate", { worker: worker.id }),
+        perform: () => act("terminate", { worker: worker.id }),
       }),
     revoke: (task) =>
       confirm({
@@ -88,9 +58,9 @@ export function makeActions(dialog, answers) {
         ],
         verb: "Revoke",
         danger: true,
-        perform: () => send("revoke", { task: task.id }),
+        perform: () => act("revoke", { task: task.id }),
       }),
-    openSetAside: () => openSetAside(dialog, { requeue: (ids) => send("requeue", { messages: ids }), remove: (ids) => send("delete", { messages: ids }) }, say),
+    openSetAside: () => openSetAside(dialog, say),
   };
 }
 

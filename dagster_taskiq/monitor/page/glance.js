@@ -8,7 +8,7 @@ export function showGlance(list, fleet, openSetAside) {
   const view = fleet.view;
   sync(
     list,
-    figures(fleet),
+    figures(fleet, openSetAside ? "could not be used" : "see: dagster-taskiq rejected list"),
     (each) => each.name,
     (each) => {
       const tile = h("div", { class: "tile" }, h("dt", {}, each.name), h("dd", {}), h("dd", { class: "more-words" }));
@@ -28,7 +28,7 @@ export function showGlance(list, fleet, openSetAside) {
   )} running · dagster-taskiq`;
 }
 
-function figures(fleet) {
+function figures(fleet, ofSetAside) {
   const { queues, workers, running, rejected, ended_unlisted: unlisted } = fleet.view;
   const live = workers.filter((each) => each.state !== "lost");
   const open = live.filter((each) => each.state !== "draining");
@@ -70,7 +70,7 @@ function figures(fleet) {
     },
   ];
   if (rejected) {
-    found.push({ name: "Set aside", value: number(rejected), words: "could not be read", tone: "bad" });
+    found.push({ name: "Set aside", value: number(rejected), words: ofSetAside, tone: "bad" });
   }
   return found;
 }

@@ -12,7 +12,7 @@ export function dagsterBase(url) {
 }
 
 /** Return the address of a task's run, with its step selected and its log filtered; null if there is none. */
-export function runAddress(base, task) {
+function runAddress(base, task) {
   if (!base || !task.run_id) return null;
   const step = task.step_key
     ? `?${new URLSearchParams({ selection: task.step_key, logs: `step:${task.step_key}` })}`
