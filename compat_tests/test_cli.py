@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,14 @@ from compat_tests.workers import WorkerProcess, executor_config, running_worker
 from dagster_taskiq import cli as command_line
 from dagster_taskiq import client
 from dagster_taskiq.cli import main
+from dagster_taskiq.cli.worker_tables import show_workers
 from dagster_taskiq.client import client_for
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.settings.urls import redact
 from dagster_taskiq.transport.registry import make_backend
 from dagster_taskiq.version import __version__
-from dagster_taskiq.wire.records import TaskState, Worker
+from dagster_taskiq.wire.records import Running, TaskState, Worker
 from dagster_taskiq.worker.cores import usable_cores
 from dagster_taskiq.worker.fork_server import process
 from dagster_taskiq.worker.options import default_concurrency
@@ -300,6 +301,15 @@ def test_on_a_terminal_lists_are_tables(
     for word in ("Queues", "Workers", "Running", "gpu", "busy", "a,b,c", "──"):
         assert word in shown
     assert not re.search(r"^[\w#].*\t", shown, re.MULTILINE)
+
+
+def test_of_a_lost_worker_nothing_is_said_to_run(capsys: pytest.CaptureFixture[str]) -> None:
+    running = (Running("t", "task", "", "", 7, 1.0),)
+    worker = Worker("id", "gone", "host", 6, ("q",), 1, __version__, 30.0, running=running)
+    show_workers([replace(worker, age=31.0)])
+    assert "lost" in (out := capsys.readouterr().out) and "Running" not in out
+    show_workers([worker])
+    assert "Running" in capsys.readouterr().out
 
 
 @one_broker

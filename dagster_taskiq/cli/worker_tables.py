@@ -39,6 +39,7 @@ def show_workers(workers: Sequence[Worker], *, is_plain: bool = False) -> None:
             duration(task.seconds + each.age),
         )
         for each in workers
+        if not each.is_lost
         for task in each.running
     ]
     if running:
