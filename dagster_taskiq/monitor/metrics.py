@@ -4,15 +4,20 @@ What is counted is counted from when the monitor started. Rates and increases, a
 computes them, are right across restarts of monitors and workers.
 """
 
+import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from dagster_taskiq.monitor.fleet import Fleet
 from dagster_taskiq.monitor.snapshot import QueueView
-from dagster_taskiq.worker.metrics import task_metrics, worker_metrics
+from dagster_taskiq.monitor.totals import ALL, Group
+from dagster_taskiq.wire.records import Worker
+from dagster_taskiq.wire.task_counts import TaskCounts
+from dagster_taskiq.worker.metrics import render, task_metrics, worker_metrics
 
 _QUEUE_GAUGES: Sequence[tuple[str, str, Callable[[QueueView], float | None]]] = (
     ("waiting", "Messages that wait, those of launched runs included.", lambda each: each.waiting),
@@ -47,18 +52,82 @@ _QUEUE_GAUGES: Sequence[tuple[str, str, Callable[[QueueView], float | None]]] = 
 )
 
 
-def fleet_metrics(fleet: Fleet) -> Iterator[Metric]:
+@dataclass(frozen=True)
+class Measured:
+    """What metrics are made of: the state of a fleet at one time, which stays as it is."""
+
+    queues: Sequence[QueueView]
+    #: How many messages were set aside.
+    rejected: int
+    #: The last records of the workers that are shown, and of those of them that are not lost.
+    workers: Sequence[Worker]
+    alive: Sequence[Worker]
+    #: What all workers have run, those of each host, and those of each name.
+    counts: Mapping[Group, Sequence[TaskCounts]]
+    #: Why each server has not answered at the last look; empty if it has.
+    troubles: Mapping[str, str]
+    #: How long ago both have answered, in seconds; ``None`` if they never have.
+    look_age: float | None
+
+
+def measure(fleet: Fleet) -> Measured:
+    """Return the state of a fleet now."""
+    view = fleet.view(fleet.ended.last)
+    return Measured(
+        queues=view.queues,
+        rejected=view.rejected,
+        workers=tuple(fleet.workers),
+        alive=tuple(fleet.alive),
+        counts=fleet.totals.by_group(),
+        troubles=dict(fleet.troubles),
+        look_age=max(0.0, time.time() - fleet.looked_at) if fleet.looked_at else None,
+    )
+
+
+#: Makes metrics of the state of a fleet.
+Family = Callable[[Measured], Iterator[Metric]]
+
+
+class MetricsText:
+    """The text of ``/metrics``.
+
+    It is written in a thread, since a large fleet has much of it: other requests are answered
+    meanwhile. Who asks while one is written gets the same.
+    """
+
+    def __init__(self, fleet: Fleet, families: Sequence[Family]) -> None:
+        """Write nothing yet.
+
+        Args:
+            fleet: of which.
+            families: what to write of it.
+        """
+        self._fleet = fleet
+        self._families = families
+        self._writing: asyncio.Future[bytes] | None = None
+
+    async def get(self) -> bytes:
+        """Return the metrics in Prometheus' text format."""
+        if self._writing is None or self._writing.done():
+            measured = measure(self._fleet)
+            self._writing = asyncio.ensure_future(asyncio.to_thread(self._write, measured))
+        return await asyncio.shield(self._writing)
+
+    def _write(self, measured: Measured) -> bytes:
+        return render(each for family in self._families for each in family(measured))
+
+
+def fleet_metrics(measured: Measured) -> Iterator[Metric]:
     """Yield the metrics of a fleet, and of the looks at it."""
-    view = fleet.view()
-    yield from _queue_metrics(view.queues)
+    yield from _queue_metrics(measured.queues)
     rejected = GaugeMetricFamily(
         "dagster_taskiq_rejected_messages", "Messages that were set aside as unreadable."
     )
-    rejected.add_metric((), view.rejected)
+    rejected.add_metric((), measured.rejected)
     yield rejected
-    yield from worker_metrics(fleet.workers)
-    yield from task_metrics(fleet.totals.of())
-    yield from _own_metrics(fleet)
+    yield from worker_metrics(measured.workers)
+    yield from task_metrics(measured.counts[ALL])
+    yield from _own_metrics(measured)
 
 
 def _queue_metrics(queues: Sequence[QueueView]) -> Iterator[Metric]:
@@ -80,19 +149,19 @@ def _queue_metrics(queues: Sequence[QueueView]) -> Iterator[Metric]:
     yield priorities
 
 
-def _own_metrics(fleet: Fleet) -> Iterator[Metric]:
+def _own_metrics(measured: Measured) -> Iterator[Metric]:
     up = GaugeMetricFamily(
         "dagster_taskiq_monitor_server_up",
         "1 if the server has answered at the last look.",
         labels=("server",),
     )
-    for server, trouble in fleet.troubles.items():
+    for server, trouble in measured.troubles.items():
         up.add_metric((server,), not trouble)
     yield up
     age = GaugeMetricFamily(
         "dagster_taskiq_monitor_look_age_seconds",
         "How long ago broker and backend have both answered; absent if they never have.",
     )
-    if fleet.looked_at:
-        age.add_metric((), max(0.0, time.time() - fleet.looked_at))
+    if measured.look_age is not None:
+        age.add_metric((), measured.look_age)
     yield age

@@ -6,8 +6,8 @@ workers, and of those of each host and of each name, for as long as one of these
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from dagster_taskiq.wire.queues import queue_of_run_queue
@@ -75,6 +75,10 @@ class Totals:
     def of(self, group: Group = ALL) -> Collection[TaskCounts]:
         """Return the sums of a group of workers, one for each kind of task."""
         return self._sums.get(group, {}).values()
+
+    def by_group(self) -> Mapping[Group, Sequence[TaskCounts]]:
+        """Return all sums as they are now: no row of them is changed later."""
+        return {group: tuple(sums.values()) for group, sums in self._sums.items()}
 
     def add(self, worker: Worker, now: float, *, is_new: bool) -> int:
         """Add what a worker has run since it was added last.
@@ -150,7 +154,7 @@ class Totals:
     def _add(self, groups: Iterable[Group], kind: Kind, more: TaskCounts) -> None:
         for group in groups:
             sums = self._sums.setdefault(group, {})
-            add_counts(sums.setdefault(kind, TaskCounts(*kind)), more)
+            sums[kind] = summed(sums.get(kind, TaskCounts(*kind)), more)
 
 
 def _take_off(ended: dict[Outcome, int], most: int) -> int:
@@ -187,18 +191,23 @@ def _times_between(before: Times, now: Times) -> Times:
     return Times([max(0, new - old) for old, new in both], max(0.0, now.seconds - before.seconds))
 
 
-def add_counts(total: TaskCounts, more: TaskCounts) -> None:
-    """Add counts to others, whatever kind of task each is of."""
-    total.started += more.started
+def summed(counts: TaskCounts, more: TaskCounts) -> TaskCounts:
+    """Return the sum of counts and others, of the same kind of task as the first."""
+    ended = dict(counts.ended)
     for outcome, count in more.ended.items():
-        total.ended[outcome] = total.ended.get(outcome, 0) + count
-    _add_times(total.wait, more.wait)
-    _add_times(total.run, more.run)
+        ended[outcome] = ended.get(outcome, 0) + count
+    return replace(
+        counts,
+        started=counts.started + more.started,
+        ended=ended,
+        wait=_sum_of_times(counts.wait, more.wait),
+        run=_sum_of_times(counts.run, more.run),
+    )
 
 
-def _add_times(total: Times, more: Times) -> None:
-    total.buckets = [old + new for old, new in zip(total.buckets, more.buckets, strict=True)]
-    total.seconds += more.seconds
+def _sum_of_times(times: Times, more: Times) -> Times:
+    both = zip(times.buckets, more.buckets, strict=True)
+    return Times([one + other for one, other in both], times.seconds + more.seconds)
 
 
 def ended_in_all(counts: Iterable[TaskCounts]) -> Mapping[str, int]:

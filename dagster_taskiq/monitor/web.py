@@ -14,9 +14,9 @@ from typing import Any
 from aiohttp import web
 
 from dagster_taskiq.monitor.celery_metrics import celery_metrics
-from dagster_taskiq.monitor.metrics import fleet_metrics
+from dagster_taskiq.monitor.metrics import MetricsText, fleet_metrics
 from dagster_taskiq.monitor.watcher import Watcher
-from dagster_taskiq.worker.metrics import CONTENT_TYPE, render
+from dagster_taskiq.worker.metrics import CONTENT_TYPE
 
 #: The page and what belongs to it, which are served as they are.
 PAGE = Path(__file__).parent / "page"
@@ -43,7 +43,8 @@ class MonitorWeb:
             settings: what the page has to know of this monitor, as JSON data.
             celery_names: whether the metrics have the names of celery-exporter and Flower too.
         """
-        self._families = (fleet_metrics, celery_metrics) if celery_names else (fleet_metrics,)
+        families = (fleet_metrics, celery_metrics) if celery_names else (fleet_metrics,)
+        self._text = MetricsText(watcher.fleet, families)
         self._watcher = watcher
         self._fleet = watcher.fleet
         self._settings = settings
@@ -107,7 +108,7 @@ class MonitorWeb:
 
     async def _metrics(self, _: web.Request) -> web.Response:
         await self._watcher.refresh()
-        body = render(each for family in self._families for each in family(self._fleet))
+        body = await self._text.get()
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
     def _known(self, plain: Mapping[str, Any]) -> web.Response:
