@@ -8,7 +8,7 @@ from typing import Any
 
 from dagster_taskiq.monitor.ended_list import LISTED_SECONDS, LISTED_TASKS
 from dagster_taskiq.monitor.fleet import Fleet
-from dagster_taskiq.monitor.snapshot import FleetView
+from dagster_taskiq.monitor.snapshot import FleetView, has_changed
 from dagster_taskiq.monitor.totals import Group
 from dagster_taskiq.wire.queues import QueueDepth
 from dagster_taskiq.wire.records import Running, Worker
@@ -416,3 +416,24 @@ def test_counts_by_host_go_with_the_last_worker_of_the_host() -> None:
     looks.look()
     assert list(looks.fleet.totals.of(Group(host="host"))) == []
     assert looks.started() == 5
+
+
+def test_that_time_goes_by_is_no_change_and_all_else_is_one() -> None:
+    looks = Looks()
+    looks.fleet.note_queues([QueueDepth("a", 2, 0, oldest_age=5.0)], 0)
+    before = looks.look(worker())
+
+    def seen(record: Worker, depth: QueueDepth, rejected: int = 0) -> bool:
+        looks.fleet.note_queues([depth], rejected)
+        return has_changed(before, looks.look(record))
+
+    older = QueueDepth("a", 2, 0, oldest_age=10.0)
+    assert not seen(worker(age=3.0, uptime=200.0, memory=1), older)
+    assert seen(worker(draining=True), older)
+    assert seen(worker(uptime=300.0, counts=(counts(1, succeeded=1),)), older)
+    assert seen(worker(), QueueDepth("a", 2, 0, oldest_age=1.0)), "another message is the oldest"
+    assert seen(worker(), QueueDepth("a", 2, 0, oldest_age=None))
+    assert seen(worker(), QueueDepth("b", 2, 0, oldest_age=10.0))
+    assert seen(worker(), older, rejected=1)
+    looks.fleet.troubles["broker"] = "It does not answer."
+    assert seen(worker(), older)

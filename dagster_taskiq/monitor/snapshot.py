@@ -4,7 +4,7 @@ Times are in seconds since the epoch, by the clock of the monitor where nothing 
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from dagster_taskiq.wire.task_counts import EndedTask
@@ -138,3 +138,33 @@ class FleetView:
             "ended_unlisted": self.ended_unlisted,
             "rejected": self.rejected,
         }
+
+
+def has_changed(old: FleetView, new: FleetView) -> bool:
+    """Return whether a later view shows more than that time goes by.
+
+    What ended is news in the later one alone. How much memory a worker has differs a little with
+    each heartbeat, and is no change by itself.
+    """
+    return (
+        bool(new.ended)
+        or _without_times(old) != _without_times(new)
+        # Another message is the oldest now.
+        or any(
+            (each.oldest_age or 0.0) < (before.oldest_age or 0.0)
+            for before, each in zip(old.queues, new.queues, strict=True)
+        )
+    )
+
+
+def _without_times(view: FleetView) -> FleetView:
+    return replace(
+        view,
+        at=0.0,
+        queues=tuple(
+            replace(each, oldest_age=None if each.oldest_age is None else 0.0)
+            for each in view.queues
+        ),
+        workers=tuple(replace(each, uptime=0.0, age=0.0, memory=0) for each in view.workers),
+        ended=(),
+    )

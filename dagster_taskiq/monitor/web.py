@@ -15,6 +15,7 @@ from aiohttp import web
 
 from dagster_taskiq.monitor.celery_metrics import celery_metrics
 from dagster_taskiq.monitor.metrics import MetricsText, fleet_metrics
+from dagster_taskiq.monitor.snapshot import FleetView, has_changed
 from dagster_taskiq.monitor.watcher import Watcher
 from dagster_taskiq.worker.metrics import CONTENT_TYPE
 
@@ -24,6 +25,8 @@ PAGE = Path(__file__).parent / "page"
 #: seconds: what is in between closes silent connections.
 EVENT_SECONDS = 0.5
 SILENT_SECONDS = 15.0
+#: After how many seconds the fleet is sent again though only ages have changed.
+SAME_SECONDS = 5.0
 #: After how many milliseconds a page asks for a new stream when its stream has ended.
 RECONNECT_MILLISECONDS = 2000
 #: How many streams there may be at once.
@@ -124,7 +127,7 @@ class MonitorWeb:
         """Send the fleet as it is, and then each change, until the other side has left.
 
         The event ``fleet`` has all of it, ``change`` the same with only those ended tasks that were
-        not sent before.
+        not sent before. Ages that grow are no change: the other side counts on by itself.
         """
         if len(self._streams) >= STREAMS:
             return web.Response(status=503, text="Too many pages are open. Close some.\n")
@@ -150,14 +153,19 @@ class MonitorWeb:
 
     async def _stream(self, response: web.StreamResponse) -> None:
         event, listed, looks = "fleet", 0, 0
+        sent: FleetView | None = None
+        sent_at = 0.0
         await response.write(f"retry: {RECONNECT_MILLISECONDS}\n\n".encode())
         while True:
             if await self._watcher.wait_for_look(looks, SILENT_SECONDS):
-                looks, sent_at = self._watcher.looks, time.monotonic()
-                data = _dumps(self._fleet.view(listed).to_plain())
-                await response.write(f"event: {event}\ndata: {data}\n\n".encode())
-                event, listed = "change", self._fleet.ended.last
-                await asyncio.sleep(sent_at + EVENT_SECONDS - time.monotonic())
+                looks, now = self._watcher.looks, time.monotonic()
+                view = self._fleet.view(listed)
+                if sent is None or now >= sent_at + SAME_SECONDS or has_changed(sent, view):
+                    sent, sent_at = view, now
+                    data = _dumps(view.to_plain())
+                    await response.write(f"event: {event}\ndata: {data}\n\n".encode())
+                    event, listed = "change", self._fleet.ended.last
+                await asyncio.sleep(now + EVENT_SECONDS - time.monotonic())
             else:
                 await response.write(b": nothing new\n\n")
 

@@ -46,7 +46,7 @@ function figures(fleet, ofSetAside) {
       value: number(sum(queues, "waiting")),
       words: unserved.length
         ? `${count(unserved.length, "queue")} unserved`
-        : oldest >= 0 ? `oldest ${wholeDuration(oldest)}` : starting ? `${number(starting)} starting` : "nothing waits",
+        : oldest >= 0 ? `oldest ${wholeDuration(oldest + fleet.silence())}` : starting ? `${number(starting)} starting` : "nothing waits",
       tone: unserved.length ? "bad" : null,
     },
     {
