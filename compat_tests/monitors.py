@@ -57,7 +57,7 @@ class MonitorProcess:
         name = f"monitor-{uuid.uuid4().hex[:8]}"
         self.log = directory / f"{name}.log"
         self.port = port or free_port()
-        self.token = token
+        self.token = None if token is None else token.strip()
         config = directory / f"{name}.yaml"
         config.write_text(yaml.safe_dump(executor_config(settings)))
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -150,9 +150,78 @@ def test_an_action_that_cannot_be_done_says_why(
 
 def test_a_body_that_is_no_object_is_refused(guarded: MonitorProcess) -> None:
     headers = {**dict([ACTION_HEADER, JSON]), "Authorization": basic("a", TOKEN)}
-    for body in (b"", b"[1]", b"{", b"\xff"):
+    for body in (b"", b"[1]", b"{", b"\xff", b"[" * 200_000):
         answer = guarded.ask("POST", "/api/actions/drain", body, headers)
         assert (answer.status, list(answer.json)) == (400, ["error"])
+    for wrong in ({"Content-Type": "application/json; charset=x"}, {"Content-Encoding": "gzip"}):
+        body = b'{"worker": "w"}'
+        answer = guarded.ask("POST", "/api/actions/drain", body, {**headers, **wrong})
+        assert (answer.status, list(answer.json)) == (400, ["error"])
+    assert "Traceback" not in guarded.output()
+
+
+@pytest.mark.parametrize("id_", ["\ud800", "a\0b", "é" * 501])
+def test_an_id_that_no_server_can_keep_is_refused(guarded: MonitorProcess, id_: str) -> None:
+    for action, body in (("revoke", {"task": id_}), ("delete", {"messages": [id_]})):
+        answer = guarded.act(action, **body)
+        assert answer.status == 400
+        assert "an id of at most 1000 bytes" in answer.json["error"]
+
+
+def test_a_line_of_the_log_is_one_whatever_is_asked_for(guarded: MonitorProcess) -> None:
+    answer = guarded.act("revoke", task=f"t1\n2026-11-30 forged\u202e{'x' * 900}")
+    assert (answer.status, "is dropped" in answer.json["message"]) == (200, True)
+    (line,) = eventually(
+        lambda: [each for each in guarded.output().splitlines() if "forged" in each]
+    )
+    assert "asked for the action revoke" in line
+    assert r"t1\n2026-11-30 forged\u202e" in line
+    assert len(line) < 500
+
+
+def test_what_is_no_http_is_refused_and_not_logged(guarded: MonitorProcess) -> None:
+    assert guarded.get("/" + "x" * 9000).status == 400
+    assert guarded.get("/healthz").status == 200
+    assert "Error handling request" not in guarded.output()
+
+
+def test_wrong_tokens_are_logged_once_in_a_while(embedded: Settings, tmp_path: Path) -> None:
+    with running_monitor(embedded, tmp_path, token=TOKEN) as monitor:
+        assert monitor.ask("GET", "/api/fleet").status == 401
+        assert "wrong token" not in monitor.output()
+        for _ in range(3):
+            shown = {"Authorization": "Bearer wrong"}
+            assert monitor.ask("GET", "/api/fleet", headers=shown).status == 401
+        eventually(lambda: "has shown a wrong token" in monitor.output())
+    assert monitor.output().count("wrong token") == 1
+
+
+def test_space_around_a_token_is_no_part_of_it(embedded: Settings, tmp_path: Path) -> None:
+    with running_monitor(embedded, tmp_path, token=f" {TOKEN}\n") as monitor:
+        for shown in (f"Bearer {TOKEN}", basic("a", TOKEN), basic("a", f"{TOKEN}\n")):
+            answer = monitor.ask("GET", "/api/fleet", headers={"Authorization": shown})
+            assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "status"),
+    [
+        ("https://monitor.example:443", "monitor.example", 404),
+        ("https://monitor.example", "Monitor.Example:443", 404),
+        ("http://[::1]:9580", "[::1]:9580", 404),
+        ("https://monitor.example:444", "monitor.example", 403),
+        ("https://monitor.example:x", "monitor.example", 403),
+        ("https://other.example", "monitor.example", 403),
+        ("ftp://monitor.example", "monitor.example", 403),
+    ],
+)
+def test_its_own_page_is_known_by_host_and_port(
+    guarded: MonitorProcess, origin: str, host: str, status: int
+) -> None:
+    shown = {"Authorization": basic("a", TOKEN), "Origin": origin, "Host": host}
+    headers = {**dict([ACTION_HEADER, JSON]), **shown}
+    answer = guarded.ask("POST", "/api/actions/drain", b'{"worker": "w9"}', headers)
+    assert answer.status == status
 
 
 @pytest.fixture
@@ -179,10 +248,12 @@ def test_a_worker_is_drained_or_ended_and_a_task_is_cancelled(
         held = sender.send("hold", str(tmp_path / "started"), str(go))
         waits = sender.send("add", 1, 2)
         eventually((tmp_path / "started").exists)
-        assert "it will not start" in acting.act("revoke", task=waits).json["message"]
+        assert "no record of a task" in acting.act("revoke", task=waits).json["message"]
         assert isinstance(sender.error(waits), TaskRevokedError)
         assert acting.act("revoke", task=waits).status == 409
-        assert "told to drain" in acting.act("drain", worker=worker_id(acting)).json["message"]
+        worker_id(acting)  # when it is known
+        (name,) = [each["name"] for each in acting.get("/api/workers").json["workers"]]
+        assert f"{name} was told to drain" in acting.act("drain", worker=name).json["message"]
         eventually(lambda: acting.get("/api/workers").json["workers"][0]["state"] == "draining")
         assert "its worker stops it" in acting.act("revoke", task=held).json["message"]
         assert isinstance(sender.error(held), TaskRevokedError)

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from compat_tests.conftest import StartWorker, make_settings
-from compat_tests.monitors import MonitorProcess, running_monitor
+from compat_tests.monitors import Answer, MonitorProcess, running_monitor
 from compat_tests.sending import USER_TASKS, Sender, open_sender
 from compat_tests.servers import RedisServer, own_redis
 from compat_tests.waiting import eventually
@@ -196,6 +197,33 @@ def test_a_server_that_goes_away_and_comes_back_is_said_and_harms_nothing(
             back()
             wait_for(events, lambda data: not data["trouble"] and data["workers"])
             assert monitor.get("/api/queues/a").json["workers"] == ["w1"]
+
+
+def test_an_action_that_a_silent_server_does_not_answer_is_given_up(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    asked: dict[str, Callable[[MonitorProcess], Answer]] = {
+        "drain": lambda monitor: monitor.act("drain", worker="w"),
+        "revoke": lambda monitor: monitor.act("revoke", task="t"),
+        "requeue": lambda monitor: monitor.act("requeue", messages=["m"]),
+        "list": lambda monitor: monitor.get("/api/rejected"),
+    }
+    with running_monitor(Settings(broker=server.url), tmp_path, "--allow-actions") as monitor:
+        assert monitor.get("/api/rejected").json["messages"] == []
+        server.freeze()
+        with ThreadPoolExecutor(len(asked)) as threads:
+            answers = dict(
+                zip(asked, threads.map(lambda ask: ask(monitor), asked.values()), strict=True)
+            )
+        assert {each.status for each in answers.values()} == {503}
+        assert "not known which messages" in answers.pop("list").json["error"]
+        for answer in answers.values():
+            assert "may still be carried out" in answer.json["error"]
+        server.thaw()
+        eventually(lambda: not trouble_of(monitor))
+        assert monitor.get("/api/rejected").json["messages"] == []
+        assert "asked for the action drain" in monitor.output()
+    assert "never retrieved" not in monitor.output()
 
 
 def test_a_monitor_that_starts_before_its_server_waits_for_it(

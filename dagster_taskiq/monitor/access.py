@@ -6,15 +6,21 @@ the environment, each request has to show it instead: as a bearer token (Prometh
 or as the password of any user (a browser asks for that).
 """
 
+import asyncio
 import base64
 import binascii
 import hmac
 import ipaddress
+import logging
 from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from dagster_taskiq.settings.env import read_variable
+from dagster_taskiq.wire.safe_text import printable
+
+logger = logging.getLogger(__name__)
 
 #: The variable with the token.
 TOKEN_ENV = "DAGSTER_TASKIQ_MONITOR_TOKEN"
@@ -23,6 +29,10 @@ TOKEN_ENV = "DAGSTER_TASKIQ_MONITOR_TOKEN"
 ACTION_HEADER = ("X-Requested-With", "dagster-taskiq")
 #: The path that needs no token: it tells nothing.
 OPEN_PATH = "/healthz"
+#: The ports that an origin does not name.
+PORTS = {"http": 80, "https": 443}
+#: Requests with a wrong token are counted for so many seconds before they are logged.
+WRONG_SECONDS = 60.0
 
 #: What a browser is told with each answer: scripts, styles and images are those of this server
 #: alone, and no other page shows this one inside itself.
@@ -54,7 +64,10 @@ class Access:
             token: what each request has to show; ``None`` for nothing.
         """
         self._is_loopback = is_loopback(host)
-        self._token = token.encode() if token is not None else None
+        self._token = _bytes_of(token) if token is not None else None
+        #: How many requests had a wrong token since the last line of the log about them; ``None``
+        #: if that is longer ago than ``WRONG_SECONDS``.
+        self._wrong: int | None = None
 
     def add_to(self, app: web.Application) -> None:
         """Check all requests of an application, and put the headers on all its answers."""
@@ -82,6 +95,8 @@ class Access:
         shown = _shown(request.headers.get("Authorization", ""))
         if shown is not None and hmac.compare_digest(shown, self._token):
             return None
+        if shown is not None:
+            self._note_wrong(request)
         return web.Response(
             status=401,
             text=f"Show the token of {TOKEN_ENV}: as a bearer token, or as the password of any "
@@ -89,14 +104,41 @@ class Access:
             headers={"WWW-Authenticate": 'Basic realm="dagster-taskiq monitor", charset="UTF-8"'},
         )
 
+    def _note_wrong(self, request: web.Request) -> None:
+        """Log that a wrong token was shown: the first at once, those of the next minute in one."""
+        if self._wrong is None:
+            logger.warning(
+                "%s has shown a wrong token; it is compared with %s.", request.remote, TOKEN_ENV
+            )
+            self._begin_counting()
+        else:
+            self._wrong += 1
+
+    def _begin_counting(self) -> None:
+        self._wrong = 0
+        asyncio.get_running_loop().call_later(WRONG_SECONDS, self._log_wrong)
+
+    def _log_wrong(self) -> None:
+        if self._wrong:
+            logger.warning(
+                "%d more requests with a wrong token in the last %g s.", self._wrong, WRONG_SECONDS
+            )
+            self._begin_counting()
+        else:
+            self._wrong = None
+
 
 def read_token() -> str | None:
     """Return the token from the environment; ``None`` if there is none.
 
+    A file that it comes from may end in a line break, which no header can have: space around it is
+    not a part of it.
+
     Raises:
         ConfigError: the variable is set, but empty.
     """
-    return read_variable(TOKEN_ENV)
+    token = read_variable(TOKEN_ENV)
+    return None if token is None else token.strip()
 
 
 def check_action(request: web.Request) -> str:
@@ -110,9 +152,27 @@ def check_action(request: web.Request) -> str:
     if request.content_type != "application/json":
         return "An action needs the header Content-Type: application/json."
     origin = request.headers.get("Origin")
-    if origin is not None and origin.partition("://")[2] != request.host:
-        return f"Pages of {origin} may not ask for actions here."
+    if origin is not None and not _is_same_origin(origin, request.host):
+        return f"Pages of {printable(origin)} may not ask for actions here."
     return ""
+
+
+def _is_same_origin(origin: str, host: str) -> bool:
+    """Return whether the headers ``Origin`` and ``Host`` name the same host and port.
+
+    The scheme may differ: a proxy may have taken TLS off.
+    """
+    scheme = origin.partition("://")[0].lower()
+    if scheme not in PORTS:
+        return False
+    try:
+        ours, theirs = (urlsplit(each) for each in (f"{scheme}://{host}", origin))
+        return (ours.hostname, ours.port or PORTS[scheme]) == (
+            theirs.hostname,
+            theirs.port or PORTS[scheme],
+        )
+    except ValueError:
+        return False
 
 
 def is_loopback(host: str) -> bool:
@@ -135,14 +195,19 @@ def _shown(header: str) -> bytes | None:
     """Return the token, or the password, of the header ``Authorization``."""
     scheme, _, value = header.partition(" ")
     if scheme.lower() == "bearer":
-        return value.strip().encode(errors="surrogateescape")
+        return _bytes_of(value.strip())
     if scheme.lower() == "basic":
         try:
             _, colon, password = base64.b64decode(value, validate=True).partition(b":")
         except (binascii.Error, ValueError):
             return None
-        return password if colon else None
+        return password.strip() if colon else None
     return None
+
+
+def _bytes_of(text: str) -> bytes:
+    """Return the bytes that a text of a header, or of the environment, was read from."""
+    return text.encode(errors="surrogateescape")
 
 
 async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:

@@ -6,6 +6,7 @@ import signal
 from dataclasses import dataclass
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.monitor.access import TOKEN_ENV, Access, is_loopback, read_token
@@ -19,6 +20,8 @@ from dagster_taskiq.transport.background import look_at
 from dagster_taskiq.version import __version__
 
 logger = logging.getLogger(__name__)
+#: What aiohttp logs with.
+web_logger = logging.getLogger("aiohttp.server")
 
 #: How long requests have to end when the monitor ends, in seconds.
 SHUTDOWN_SECONDS = 2.0
@@ -90,11 +93,23 @@ def _for_page(options: MonitorOptions) -> dict[str, object]:
     }
 
 
+def _is_our_fault(record: logging.LogRecord) -> bool:
+    """Return whether a record of aiohttp is none of requests that are no HTTP, or are too long.
+
+    They are answered 400, and anybody can send any number of them.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError)
+
+
 async def _serve(app: web.Application, watcher: Watcher, options: MonitorOptions) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+    web_logger.addFilter(_is_our_fault)
+    runner = web.AppRunner(
+        app, access_log=None, logger=web_logger, shutdown_timeout=SHUTDOWN_SECONDS
+    )
     await runner.setup()
     looking = asyncio.ensure_future(watcher.run())
     looking.add_done_callback(lambda _: stop.set())

@@ -211,6 +211,8 @@ class _Server:
         if self._asking is None or self._asking.done():
             self._asked_at = time.monotonic()
             self._asking = asyncio.ensure_future(self._connect_and_ask())
+            # It may fail after it was waited for; the next look asks anew then.
+            self._asking.add_done_callback(look_at)
         # Waited for, and not cancelled: a command that is cut off costs some clients a connection.
         done, _ = await asyncio.wait({self._asking}, timeout=PATIENCE_SECONDS)
         if not done:
@@ -237,7 +239,6 @@ class _Server:
         """Ask no more."""
         if self._asking is not None:
             self._asking.cancel()
-            self._asking.add_done_callback(look_at)
 
     async def _connect_and_ask(self) -> None:
         if not self._is_open:
