@@ -275,6 +275,7 @@ def test_a_server_or_the_monitor_may_go_away_and_come_back(
             server.stop()
             expect(trouble).to_contain_text("The monitor cannot look at the fleet.")
             expect(trouble).to_contain_text("What you see is from")
+            expect(opened.page.locator("#link")).to_have_text("Not up to date")
             expect(opened.worker("w1")).to_be_visible()
             server.start()
             expect(trouble).to_be_hidden()

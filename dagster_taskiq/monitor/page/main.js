@@ -55,7 +55,7 @@ function draw() {
 }
 
 function drawNow() {
-  showLink(part("link"), part("link-words"), state);
+  showLink(part("link"), part("link-words"), fleet, state);
   showTrouble(part("trouble"), fleet, state);
   const { view } = fleet;
   const isKnown = parts !== null && view !== null && view.at > 0;

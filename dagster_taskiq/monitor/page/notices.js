@@ -3,16 +3,23 @@
 import { fill, h, setAttribute, setText } from "./dom.js";
 import { clock } from "./format.js";
 
-const WORDS = { connecting: "Connecting …", live: "Live", lost: "Connection lost", refused: "Refused" };
+const WORDS = {
+  connecting: "Connecting …",
+  live: "Live",
+  stale: "Not up to date",
+  lost: "Connection lost",
+  refused: "Refused",
+};
 
 /**
- * Show how the connection to the monitor is.
+ * Show how the connection to the monitor is, and whether the monitor can look at the fleet.
  * @param {Element} link
  * @param {Element} words
  */
-export function showLink(link, words, state) {
-  setAttribute(link, "data-state", state.name);
-  setText(words, WORDS[state.name]);
+export function showLink(link, words, fleet, state) {
+  const name = state.name === "live" && fleet.view?.trouble ? "stale" : state.name;
+  setAttribute(link, "data-state", name);
+  setText(words, WORDS[name]);
 }
 
 /**
