@@ -6,6 +6,7 @@ that the servers do not answer in time is given up, and the sentence says what i
 """
 
 import asyncio
+import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 #: How long broker and backend have for an action, or for a list, in seconds.
 ACT_SECONDS = 8.0
-#: How long an id may be, in bytes, and what is logged of an answer, in characters.
+#: How long an id may be, in bytes, and what is logged of ids and of an answer, in characters.
 ID_BYTES = 1000
 LOGGED_CHARACTERS = 300
 AN_ID = f"an id of at most {ID_BYTES} bytes"
@@ -75,15 +76,15 @@ class Actions:
 
     def add_to(self, app: web.Application) -> None:
         """Add the routes to an application."""
-        actions: Mapping[str, Callable[[Body], Awaitable[str]]] = {
-            "drain": self._drain,
-            "terminate": self._terminate,
-            "revoke": self._revoke,
-            "requeue": self._requeue,
-            "delete": self._delete,
+        actions: Mapping[str, tuple[Callable[[Body], Awaitable[str]], str]] = {
+            "drain": (self._drain, "worker"),
+            "terminate": (self._terminate, "worker"),
+            "revoke": (self._revoke, "task"),
+            "requeue": (self._requeue, "messages"),
+            "delete": (self._delete, "messages"),
         }
-        for name, act in actions.items():
-            app.router.add_post(f"/api/actions/{name}", self._handler(name, act))
+        for name, (act, object_) in actions.items():
+            app.router.add_post(f"/api/actions/{name}", self._handler(name, act, object_))
         # Here, and not with what may be read anyway: bodies of messages hold arguments.
         app.router.add_get("/api/rejected", self._rejected)
 
@@ -95,22 +96,29 @@ class Actions:
         return web.json_response({"messages": [asdict(each) for each in messages]})
 
     def _handler(
-        self, name: str, act: Callable[[Body], Awaitable[str]]
+        self, name: str, act: Callable[[Body], Awaitable[str]], object_: str
     ) -> Callable[[web.Request], Awaitable[web.Response]]:
-        """Return what answers the requests for one action."""
+        """Return what answers the requests for one action.
+
+        Args:
+            name: its name.
+            act: does it, once it has checked what the request names.
+            object_: what the body of a request names: a worker, a task or messages.
+        """
 
         async def handle(request: web.Request) -> web.Response:
             refusal = check_action(request)
             if refusal:
                 return _refusal(403, refusal)
+            body: Body = {}
             try:
                 body = await _read(request)
                 done = await self._in_time(act(body), ACTION_UNKNOWN)
             except RefusedError as error:
                 if error.status == SERVER_AWAY:
-                    _log(logging.WARNING, request, name, str(error))
+                    _log(logging.WARNING, request, name, body[object_], str(error))
                 return _refusal(error.status, error)
-            _log(logging.INFO, request, name, done)
+            _log(logging.INFO, request, name, body[object_], done)
             return web.json_response({"message": done})
 
         return handle
@@ -202,12 +210,21 @@ class Actions:
         return _done("deleted", ids, await self._watcher.broker.delete_rejected(ids))
 
 
-def _log(level: int, request: web.Request, name: str, answer: str) -> None:
-    """Log what came of a request for an action; ids in it may be of any text."""
-    said = printable(answer)
-    if len(said) > LOGGED_CHARACTERS:
-        said = f"{said[:LOGGED_CHARACTERS]}..."
-    logger.log(level, "%s asked for the action %s: %s", request.remote, name, said)
+def _log(level: int, request: web.Request, name: str, ids: str | list[str], answer: str) -> None:
+    """Log a request for an action and what came of it; ids in it may be of any text."""
+    logger.log(
+        level,
+        "%s asked for the action %s: %s Named: %s",
+        request.remote,
+        name,
+        _as_logged(answer),
+        _as_logged(json.dumps(ids)),
+    )
+
+
+def _as_logged(text: str) -> str:
+    shown = printable(text[:LOGGED_CHARACTERS])
+    return shown if len(text) <= LOGGED_CHARACTERS else f"{shown}..."
 
 
 async def _read(request: web.Request) -> Body:

@@ -32,6 +32,7 @@ from dagster_taskiq.wire.notifications import (
     worker_channel,
 )
 from dagster_taskiq.wire.records import Worker
+from dagster_taskiq.wire.safe_text import printable
 
 logger = logging.getLogger(__name__)
 
@@ -232,7 +233,7 @@ class _Server:
                 f"The {self._name} {self._shown} cannot be read: {type(error).__name__}: {error}."
             )
             if self.trouble != trouble:
-                logger.error("%s", trouble, exc_info=error)
+                logger.error("%s", printable(trouble), exc_info=error)
             self.trouble = trouble
 
     def stop(self) -> None:
@@ -249,7 +250,7 @@ class _Server:
     def _note(self, trouble: str) -> None:
         if bool(trouble) != bool(self.trouble):
             if trouble:
-                logger.warning("Cannot look at the %s. %s", self._name, trouble)
+                logger.warning("Cannot look at the %s. %s", self._name, printable(trouble))
             else:
                 logger.warning("The %s %s answers again.", self._name, self._shown)
         self.trouble = trouble
