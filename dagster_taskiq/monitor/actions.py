@@ -14,7 +14,7 @@ from typing import Any, TypeGuard, TypeVar
 
 from aiohttp import web
 
-from dagster_taskiq.errors import DagsterTaskiqError
+from dagster_taskiq.errors import DagsterTaskiqError, ServerUnavailableError
 from dagster_taskiq.monitor.access import check_action
 from dagster_taskiq.monitor.watcher import Watcher
 from dagster_taskiq.transport.background import look_at
@@ -143,6 +143,9 @@ class Actions:
             raise RefusedError(SERVER_AWAY, f"{self._watcher.fleet.trouble or silent} {unknown}")
         try:
             return task.result()
+        except ServerUnavailableError as error:
+            # It may have gone away after it was asked.
+            raise RefusedError(SERVER_AWAY, f"{error} {unknown}") from None
         except DagsterTaskiqError as error:
             raise RefusedError(SERVER_AWAY, str(error)) from None
 
