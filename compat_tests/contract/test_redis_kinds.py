@@ -53,7 +53,8 @@ def test_a_worker_of_a_cluster_ends_with_one_sentence(cluster: str, tmp_path: Pa
     ]
     for worker in workers:
         assert worker.wait() == 2
-        (sentence,) = worker.output().splitlines()
+        *_, last_of_banner, sentence = worker.output().splitlines()
+        assert last_of_banner.startswith("    Ctrl-C")
         assert sentence.startswith(f"Error: {cluster} is a Redis Cluster")
 
 
