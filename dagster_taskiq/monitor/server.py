@@ -99,7 +99,9 @@ def _is_our_fault(record: logging.LogRecord) -> bool:
     They are answered 400, and anybody can send any number of them.
     """
     error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, HttpProcessingError)
+    # The second one is that of a body which is not as its headers say; aiohttp may read the rest of
+    # it when the request has been answered.
+    return not isinstance(error, (HttpProcessingError, web.RequestPayloadError))
 
 
 async def _serve(app: web.Application, watcher: Watcher, options: MonitorOptions) -> None:
