@@ -5,6 +5,7 @@ import logging
 from taskiq import TaskiqMessage
 
 from dagster_taskiq.wire.labels import JOB_LABEL, RUN_LABEL, STEP_LABEL
+from dagster_taskiq.wire.safe_text import printable
 from dagster_taskiq.wire.task_counts import Outcome
 
 logger = logging.getLogger(__name__)
@@ -54,15 +55,6 @@ def log_end(message: TaskiqMessage, outcome: Outcome, seconds: float, why: str) 
         logger.log(
             level, "%s %s %s%s%s", title, end, duration(seconds), whose, reason, extra=fields
         )
-
-
-def printable(text: str) -> str:
-    """Return a text that comes from elsewhere as one that stays in its line, and is only text."""
-    if text.isprintable():
-        return text
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
-    )
 
 
 def duration(seconds: float) -> str:
