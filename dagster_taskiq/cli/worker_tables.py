@@ -15,7 +15,6 @@ def show_workers(workers: Sequence[Worker], *, is_plain: bool = False) -> None:
     columns = ("worker", "state", "host", "pid", "queues", "slots", "runs", "seen", "version")
     rows = []
     for each in workers:
-        runs = sum(bool(task.run_id and not task.step_key) for task in each.running)
         rows.append(
             (
                 each.name,
@@ -24,7 +23,7 @@ def show_workers(workers: Sequence[Worker], *, is_plain: bool = False) -> None:
                 str(each.pid),
                 ",".join(each.queues),
                 f"{each.busy_slots}/{each.concurrency}",
-                f"{runs}/{each.max_runs}",
+                f"{each.held_runs}/{each.max_runs}",
                 f"{duration(each.age)} ago",
                 each.version,
             )

@@ -290,7 +290,7 @@ class Fleet:
             queues=worker.queues,
             slots=worker.concurrency,
             busy_slots=worker.busy_slots,
-            runs=sum(bool(task.run_id and not task.step_key) for task in worker.running),
+            runs=worker.held_runs,
             max_runs=worker.max_runs,
             memory=worker.memory,
             uptime=round(worker.uptime + worker.age + since, 1),

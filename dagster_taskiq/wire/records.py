@@ -130,6 +130,11 @@ class Worker:
         return sum(not each.orchestrating for each in self.running)
 
     @property
+    def held_runs(self) -> int:
+        """How many runs it holds; those that wait for their own steps count as well."""
+        return sum(bool(each.run_id and not each.step_key) for each in self.running)
+
+    @property
     def is_lost(self) -> bool:
         """Whether its last heartbeat is older than its lease."""
         return self.age > self.lease
