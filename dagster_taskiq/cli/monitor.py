@@ -5,8 +5,12 @@ from pathlib import Path
 
 import click
 
-from dagster_taskiq.cli.options import connection_options, examples, settings_from
-from dagster_taskiq.cli.worker import LEVELS
+from dagster_taskiq.cli.options import (
+    connection_options,
+    examples,
+    loglevel_option,
+    settings_from,
+)
 
 
 @click.command(
@@ -61,14 +65,7 @@ from dagster_taskiq.cli.worker import LEVELS
     metavar="SECONDS",
     help="For how long a worker is shown after it was lost.",
 )
-@click.option(
-    "-l",
-    "--loglevel",
-    default="info",
-    show_default=True,
-    type=click.Choice(LEVELS, case_sensitive=False),
-    help="The least severe messages that the monitor logs.",
-)
+@loglevel_option("monitor")
 def monitor(
     broker: str | None,
     backend: str | None,

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+#: The severities of messages, by the names that ``logging`` has for them.
+LEVELS = ["debug", "info", "warning", "error", "critical"]
+
 
 def examples(*commands: str) -> str:
     """Return the end of a command's help: examples, each a line that can be typed as it is."""
@@ -49,6 +52,22 @@ def connection_options(function: F) -> F:
     ):
         function = option(function)
     return function
+
+
+def loglevel_option(what: str) -> Callable[[F], F]:
+    """Return what adds the option for the messages that a process logs.
+
+    Args:
+        what: the process, for the help.
+    """
+    return click.option(
+        "-l",
+        "--loglevel",
+        default="info",
+        show_default=True,
+        type=click.Choice(LEVELS, case_sensitive=False),
+        help=f"The least severe messages that the {what} logs.",
+    )
 
 
 def settings_from(

@@ -5,8 +5,13 @@ from pathlib import Path
 
 import click
 
-from dagster_taskiq.cli.options import broker_from, connection_options, examples, split_commas
-from dagster_taskiq.cli.worker import LEVELS
+from dagster_taskiq.cli.options import (
+    broker_from,
+    connection_options,
+    examples,
+    loglevel_option,
+    split_commas,
+)
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.urls import scheme_of
 
@@ -37,14 +42,7 @@ def scheduler() -> None:
     metavar="SECONDS",
     help="How often to look for schedules that were made meanwhile.",
 )
-@click.option(
-    "-l",
-    "--loglevel",
-    default="info",
-    show_default=True,
-    type=click.Choice(LEVELS, case_sensitive=False),
-    help="The least severe messages that the scheduler logs.",
-)
+@loglevel_option("scheduler")
 def start(
     broker: str | None,
     backend: str | None,

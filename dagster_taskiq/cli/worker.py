@@ -13,6 +13,7 @@ from dagster_taskiq.cli.options import (
     broker_from,
     connection_options,
     examples,
+    loglevel_option,
     settings_from,
     split_commas,
 )
@@ -44,8 +45,6 @@ URL_VARIABLES = {
     "broker": "DAGSTER_TASKIQ_WORKER_BROKER",
     "backend": "DAGSTER_TASKIQ_WORKER_BACKEND",
 }
-
-LEVELS = ["debug", "info", "warning", "error", "critical"]
 
 
 @click.group(
@@ -100,14 +99,7 @@ def worker() -> None:
     ),
 )
 @click.option("-n", "--name", help="The worker's name. Default: host and process id.")
-@click.option(
-    "-l",
-    "--loglevel",
-    default="info",
-    show_default=True,
-    type=click.Choice(LEVELS, case_sensitive=False),
-    help="The least severe messages that the worker logs.",
-)
+@loglevel_option("worker")
 @click.option(
     "--log-format",
     default=LogFormat.TEXT.value,
