@@ -98,7 +98,7 @@ servers:
 promises: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m compat_tests.promises
 
-# docs/monitor-*.png. In less time, with an emptier timeline: make pictures ARGS='--minutes 2'
+# docs/images/monitor-*.png. In less time, with an emptier timeline: make pictures ARGS='--minutes 2'
 pictures: servers $(VENV)/.installed-dev
 	$(VENV)/bin/python -m compat_tests.monitor.pictures $(ARGS)
 

@@ -1,1 +1,1 @@
-"""How fast this project is, measured beside dagster-celery with Celery: see docs/performance.md."""
+"""How fast this project is, measured beside dagster-celery: docs/explanation/performance.md."""

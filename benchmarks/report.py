@@ -3,7 +3,7 @@
     python -m benchmarks.report FIGURES.json... GUIDE.md
 
 writes the table of a guide anew, between its lines <!-- table: figures --> and <!-- end -->, and
-the picture beside the guide. Figures may come from several runs, of different measures.
+the picture in the folder ``images`` of docs/. Figures may come from several runs, of different measures.
 """
 
 import json
@@ -232,7 +232,7 @@ def main(arguments: Iterable[str]) -> None:
     guide.write_text(with_table(guide.read_text(), figures))
     drawn = picture(figures)
     if drawn is not None:
-        guide.with_name(PICTURE).write_text(drawn)
+        (guide.parent.parent / "images" / PICTURE).write_text(drawn)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What was run with which releases: the rows of the tables of docs/compatibility.md.
+"""What was run with which releases: the rows of the tables of docs/reference/compatibility.md.
 
 The releases are those that the tests pin, and each row names the test that runs with them.
 """

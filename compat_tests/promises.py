@@ -1,7 +1,7 @@
 """Which test holds which promise, on which broker, and when: ``make promises`` writes PROMISES.md.
 
 The promises stand in ``promises.yaml``, those for the case that something breaks in the tables of
-``docs/reliability.md``.
+``docs/explanation/reliability.md``.
 """
 
 import re
@@ -20,7 +20,7 @@ from compat_tests.tiers import broker_of
 HERE = Path(__file__).parent
 LIST = HERE / "promises.yaml"
 PAGE = HERE / "PROMISES.md"
-RELIABILITY = ROOT / "docs" / "reliability.md"
+RELIABILITY = ROOT / "docs" / "explanation" / "reliability.md"
 
 #: All tests there are.
 DIRECTORIES = ("compat_tests", "legacy_tests")
@@ -36,7 +36,7 @@ that only `make test-all` adds. A dash stands for tests that take no broker. A w
 broker if one of its tests is; which one is decided by [tiers.py](tiers.py).
 
 `make promises` has made this page from [promises.yaml](promises.yaml) and
-[reliability.md](../docs/reliability.md); change those.
+[reliability.md](../docs/explanation/reliability.md); change those.
 """
 
 _TABLE = ("| test | on every push | only in `make test-all` |", "|---|---|---|")

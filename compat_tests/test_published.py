@@ -93,7 +93,7 @@ def metadata(wheel: zipfile.ZipFile) -> Message:
 
 def test_the_sources_have_every_file_of_the_checkout(sources: Path) -> None:
     wanted = {each for each in files_of_checkout() if not each.startswith(OF_THE_REPOSITORY)}
-    assert {"compat_tests/conftest.py", "docs/how-it-works.md", "Makefile"} <= wanted
+    assert {"compat_tests/conftest.py", "docs/explanation/how-it-works.md", "Makefile"} <= wanted
     assert {each for each in wanted if not (sources / each).exists()} == set()
 
 
@@ -135,7 +135,7 @@ def test_the_links_of_the_readme_lead_somewhere_from_a_package_index(metadata: M
     links = re.findall(r"\]\(([^)]*)\)", shown)
     assert len(links) == len(re.findall(r"\]\(([^)]*)\)", README))
     ours = [re.sub(ON_GITHUB, "", link) for link in links if re.match(ON_GITHUB, link)]
-    assert {"docs/demo-run.png", "docs/migration.md", "examples"} <= set(ours)
+    assert {"docs/images/demo-run.png", "docs/how-to/migration.md", "examples"} <= set(ours)
     for path in ours:
         assert (ROOT / path.partition("#")[0]).exists(), path
     others = [link for link in links if not re.match(ON_GITHUB, link)]

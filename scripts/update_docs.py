@@ -34,9 +34,9 @@ from dagster_taskiq.settings import reference
 DOCS = Path(__file__).parent.parent / "docs"
 #: The pages with generated tables.
 PAGES = (
-    DOCS / "celery-tasks.md",
-    DOCS / "compatibility.md",
-    DOCS / "migration.md",
+    DOCS / "how-to" / "celery-tasks.md",
+    DOCS / "reference" / "compatibility.md",
+    DOCS / "how-to" / "migration.md",
     DOCS / "reference" / "errors.md",
     DOCS / "reference" / "settings.md",
 )

@@ -26,7 +26,7 @@ from dagster_taskiq.launcher import TaskiqRunLauncher
 from dagster_taskiq.settings.env import BACKEND_ENV, BROKER_ENV
 from dagster_taskiq.settings.schema import EXECUTOR_FIELDS
 
-GUIDE = ROOT / "docs" / "migration.md"
+GUIDE = ROOT / "docs" / "how-to" / "migration.md"
 TEXT = GUIDE.read_text()
 #: What people read and write; the tables in between are the code's, and tested with it.
 PROSE = re.sub(r"<!-- table: .*?<!-- end -->", "", TEXT, flags=re.DOTALL)

@@ -261,7 +261,7 @@ def test_made_errors_they_show_what_is_left(
     assert ("DagsterTaskiqDeprecationWarning" in done.stderr) is not renamed
 
 
-#: The one line that silences all of this, as docs/migration.md gives it.
+#: The one line that silences all of this, as docs/how-to/migration.md gives it.
 IGNORED = "ignore:dagster-celery:DeprecationWarning"
 
 IMPORTS = "from dagster_celery.tags import DAGSTER_CELERY_QUEUE_TAG\n"

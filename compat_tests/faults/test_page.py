@@ -8,7 +8,7 @@ import pytest
 
 from compat_tests.checkout import ROOT
 
-PAGE = ROOT / "docs" / "reliability.md"
+PAGE = ROOT / "docs" / "explanation" / "reliability.md"
 #: A test as the page names it: its file below ``compat_tests/``, and its function.
 NAMED = re.findall(r"`(\w+(?:/\w+)*\.py)::(\w+)`", PAGE.read_text())
 HERE = Path(__file__).parent

@@ -1,4 +1,4 @@
-"""The pictures of the monitor's page in docs/: ``make pictures``.
+"""The pictures of the monitor's page in docs/images/: ``make pictures``.
 
     python -m compat_tests.monitor.pictures --minutes 15
 
@@ -82,14 +82,14 @@ def keep_busy(fleet: Fleet, scratch: Scratch, seconds: float) -> None:
 
 
 def take(page: Page, name: str, height: int) -> None:
-    """Take a picture of the upper part of the page, into docs/."""
+    """Take a picture of the upper part of the page, into docs/images/."""
     taken = page.screenshot(clip={**page.viewport_size, "x": 0, "y": 0, "height": height})
     picture = Image.open(io.BytesIO(taken)).convert("RGB")
     # By coverage, and then to the next one: large areas and the few red bars keep their colours.
     small = picture.quantize(
         COLOURS, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE
     )
-    path = ROOT / "docs" / name
+    path = ROOT / "docs" / "images" / name
     small.save(path, optimize=True)
     print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1000:.0f} kB")
 

@@ -101,7 +101,7 @@ def test_the_documented_policy_allows_what_the_broker_asks_for_and_no_more() -> 
         for name in re.findall(r'(?:\.|")([a-z_]+)[("]', source)
         if name in operations
     }
-    page = (ROOT / "docs" / "sqs.md").read_text()
+    page = (ROOT / "docs" / "how-to" / "sqs.md").read_text()
     (policy,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
     statements = json.loads(policy)["Statement"]
     allowed = {

@@ -1,4 +1,4 @@
-"""The tables as Markdown, for ``docs/migration.md``."""
+"""The tables as Markdown, for ``docs/how-to/migration.md``."""
 
 from collections.abc import Callable, Iterable, Sequence
 

@@ -12,7 +12,7 @@ logger = logging.getLogger("dagster_celery")
 
 #: The command that shows what is left, and what to read about it.
 COMMAND = "dagster-celery drain"
-_GUIDE = "docs/upgrade-day.md"
+_GUIDE = "docs/how-to/upgrade-day.md"
 
 
 def log_leftovers(app: CeleryApp, queues: Sequence[str]) -> threading.Thread:

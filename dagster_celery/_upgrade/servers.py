@@ -90,7 +90,7 @@ def celery_servers(app: CeleryApp) -> CeleryServers:
         raise ConfigError(
             "Celery's queues on SQS are not looked at here. Stop what sends, let Celery's workers "
             "run until `aws sqs get-queue-attributes --attribute-names All --queue-url URL` shows "
-            "no message of any kind, and then change over. See docs/upgrade-day.md."
+            "no message of any kind, and then change over. See docs/how-to/upgrade-day.md."
         )
     if server_of(settings.broker) is Server.NONE:
         raise ConfigError(
