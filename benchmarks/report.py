@@ -3,7 +3,7 @@
     python -m benchmarks.report FIGURES.json... GUIDE.md
 
 writes the table of a guide anew, between its lines <!-- table: figures --> and <!-- end -->, and
-the picture in the folder ``images`` of docs/. Figures may come from several runs, of different measures.
+the picture in docs/images. Figures may come from several runs, of different measures.
 """
 
 import json

@@ -106,7 +106,7 @@ def test_the_changelog_begins_with_the_version_that_this_is() -> None:
 
 
 def figures(what: str) -> list[str]:
-    """Return what docs/explanation/performance.md has for one measure on Redis: the original's, and ours."""
+    """Return what the page about performance has for one measure on Redis: theirs, and ours."""
     row = rf"^\| {re.escape(what)} +\| redis +\| *(\S+) *\| *(\S+) *\|"
     (pair,) = re.findall(row, (DOCS / "explanation" / "performance.md").read_text(), re.MULTILINE)
     return list(pair)

@@ -1,7 +1,8 @@
 """What is SQS's own: claims that outlive who made them, long delays, requests that cost, and limits
 of how many of them there may be.
 
-docs/how-to/sqs.md has the figures that are held here, and what the server of these tests does not imitate.
+docs/how-to/sqs.md has the figures that are held here, and what the server of these tests does not
+imitate.
 """
 
 import asyncio
@@ -41,8 +42,8 @@ __all__ = ["figure"]
 
 SUCCESS = DagsterRunStatus.SUCCESS
 
-#: The most requests of an idle worker with one queue, for each hour, by which docs/how-to/sqs.md has the
-#: price of twenty.
+#: The most requests of an idle worker with one queue, for each hour, by which docs/how-to/sqs.md
+#: has the price of twenty.
 IDLE_HOUR = 10_000 / 20
 #: The most receives for each step: that of its message, and an empty one.
 RECEIVES = 2

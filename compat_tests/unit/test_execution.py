@@ -27,6 +27,7 @@ from dagster_taskiq.execution.code_loading import load_job
 from dagster_taskiq.execution.stop_note import StopNote
 from dagster_taskiq.execution.task_context import StopRequest, TaskContext, task_context
 from dagster_taskiq.executor import taskiq_executor
+from dagster_taskiq.wire.stop_causes import StopCause
 
 
 @op
@@ -63,7 +64,7 @@ def note_of(instance: DagsterInstance, run: DagsterRun, *answers: StopRequest | 
 
 def test_a_stop_by_the_worker_is_noted_once(instance: DagsterInstance) -> None:
     run = instance.create_run_for_job(by_dagster)
-    stop = StopRequest("It exceeded its time limit.", is_cancellation=False)
+    stop = StopRequest("It exceeded its time limit.", StopCause.TIME_LIMIT)
     assert note_of(instance, run, None, stop) == [
         'Step "a" is stopped: it exceeded its time limit.'
     ]
@@ -72,7 +73,7 @@ def test_a_stop_by_the_worker_is_noted_once(instance: DagsterInstance) -> None:
 def test_a_task_that_is_cancelled_or_not_stopped_is_not_noted(instance: DagsterInstance) -> None:
     run = instance.create_run_for_job(by_dagster)
     assert note_of(instance, run, None, None) == []
-    assert note_of(instance, run, StopRequest("cancelled", is_cancellation=True), None) == []
+    assert note_of(instance, run, StopRequest("cancelled", StopCause.CANCELLED), None) == []
 
 
 # -- the run of a message --------------------------------------------------------------------

@@ -122,7 +122,8 @@ def _show(look: Look, wait: float, title: str, runs: Runs | None) -> bool:
         click.echo("Nothing is left.")
     else:
         click.echo(
-            f"Left: {left.messages} message(s), {len(left.runs)} run(s). See docs/how-to/upgrade-day.md."
+            f"Left: {left.messages} message(s), {len(left.runs)} run(s). "
+            "See docs/how-to/upgrade-day.md."
         )
     return left.is_empty
 

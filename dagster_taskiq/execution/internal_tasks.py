@@ -15,7 +15,9 @@ from dagster_taskiq.settings.worker_fleet import process_settings
 from dagster_taskiq.wire.records import TaskState
 
 
-def finalize_run(args_packed: dict[str, Any], task_id: str, worker_id: str, why: str) -> None:
+def finalize_run(
+    args_packed: dict[str, Any], task_id: str, worker_id: str, why: str, may_resume: bool
+) -> None:
     """Write the end of a run whose process has died in this worker, and stop its steps.
 
     Args:
@@ -23,6 +25,7 @@ def finalize_run(args_packed: dict[str, Any], task_id: str, worker_id: str, why:
         task_id: the run's task.
         worker_id: the worker that had started it.
         why: what happened, for the run's event log.
+        may_resume: whether another process may go on with the run, unless it was cancelled.
 
     Raises:
         TaskRevokedError: the task is not this worker's any more; another process ends the run.
@@ -34,7 +37,8 @@ def finalize_run(args_packed: dict[str, Any], task_id: str, worker_id: str, why:
     task = client.tasks([task_id]).get(task_id)
     if task is not None and (task.state, task.worker) != (TaskState.STARTED, worker_id):
         raise TaskRevokedError(f"Task {task_id} is {task.state.value}.")
-    if end_run(instance, args.run_id, why):
+    may_resume = may_resume and not (task is not None and task.revoke_requested)
+    if end_run(instance, args.run_id, why, may_resume=may_resume):
         stop_steps(instance, client, args.run_id, PROCESS_ENDED)
 
 

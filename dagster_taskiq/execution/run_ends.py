@@ -29,7 +29,8 @@ def end_run(instance: DagsterInstance, run_id: str, why: str, *, may_resume: boo
         instance: the instance of the run.
         run_id: the run.
         why: sentences for the run's event log.
-        may_resume: whether a run launcher has sent it, so that Dagster may resume it.
+        may_resume: whether Dagster may resume it: a run launcher has sent it, and it was neither
+            cancelled nor over its time limit.
 
     Returns:
         Whether the run has ended, now or before.

@@ -36,6 +36,7 @@ from dagster_taskiq.execution.task_beginnings import beginning
 from dagster_taskiq.execution.task_context import current_context
 from dagster_taskiq.settings.worker_fleet import process_settings
 from dagster_taskiq.wire.records import TaskState
+from dagster_taskiq.wire.stop_causes import StopCause
 
 #: The status of a run that has not been started, which ``execute_job`` may start.
 STARTABLE = (
@@ -191,7 +192,9 @@ def _ending_reported(
     if now is None or now.is_finished:
         note_run_end(now.status if now is not None else run.status, end_message)
         return
-    if end_run(instance, run.run_id, why):
+    request = current_context().stop_request()
+    may_resume = request is None or request.cause is StopCause.WORKER
+    if end_run(instance, run.run_id, why, may_resume=may_resume):
         with suppress(ServerUnavailableError):
             stop_steps(instance, client_for(process_settings()), run.run_id, PROCESS_ENDED)
     raise failure(why)

@@ -5,6 +5,7 @@ from dagster._core.storage.dagster_run import DagsterRun
 from typing_extensions import Self
 
 from dagster_taskiq.execution.task_context import current_context
+from dagster_taskiq.wire.stop_causes import StopCause
 
 
 class StopNote:
@@ -39,7 +40,7 @@ class StopNote:
     def write_if_stopped(self) -> None:
         """Write the event if the worker has asked for the stop meanwhile."""
         request = None if self._is_written else current_context().stop_request()
-        if request is None or request.is_cancellation:
+        if request is None or request.cause is StopCause.CANCELLED:
             return
         self._is_written = True
         why = request.reason.rstrip(".")

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from taskiq import TaskiqMessage, TaskiqResult
 
+from dagster_taskiq.wire.stop_causes import StopCause
 from dagster_taskiq.wire.task_counts import Outcome
 
 T = TypeVar("T")
@@ -35,9 +36,7 @@ class StopRequest:
 
     #: The reason, in words that make a sentence.
     reason: str
-    #: The task was cancelled, so it is not tried again. Otherwise the worker cannot go on with it:
-    #: the worker is shut down, or a time limit is over.
-    is_cancellation: bool
+    cause: StopCause
 
 
 @dataclass(frozen=True)

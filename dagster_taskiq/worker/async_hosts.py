@@ -13,6 +13,7 @@ from typing import Any
 from taskiq import TaskiqMessage
 
 from dagster_taskiq.wire.labels import CODE_LABEL
+from dagster_taskiq.wire.stop_causes import StopCause
 from dagster_taskiq.wire.task_names import is_own_task
 from dagster_taskiq.worker.child_process import ChildProcess
 from dagster_taskiq.worker.children import Children
@@ -57,10 +58,10 @@ class SharedChild:
         """Let :meth:`receive` return a frame."""
         self._frames.put_nowait(frame)
 
-    def request_stop(self, reason: str, is_cancellation: bool, grace: float) -> None:
+    def request_stop(self, reason: str, cause: StopCause, grace: float) -> None:
         """Cancel the task, and kill the child with all its tasks if it does not end in time."""
         self.is_stopped = True
-        self.send({"stop": reason, "is_cancellation": is_cancellation})
+        self.send({"stop": reason, "cause": cause})
         self._kill_timer = asyncio.get_running_loop().call_later(grace, self.kill)
 
     def kill(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dagster_taskiq.errors import ChildStartError, ConfigError
+from dagster_taskiq.wire.stop_causes import StopCause
 from dagster_taskiq.worker import frames
 from dagster_taskiq.worker.fork_server.client import Exit, ForkedChild, ForkServer, name_of_code
 from dagster_taskiq.worker.output_mirror import Mirror
@@ -135,10 +136,10 @@ class ChildProcess:
             self._mirror_output(frame["mirror"], frame["stream"])
         return None
 
-    def request_stop(self, reason: str, is_cancellation: bool, grace: float) -> None:
+    def request_stop(self, reason: str, cause: StopCause, grace: float) -> None:
         """Stop its task with SIGTERM, and kill it if it has not ended after ``grace`` seconds."""
         self.is_stopped = True
-        self.send({"stop": reason, "is_cancellation": is_cancellation})
+        self.send({"stop": reason, "cause": cause})
         self._process.request_stop()
         self._kill_timer = asyncio.get_running_loop().call_later(grace, self._process.kill)
 

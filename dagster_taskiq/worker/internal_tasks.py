@@ -70,12 +70,15 @@ class InternalTasks:
         )
         return None
 
-    async def finalize_run(self, message: TaskiqMessage, why: str) -> None:
+    async def finalize_run(
+        self, message: TaskiqMessage, why: str, *, may_resume: bool = True
+    ) -> None:
         """End a run in Dagster whose own process cannot do that any more; log if that fails.
 
         Args:
             message: the task; nothing is done if it is not a run.
             why: what has ended the process, for the event log of the run.
+            may_resume: whether another process may go on with it.
         """
         packed = PACKED_RUN.get(message.task_name)
         if packed is None:
@@ -85,6 +88,7 @@ class InternalTasks:
             "task_id": message.task_id,
             "worker_id": self._worker_id,
             "why": why,
+            "may_resume": may_resume,
         }
         await self._run_or_log(FINALIZE_RUN, message, kwargs)
 

@@ -30,6 +30,7 @@ from dagster_taskiq.wire.labels import (
 )
 from dagster_taskiq.wire.queues import is_run_queue
 from dagster_taskiq.wire.records import Running
+from dagster_taskiq.wire.stop_causes import StopCause
 from dagster_taskiq.worker import child_process
 from dagster_taskiq.worker.async_hosts import AsyncHosts
 from dagster_taskiq.worker.child_process import ChildProcess, describe_exit
@@ -202,7 +203,11 @@ class Pool:
         raise ChildDiedError(f"The task {message.task_name} has ended without a result.")
 
     def stop(
-        self, task_id: str, reason: str, at_once: bool = False, is_cancellation: bool = True
+        self,
+        task_id: str,
+        reason: str,
+        at_once: bool = False,
+        cause: StopCause = StopCause.CANCELLED,
     ) -> None:
         """Stop a task, if it is here: see :meth:`RunningTask.stop`.
 
@@ -210,7 +215,7 @@ class Pool:
         """
         task = self._running.get(task_id)
         if task is not None:
-            task.stop(reason, at_once, is_cancellation)
+            task.stop(reason, at_once, cause)
         elif task_id in self._waiting:
             self._stopped_early[task_id] = reason
 
@@ -231,7 +236,7 @@ class Pool:
         ]
         stopped += self._waiting
         for task_id in stopped:
-            self.stop(task_id, reason, at_once, is_cancellation=False)
+            self.stop(task_id, reason, at_once, StopCause.WORKER)
         return bool(stopped)
 
     def cancel_seconds_of(self, task_id: str, default: float) -> float:
@@ -350,7 +355,7 @@ class Pool:
             self._children.replace_if_idle(child)
         else:
             reason = f"its process was sent {name_of_code(-number)}, and not by this worker"
-            task.stop(reason, is_cancellation=False)
+            task.stop(reason, cause=StopCause.WORKER)
 
     def _ignores_signal(self, child: ChildProcess) -> bool:
         if not self.slots.is_draining:

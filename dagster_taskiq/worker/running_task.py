@@ -26,6 +26,7 @@ from dagster_taskiq.wire.labels import (
     last_of_pipeline,
 )
 from dagster_taskiq.wire.records import Running, TaskState
+from dagster_taskiq.wire.stop_causes import StopCause
 from dagster_taskiq.wire.task_counts import Outcome
 from dagster_taskiq.wire.task_names import PACKED_RUN
 from dagster_taskiq.worker.fork_server.client import Exit
@@ -74,7 +75,7 @@ class TaskChild(Protocol):
     async def receive(self) -> dict[str, Any] | None:
         """Return its next frame about the task; ``None`` when it has ended."""
 
-    def request_stop(self, reason: str, is_cancellation: bool, grace: float) -> None:
+    def request_stop(self, reason: str, cause: StopCause, grace: float) -> None:
         """Stop the task, and kill the child if it has not ended after ``grace`` seconds."""
 
     def kill(self) -> None:
@@ -228,14 +229,15 @@ class RunningTask:
             raise self._stopped_error(kind)
         return None
 
-    def stop(self, reason: str, at_once: bool = False, is_cancellation: bool = True) -> None:
+    def stop(
+        self, reason: str, at_once: bool = False, cause: StopCause = StopCause.CANCELLED
+    ) -> None:
         """Stop it: SIGTERM to its child, SIGKILL to all it started after the grace period.
 
         Args:
             reason: for the log, and for the record of the task. The first reason counts.
             at_once: SIGKILL now; it must not do anything more.
-            is_cancellation: whether the task is not wanted any more; otherwise it may be run again,
-                by its RetryPolicy or because the worker gives it back.
+            cause: what decides whether anything goes on with it.
         """
         if self._stop_reason is None:
             self._stop_reason = reason
@@ -250,7 +252,7 @@ class RunningTask:
                 grace = self._options.kill_grace
                 if self.is_orchestrating:
                     grace += ORCHESTRATOR_GRACE_SECONDS
-                self.child.request_stop(reason, is_cancellation, grace)
+                self.child.request_stop(reason, cause, grace)
         if at_once:
             self.child.kill()
 
@@ -264,7 +266,7 @@ class RunningTask:
             reason: for the log, and for the record of the task.
         """
         self.is_handed_over = True
-        self.stop(reason, at_once=True, is_cancellation=False)
+        self.stop(reason, at_once=True, cause=StopCause.WORKER)
 
     def exceed_limit(self, reason: str, at_once: bool) -> None:
         """Stop it because it has exceeded a time limit.
@@ -278,7 +280,7 @@ class RunningTask:
         elif self._is_over_limit and at_once:
             self._stop_reason = reason  # it did not end when it was stopped at the soft limit
         # If it were killed, nothing would end what it watches.
-        self.stop(reason, at_once and not self._only_watches, is_cancellation=False)
+        self.stop(reason, at_once and not self._only_watches, StopCause.TIME_LIMIT)
 
     def describe(self) -> Running:
         """Return the row that the heartbeat shows of it."""

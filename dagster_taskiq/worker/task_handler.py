@@ -192,7 +192,9 @@ class TaskHandler:
             await self._internal.finalize_run(message, f"{worker} stopped the run: {reason}.")
             raise
         except TimeLimitError as error:
-            await self._internal.finalize_run(message, f"{worker} stopped the run. {error}")
+            await self._internal.finalize_run(
+                message, f"{worker} stopped the run. {error}", may_resume=False
+            )
             raise
 
     async def _put_back(self, message: TaskiqMessage, put: PutBack) -> None:

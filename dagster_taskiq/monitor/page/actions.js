@@ -8,7 +8,7 @@ import { openSetAside } from "./set_aside.js";
 /** What a revoked task means to those who wait for it. */
 const WHAT_FOLLOWS = {
   step: (task) => `The step has then failed in run ${shortRun(task.run_id)}.`,
-  run: (task) => `The steps of run ${shortRun(task.run_id)} are stopped too. Where Dagster's run monitoring resumes runs, it may resume this one: "Terminate" in Dagster ends a run for good.`,
+  run: (task) => `Run ${shortRun(task.run_id)} fails, and its steps are stopped. "Terminate" in Dagster marks it as canceled instead.`,
   task: () => "Whoever waits for its result gets an error that says so.",
 };
 

@@ -14,6 +14,7 @@ from dagster_taskiq.execution.task_context import StopRequest, TaskContext, task
 from dagster_taskiq.transport import result_waits
 from dagster_taskiq.transport.current_task import current_own_task
 from dagster_taskiq.transport.results import PutBack, failure
+from dagster_taskiq.wire.stop_causes import StopCause
 from dagster_taskiq.worker.child.parent import Parent
 from dagster_taskiq.worker.child.process_state import ProcessState
 from dagster_taskiq.worker.child.reports import as_text, report_end
@@ -48,7 +49,7 @@ class AsyncTasks:
         """Begin or stop a task, as a frame of the parent says."""
         task_id: str = frame["id"]
         if "stop" in frame:
-            self._stops[task_id] = StopRequest(frame["stop"], frame["is_cancellation"])
+            self._stops[task_id] = StopRequest(frame["stop"], StopCause(frame["cause"]))
             if task_id in self._running:
                 self._running[task_id].cancel()
             return

@@ -29,6 +29,7 @@ from dagster_taskiq.execution.task_context import TaskContext, current_context, 
 from dagster_taskiq.tracing import spans
 from dagster_taskiq.transport import current, result_waits
 from dagster_taskiq.transport.results import PutBack
+from dagster_taskiq.wire.stop_causes import StopCause
 from dagster_taskiq.wire.task_counts import Outcome
 from dagster_taskiq.worker import process_trees
 from dagster_taskiq.worker.child import inbox
@@ -122,7 +123,7 @@ def _serve(channel: socket.socket) -> None:
 
 def _why_not_retried(in_this_process: bool) -> str:
     request = current_context().stop_request()
-    if request is None or not (in_this_process or request.is_cancellation):
+    if request is None or not (in_this_process or request.cause is StopCause.CANCELLED):
         return ""
     return request.reason
 

@@ -22,7 +22,7 @@ class Parent:
 
     ``run`` (a message), ``typed`` (whether an error that the task raises is to keep its type): run
         a task. With an ``id``: run this async task beside others that have one.
-    ``stop`` (the reason), ``is_cancellation``: the task is being stopped; SIGTERM follows. Read by
+    ``stop`` (the reason), ``cause``: the task is being stopped; SIGTERM follows. Read by
         :mod:`dagster_taskiq.worker.child.stop_reasons` while the task is executed. With an ``id``,
         no signal follows: the task is cancelled in its event loop.
     ``recorded``: the end of the task is on record.

@@ -1,6 +1,7 @@
 """Why the task of a child is being stopped: its parent sends the reason before the signal."""
 
 from dagster_taskiq.execution.task_context import StopRequest
+from dagster_taskiq.wire.stop_causes import StopCause
 from dagster_taskiq.worker.child.parent import Parent
 
 
@@ -19,5 +20,5 @@ class StopReasons:
         if self._request is None:
             frame = self._parent.poll("stop")
             if frame is not None:
-                self._request = StopRequest(frame["stop"], frame["is_cancellation"])
+                self._request = StopRequest(frame["stop"], StopCause(frame["cause"]))
         return self._request
