@@ -37,6 +37,7 @@ PAGES = (
     DOCS / "how-to" / "celery-tasks.md",
     DOCS / "reference" / "compatibility.md",
     DOCS / "how-to" / "migration.md",
+    DOCS / "reference" / "celery-settings.md",
     DOCS / "reference" / "errors.md",
     DOCS / "reference" / "settings.md",
 )

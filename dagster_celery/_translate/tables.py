@@ -1,4 +1,4 @@
-"""The tables as Markdown, for ``docs/how-to/migration.md``."""
+"""The tables as Markdown, for ``docs/reference/celery-settings.md``."""
 
 from collections.abc import Callable, Iterable, Sequence
 
