@@ -126,7 +126,13 @@ def test_the_figures_of_the_readme_are_those_that_were_measured() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["reference/compatibility.md", "reference/errors.md", "reference/settings.md"]
+    "name",
+    [
+        "help/troubleshooting.md",
+        "reference/compatibility.md",
+        "reference/errors.md",
+        "reference/settings.md",
+    ],
 )
 def test_the_generated_tables_are_those_of_the_code(name: str, tmp_path: Path) -> None:
     page = DOCS / name

@@ -15,7 +15,7 @@ from pathlib import Path
 # The releases that the tests pin are those of the tables about them.
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from compat_tests import compatibility
+from compat_tests import compatibility, texts
 from dagster_celery._celery_app.carried import CARRIED
 from dagster_celery._celery_app.signals import NOT_SENT, SENT
 from dagster_celery._celery_app.task_options import (
@@ -40,6 +40,7 @@ PAGES = (
     DOCS / "reference" / "celery-settings.md",
     DOCS / "reference" / "errors.md",
     DOCS / "reference" / "settings.md",
+    DOCS / "help" / "troubleshooting.md",
 )
 
 
@@ -65,6 +66,48 @@ def errors() -> str:
     return "\n".join(rows)
 
 
+#: Of what the refusals of a module are about, by the beginning of its path in the package.
+ABOUT = {
+    "transport/redis/": "Redis",
+    "transport/rabbitmq/": "RabbitMQ",
+    "transport/sql/postgresql/": "PostgreSQL",
+    "transport/sql/sqlite/": "the embedded broker",
+    "transport/sqs/": "SQS",
+    "settings/sqs_names": "SQS",
+    "settings/dagster_storage": "PostgreSQL",
+    "settings/": "settings",
+    "schedules/": "schedules",
+    "monitor/": "the monitor",
+    "worker/": "starting a worker",
+    "cli/": "commands",
+    "execution/allowed_code": "`--allow`",
+    "launcher": "the run launcher",
+    "runs/": "a run's start",
+    "executor": "a run's start",
+}
+
+
+def refusals() -> str:
+    """Return the table of every text with which a setting is refused."""
+    rows: dict[str, str] = {}
+    for each in texts.error_texts("ConfigError", "MissingExtraError"):
+        place = each.path.removeprefix("dagster_taskiq/")
+        is_ours = place != each.path and not place.startswith(("demo/", "distribution/"))
+        if is_ours and each.is_sentence:
+            about = next((ABOUT[start] for start in ABOUT if place.startswith(start)), "other")
+            rows.setdefault(" ".join(each.text.split()), about)
+    found = sorted(rows.items(), key=lambda row: (row[1], row[0]))
+    lines = [f"| {about} | {_quoted(text)} |" for text, about in found]
+    return "\n".join(("| about | message |", "| --- | --- |", *lines))
+
+
+def _quoted(text: str) -> str:
+    """Return a text as a code span in a table."""
+    ticks = "``" if "`" in text else "`"
+    space = " " if ticks == "``" else ""
+    return f"{ticks}{space}{text}{space}{ticks}".replace("|", "\\|")
+
+
 def task_options() -> str:
     """Return the table of the options of Celery's tasks and calls."""
     rows = [("option", "fate", "here"), ("---", "---", "---")]
@@ -72,8 +115,8 @@ def task_options() -> str:
     served = of_both | {"headers", "ignore_result", "link", "link_error"}
     rows += [(f"`{name}`", "served", "") for name in sorted(served)]
     rows += [(f"`{name}`", "no effect", "") for name in sorted(WITHOUT_EFFECT)]
-    for fate, texts in (("lost", LOST), ("refused", REFUSED)):
-        rows += [(f"`{name}`", fate, f"{_sentence(texts[name])}.") for name in sorted(texts)]
+    for fate, reasons in (("lost", LOST), ("refused", REFUSED)):
+        rows += [(f"`{name}`", fate, f"{_sentence(reasons[name])}.") for name in sorted(reasons)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -104,6 +147,7 @@ TABLES = {
     "tls-options": tables.tls_options,
     "worker-options": tables.worker_options,
     "errors": errors,
+    "refusals": refusals,
     "executor-fields": reference.executor_fields,
     "launcher-fields": reference.launcher_fields,
     "compatibility-libraries": compatibility.libraries_table,

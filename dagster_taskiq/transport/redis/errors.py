@@ -74,7 +74,8 @@ class RedisErrors(ErrorBoundary):
     def refused(self, error: Exception) -> ConfigError:
         """Return the error for a user or password that the server refuses."""
         return ConfigError(
-            f"{self.shown} does not let us in: {error}. Check the user and password in its URL."
+            f"{self.shown} does not let us in: {str(error).rstrip('.')}. Check the user and "
+            "password in its URL."
         )
 
     def is_cluster(self) -> ConfigError:
