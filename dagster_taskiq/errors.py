@@ -32,19 +32,28 @@ class ForkedProcessError(DagsterTaskiqError):
 
 
 class TaskRevokedError(DagsterTaskiqError):
-    """The task was cancelled, before it started or while it ran."""
+    """The task was cancelled, before it started or while it ran. The text says by whom or why."""
 
 
 class TaskHandedOverError(TaskRevokedError):
-    """The process of a run was ended, as its worker is to end; another worker goes on with it."""
+    """The process of a run was ended, as its worker is to end; another worker goes on with it.
+
+    Nothing is to be done.
+    """
 
 
 class TaskCutShortError(TaskRevokedError):
-    """The task was cancelled and could not report that itself: it was killed, or never began."""
+    """The task was cancelled and could not report that itself: it was killed, or never began.
+
+    If it needs longer to end well, give it more time (``--kill-grace``).
+    """
 
 
 class ChildDiedError(DagsterTaskiqError):
-    """The process that ran the task died: a signal, ``os._exit``, out of memory."""
+    """The process that ran the task died: a signal, ``os._exit``, out of memory.
+
+    The text has the signal or exit code. Give it more memory or fewer slots, or find what ended it.
+    """
 
 
 class ChildStartError(DagsterTaskiqError):
@@ -56,7 +65,11 @@ class TimeLimitError(DagsterTaskiqError, TimeoutError):
 
 
 class WorkerLostError(DagsterTaskiqError):
-    """The worker that ran the task sends no heartbeats any more; or the process of a step died."""
+    """The worker that ran the task sends no heartbeats any more; or the process of a step died.
+
+    The text says which. Look at that host; a ``RetryPolicy``, or ``worker_lost: retry``, tries the
+    step again.
+    """
 
 
 class NoRecordError(DagsterTaskiqError):
@@ -127,11 +140,14 @@ class StepEndMissingError(DagsterTaskiqError):
 
 
 class ResourceSetUpError(DagsterTaskiqError):
-    """A resource of a step could not be set up, and Dagster has written no reason."""
+    """A resource of a step could not be set up, and Dagster has written no reason.
+
+    Look into the log of the worker.
+    """
 
 
 class TaskFailedError(DagsterTaskiqError):
-    """The task raised; the text is what its process reported."""
+    """The task raised; the text is what its process reported. Correct the task."""
 
 
 class UnusableMessageError(TaskFailedError):
@@ -156,7 +172,10 @@ class ResultLostError(TaskFailedError):
 
 
 class ResultTimeoutError(DagsterTaskiqError, TimeoutError):
-    """The task has not ended in the time for which its result was waited for. It goes on."""
+    """The task has not ended in the time for which its result was waited for. It goes on.
+
+    Wait again, or longer.
+    """
 
 
 class ResultUnreadableError(TaskFailedError):
