@@ -78,6 +78,10 @@ class Client:
         if not isinstance(backend, StateBackend):
             raise TypeError(f"{backend!r} keeps no state of tasks and workers.")
         self.backend: StateBackend = backend
+        #: The reads that no wait has seen the end of: cursor and notifications, by channel.
+        self._reads: dict[
+            str, tuple[str, concurrent.futures.Future[list[Notification]] | None]
+        ] = {}
         #: The tasks that this process has to execute itself; ``None`` if workers do that.
         self.in_process: InProcessQueue | None = None
         if scheme_of(self.broker.settings.broker) == "memory":
@@ -307,19 +311,39 @@ class Client:
             timeout: how long to wait, in seconds.
             interrupted: called every ``SLICE_SECONDS``; the wait ends when it returns true.
         """
-        future = self._portal.start_task_soon(self.backend.collect, channel, after, timeout)
-        deadline = time.monotonic() + timeout + 1.0
+        # One read may serve several waits, since it is a command to the server.
+        read_seconds = max(timeout, self.backend.read_seconds)
+        cursor, future = self._reads.pop(channel, ("", None))
+        if future is None or cursor != after:
+            if future is not None:
+                future.cancel()
+            future = self._portal.start_task_soon(
+                self.backend.collect, channel, after, read_seconds
+            )
+        goes_on = read_seconds > timeout
+        deadline = time.monotonic() + timeout + (0.0 if goes_on else 1.0)
+        is_kept = False
         try:
-            while not future.done() and not interrupted() and time.monotonic() < deadline:
-                concurrent.futures.wait([future], SLICE_SECONDS)
-            if not future.done():
-                return []
-            return future.result()
+            while not future.done() and not interrupted():
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    break
+                concurrent.futures.wait([future], min(left, SLICE_SECONDS))
+            if future.done():
+                return future.result()
+            is_kept = goes_on
+            return []
         finally:
-            future.cancel()
+            if is_kept:
+                self._reads[channel] = (after, future)
+            else:
+                future.cancel()
 
     def close_channel(self, channel: str) -> None:
         """Delete a channel that is not read any more."""
+        _, future = self._reads.pop(channel, ("", None))
+        if future is not None:
+            future.cancel()
         self._call(lambda: self.backend.close_channel(channel))
 
     def _call(self, work: Callable[[], Awaitable[T]]) -> T:

@@ -86,6 +86,8 @@ class StateBackend(AsyncResultBackend[Any]):
     shares_connection: ClassVar[bool] = False
     #: Whether :meth:`put_back` can put a message into its queue in the same step.
     puts_messages: ClassVar[bool] = False
+    #: For how many seconds one :meth:`collect` should wait, if who waits looks around more often.
+    read_seconds: ClassVar[float] = 0.0
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

@@ -129,7 +129,11 @@ class MessageQueues(ABC):
 
     @abstractmethod
     async def wait_for_work(self, timeout: float) -> None:
-        """Return when a message may have come, after ``timeout`` seconds at the latest."""
+        """Return when a message may have come, after ``timeout`` seconds at the latest.
+
+        It may take longer if the server is asked every ``timeout`` seconds whether there are any
+        messages in ``self.open_queues``, and there are none.
+        """
 
     @abstractmethod
     async def acknowledge(self, delivery: Delivery) -> None:

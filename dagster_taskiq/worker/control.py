@@ -18,8 +18,8 @@ from dagster_taskiq.worker.cancellation import Cancellation
 
 logger = logging.getLogger(__name__)
 
-#: How long one wait for commands lasts, in seconds.
-WAIT_SECONDS = 5.0
+#: How long one wait for commands lasts, in seconds; it may be less.
+WAIT_SECONDS = 20.0
 #: The pause after a failed read, in seconds.
 RETRY_SECONDS = 1.0
 

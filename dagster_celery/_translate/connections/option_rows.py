@@ -214,7 +214,7 @@ TRANSPORT: Mapping[str, Option] = by_name(
         ),
         *_no_effect(_CONNECTIONS, "max_connections", "retry_on_timeout"),
         *_no_effect(
-            "keepalive probes are sent as the system is configured to. Leave it out.",
+            "the engine has keepalive probes sent, on Redis after some idle seconds. Leave it out.",
             "socket_keepalive_options",
         ),
         *_no_effect("every message is confirmed, in any case. Leave it out.", "confirm_publish"),

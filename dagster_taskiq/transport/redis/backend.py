@@ -22,7 +22,7 @@ from dagster_taskiq.transport.backend import KEEP_SECONDS, UNFINISHED_SECONDS, S
 from dagster_taskiq.transport.eviction import Eviction
 from dagster_taskiq.transport.messages import Outgoing
 from dagster_taskiq.transport.redis.broker import SENDING, START_TASK, milliseconds, own_fields
-from dagster_taskiq.transport.redis.connection import RedisConnection, Script
+from dagster_taskiq.transport.redis.connection import LONG_BLOCK_SECONDS, RedisConnection, Script
 from dagster_taskiq.transport.redis.keys import Keys
 from dagster_taskiq.transport.redis.schedule_store import RedisScheduleStore
 from dagster_taskiq.wire.notifications import CHANNEL_LENGTH, FROM_START, Notification
@@ -45,6 +45,7 @@ class RedisBackend(StateBackend):
     """A hash for each task, one for all workers, a stream for each channel."""
 
     puts_messages = True
+    read_seconds = LONG_BLOCK_SECONDS
 
     def __init__(self, settings: Settings, connection: RedisConnection | None = None) -> None:
         super().__init__(settings)
@@ -175,7 +176,7 @@ class RedisBackend(StateBackend):
     async def beat(self, worker: Worker) -> list[str]:
         """Run the beat script."""
         keys = [self._keys.workers, self._keys.worker_bodies, self._keys.forget_times]
-        args: list[Any] = [worker.id, worker.dumps(), UNFINISHED_SECONDS, KEEP_SECONDS]
+        args: list[Any] = [worker.id, worker.dumps(), UNFINISHED_SECONDS]
         for each in worker.running:
             keys.append(self._keys.task(each.id))
             args += [each.id, each.name, each.run_id, each.step_key, each.attempt]
@@ -189,8 +190,11 @@ class RedisBackend(StateBackend):
             await pipeline.execute()
 
     async def workers(self) -> list[Worker]:
-        """Read both, and the server's clock, by which heartbeats are recorded."""
-        async with self.connection.pipeline(transaction=True) as pipeline:
+        """Read both, and the server's clock, by which heartbeats are recorded.
+
+        A worker that beats, comes or ends in between is as it was before or after that.
+        """
+        async with self.connection.pipeline() as pipeline:
             pipeline.time()
             pipeline.zrange(self._keys.workers, 0, -1, withscores=True)
             pipeline.hgetall(self._keys.worker_bodies)
@@ -199,7 +203,7 @@ class RedisBackend(StateBackend):
         found = [
             Worker.loads(bodies[worker_id], max(0.0, now - beat_at))
             for worker_id, beat_at in beats
-            if worker_id in bodies
+            if worker_id in bodies and now - beat_at < KEEP_SECONDS
         ]
         return sorted(found, key=lambda worker: (worker.name, worker.id))
 
@@ -215,11 +219,10 @@ class RedisBackend(StateBackend):
         """Read the stream of the channel; wait if nothing is new."""
         cursor = after if after != FROM_START else "0-0"
         key = self._keys.notifications(channel)
-        streams = await self.connection.read_streams({key: cursor}, timeout)
         found = []
-        for _, entries in streams:
-            for entry_id, fields in entries:
-                found.append(Notification(entry_id.decode(), json.loads(fields[b"body"])))
+        for entry_id, fields in await self.connection.read_stream(key, cursor, timeout):
+            by_name = dict(zip(fields[::2], fields[1::2], strict=True))
+            found.append(Notification(entry_id.decode(), json.loads(by_name[b"body"])))
         return found
 
     async def close_channel(self, channel: str) -> None:
@@ -252,7 +255,8 @@ class RedisBackend(StateBackend):
     async def sweep(self) -> None:
         """Run the sweep script until nothing is due."""
         keys = [self._keys.forget_times, self._keys.task(""), self._keys.result("")]
-        while await self._script("sweep", keys, [CHUNK]) == CHUNK:
+        keys += [self._keys.workers, self._keys.worker_bodies]
+        while await self._script("sweep", keys, [CHUNK, KEEP_SECONDS]) == CHUNK:
             pass
 
     def schedule_store(self) -> RedisScheduleStore:

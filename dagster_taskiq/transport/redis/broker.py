@@ -92,6 +92,8 @@ class RedisBroker(QueueBroker):
         # Messages of tasks that were started with their claims, which are to be deleted.
         self._to_delete: list[Delivery] = []
         self._deleting: asyncio.Task[None] | None = None
+        # Whether the queues had messages that no wake-up has announced, when it was last asked.
+        self._has_others = False
 
     async def ping(self) -> None:
         """Ask the server."""
@@ -166,10 +168,38 @@ class RedisBroker(QueueBroker):
         """Block until a wake-up comes; returns at once if one has come since the last claim.
 
         Each wake-up is for one listener: otherwise every listener would try to claim each message.
+        Meanwhile one command asks every ``timeout`` seconds whether there are messages at all: a
+        claim asks a dozen things.
         """
-        await self.connection.pop(
-            [self._keys.wakeups(queue) for queue in self.open_queues], timeout
-        )
+        queues = self.open_queues
+        if self._has_others:
+            # A claim is the only way to learn which of them may be claimed by now.
+            await self.connection.pop([*map(self._keys.wakeups, queues)], timeout)
+            self._has_others = await self._has_messages(queues)
+            return
+        woken = asyncio.ensure_future(self._until_woken(queues))
+        try:
+            while not (await asyncio.wait([woken], timeout=timeout))[0]:
+                if await self._has_messages(queues):
+                    # A wake-up was lost, or they are delayed or claimed.
+                    self._has_others = True
+                    return
+                if queues != self.open_queues:
+                    return
+            woken.result()
+        finally:
+            woken.cancel()
+            woken.add_done_callback(look_at)
+
+    async def _until_woken(self, queues: Sequence[str]) -> None:
+        wakeups = [*map(self._keys.wakeups, queues)]
+        while not await self.connection.pop(wakeups, math.inf):
+            pass
+
+    async def _has_messages(self, queues: Sequence[str]) -> bool:
+        """Return whether these queues have any messages, delayed and claimed ones too."""
+        of_queues = (self._keys.levels, self._keys.delayed)
+        return await self.connection.any_exists([of(each) for of in of_queues for each in queues])
 
     async def acknowledge(self, delivery: Delivery) -> None:
         """Delete the message; that of a task that was started with its claim, in a moment.

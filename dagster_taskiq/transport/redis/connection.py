@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,15 +18,23 @@ from redis.exceptions import ConnectionError, NoScriptError, ResponseError
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.settings.urls import scheme_of
 from dagster_taskiq.transport.eviction import Eviction
-from dagster_taskiq.transport.redis.cancellation import in_own_task
+from dagster_taskiq.transport.redis.blocking import Blocking
 from dagster_taskiq.transport.redis.errors import REFUSALS, RedisErrors
 from dagster_taskiq.transport.redis.pipelined import Pipelined
 from dagster_taskiq.transport.redis.sentinel_urls import read_sentinel_url
 
-#: How long one command may take; longer than any wait that a command asks the server for.
+#: How long one command may take.
 SOCKET_TIMEOUT_SECONDS = 8.0
-#: The longest that a blocking read asks the server to wait.
+#: The longest that a blocking read asks the server to wait, and how much longer its answer is
+#: waited for, in seconds.
+LONG_BLOCK_SECONDS, ANSWER_SECONDS = 20.0, 3.0
+#: The longest where an option sets ``socket_timeout``, which is then the time limit of these reads
+#: too, in seconds.
 BLOCK_SECONDS = 5.0
+#: When a connection is given up that is cut without a word, while nothing is sent on it: after so
+#: many seconds without data, so many seconds between two probes, so many probes. Together they take
+#: as long as a command that is not answered.
+KEEPALIVE = (5, 1, 3)
 #: How many commands of a process are sent at once; others wait. Scripts share one connection, and
 #: each other command has one of its own, as has a script with large arguments. Those with which a
 #: listener waits do not count.
@@ -72,13 +81,15 @@ class RedisConnection:
             "health_check_interval": HEALTH_CHECK_SECONDS,
             "max_connections": MOST_CONNECTIONS,
             # Otherwise a connection that a firewall has dropped is noticed only by a timeout.
-            **({} if scheme_of(url) == "unix" else {"socket_keepalive": True}),
+            **({} if scheme_of(url) == "unix" else _keepalive()),
             **options,
         }
         self._users = 0
         self._client: Redis | None = None
         #: On which scripts are run.
         self._pipelined: Pipelined | None = None
+        #: Sends the commands with which the server waits.
+        self._blocking: Blocking | None = None
         self._turns = asyncio.Semaphore(COMMANDS_AT_ONCE)
 
     @property
@@ -113,6 +124,7 @@ class RedisConnection:
                 f"Cannot use the broker or backend {self.boundary.shown}: {error}."
             ) from None
         self._pipelined = Pipelined(self._client)
+        self._blocking = _blocking(self._client)
 
     async def close(self) -> None:
         """Disconnect, at the call of the last of those that share the connection."""
@@ -121,7 +133,7 @@ class RedisConnection:
         self._users -= 1
         if self._users == 0 and self._client is not None:
             await self._client.aclose()
-            self._client = self._pipelined = None
+            self._client = self._pipelined = self._blocking = None
 
     async def ping(self) -> None:
         """Return when the server has answered, and can be used.
@@ -204,32 +216,41 @@ class RedisConnection:
                 except NoScriptError:
                     return await run("EVAL", script.text, len(keys), *keys, *args)
 
-    async def read_streams(
-        self, after: Mapping[str, str | bytes], seconds: float
-    ) -> list[tuple[bytes, list[Any]]]:
-        """Return name and entries of each stream that has any after an id; wait for the first.
+    async def any_exists(self, keys: Sequence[str]) -> bool:
+        """Return whether any of these keys is there, with one command that is cheap to send."""
+        if self._pipelined is None:
+            raise self._not_open()
+        with self.boundary:
+            async with self._turns:
+                return bool(await self._pipelined.run("EXISTS", *keys))
+
+    async def read_stream(self, stream: str, after: str, seconds: float) -> list[Any]:
+        """Return the entries of a stream after an id, each as id and fields; wait for the first.
 
         Args:
-            after: the id for each stream, by name.
-            seconds: how long to wait at most; longer than ``BLOCK_SECONDS`` counts as that.
+            stream: its name.
+            after: the id.
+            seconds: how long to wait at most; it may be less if that is long.
         """
-        block = int(min(seconds, BLOCK_SECONDS) * 1000)
+        if self._blocking is None:
+            raise self._not_open()
         with self.boundary:
-            streams: Any = dict(after)
-            read = self.client.xread(streams, block=block if block > 0 else None)
-            reply = await in_own_task(read)
-        return stream_pairs(reply)
+            return await self._blocking.read(stream, after, seconds)
 
-    async def pop(self, lists: Sequence[str], seconds: float) -> None:
+    async def pop(self, lists: Sequence[str], seconds: float) -> bool:
         """Remove the first entry of the first list that has any; wait for one.
 
         Args:
             lists: the names of the lists.
-            seconds: how long to wait at most; longer than ``BLOCK_SECONDS`` counts as that.
+            seconds: how long to wait at most; it may be less if that is long.
+
+        Returns:
+            Whether there was one.
         """
+        if self._blocking is None:
+            raise self._not_open()
         with self.boundary:
-            popped: Any = self.client.blpop(list(lists), timeout=min(seconds, BLOCK_SECONDS))
-            await in_own_task(popped)
+            return await self._blocking.pop(list(lists), seconds)
 
     def _not_open(self) -> RuntimeError:
         return RuntimeError(f"The connection to {self.boundary.shown} is not open.")
@@ -318,12 +339,21 @@ def _address_of(sentinel: "Redis") -> str:
     return f"{f'[{host}]' if ':' in host else host}:{options['port']}"
 
 
-def stream_pairs(reply: Any) -> list[tuple[bytes, list[Any]]]:
-    """Return name and entries of each stream in the reply to ``XREAD``.
+def _blocking(client: "Redis") -> Blocking:
+    if client.connection_pool.connection_kwargs.get("socket_timeout") == SOCKET_TIMEOUT_SECONDS:
+        return Blocking(client, LONG_BLOCK_SECONDS, ANSWER_SECONDS)
+    return Blocking(client, BLOCK_SECONDS, None)
 
-    The reply is a list of pairs in RESP2; in RESP3 it is a map, and redis-py wraps the entries of
-    each stream in one more list.
-    """
-    if isinstance(reply, dict):
-        return [(name, entries[0]) for name, entries in reply.items()]
-    return [(name, entries) for name, entries in reply or ()]
+
+def _keepalive() -> dict[str, Any]:
+    """Return the options that have the operating system probe connections that are idle."""
+    # macOS has another name for the first.
+    names = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
+    if not hasattr(socket, names[0]):
+        names = ("TCP_KEEPALIVE", *names[1:])
+    options = {
+        int(getattr(socket, name)): value
+        for name, value in zip(names, KEEPALIVE, strict=True)
+        if hasattr(socket, name)
+    }
+    return {"socket_keepalive": True, "socket_keepalive_options": options}

@@ -76,6 +76,14 @@ class Keys:
         """Return the key of the wake-ups of a queue's listeners."""
         return self._key("wakeups", queue)
 
+    def levels(self, queue: str) -> str:
+        """Return the key of the priorities for which a queue has streams; empty if it has none."""
+        return self._key("levels", queue)
+
+    def delayed(self, queue: str) -> str:
+        """Return the key of a queue's delayed messages."""
+        return self._key("delayed", queue)
+
     def claim(self, claimant: str) -> str:
         """Return the key of the answer to a listener's last claim."""
         return self._key("claim", claimant)

@@ -1,20 +1,16 @@
 -- Record the heartbeat of a worker, and return which of the tasks that it runs it has to stop.
 -- KEYS  1 workers (sorted set, by time)  2 their records (hash)  3 when to forget tasks (sorted set)
 --       4.. record (hash) of each running task
--- ARGV  1 worker  2 its record  3 seconds to keep a task  4 seconds to keep a silent worker
---       5.. id, name, run, step, attempt of each running task
+-- ARGV  1 worker  2 its record  3 seconds to keep a task
+--       4.. id, name, run, step, attempt of each running task
 -- Returns the ids of tasks to stop.
 local now = redis.call('TIME')
 now = now[1] .. '.' .. string.format('%06d', now[2])
 redis.call('ZADD', KEYS[1], now, ARGV[1])
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
-for _, old in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], 0, tonumber(now) - tonumber(ARGV[4]))) do
-  redis.call('ZREM', KEYS[1], old)
-  redis.call('HDEL', KEYS[2], old)
-end
 local stop = {}
 for i = 4, #KEYS do
-  local at = 5 + (i - 4) * 5
+  local at = 4 + (i - 4) * 5
   local state, worker, revoke_requested, attempt =
     unpack(redis.call('HMGET', KEYS[i], 'state', 'worker', 'revoke_requested', 'attempt'))
   if not state then
