@@ -14,6 +14,7 @@ from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from typing_extensions import Self
 
 from dagster_taskiq.errors import ConfigError
+from dagster_taskiq.runs.checked_runs import CheckedRuns
 from dagster_taskiq.settings.schema import LAUNCHER_FIELDS
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.settings.urls import scheme_of
@@ -84,7 +85,7 @@ class TaskiqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
                 "share, such as redis://localhost:6379/0, or none: embedded:// needs no server."
             )
         self._inst_data = inst_data
-        self._absent_since: dict[str, float] = {}
+        self._checked = CheckedRuns()
 
     @property
     def inst_data(self) -> ConfigurableClassData | None:
@@ -171,7 +172,6 @@ class TaskiqRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         from dagster_taskiq.runs.launched_runs import LaunchedRuns  # noqa: PLC0415
 
         # Not kept: Dagster lets launchers refer to their instance weakly.
-        absent = self._absent_since
         return LaunchedRuns(
-            self._instance, self.settings, absent, self.task_id_tags, TaskiqRunLauncher
+            self._instance, self.settings, self._checked, self.task_id_tags, TaskiqRunLauncher
         )

@@ -1,4 +1,4 @@
-"""How many commands Redis is sent: by a worker with nothing to do, and a loop that waits."""
+"""How many commands Redis is sent: by idle workers, by loops, and to check launched runs."""
 
 import asyncio
 import time
@@ -11,7 +11,8 @@ import redis
 from compat_tests.servers import RedisServer, own_redis
 from compat_tests.waiting import eventually
 from compat_tests.workers import running_worker
-from dagster_taskiq.client import client_for
+from dagster_taskiq.client import Client, client_for
+from dagster_taskiq.runs.checked_runs import CheckedRuns
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.broker import QueueBroker
@@ -19,6 +20,7 @@ from dagster_taskiq.transport.gate import OpenGate
 from dagster_taskiq.transport.redis.connection import LONG_BLOCK_SECONDS
 from dagster_taskiq.transport.registry import make
 from dagster_taskiq.wire.notifications import FROM_START
+from dagster_taskiq.wire.records import Task, Worker
 
 #: How often an idle worker looks whether a wake-up was lost, in seconds.
 LOOK_SECONDS = 1.0
@@ -137,6 +139,44 @@ def test_a_listener_that_may_take_no_run_waits_for_none(
             await listener.shutdown()
 
     asyncio.run(asyncio.wait_for(run(), 60))
+
+
+RUNS = [f"run-{number}" for number in range(10)]
+
+
+@pytest.fixture
+def client(server: RedisServer, asking: "redis.Redis") -> Client:
+    """A client of a server on which a worker has started some runs, and has beaten once."""
+    del asking  # it has emptied the server
+
+    async def start() -> None:
+        broker = await opened(server)
+        backend = broker.result_backend
+        assert isinstance(backend, StateBackend)
+        worker = Worker("w", "w", "host", 1, ("q",), 1, "", 30.0)
+        for run_id in RUNS:
+            await backend.start(Task(run_id, run_id=run_id, worker=worker.id))
+        await backend.beat(worker)
+        await broker.shutdown()
+
+    asyncio.run(start())
+    return client_for(Settings(broker=server.url))
+
+
+def test_the_check_of_one_more_run_is_one_command(client: Client, asking: "redis.Redis") -> None:
+    checked = CheckedRuns()
+
+    def check(run_id: str) -> dict[str, int]:
+        asking.config_resetstat()
+        task = checked.task(client, run_id)
+        assert task is not None
+        assert checked.is_alive(task.worker) or checked.worker(client, task.worker)
+        return counts(asking)
+
+    # The record of the task; then those of all workers, and the server's clock.
+    assert check(RUNS[0]) == {"hgetall": 2, "time": 1, "zrange": 1}
+    for run_id in (*RUNS[1:], *RUNS):
+        assert check(run_id) == {"hgetall": 1}
 
 
 def test_a_loop_that_waits_reads_once_however_often_it_looks_around(

@@ -13,6 +13,7 @@ from compat_tests.executor.scratch import Scratch
 from dagster_taskiq.dagster_internals.temporary_instance import TEMPORARY_HOME_PREFIX
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.launcher import TaskiqRunLauncher
+from dagster_taskiq.runs.checked_runs import CheckedRuns
 from dagster_taskiq.runs.launched_runs import LaunchedRuns
 from dagster_taskiq.settings.embedded import EMBEDDED_URL
 from dagster_taskiq.settings.env import read_home
@@ -47,12 +48,12 @@ def test_a_temporary_instance_launches_nothing_onto_its_embedded_broker(
     temporary: DagsterInstance,
 ) -> None:
     with pytest.raises(ConfigError, match="DAGSTER_HOME is not set"):
-        LaunchedRuns(temporary, Settings(), {}, (), TaskiqRunLauncher)
+        LaunchedRuns(temporary, Settings(), CheckedRuns(), (), TaskiqRunLauncher)
     with pytest.raises(ConfigError, match="DAGSTER_HOME is not set"):
         LaunchedRuns(
             temporary,
             Settings(broker="redis://host", backend=EMBEDDED_URL),
-            {},
+            CheckedRuns(),
             (),
             TaskiqRunLauncher,
         )

@@ -24,6 +24,7 @@ from compat_tests.servers import own_redis
 from compat_tests.waiting import eventually
 from compat_tests.workers import running_worker
 from dagster_taskiq.launcher import TaskiqRunLauncher
+from dagster_taskiq.runs.checked_runs import CheckedRuns
 from dagster_taskiq.runs.launched_runs import LaunchedRuns
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.wire.queues import run_queue
@@ -265,7 +266,7 @@ def test_with_another_broker_a_run_that_has_begun_is_not_said_to_be_stopped(
     # As in a process without the variable that names the broker.
     elsewhere = Settings(broker=f"sqlite:///{tmp_path / 'elsewhere.db'}")
     tags = TaskiqRunLauncher.task_id_tags
-    runs = LaunchedRuns(fleet.instance, elsewhere, {}, tags, TaskiqRunLauncher)
+    runs = LaunchedRuns(fleet.instance, elsewhere, CheckedRuns(), tags, TaskiqRunLauncher)
 
     assert runs.terminate(outcome.run_id) is False
 

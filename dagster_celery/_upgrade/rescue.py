@@ -27,6 +27,7 @@ from dagster_taskiq import tags
 from dagster_taskiq.client import Client
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.execution.run_tasks import STARTABLE
+from dagster_taskiq.runs.checked_runs import CheckedRuns
 from dagster_taskiq.runs.run_health import RunHealth
 from dagster_taskiq.wire.labels import CODE_LABEL
 from dagster_taskiq.wire.records import Task, TaskState
@@ -78,7 +79,7 @@ class Rescue:
         self._runs = runs
         self._client = client
         self._say = say
-        self._health = RunHealth(runs.instance, client.settings, {})
+        self._health = RunHealth(runs.instance, client.settings, CheckedRuns())
         #: What is executed here and not answered yet, by the id of its task.
         self._pending: dict[str, CeleryMessage] = {}
         #: The runs whose loops have been answered, and may send more steps.

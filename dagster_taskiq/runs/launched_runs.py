@@ -14,6 +14,7 @@ from dagster_taskiq import tags
 from dagster_taskiq.client import Client, client_for
 from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.execution.run_ends import end_run, stop_steps
+from dagster_taskiq.runs.checked_runs import CheckedRuns
 from dagster_taskiq.runs.instance_settings import settings_for
 from dagster_taskiq.runs.run_health import RunHealth
 from dagster_taskiq.runs.run_sending import RunSender
@@ -35,7 +36,7 @@ class LaunchedRuns:
         self,
         instance: DagsterInstance,
         settings: Settings,
-        absent_since: dict[str, float],
+        checked: CheckedRuns,
         task_id_tags: Sequence[str],
         launcher: type,
     ) -> None:
@@ -44,8 +45,8 @@ class LaunchedRuns:
         Args:
             instance: where the runs are.
             settings: as the launcher was configured.
-            absent_since: since when the backend has no record of a task or a worker, in
-                ``time.monotonic()``, by its id; kept by the launcher from one call to the next.
+            checked: what has been read to check runs; kept by the launcher from one call to the
+                next.
             task_id_tags: the tags of a run that hold the id of its task.
             launcher: the class that Dagster's events name as their origin.
 
@@ -56,7 +57,7 @@ class LaunchedRuns:
         self._settings = settings_for(instance, settings)
         self._launcher = launcher
         self.sender = RunSender(instance, self._settings, task_id_tags, launcher)
-        self.health = RunHealth(instance, self._settings, absent_since)
+        self.health = RunHealth(instance, self._settings, checked)
 
     def terminate(self, run_id: str, as_canceled: bool = True) -> bool:
         """Cancel or stop a run; ``False`` if there is nothing to stop.

@@ -10,6 +10,7 @@ from dagster_taskiq import tags
 from dagster_taskiq.client import client_for
 from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.execution.run_ends import follow_log, stop_steps
+from dagster_taskiq.runs.checked_runs import CheckedRuns
 from dagster_taskiq.runs.evicting_servers import describe_evictions
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.wire.records import Task, TaskState
@@ -20,20 +21,17 @@ logger = logging.getLogger("dagster_taskiq.launcher")
 class RunHealth:
     """Checks the runs of one Dagster instance by the records of their tasks and workers."""
 
-    def __init__(
-        self, instance: DagsterInstance, settings: Settings, absent_since: dict[str, float]
-    ) -> None:
+    def __init__(self, instance: DagsterInstance, settings: Settings, checked: CheckedRuns) -> None:
         """Connect to nothing yet.
 
         Args:
             instance: where the runs are.
             settings: those of the instance, resolved.
-            absent_since: since when the backend has no record of a task or a worker, in
-                ``time.monotonic()``, by its id; kept from one check to the next.
+            checked: what has been read for the checks before; kept from one to the next.
         """
         self._instance = instance
         self._settings = settings
-        self._absent_since = absent_since
+        self._checked = checked
 
     def check(self, run: DagsterRun) -> CheckRunHealthResult:
         """Return whether some process executes a run, or will."""
@@ -42,7 +40,7 @@ class RunHealth:
             return _health_without_task(run)
         try:
             client = client_for(self._settings)
-            task = client.tasks([task_id]).get(task_id)
+            task = self._checked.task(client, task_id)
             why = self._why_dead(task) if task else self._why_unknown(task_id)
         except ServerUnavailableError as error:
             logger.warning("Cannot tell how run %s is: %s", run.run_id, error)
@@ -80,15 +78,17 @@ class RunHealth:
         """
         if task.state is not TaskState.STARTED:
             return ""
+        if self._checked.is_alive(task.worker):
+            return ""
         client = client_for(self._settings)
-        worker = client.worker(task.worker)
+        worker = self._checked.worker(client, task.worker)
         if worker is None:
             # The worker is about to send its first heartbeat, or its record was lost.
             if not self._is_absent_for_a_lease(task.worker):
                 return ""
             why = f"The backend has no record of worker {task.worker}, which ran it, any more."
         else:
-            self._absent_since.pop(task.worker, None)
+            self._checked.absent_since.pop(task.worker, None)
             lost = client.confirm_lost(worker) if confirm else worker
             if lost is None or not lost.is_lost:
                 return ""
@@ -97,7 +97,7 @@ class RunHealth:
 
     def _why_dead(self, task: Task) -> str:
         """Return why no process works on a task any more; empty if one does, or will."""
-        self._absent_since.pop(task.id, None)
+        self._checked.absent_since.pop(task.id, None)
         if task.state.is_final:
             why = task.error.rstrip(".") or "no reason is known"
             return f"Its task is {task.state.value}, and the run has not ended: {why}."
@@ -115,7 +115,7 @@ class RunHealth:
         )
 
     def _is_absent_for_a_lease(self, task_or_worker: str) -> bool:
-        since = self._absent_since.setdefault(task_or_worker, time.monotonic())
+        since = self._checked.absent_since.setdefault(task_or_worker, time.monotonic())
         return time.monotonic() - since > self._settings.lease
 
 
