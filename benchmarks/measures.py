@@ -27,6 +27,8 @@ HEALTH_CHECKS = 100
 MONITORING_SECONDS = 120.0
 #: How many runs it shall ask for.
 MONITORED_RUNS = 100
+#: How many dynamic outputs a step has.
+DYNAMIC_WIDTHS = (200, 5000)
 #: How many runs a crowd is, of how many steps, and how many workers with one slot it is for.
 CROWD_RUNS, CROWD_STEPS, CROWD_WORKERS = 50, 10, 20
 
@@ -106,6 +108,18 @@ def measure_large(stage: Stage) -> None:
             for width in (200, 2000)
         )
         figures.add("CPU of a step among 2000, against 200", "x", contender, many / few)
+
+
+@measure("dynamic", large=True)
+def measure_dynamic(stage: Stage) -> None:
+    """A step for each of 200 and of 5000 dynamic outputs, and one that collects."""
+    for fleet in stage.each_alone():
+        stage.start_worker(fleet)
+        run_dynamic(stage, fleet, DYNAMIC_WIDTHS[0], rehearse=True)
+        for width in DYNAMIC_WIDTHS:
+            # The original would take a quarter of an hour.
+            if width == DYNAMIC_WIDTHS[0] or fleet.contender.who == "ours":
+                run_dynamic(stage, fleet, width)
 
 
 @measure("launch")
@@ -250,6 +264,35 @@ def run_once(stage: Stage, fleet: Fleet, job: str, name: str, steps: int) -> str
         opened = (stage.sessions(fleet) or 0) - sessions
         figures.add(f"{name}: {CONNECTIONS}", "", contender, opened)
     return str(done["run_id"])
+
+
+def run_dynamic(stage: Stage, fleet: Fleet, width: int, rehearse: bool = False) -> None:
+    """Run a job with so many dynamic outputs; write down what one of its steps costs.
+
+    Args:
+        stage: where it is.
+        fleet: runs it.
+        width: how many dynamic outputs there are.
+        rehearse: whether the run counts for nothing, since it has to import more.
+    """
+    figures, contender, worker = stage.figures, fleet.contender, fleet.worker
+    assert worker is not None
+    config = {"spread": {"config": {"width": width}}}
+    before, received = worker.cpu_seconds(), stage.received_bytes(contender.place)
+    with stage.peak_memory(contender.place) as peak:
+        done = fleet.run("dynamic", config)
+    if rehearse:
+        return
+    name = f"{width} dynamic outputs"
+    figures.add(f"{name}: a step", "ms", contender, done["seconds"] / width * 1000)
+    loop = done["cpu"] / width * 1000
+    figures.add(f"{name}: CPU of a step, loop", "ms", contender, loop)
+    both = loop + (worker.cpu_seconds() - before) / width * 1000
+    figures.add(f"{name}: CPU of a step, worker and loop", "ms", contender, both)
+    if received is not None:
+        sent = (stage.received_bytes(contender.place) or 0) - received
+        figures.add(f"{name}: sent for a step", "KB", contender, sent / width / 1000)
+        figures.add(f"{name}: memory of the server", "MB", contender, peak[0] / 1e6)
 
 
 def add_phases(stage: Stage, fleet: Fleet, run_id: str) -> None:

@@ -29,7 +29,7 @@ EMBEDDED, REDIS, RABBITMQ = PLACES = ("embedded", "redis", "rabbitmq")
 SLOTS = 2
 
 #: Jobs that stand in a file of their own.
-HEAVY_JOBS = frozenset({"diamond", "fan_200", "fan_2000"})
+HEAVY_JOBS = frozenset({"diamond", "dynamic", "fan_200", "fan_2000"})
 
 #: How long one order to a driver may take, in seconds.
 PATIENCE_SECONDS = 900.0

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ from compat_tests.servers import Guard, RedisServer, any_rabbit, any_redis, redi
 
 #: Commands of the question itself: it, and a greeting in which the client says what it is.
 ASKING_COMMANDS = 2
+#: How often it is looked how much memory a server has, in seconds.
+MEMORY_LOOK_SECONDS = 0.2
 
 
 @dataclass
@@ -96,6 +99,40 @@ class Stage:
         now = self.commands(place)
         assert now is not None
         return now - before - ASKING_COMMANDS
+
+    def received_bytes(self, place: str) -> int | None:
+        """Return how many bytes a place's server has received; only Redis counts them."""
+        if place != REDIS:
+            return None
+        with redis.Redis.from_url(self.urls[REDIS]) as client:
+            return int(client.info("stats")["total_net_input_bytes"])
+
+    @contextmanager
+    def peak_memory(self, place: str) -> Iterator[list[int]]:
+        """Yield a list that has the most memory that a place's server had in the block, in bytes.
+
+        It is empty if the server does not tell that; only Redis does.
+        """
+        peak: list[int] = []
+        if place != REDIS:
+            yield peak
+            return
+        ended = threading.Event()
+
+        def watch() -> None:
+            with redis.Redis.from_url(self.urls[REDIS]) as client:
+                while True:
+                    peak[:] = [max(*peak, 0, int(client.info("memory")["used_memory"]))]
+                    if ended.wait(MEMORY_LOOK_SECONDS):
+                        return
+
+        watching = threading.Thread(target=watch)
+        watching.start()
+        try:
+            yield peak
+        finally:
+            ended.set()
+            watching.join()
 
     def sessions(self, fleet: Fleet) -> int | None:
         """Return how many connections a fleet has opened to Dagster's database, if it has one."""

@@ -13,6 +13,11 @@ def diamond() -> None:
 
 
 @job(executor_def=celery_executor)
+def dynamic() -> None:
+    plans.dynamic()
+
+
+@job(executor_def=celery_executor)
 def fan_200() -> None:
     plans.fan(200)
 

@@ -6,9 +6,10 @@ package of that name too, is on nobody's path.
 """
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from dagster import OpExecutionContext, op
+from dagster import DynamicOut, DynamicOutput, OpExecutionContext, op
 
 #: How long one nap is, in seconds.
 NAP_SECONDS = 0.5
@@ -29,6 +30,17 @@ def add_one(number: int) -> int:
 @op
 def alone() -> int:
     return 1
+
+
+@op(out=DynamicOut(int), config_schema={"width": int})
+def spread(context: OpExecutionContext) -> Iterator[DynamicOutput[int]]:
+    for index in range(context.op_config["width"]):
+        yield DynamicOutput(index, mapping_key=str(index))
+
+
+@op
+def count(numbers: list[int]) -> int:
+    return len(numbers)
 
 
 @op
@@ -63,7 +75,12 @@ def fan(width: int) -> None:
         alone.alias(f"alone_{index}")()
 
 
-def naps(count: int) -> None:
+def dynamic() -> None:
+    """Compose a step for each dynamic output of the first, and one that collects."""
+    count(spread().map(add_one).collect())
+
+
+def naps(number: int) -> None:
     """Compose steps that take their time and no CPU."""
-    for index in range(count):
+    for index in range(number):
         nap.alias(f"nap_{index}")()
