@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from aiormq.abc import AbstractChannel, DeliveredMessage
+import aiormq
+from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import ChannelPreconditionFailed, PublishError
 from pamqp.commands import Basic
 
@@ -29,7 +30,7 @@ class Channel:
     or the server does not answer in time, and ``ConfigError`` if the user has no permission.
     """
 
-    def __init__(self, link: Link, raw: AbstractChannel, transactional: bool) -> None:
+    def __init__(self, link: Link, raw: aiormq.Channel, transactional: bool) -> None:
         """Wrap a channel of the client library.
 
         Args:
@@ -129,7 +130,9 @@ class Channel:
         async def work() -> None:
             for queue, body, properties in publish:
                 wanted = Basic.Properties(delivery_mode=2, **properties)
-                await self._raw.basic_publish(body, routing_key=queue, properties=wanted)
+                await self._raw.basic_publish(
+                    body, routing_key=queue, properties=wanted, wait=False
+                )
             for message in ack:
                 await self._raw.basic_ack(_delivery_tag(message), wait=False)
             for message in requeue:

@@ -8,7 +8,6 @@ from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import aiormq
-from aiormq.abc import AbstractChannel
 from aiormq.exceptions import (
     AMQPError,
     ChannelAccessRefused,
@@ -51,7 +50,7 @@ class Link:
         """Whether it can be used, as far as is known."""
         return not self._aborted and self._connection.is_opened
 
-    async def open_channel(self, transactional: bool) -> AbstractChannel:
+    async def open_channel(self, transactional: bool) -> aiormq.Channel:
         """Open a channel: with transactions, or with a confirmation of each publish.
 
         Raises:
@@ -59,6 +58,8 @@ class Link:
         """
         opening = self._connection.channel(publisher_confirms=not transactional)
         channel = await self.call(opening, "open a channel")
+        if not isinstance(channel, aiormq.Channel):
+            raise TypeError(f"aiormq has opened {channel!r}, which is not a channel of its own.")
         if transactional:
             await self.call(channel.tx_select(), "begin transactions")
         return channel

@@ -51,7 +51,7 @@ class TcpConnection(TransportFactory):
             server_hostname=self._server_name,
         )
         self._reader = reader
-        self._writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+        self._writer = _GatheringWriter(transport, protocol, reader, loop)
         return reader, self._writer
 
     def end_handshake(self) -> None:
@@ -92,3 +92,44 @@ class _CopyingReader(asyncio.StreamReader):
         if self.copy is not None:
             self.copy.extend(data)
         super().feed_data(data)
+
+
+class _GatheringWriter(asyncio.StreamWriter):
+    """A stream whose writes of one turn of the event loop become one.
+
+    aiormq writes each method by itself. A write is a call of the system that also wakes the server,
+    and costs more than all else that is done for a method here.
+    """
+
+    def __init__(
+        self,
+        transport: asyncio.WriteTransport,
+        protocol: asyncio.StreamReaderProtocol,
+        reader: asyncio.StreamReader,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        super().__init__(transport, protocol, reader, loop)
+        self._on_loop = loop
+        self._gathered: list[bytes] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send the data at the end of this turn."""
+        if not self._gathered:
+            self._on_loop.call_soon(self._flush)
+        self._gathered.append(bytes(data))
+
+    def write_eof(self) -> None:
+        """Send all that was written, and that nothing follows."""
+        self._flush()
+        super().write_eof()
+
+    def close(self) -> None:
+        """Send all that was written, and close the connection then."""
+        self._flush()
+        super().close()
+
+    def _flush(self) -> None:
+        if self._gathered:
+            gathered, self._gathered = b"".join(self._gathered), []
+            if not self.is_closing():
+                super().write(gathered)
