@@ -62,10 +62,12 @@ def message(labels: dict[str, Any], name: str = "shop.tasks:count") -> TaskiqMes
 def test_a_task_has_a_line_at_its_start_and_one_at_its_end(
     labels: dict[str, Any], lines: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         log_start(message(labels))
         log_end(message(labels), Outcome.FAILED, 0.4, "\n  no scales\nTraceback ...")
     assert caplog.messages == lines
+    is_own = RUN_LABEL not in labels
+    assert caplog.records[0].levelno == (logging.DEBUG if is_own else logging.INFO)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,7 @@ def test_an_end_is_as_severe_as_it_is(
 def test_what_others_have_written_stays_in_its_line(caplog: pytest.LogCaptureFixture) -> None:
     forged = "x\n2026-01-01 ERROR forged\x1b[31m\u2028\udcff"
     labels = {JOB_LABEL: forged, RUN_LABEL: forged, STEP_LABEL: forged}
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         log_start(message(labels))
         log_start(message({}, name=f"{forged}{'n' * 10_000}"))
         log_end(message(labels), Outcome.FAILED, 1.0, f"a\x1b[31m{'b' * 10_000}\n{forged}")

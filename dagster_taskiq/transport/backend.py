@@ -38,7 +38,6 @@ from dagster_taskiq.transport.lookups import Lookups
 from dagster_taskiq.transport.lost_workers import LostWorkers
 from dagster_taskiq.transport.messages import Outgoing
 from dagster_taskiq.transport.results import (
-    ReportedEnd,
     as_json,
     failure,
     result_from_json,
@@ -296,13 +295,9 @@ class StateBackend(AsyncResultBackend[Any]):
             attempt=attempt_of(labels),
         )
         stored: bytes | None = None
-        reported = result.return_value
-        if isinstance(reported, ReportedEnd):
-            state, error, stored = reported.state, reported.error, reported.result
-        else:
-            if not task.run_id:  # the outcome of a step is in the event log; here is only its state
-                result, stored = as_json(result)
-            state, error = end_of(result)
+        if not task.run_id:  # the outcome of a step is in the event log; here is only its state
+            result, stored = as_json(result)
+        state, error = end_of(result)
         if task.worker:
             await self.record_end(task, state, error, stored)
             return

@@ -166,7 +166,8 @@ def outcome_of_error(error: BaseException) -> Outcome:
 
 def _short(text: object, longest: int = LONGEST_NAME) -> str:
     """Return the beginning of a text that a message holds, as text that can be written anywhere."""
-    return str(text)[:longest].encode(errors="backslashreplace").decode()
+    shown = str(text)[:longest]
+    return shown if shown.isascii() else shown.encode(errors="backslashreplace").decode()
 
 
 def _text_of(error: BaseException) -> str:

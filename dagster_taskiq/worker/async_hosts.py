@@ -157,7 +157,7 @@ class AsyncHosts:
             del host.tasks[message.task_id]
             host.waiting.discard(message.task_id)
             if not host.tasks:
-                await self._release(host)
+                self._release(host)
             else:
                 self._lend_if_all_wait(host)
 
@@ -222,13 +222,13 @@ class AsyncHosts:
         self._hosts.append(host)
         return host
 
-    async def _release(self, host: AsyncHost) -> None:
+    def _release(self, host: AsyncHost) -> None:
         """Free the slot of a child that has no task, and keep the child unless it is used up."""
         if host.is_open and host.child.is_usable:
             self._children.note_slot_freed(host.child)
         else:
             host.close()
             self._hosts.remove(host)
-            await self._children.give_back(host.child, is_reusable=False)
+            self._children.give_back(host.child, is_reusable=False)
         has_slot, host.is_lent = not host.is_lent, False
         self._slots.end_host(self._room, has_slot=has_slot)

@@ -40,7 +40,8 @@ class Children:
         self._without_slot: set[ChildProcess] = set()
         #: How many are being started to be idle.
         self._number_starting = 0
-        self._came_idle = asyncio.Condition()
+        #: Those who wait for one that suits them.
+        self._takers: list[asyncio.Future[None]] = []
         self._starts: set[asyncio.Task[None]] = set()
         self._ends: set[asyncio.Task[None]] = set()
         self._is_closing = False
@@ -79,13 +80,14 @@ class Children:
             code: the working directory of the task's code. A child that has loaded this code is
                 preferred to one that has loaded none; one that has loaded other code is not taken.
         """
-        async with self._came_idle:
-            while (child := self._choose(code)) is None:
-                await self._came_idle.wait()
-            self._idle.remove(child)
-            self._in_use.add(child)
-            child.code = code
-            return child
+        while (child := self._choose(code)) is None:
+            taker: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._takers.append(taker)
+            await taker
+        self._idle.remove(child)
+        self._in_use.add(child)
+        child.code = code
+        return child
 
     async def start_extra(self) -> ChildProcess:
         """Start a child for a task that needs no slot, and take it.
@@ -111,12 +113,12 @@ class Children:
         if self._missing < 0:
             asyncio.get_running_loop().call_later(SPARE_SECONDS, self._end_spare)
 
-    async def give_back(self, child: ChildProcess, is_reusable: bool) -> None:
+    def give_back(self, child: ChildProcess, is_reusable: bool) -> None:
         """Let a child that was taken wait for the next task; end it if it must not have one."""
         self._in_use.discard(child)
         self._without_slot.discard(child)
         if is_reusable and child.is_usable and not self._is_closing:
-            await self._make_idle(child)
+            self._make_idle(child)
         else:
             self._end_in_background(child)
             self._start_missing()
@@ -165,7 +167,7 @@ class Children:
                     logger.error("A child process did not start: %s", error)  # noqa: TRY400
                     await asyncio.sleep(RESTART_SECONDS)
                 else:
-                    await self._make_idle(child)
+                    self._make_idle(child)
                     return
         finally:
             self._number_starting -= 1
@@ -175,10 +177,12 @@ class Children:
         child.on_exit(lambda: self.replace_if_idle(child))
         return child
 
-    async def _make_idle(self, child: ChildProcess) -> None:
-        async with self._came_idle:
-            self._idle.append(child)
-            self._came_idle.notify_all()
+    def _make_idle(self, child: ChildProcess) -> None:
+        self._idle.append(child)
+        takers, self._takers = self._takers, []
+        for taker in takers:
+            if not taker.done():
+                taker.set_result(None)
         if self._missing < 0:
             asyncio.get_running_loop().call_later(SPARE_SECONDS, self._end_spare)
 

@@ -22,7 +22,8 @@ async def read(reader: asyncio.StreamReader) -> dict[str, Any] | None:
     """Return the next frame; ``None`` when the other side has closed, even within a frame."""
     try:
         (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
-        frame: dict[str, Any] = json.loads(await reader.readexactly(length))
+        # Text, or json would look which encoding it has.
+        frame: dict[str, Any] = json.loads((await reader.readexactly(length)).decode())
     except (asyncio.IncompleteReadError, ConnectionError):
         return None
     return frame

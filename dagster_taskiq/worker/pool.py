@@ -177,7 +177,7 @@ class Pool:
                 return await self._run_in_host(message, limits, end)
             child = await self._children.take(str(message.labels.get(CODE_LABEL, "")))
             if task_id in self._stopped_early:
-                await self._children.give_back(child, is_reusable=True)
+                self._children.give_back(child, is_reusable=True)
                 raise TaskCutShortError(self._stopped_early[task_id])
             task = RunningTask(message, child, self.options)
             return await self._run_in_child(task, child, limits, end)
@@ -292,7 +292,7 @@ class Pool:
                 # It may have reported its end: nothing of it runs any more when that is recorded.
                 await child.kill_and_wait()
             self._running.pop(task.message.task_id, None)
-            await self._children.give_back(child, task.leaves_child_usable)
+            self._children.give_back(child, task.leaves_child_usable)
 
     async def _run_in_host(
         self, message: TaskiqMessage, limits: TimeLimits, end: EndReports

@@ -2,35 +2,40 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
 
-from taskiq import AckableMessage, TaskiqMessage, TaskiqResult
-from taskiq.acks import AckController, AcknowledgeType
-from taskiq.exceptions import NoResultError
+from taskiq import AckableMessage, TaskiqMessage
+from taskiq.acks import AcknowledgeType
 from taskiq.receiver import Receiver
 
 from dagster_taskiq.transport.broker import QueueBroker
-from dagster_taskiq.worker import taskiq_log
 
 logger = logging.getLogger(__name__)
 
 
 class SlotReceiver(Receiver):
-    """Handles each message as taskiq's does, and listens in fewer steps.
+    """Listens, and gives each message to its worker, in fewer steps than taskiq's.
 
     taskiq's own way to listen counts what may be taken, and makes two tasks of asyncio for each
     message to wait for that and for the end. Here the broker yields a message only when a slot is
-    free. ``taskiq worker`` has taskiq's own.
+    free. ``taskiq worker`` has taskiq's own, see :mod:`dagster_taskiq.worker.any_task`.
     """
 
-    def __init__(self, broker: QueueBroker) -> None:
-        """Make the receiver of a worker's parent, which executes no task by itself."""
+    def __init__(
+        self, broker: QueueBroker, handle: Callable[[TaskiqMessage], Awaitable[None]]
+    ) -> None:
+        """Make the receiver of a worker's parent, which executes no task by itself.
+
+        Args:
+            broker: the broker that listens.
+            handle: called with each message; see
+                :meth:`~dagster_taskiq.worker.task_handler.TaskHandler.handle`.
+        """
         super().__init__(
             broker, validate_params=False, max_async_tasks=1, ack_type=AcknowledgeType.MANUAL
         )
+        self._handle_message = handle
         self._handled: set[asyncio.Task[None]] = set()
 
     async def listen(self, finish_event: asyncio.Event) -> None:
@@ -53,35 +58,17 @@ class SlotReceiver(Receiver):
         while self._handled:
             await asyncio.wait(self._handled)
 
-    async def run_task(
-        self,
-        target: Callable[..., Awaitable[Any]],
-        message: TaskiqMessage,
-        ack_controller: AckController | None = None,
-    ) -> TaskiqResult[Any]:
-        """Call the function for a message, and return its value or error (taskiq's own hook).
+    async def callback(self, message: bytes | AckableMessage, raise_err: bool = False) -> None:
+        """Have the worker handle a message (taskiq's own method).
 
-        It is always the same one (:mod:`dagster_taskiq.worker.any_task`): a coroutine, which has no
-        dependencies to resolve, and no arguments to convert.
+        There is nothing else here: middlewares and dependencies are where tasks are executed, and
+        a message is acknowledged by the worker when the start of its task is on record.
         """
-        del ack_controller
-        started = time.monotonic()
-        value: Any = None
-        error: BaseException | None = None
-        try:
-            value = await target(*message.args)
-        except NoResultError as none:
-            error = none
-        except BaseException as problem:  # as taskiq's does, whatever it is
-            error = problem
-            taskiq_log.receiver.exception(taskiq_log.FUNCTION_FAILED)
-        return TaskiqResult(
-            is_err=error is not None,
-            return_value=value,
-            execution_time=round(time.monotonic() - started, 2),
-            labels=message.labels,
-            error=error,
-        )
+        del raise_err
+        data = message.data if isinstance(message, AckableMessage) else message
+        read = self.broker.formatter.loads(data)
+        read.parse_labels()
+        await self._handle_message(read)
 
     async def _handle_all(self) -> None:
         async for message in self.broker.listen():

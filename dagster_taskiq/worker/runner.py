@@ -94,7 +94,8 @@ class _Runner:
 
     async def _listen(self) -> None:
         """Handle messages until the worker is to end; before it is ready, it ends at once."""
-        listening = asyncio.ensure_future(SlotReceiver(self._broker).listen(self._finish))
+        receiver = SlotReceiver(self._broker, self._service.handler.handle)
+        listening = asyncio.ensure_future(receiver.listen(self._finish))
         finishing = asyncio.ensure_future(self._finish.wait())
         await asyncio.wait({listening, finishing}, return_when=asyncio.FIRST_COMPLETED)
         finishing.cancel()

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from typing import Any
 
 from taskiq import TaskiqMessage, TaskiqResult
@@ -20,11 +21,17 @@ from dagster_taskiq.transport.backend import StateBackend, until_available
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.put_back import put_back
 from dagster_taskiq.transport.results import PutBack, ReportedEnd, failure
-from dagster_taskiq.wire.labels import POOL_LABEL, RUN_LABEL, WORKER_LABEL, attempt_of
+from dagster_taskiq.wire.labels import (
+    POOL_LABEL,
+    RUN_LABEL,
+    STEP_LABEL,
+    WORKER_LABEL,
+    attempt_of,
+)
 from dagster_taskiq.wire.records import Task
 from dagster_taskiq.wire.task_names import EXECUTE_PLAN, PACKED_RUN
-from dagster_taskiq.worker import any_task
 from dagster_taskiq.worker.activity import Activity, Execution
+from dagster_taskiq.worker.any_task import call_for_every_message
 from dagster_taskiq.worker.internal_tasks import InternalTasks
 from dagster_taskiq.worker.pool import Pool
 from dagster_taskiq.worker.running_task import EndReports, Recorded, TaskEnd
@@ -46,7 +53,7 @@ class TaskHandler:
         activity: Activity,
         worker_id: str,
     ) -> None:
-        """Have the broker's listener give every message to :meth:`run`.
+        """Have the broker's listener give every message to :meth:`handle`.
 
         Args:
             broker: acknowledges messages, and takes back those that are not run here.
@@ -67,8 +74,7 @@ class TaskHandler:
         self._takes_no_more = False
         #: Tasks that have ended without the middlewares, which are to be told.
         self._not_observed: set[str] = set()
-        broker.add_middlewares(any_task.AnyTaskMiddleware(self._note_saved))
-        any_task.call_for_every_message(broker, self.run)
+        call_for_every_message(broker, self.handle)
 
     def take_no_more(self) -> None:
         """Give back every message that is still delivered, from now on."""
@@ -78,8 +84,30 @@ class TaskHandler:
         """Wait until what is done for tasks that have ended is done, for a limited time."""
         await self._internal.finish()
 
-    async def run(self, message: TaskiqMessage) -> any_task.Ended | ReportedEnd:
+    async def handle(self, message: TaskiqMessage) -> None:
+        """Run the task that a message names, and record its end, be it a value or an error."""
+        began = time.monotonic()
+        end: TaskiqResult[Any] | ReportedEnd
+        try:
+            end = await self.run(message)
+        except NoResultError:
+            return
+        except BaseException as error:  # whatever it is, the task has ended
+            if not isinstance(error, DagsterTaskiqError):
+                logger.exception("Task %s could not be run.", message.task_id)
+            end = failure(error, message.labels, round(time.monotonic() - began, 2))
+        try:
+            await self._record_end(message, end)
+        except Exception:
+            logger.exception("The end of task %s could not be recorded.", message.task_id)
+            return
+        self._note_saved(message, end)
+
+    async def run(self, message: TaskiqMessage) -> TaskiqResult[Any] | ReportedEnd:
         """Run the task that a message names: record its start, acknowledge, give it to a child.
+
+        Returns:
+            How it has ended, which is to be recorded.
 
         Raises:
             NoResultError: it does not run here: it was delivered twice, revoked or given back. Or
@@ -120,7 +148,7 @@ class TaskHandler:
 
     async def _run_started(
         self, message: TaskiqMessage, *, with_claim: bool
-    ) -> any_task.Ended | ReportedEnd:
+    ) -> TaskiqResult[Any] | ReportedEnd:
         """Run a task whose start is on record.
 
         Raises:
@@ -148,7 +176,7 @@ class TaskHandler:
         execution.has_ended(end)
         return await self._ended(message, end)
 
-    async def _ended(self, message: TaskiqMessage, end: TaskEnd) -> any_task.Ended | ReportedEnd:
+    async def _ended(self, message: TaskiqMessage, end: TaskEnd) -> TaskiqResult[Any] | ReportedEnd:
         """Return what is to be recorded of a task that has ended.
 
         Raises:
@@ -160,9 +188,7 @@ class TaskHandler:
         if isinstance(end, Recorded):
             self._note_saved(message, end.result)
             raise NoResultError
-        if isinstance(end, ReportedEnd):
-            return end
-        return any_task.Ended(self._labelled(message, end))
+        return end
 
     async def _run_in_pool(self, message: TaskiqMessage, execution: Execution) -> TaskEnd:
         """Run a task in a child; if it is a run whose process cannot end it in Dagster, do that."""
@@ -196,6 +222,22 @@ class TaskHandler:
                 message, f"{worker} stopped the run. {error}", may_resume=False
             )
             raise
+
+    async def _record_end(
+        self, message: TaskiqMessage, end: TaskiqResult[Any] | ReportedEnd
+    ) -> None:
+        """Return when the end of a task is on record, however long the backend is unavailable."""
+        if isinstance(end, ReportedEnd):
+            task = Task(
+                message.task_id,
+                run_id=str(message.labels.get(RUN_LABEL, "")),
+                step_key=str(message.labels.get(STEP_LABEL, "")),
+                worker=self._worker_id,
+                attempt=attempt_of(message.labels),
+            )
+            await self._backend.record_end(task, end.state, end.error, end.result)
+        else:
+            await self._backend.set_result(message.task_id, self._labelled(message, end))
 
     async def _put_back(self, message: TaskiqMessage, put: PutBack) -> None:
         """Have a task wait again that has ended without a result; if it was revoked, end it."""
@@ -238,12 +280,13 @@ class TaskHandler:
                 exc_info=unknown,
             )
 
-    def _note_saved(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
+    def _note_saved(self, message: TaskiqMessage, end: TaskiqResult[Any] | ReportedEnd) -> None:
         self._starts.note_ended(message.task_id, attempt_of(message.labels))
-        if message.task_id in self._not_observed:
-            self._not_observed.discard(message.task_id)
-            self._internal.observe_end(message, result)
-        if result.is_err and message.task_name == EXECUTE_PLAN and POOL_LABEL in message.labels:
-            self._internal.free_step(message)
+        if isinstance(end, TaskiqResult):
+            if message.task_id in self._not_observed:
+                self._not_observed.discard(message.task_id)
+                self._internal.observe_end(message, end)
+            if end.is_err and message.task_name == EXECUTE_PLAN and POOL_LABEL in message.labels:
+                self._internal.free_step(message)
         # With the end of a task on record, the loop of its run has a notification, and wakes.
         self._wake_ups.note_woken(str(message.labels.get(RUN_LABEL, "")))

@@ -29,12 +29,20 @@ _ENDS = {
     Outcome.HANDED_OVER: ("was handed over after", logging.INFO),
 }
 
+#: The labels that name a step or run.
+_LABELS = (JOB_LABEL, RUN_LABEL, STEP_LABEL)
+
 
 def log_start(message: TaskiqMessage) -> None:
-    """Log that a task starts: "ship_parcels · weigh_parcel[eggs] started (run f9c9a8fd)"."""
-    if logger.isEnabledFor(logging.INFO):
+    """Log that a task starts: "ship_parcels · weigh_parcel[eggs] started (run f9c9a8fd)".
+
+    A user's own task may be short, and one of thousands in a second: there, the line is one for
+    debugging, and that of the end is enough.
+    """
+    level = logging.INFO if message.labels.get(RUN_LABEL) else logging.DEBUG
+    if logger.isEnabledFor(level):
         title, whose = _names_of(message)
-        logger.info("%s started%s", title, whose)
+        logger.log(level, "%s started%s", title, whose)
 
 
 def log_end(message: TaskiqMessage, outcome: Outcome, seconds: float, why: str) -> None:
@@ -49,7 +57,7 @@ def log_end(message: TaskiqMessage, outcome: Outcome, seconds: float, why: str) 
     end, level = _ENDS[outcome]
     if logger.isEnabledFor(level):
         title, whose = _names_of(message)
-        lines = why.strip().splitlines()
+        lines = why.strip().splitlines() if why else ()
         reason = f": {printable(lines[0][:LONGEST_REASON])}" if lines else ""
         fields = {"outcome": outcome.value, "seconds": round(seconds, 3)}
         logger.log(
@@ -72,14 +80,14 @@ def duration(seconds: float) -> str:
 
 def _names_of(message: TaskiqMessage) -> tuple[str, str]:
     """Return by what people know a task, and what of it is put in brackets, with a space before."""
-    labels = (JOB_LABEL, RUN_LABEL, STEP_LABEL)
-    job, run_id, step_key = (_name(message.labels.get(each, "")) for each in labels)
+    labels = message.labels
+    if not (labels.get(STEP_LABEL) or labels.get(RUN_LABEL)):
+        return _name(message.task_name), f" (task {_name(message.task_id)})"
+    job, run_id, step_key = (_name(labels.get(each, "")) for each in _LABELS)
     run = f"run {run_id[:SHORT_ID]}"
     if step_key:
         return " · ".join(filter(None, (job, step_key))), f" ({run})"
-    if run_id:
-        return " · ".join(filter(None, (job, run))), ""
-    return _name(message.task_name), f" (task {_name(message.task_id)})"
+    return " · ".join(filter(None, (job, run))), ""
 
 
 def _name(text: object) -> str:

@@ -53,16 +53,25 @@ class TaskStarts:
                 begun before; the message must come again.
         """
         task_id = message.task_id
+        if with_claim and task_id not in self._locks:
+            return self._note_started(message)  # nothing is awaited: no turns are needed
         lock = self._locks.get(task_id) or asyncio.Lock()
         self._locks[task_id] = lock
         async with lock:
             attempt = attempt_of(message.labels)
-            if self._started.get(task_id, -1) >= attempt:
-                return TaskState.STARTED
-            refused = None if with_claim else await self._record(message)
-            if refused is None:
-                self._started[task_id] = attempt
-            return refused
+            if not with_claim and self._started.get(task_id, -1) < attempt:
+                refused = await self._record(message)
+                if refused is not None:
+                    return refused
+            return self._note_started(message)
+
+    def _note_started(self, message: TaskiqMessage) -> TaskState | None:
+        """Note that a task is started here; return STARTED if that attempt was so before."""
+        attempt = attempt_of(message.labels)
+        if self._started.get(message.task_id, -1) >= attempt:
+            return TaskState.STARTED
+        self._started[message.task_id] = attempt
+        return None
 
     def note_ended(self, task_id: str, attempt: int) -> None:
         """Note that the end of a task is on record, or that it waits for its next attempt."""

@@ -7,9 +7,6 @@ from dagster_taskiq.errors import DagsterTaskiqError
 #: To which the receiver writes what becomes of its messages.
 receiver = logging.getLogger("taskiq.receiver.receiver")
 
-#: What it says, with the error, when the function that it has called for a message has raised one.
-FUNCTION_FAILED = "Exception found while executing function."
-
 
 def shorten() -> None:
     """Shorten it from now on, to what a reader of the worker's log needs."""
@@ -29,7 +26,7 @@ def _shortened(record: logging.LogRecord) -> bool:
         return False  # those that this package does not run have none
     error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
     is_ours = isinstance(error, DagsterTaskiqError)
-    if record.levelno == logging.INFO or (is_ours and record.msg == FUNCTION_FAILED):
+    if record.levelno == logging.INFO:
         record.levelno, record.levelname = logging.DEBUG, "DEBUG"
     if is_ours:
         record.msg, record.args, record.exc_info = "%s", (str(error),), None
