@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
-from dagster_taskiq.transport.redis.replies import Replies, pack
+from dagster_taskiq.transport.redis.replies import Packed, Replies, pack, unpacked
 
 #: What the server writes, and what that is.
 REPLIES: list[tuple[bytes, Any]] = [
@@ -33,6 +33,12 @@ def test_a_command_is_written_with_the_sizes_of_its_parts() -> None:
     assert pack(("SET", "ü", b"\r\n", 12)) == (
         b"*4\r\n$3\r\nSET\r\n$2\r\n\xc3\xbc\r\n$2\r\n\r\n\r\n$2\r\n12\r\n"
     )
+
+
+def test_parts_that_were_packed_before_are_parts_of_a_command() -> None:
+    command = ("EVALSHA", 2, Packed(["k", "ü"]), "a", b"b")
+    assert unpacked(command) == ["EVALSHA", 2, "k", "ü", "a", b"b"]
+    assert pack(command) == pack(unpacked(command))
 
 
 def test_replies_are_read_in_whatever_pieces_they_come() -> None:

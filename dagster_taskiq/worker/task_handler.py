@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from functools import partial
 from typing import Any
 
 from taskiq import TaskiqMessage, TaskiqResult
@@ -193,12 +194,9 @@ class TaskHandler:
     async def _run_in_pool(self, message: TaskiqMessage, execution: Execution) -> TaskEnd:
         """Run a task in a child; if it is a run whose process cannot end it in Dagster, do that."""
         worker = f"Worker {self._pool.worker_name}"
-
-        async def record_end(result: TaskiqResult[Any]) -> None:
-            await self._backend.set_result(message.task_id, self._labelled(message, result))
-
+        record_end = partial(self._record_end, message)
+        reports = EndReports(record_end, execution.note_outcome, execution.note_report)
         try:
-            reports = EndReports(record_end, execution.note_outcome, execution.note_report)
             return await self._pool.run(message, reports)
         except ChildDiedError as error:
             await self._internal.finalize_run(message, str(error))

@@ -30,6 +30,7 @@ from dagster_taskiq.transport.messages import Delivery, Outgoing
 from dagster_taskiq.transport.redis.connection import RedisConnection, Script
 from dagster_taskiq.transport.redis.keys import Keys
 from dagster_taskiq.transport.redis.rejected import Rejected
+from dagster_taskiq.transport.redis.replies import Packed
 from dagster_taskiq.wire.queues import QueueDepth
 from dagster_taskiq.wire.records import TaskState
 from dagster_taskiq.wire.rejected_messages import RejectedMessage
@@ -88,7 +89,9 @@ class RedisBroker(QueueBroker):
         # The number of the claim that is not answered yet. If its answer is lost, the next call has
         # the same number, and gets the same message.
         self._claims = 1
-        self._claim_key = self._keys.claim(uuid.uuid4().hex)
+        claim_key = self._keys.claim(uuid.uuid4().hex)
+        more_keys = (claim_key, self._keys.forget_times, self._keys.task(""))
+        self._claim_keys = Packed([*self._keys.of_broker, *more_keys])
         # Messages of tasks that were started with their claims, which are to be deleted.
         self._to_delete: list[Delivery] = []
         self._deleting: asyncio.Task[None] | None = None
@@ -145,8 +148,8 @@ class RedisBroker(QueueBroker):
         deleted = self._to_delete[:MOST_DELETED]
         args = [self.consumer, self._stale, str(self._claims), keep_seconds, len(deleted)]
         args += [each for delivery in deleted for each in _address(delivery)]
-        more_keys = (self._claim_key, self._keys.forget_times, self._keys.task(""))
-        found = await self._script("claim", [*args, *self.open_queues], *more_keys)
+        args += self.open_queues
+        found = await self.connection.script(SCRIPTS["claim"], self._claim_keys, args)
         self._claims += 1
         del self._to_delete[: len(deleted)]
         if not found:

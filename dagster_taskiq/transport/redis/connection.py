@@ -21,6 +21,7 @@ from dagster_taskiq.transport.eviction import Eviction
 from dagster_taskiq.transport.redis.blocking import Blocking
 from dagster_taskiq.transport.redis.errors import REFUSALS, RedisErrors
 from dagster_taskiq.transport.redis.pipelined import Pipelined
+from dagster_taskiq.transport.redis.replies import Packed
 from dagster_taskiq.transport.redis.sentinel_urls import read_sentinel_url
 
 #: How long one command may take.
@@ -198,7 +199,9 @@ class RedisConnection:
                 execute: Any = self.client.execute_command
                 return await execute(name, *args)
 
-    async def script(self, script: Script, keys: Sequence[str | bytes], args: Sequence[Any]) -> Any:
+    async def script(
+        self, script: Script, keys: Sequence[str | bytes] | Packed, args: Sequence[Any]
+    ) -> Any:
         """Run a Lua script; the server keeps it after the first time.
 
         Args:
@@ -209,12 +212,13 @@ class RedisConnection:
         if self._pipelined is None:
             raise self._not_open()
         run = self._pipelined.run
+        rest = (keys, *args) if isinstance(keys, Packed) else (*keys, *args)
         with self.boundary:
             async with self._turns:
                 try:
-                    return await run("EVALSHA", script.sha, len(keys), *keys, *args)
+                    return await run("EVALSHA", script.sha, len(keys), *rest)
                 except NoScriptError:
-                    return await run("EVAL", script.text, len(keys), *keys, *args)
+                    return await run("EVAL", script.text, len(keys), *rest)
 
     async def any_exists(self, keys: Sequence[str]) -> bool:
         """Return whether any of these keys is there, with one command that is cheap to send."""

@@ -17,7 +17,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError, ReadOnlyError, TimeoutError
 
 from dagster_taskiq.transport.redis.cancellation import in_own_task
-from dagster_taskiq.transport.redis.replies import Replies, pack
+from dagster_taskiq.transport.redis.replies import Replies, pack, unpacked
 
 #: The pause before a command is sent again whose connection was lost, in seconds.
 RETRY_SECONDS = 0.05
@@ -51,7 +51,7 @@ class Pipelined:
         packed = pack(command)
         if len(packed) > LARGEST_SHARED:
             execute: Any = self._client.execute_command
-            return await execute(*command)
+            return await execute(*unpacked(command))
         link = self._link
         if link is None or not link.is_usable:
             link = await in_own_task(self._connect())

@@ -1,5 +1,6 @@
 """Commands and replies as Redis has them on the wire, in both versions of its protocol."""
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -15,16 +16,45 @@ _BULK, _VERBATIM, _BULK_ERROR = b"$=!"
 _ARRAY, _SET, _PUSH, _MAP = b"*~>%"
 
 
-def pack(command: tuple[Any, ...]) -> bytes:
-    """Return a command as it is sent; its parts are text, bytes or numbers."""
-    parts = [b"*%d\r\n" % len(command)]
+class Packed:
+    """Parts of a command that are the same each time, such as the names of keys: packed once."""
+
+    def __init__(self, parts: Iterable[str]) -> None:
+        """Pack them."""
+        self.parts = tuple(parts)
+        self.data = b"".join(map(_part, self.parts))
+
+    def __len__(self) -> int:
+        """Return how many they are."""
+        return len(self.parts)
+
+
+def pack(command: Iterable[Any]) -> bytes:
+    """Return a command as it is sent; its parts are text, bytes, numbers or :class:`Packed`."""
+    number = 0
+    parts = [b""]
     for each in command:
-        if isinstance(each, bytes):
+        number += 1
+        # By their exact types: there are some twenty to each command.
+        kind = type(each)
+        if kind is str:
+            parts.append(_part_again(each) if len(each) <= _LONGEST_KEPT else _part(each))
+        elif kind is Packed:
+            number += len(each) - 1
+            parts.append(each.data)
+        elif isinstance(each, bytes):
             parts += (b"$%d\r\n" % len(each), each, _END)
         else:
-            text = str(each)
-            parts.append(_part_again(text) if len(text) <= _LONGEST_KEPT else _part(text))
+            parts.append(_part(str(each)))
+    parts[0] = b"*%d\r\n" % number
     return b"".join(parts)
+
+
+def unpacked(command: Iterable[Any]) -> list[Any]:
+    """Return the parts of a command as redis-py takes them."""
+    return [
+        part for each in command for part in (each.parts if isinstance(each, Packed) else (each,))
+    ]
 
 
 def _part(text: str) -> bytes:

@@ -28,8 +28,9 @@ end
 
 -- Return the id of the first free message of a stream, and whether it was claimed before. A message
 -- that was claimed and never started, or was given back, is older than all messages that were never
--- claimed.
-local function first_free(stream)
+-- claimed. Of a stream that is alone at its level, the id of one that was never claimed is '': there is
+-- nothing to compare it with, and there may be none.
+local function first_free(stream, is_alone)
   local again = stale_claims(stream, stale, 1)
   if again.err then
     -- The stream has no group (it was restored without one): read it from the start.
@@ -37,6 +38,7 @@ local function first_free(stream)
   elseif again[1] then
     return again[1][1], true
   end
+  if is_alone then return '', false end
   for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
     local about = by_name(group)
     if about['name'] == 'workers' then
@@ -60,11 +62,15 @@ local function take(place)
   redis.call('XACK', place.stream, 'workers', place.id)
 end
 
--- Return the answer for an entry that this consumer has claimed, with the parts of its JSON.
-local function answer(queue, level, stream, entry)
+-- Return the answer for an entry that this consumer has claimed, with the parts of its JSON; `is_first`
+-- if it was never claimed before.
+local function answer(queue, level, stream, entry, is_first)
   local fields = by_name(entry[2])
-  local claims = redis.call('XPENDING', stream, 'workers', entry[1], entry[1], 1)
-  local times = claims[1] and claims[1][4] or 1
+  local times = 1
+  if not is_first then
+    local claims = redis.call('XPENDING', stream, 'workers', entry[1], entry[1], 1)
+    if claims[1] then times = claims[1][4] end
+  end
   local id, start = fields['task'] or '', ''
   -- One that was claimed before, and not started, is looked at by the listener first.
   if keep ~= '' and fields['own'] and times == 1 then
@@ -136,9 +142,10 @@ while levels[at] do
   -- Of the streams of one level, the one whose first free message came first.
   local best
   local past = at
+  local is_alone = not levels[at + 1] or levels[at + 1].level ~= levels[at].level
   while levels[past] and levels[past].level == levels[at].level do
     local place = levels[past]
-    place.id, place.again = first_free(place.stream)
+    place.id, place.again = first_free(place.stream, is_alone)
     if place.id and (not best or older(place.id, best.id)) then best = place end
     past = past + 1
   end
@@ -148,12 +155,14 @@ while levels[at] do
     local entry = take(best)
     if entry then
       trim_wakeups(best.queue, levels)
-      local found, about = answer(best.queue, best.level, best.stream, entry)
+      local found, about = answer(best.queue, best.level, best.stream, entry, not best.again)
       -- Kept for as long as the claim counts, or until this listener's next claim.
       redis.call('SET', answered,
                  cjson.encode({number, best.queue, best.level, entry[1], about[4]}),
                  'PX', about[6] == 'STARTED' and math.max(stale, DAY) or stale)
       return found
+    elseif is_alone and not best.again then
+      at = past
     end
   end
 end
