@@ -8,6 +8,7 @@ OLDEST := dagster==1.13.0
 # The two sides of the benchmarks. dagster-celery asks for one Dagster alone, which ours gets too.
 BENCH_VENV := .venv-bench
 ORIGINAL_VENV := .venv-original
+TASKIQ_REDIS_VENV := .venv-taskiq-redis
 ORIGINAL := 'dagster-celery[redis]==0.29.27' 'celery==5.7.0' dagster-postgres==0.29.27
 SAME_DAGSTER := dagster==1.13.27
 # The work of one of their jobs: as `bench` in pyproject.toml has it.
@@ -39,7 +40,8 @@ help:
 	@echo "make soak     half an hour of kills, cancels and cuts, and what came of it"
 	@echo "make bench    how fast it is beside dagster-celery with Celery, which it fetches; it"
 	@echo "              takes more than an hour"
-	@echo "make bench-own  what a user's own task costs, beside Celery's prefork pool; some minutes"
+	@echo "make bench-own  what a user's own task costs, beside Celery's prefork pool and the"
+	@echo "              ListQueueBroker of taskiq-redis; some minutes"
 	@echo "make bench-monitor  what a monitor costs, and the runs that it shows; some minutes"
 	@echo "make dist     what is published: the wheel, the sources, and a wheel that stands in for"
 	@echo "              each release of dagster-celery"
@@ -111,7 +113,8 @@ bench: servers $(BENCH_VENV)/.installed $(ORIGINAL_VENV)/.installed
 	$(BENCH_VENV)/bin/python -m benchmarks.run $(ARGS)
 
 # More of them: make bench-own ARGS='--tasks 10000 --rounds 1 --places redis'
-bench-own: servers $(BENCH_VENV)/.installed $(ORIGINAL_VENV)/.installed
+bench-own: servers $(BENCH_VENV)/.installed $(ORIGINAL_VENV)/.installed \
+	$(TASKIQ_REDIS_VENV)/.installed
 	$(BENCH_VENV)/bin/python -m benchmarks.own_tasks $(ARGS)
 
 # In one place, in a minute: make bench-monitor ARGS='--rounds 2 --places redis'
@@ -127,7 +130,7 @@ dist: $(VENV)/.installed-dev
 	$(VENV)/bin/dagster-taskiq stand-in --all -o $(DIST)
 
 clean:
-	rm -rf $(VENV) $(OLDEST_VENV) $(BENCH_VENV) $(ORIGINAL_VENV)
+	rm -rf $(VENV) $(OLDEST_VENV) $(BENCH_VENV) $(ORIGINAL_VENV) $(TASKIQ_REDIS_VENV)
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .old-servers*
 
 # The stamps are younger than what they were made from, and are not there after a failure.
@@ -154,4 +157,8 @@ $(BENCH_VENV)/.installed: pyproject.toml scripts/make-venv
 
 $(ORIGINAL_VENV)/.installed: pyproject.toml scripts/make-venv
 	scripts/make-venv $(ORIGINAL_VENV) $(ORIGINAL) $(PANDAS)
+	@touch $@
+
+$(TASKIQ_REDIS_VENV)/.installed: pyproject.toml scripts/make-venv
+	scripts/make-venv $(TASKIQ_REDIS_VENV) 'taskiq-redis>=1.2.4,<2' 'uvloop>=0.21,<1'
 	@touch $@

@@ -8,9 +8,9 @@ from typing import Any
 
 if "OWN_TASKIQ_REDIS" in os.environ:
     from taskiq.serializers import JSONSerializer
-    from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
+    from taskiq_redis import ListQueueBroker, RedisAsyncResultBackend
 
-    broker = RedisStreamBroker(os.environ["OWN_TASKIQ_REDIS"]).with_result_backend(
+    broker = ListQueueBroker(os.environ["OWN_TASKIQ_REDIS"]).with_result_backend(
         RedisAsyncResultBackend(
             os.environ["OWN_TASKIQ_REDIS"], serializer=JSONSerializer(), result_ex_time=3600
         )
@@ -24,6 +24,11 @@ _loop = asyncio.new_event_loop()
 @broker.task
 def nothing() -> None:
     """Do nothing."""
+
+
+@broker.task
+async def nothing_async() -> None:
+    """Do nothing, as a coroutine."""
 
 
 @broker.task
@@ -44,7 +49,7 @@ async def _send(name: str, count: int, *args: Any) -> None:
     if not _started:
         await broker.startup()
         _started.append(True)
-    task = {"nothing": nothing, "hold": hold, "mark": mark}[name]
+    task = {"nothing": nothing, "async": nothing_async, "hold": hold, "mark": mark}[name]
     for _ in range(count):
         await task.kiq(*args)
 
