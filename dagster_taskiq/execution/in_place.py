@@ -58,7 +58,8 @@ async def execute_in_place(broker: QueueBroker, message: BrokerMessage) -> None:
         # What is sent again is for the next attempt.
         parsed.labels[ATTEMPT_LABEL] = task.attempt + 1
         record = partial(_record, backend, task)
-        ended = await TaskLife(parsed, may_be_put_back=True, record=record).run(receiver)
+        life = TaskLife(parsed, may_be_put_back=True, record=record)
+        ended = await life.run(receiver, is_whole=True)
         if not isinstance(ended, PutBack):
             return
         await backend.home.run(partial(backend.put_back, task, None))

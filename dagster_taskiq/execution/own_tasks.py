@@ -1,8 +1,9 @@
 """Users' own tasks: all that taskiq does with a message is done in the process that executes it.
 
 taskiq's receiver calls the hooks of the middlewares, resolves the dependencies, calls the function
-and hands over the result. It runs in an event loop that stays for the tasks that follow; a plain
-function is called by the main thread. What the receiver cannot decide here, because the record of
+and hands over the result; where nothing else reads the message, it is not written and read again
+for that. It runs in an event loop that stays for the tasks that follow; a plain function is called
+by the main thread. What the receiver cannot decide here, because the record of
 the task is its worker's, comes back through :mod:`dagster_taskiq.transport.current_task`: the end
 of the task, and a message by which it is to be executed again.
 """
@@ -16,7 +17,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from taskiq import AsyncBroker, BrokerMessage, TaskiqMessage, TaskiqResult
-from taskiq.acks import AckableMessage
+from taskiq.acks import AckableMessage, AckController
 from taskiq.events import TaskiqEvents
 from taskiq.exceptions import NoResultError
 from taskiq.receiver import Receiver
@@ -28,7 +29,7 @@ from dagster_taskiq.execution.main_thread import MainThread
 from dagster_taskiq.execution.observers import observed
 from dagster_taskiq.execution.task_context import current_context
 from dagster_taskiq.execution.tasks_loop import TasksLoop
-from dagster_taskiq.execution.typed_messages import TypedFormatter
+from dagster_taskiq.execution.typed_messages import TypedFormatter, with_typed_values
 from dagster_taskiq.transport.current_task import executing_own_task
 from dagster_taskiq.transport.home_loop import background
 from dagster_taskiq.transport.hooks import has_hooks
@@ -91,13 +92,22 @@ class TaskLife:
         if self._record is not None:
             await asyncio.to_thread(self._record, result)
 
-    async def run(self, receiver: Receiver) -> TaskiqResult[Any] | PutBack:
-        """Have a receiver execute it."""
-        broker = receiver.broker
+    async def run(self, receiver: Receiver, *, is_whole: bool) -> TaskiqResult[Any] | PutBack:
+        """Have a receiver execute it.
+
+        Args:
+            receiver: the receiver.
+            is_whole: whether it is to do all that it does with a message: there are hooks to call,
+                or a serializer that reads the message. Otherwise it resolves the dependencies and
+                calls the function.
+        """
         with executing_own_task(self):
             try:
-                body = TypedFormatter(broker).write(self._message).message
-                await receiver.callback(AckableMessage(data=body, ack=_acknowledged))
+                if is_whole:
+                    body = TypedFormatter(receiver.broker).write(self._message).message
+                    await receiver.callback(AckableMessage(data=body, ack=_acknowledged))
+                else:
+                    await self._run_function(receiver)
             except asyncio.CancelledError as error:
                 # The task was stopped while a hook was awaited.
                 _uncancel()
@@ -112,6 +122,17 @@ class TaskLife:
         if self._result is not None:
             return self._result
         return self.without_result()
+
+    async def _run_function(self, receiver: Receiver) -> None:
+        """Have a receiver execute the function, and have the end recorded, as it does itself."""
+        read = with_typed_values(self._message)
+        read = read.model_copy(update={"labels": dict(read.labels)})
+        read.parse_labels()
+        task = receiver.broker.find_task(read.task_name)
+        if task is not None:
+            result = await receiver.run_task(task.original_func, read, AckController(_acknowledged))
+            if not isinstance(result.error, NoResultError):
+                await self.record_end(result)
 
     def without_result(self) -> TaskiqResult[Any] | PutBack:
         """Return how it has ended, when it has no result."""
@@ -135,12 +156,14 @@ class RunningLife:
         self._task: asyncio.Task[Any] | None = None
         self._is_cancelled = False
 
-    async def follow(self, life: TaskLife, receiver: Receiver) -> TaskiqResult[Any] | PutBack:
-        """Execute it in the running loop."""
+    async def follow(
+        self, life: TaskLife, receiver: Receiver, *, is_whole: bool
+    ) -> TaskiqResult[Any] | PutBack:
+        """Execute it in the running loop; for the arguments see :meth:`TaskLife.run`."""
         self._task = asyncio.current_task()
         if self._is_cancelled and self._task is not None:
             self._task.cancel()
-        return await life.run(receiver)
+        return await life.run(receiver, is_whole=is_whole)
 
     def cancel(self) -> None:
         """Cancel it from another thread: it can clean up, and its dependencies are torn down."""
@@ -203,7 +226,10 @@ class OwnTasks:
         record = current_context().record_end if is_followed else None
         life = TaskLife(message, may_be_put_back=is_own, record=record)
         running = RunningLife()
-        running.future = self._loop.start_soon(lambda: running.follow(life, self._receiver(is_own)))
+        is_whole = self.has_hooks or self.has_own_serializer
+        running.future = self._loop.start_soon(
+            lambda: running.follow(life, self._receiver(is_own), is_whole=is_whole)
+        )
         return running
 
     def observe_end(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:
