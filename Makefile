@@ -24,7 +24,7 @@ DIST := dist
 
 .PHONY: help demo demo-ui test test-all lint tests tests-all legacy tests-oldest \
 	tests-started tests-oldest-all servers promises pictures soak bench bench-own bench-monitor \
-	dist clean
+	bench-sizes dist clean
 
 help:
 	@echo "make demo     two example projects, run on workers on this machine: one of our own, and"
@@ -43,6 +43,7 @@ help:
 	@echo "make bench-own  what a user's own task costs, beside Celery's prefork pool and the"
 	@echo "              ListQueueBroker of taskiq-redis; some minutes"
 	@echo "make bench-monitor  what a monitor costs, and the runs that it shows; some minutes"
+	@echo "make bench-sizes  memory of a worker, connections to PostgreSQL, what waiting steps take"
 	@echo "make dist     what is published: the wheel, the sources, and a wheel that stands in for"
 	@echo "              each release of dagster-celery"
 	@echo "make clean    remove what the others have made"
@@ -120,6 +121,10 @@ bench-own: servers $(BENCH_VENV)/.installed $(ORIGINAL_VENV)/.installed \
 # In one place, in a minute: make bench-monitor ARGS='--rounds 2 --places redis'
 bench-monitor: servers $(BENCH_VENV)/.installed
 	$(BENCH_VENV)/bin/python -m benchmarks.monitor $(ARGS)
+
+# Some of it: make bench-sizes ARGS='--only memory --slots 8'
+bench-sizes: servers $(VENV)/.installed-dev
+	$(VENV)/bin/python -m benchmarks.sizes $(ARGS)
 
 # The wheel is built from the sources that are packed before it.
 dist: $(VENV)/.installed-dev

@@ -24,4 +24,6 @@ resting = renamed(jobs.resting)
 beating = renamed(jobs.beating)
 
 #: What can be launched.
-defs = Definitions(jobs=[chain_5, chain_5_in_process, fan_10, beating, beating_in_process])
+defs = Definitions(
+    jobs=[chain_5, chain_5_in_process, fan_10, many_naps, resting, beating, beating_in_process]
+)

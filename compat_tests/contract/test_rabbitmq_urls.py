@@ -2,6 +2,8 @@
 
 import json
 import logging
+import re
+import shlex
 import socket
 import threading
 import uuid
@@ -19,6 +21,7 @@ import trustme
 from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus
 from pamqp.commands import Basic
 
+from compat_tests.checkout import ROOT
 from compat_tests.executor import jobs
 from compat_tests.executor.runs import House
 from compat_tests.executor.scratch import Scratch
@@ -54,6 +57,8 @@ EVERYTHING = {"configure": ".*", "write": ".*", "read": ".*"}
 ODD_USER = "o/dd@user:x"
 #: A user with access to ``/``, and no permission there.
 POWERLESS = "powerless"
+#: A user with the permissions that docs/how-to/secure.md gives, and no others.
+LIMITED = "dagster"
 
 
 @dataclass
@@ -98,13 +103,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 def definitions(directory: Path) -> Path:
     """Write a file with the users and their permissions."""
-    users = {"guest": "guest", ODD_USER: PASSWORD, POWERLESS: MARK}
+    users = {"guest": "guest", ODD_USER: PASSWORD, POWERLESS: MARK, LIMITED: MARK}
     users |= dict.fromkeys(HOSTS.values(), MARK)
     rights = [{"user": user, "vhost": host, **EVERYTHING} for host, user in HOSTS.items()]
     rights += [{"user": user, "vhost": "/", **EVERYTHING} for user in ("guest", ODD_USER)]
     rights.append({"user": "guest", "vhost": SHARED, **EVERYTHING})
     nothing = dict.fromkeys(EVERYTHING, "^$")
     rights.append({"user": POWERLESS, "vhost": "/", **nothing})
+    rights.append({"user": LIMITED, "vhost": "/", **permissions_on_the_page()})
     content = {
         "users": [{"name": name, "password": users[name], "tags": ""} for name in users],
         "vhosts": [{"name": name} for name in (*HOSTS, SHARED)],
@@ -113,6 +119,15 @@ def definitions(directory: Path) -> Path:
     path = directory / "definitions.json"
     path.write_text(json.dumps(content))
     return path
+
+
+def permissions_on_the_page() -> dict[str, str]:
+    """Return the three patterns that docs/how-to/secure.md gives to ``rabbitmqctl``."""
+    page = (ROOT / "docs" / "how-to" / "secure.md").read_text()
+    (command,) = re.findall(r"^rabbitmqctl set_permissions .*$", page, re.MULTILINE)
+    words = shlex.split(command)
+    assert words[2:5] == ["--vhost", "/", LIMITED]
+    return dict(zip(EVERYTHING, words[5:], strict=True))
 
 
 def settings_for(url: str, options: dict[str, Any] | None = None, **changes: Any) -> Settings:
@@ -129,6 +144,18 @@ def round_trip(client: Client) -> None:
     client.revoke([task_id], "the test is over")
     assert client.depths() == []
     assert client.tasks([task_id])[task_id].state is TaskState.REVOKED
+
+
+def test_the_permissions_on_the_page_are_enough(place: Place, tmp_path: Path) -> None:
+    settings = settings_for(f"amqp://{LIMITED}:{MARK}@127.0.0.1:{place.port}/", **PULSE)
+    round_trip(client_for(settings))
+    with running_worker(settings, tmp_path, "-i", USER_TASKS), open_sender(settings) as sender:
+        assert sender.value(sender.send("add", 1, 2)) == 3
+        late = sender.send("add", 3, 4, delay=0.5)
+        assert sender.value(late) == 7
+    elsewhere = settings.replace(prefix="another")
+    with pytest.raises(ConfigError, match="set_permissions"):
+        round_trip(client_for(elsewhere))
 
 
 # -- URLs --------------------------------------------------------------------------------------

@@ -82,8 +82,8 @@ def no_permission(action: str, error: BaseException) -> ConfigError:
     """
     return ConfigError(
         f"The server does not let us {action}: {text_of(error)}. Grant the user configure, write "
-        "and read permission for the names that begin with the `prefix` (rabbitmqctl "
-        "set_permissions)."
+        "and read permission for the names that begin with the `prefix`, and write permission "
+        "for amq.default (rabbitmqctl set_permissions)."
     )
 
 
