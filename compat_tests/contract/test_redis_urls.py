@@ -1,5 +1,7 @@
 """Every form of URL that reaches a Redis, on real servers: plain, TLS, unix socket, sentinel."""
 
+import re
+import shlex
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,9 +14,11 @@ import redis
 import trustme
 from dagster import DagsterInstance, DagsterRunStatus
 
+from compat_tests.checkout import ROOT
 from compat_tests.executor.runs import House
 from compat_tests.executor.scratch import Scratch
 from compat_tests.security import own_jobs
+from compat_tests.sending import USER_TASKS, open_sender
 from compat_tests.servers import RedisServer, free_port, own_redis, redis_binary
 from compat_tests.workers import running_worker
 from dagster_taskiq.client import Client, client_for
@@ -46,6 +50,24 @@ def test_a_password_in_the_url_is_used_and_a_wrong_one_named_as_the_problem() ->
             with pytest.raises(ConfigError, match="user and password") as caught:
                 client_for(settings_for(wrong))
             assert "wr0ng" not in str(caught.value)
+
+
+def test_the_rules_of_access_on_the_page_are_enough(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "how-to" / "secure.md").read_text()
+    (command,) = re.findall(r"^redis-cli ACL SETUSER .*$", page, re.MULTILINE)
+    user, *rules = shlex.split(command.replace("$REDIS_PASSWORD", "s3cret"))[3:]
+    with own_redis() as server:
+        with redis.Redis(port=server.port) as administrator:
+            administrator.execute_command("ACL", "SETUSER", user, *rules)
+            settings = settings_for(server.url.replace("://", f"://{user}:s3cret@"))
+            round_trip(client_for(settings))
+            with running_worker(settings, tmp_path, "-i", USER_TASKS), open_sender(settings) as to:
+                assert to.value(to.send("add", 1, 2)) == 3
+                assert to.value(to.send("add", 3, 4, delay=0.5)) == 7
+            refused = administrator.execute_command("ACL", "LOG")
+        assert refused == []
+        with pytest.raises(ConfigError, match="user and password"):
+            round_trip(client_for(settings.replace(prefix="another")))
 
 
 def test_a_unix_socket_serves(tmp_path: Path) -> None:

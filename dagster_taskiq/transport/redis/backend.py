@@ -109,11 +109,7 @@ class RedisBackend(StateBackend):
         """Run the conclude script."""
         if task.run_id:
             return False
-        keys = [
-            self._keys.task(task.id),
-            self._keys.forget_times,
-            self._keys.result(task.id) if result is not None else "",
-        ]
+        keys = [self._keys.task(task.id), self._keys.forget_times, self._keys.result(task.id)]
         keep = max(1, int(self.settings.result_ttl))
         args: list[Any] = [task.id, state.value, error, keep, result or b""]
         args += [task.name, task.queue, task.attempt]
@@ -125,8 +121,8 @@ class RedisBackend(StateBackend):
         keys = [
             self._keys.task(task.id),
             self._keys.forget_times,
-            self._keys.notifications(task.loop_channel) if task.loop_channel else "",
-            self._keys.result(task.id) if result is not None else "",
+            self._keys.notifications(task.loop_channel),
+            self._keys.result(task.id),
         ]
         notification = json.dumps(end_notification(task, state)) if task.loop_channel else ""
         args = [

@@ -221,8 +221,9 @@ class RedisBroker(QueueBroker):
     async def release(self, delivery: Delivery) -> None:
         """Make the claim look older than the lease, so that the next claim takes the message."""
         keep = max(1, int(self.settings.result_ttl))
-        args = [self.consumer, *_address(delivery), keep, _NO_MESSAGE]
-        record = self._keys.task(delivery.task_id) if delivery.is_started else ""
+        started = "1" if delivery.is_started else ""
+        args = [self.consumer, *_address(delivery), keep, _NO_MESSAGE, started]
+        record = self._keys.task(delivery.task_id)
         await self._script("release", args, record, self._keys.forget_times)
 
     async def stop_claiming(self) -> None:

@@ -1,14 +1,14 @@
 -- Give a claimed message back, if this consumer still has the claim, and wake a listener. A task that
 -- was started with the claim, and has not begun, waits again. If it was revoked meanwhile, or its
 -- message is gone, it ends.
--- KEYS  10 record of a task that was started (hash), or ''  11 when to forget tasks (sorted set)
+-- KEYS  10 record of the task (hash)  11 when to forget tasks (sorted set)
 -- ARGV  1 consumer  2 queue  3 level  4 id  5 task id  6 seconds to keep the record of one that ends
---       7 why it ends if its message is gone
+--       7 why it ends if its message is gone  8 '1' if it was started with the claim, or ''
 local consumer, queue, level, id = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local stream = stream_of(queue, level)
 local claim = redis.pcall('XPENDING', stream, 'workers', id, id, 1)
 local is_claimed = not claim.err and claim[1] and claim[1][2] == consumer
-if KEYS[10] ~= '' then
+if ARGV[8] ~= '' then
   local state, worker, revoke_requested =
     unpack(redis.call('HMGET', KEYS[10], 'state', 'worker', 'revoke_requested'))
   local is_mine = state == 'STARTED' and worker == consumer
