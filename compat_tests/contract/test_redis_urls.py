@@ -54,8 +54,8 @@ def test_a_password_in_the_url_is_used_and_a_wrong_one_named_as_the_problem() ->
 
 def test_the_rules_of_access_on_the_page_are_enough(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "how-to" / "secure.md").read_text()
-    (command,) = re.findall(r"^redis-cli ACL SETUSER .*$", page, re.MULTILINE)
-    user, *rules = shlex.split(command.replace("$REDIS_PASSWORD", "s3cret"))[3:]
+    (command,) = re.findall(r"^redis-cli ACL SETUSER (?:.*\\\n)*.*$", page, re.MULTILINE)
+    user, *rules = shlex.split(command.replace("\\\n", "").replace("$REDIS_PASSWORD", "s3cret"))[3:]
     with own_redis() as server:
         with redis.Redis(port=server.port) as administrator:
             administrator.execute_command("ACL", "SETUSER", user, *rules)

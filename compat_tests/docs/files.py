@@ -85,6 +85,7 @@ UNIT_KEYS = {
         "UMask",
         "SendSIGKILL",
         "RestartPreventExitStatus",
+        "LoadCredential",
     ),
 }
 
@@ -394,10 +395,17 @@ def check_systemd(block: Block) -> None:
     here = re.sub(r"^(Exec\w+=)\S+", r"\1/bin/true", block.code, flags=re.MULTILINE)
     with TemporaryDirectory(prefix="dagster-taskiq-docs-") as directory:
         unit = Path(directory, Path(name).name)
-        unit.write_text(here)
+        if unit.suffix == ".conf":  # adds to a unit, which is verified with it
+            unit = Path(directory, Path(name).parent.name.removesuffix(".d").replace("@.", "@any."))
+            unit.write_text("[Service]\nExecStart=/bin/true\n")
+            added = Path(directory, *Path(name).parts[-2:])
+            added.parent.mkdir()
+            added.write_text(here)
+        else:
+            unit.write_text(here)
         command = [verify, "verify", "--man=no", "--recursive-errors=no", str(unit)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-    told = [line for line in done.stderr.splitlines() if unit.name in line]
+    told = [line for line in done.stderr.splitlines() if directory in line or unit.name in line]
     if told:
         raise Wrong(f"systemd-analyze verify says, so correct it: {'; '.join(told)}")
 

@@ -23,6 +23,10 @@ User=dagster
 {key}=mixed
 ExecStart=/opt/dagster/bin/dagster-taskiq worker start {option} 4
 """
+DROP_IN = """# /etc/systemd/system/dagster-worker@.service.d/secrets.conf
+[Service]
+{key}=ca.pem:/etc/ca.pem
+"""
 COMPOSE = """# compose.yaml
 services:
   worker:
@@ -98,6 +102,7 @@ GOOD = {
     "alerts.yaml": page("yaml", "# alerts.yaml\ngroups:\n  - rules:\n    - expr: up == 0"),
     "an expression": page("promql", "sum by (queue) (rate(dagster_taskiq_x[5m]))"),
     "a unit": page("ini", UNIT.format(key="KillMode", option="-c")),
+    "what is added to a unit": page("ini", DROP_IN.format(key="LoadCredential")),
     "a task definition": page(
         "json", TASK.format(key="stopTimeout"), "<!-- file: task-definition.json -->"
     ),
@@ -193,6 +198,7 @@ BAD: dict[str, tuple[str, str]] = {
     "YAML of no known kind": (page("yaml", "triggers: []"), "name its file"),
     "no YAML": (page("yaml", "# dagster.yaml\na: b: c"), "not YAML"),
     "a unit, key": (page("ini", UNIT.format(key="KilMode", option="-c")), "KilMode"),
+    "what is added to a unit, key": (page("ini", DROP_IN.format(key="Credential")), "Credential"),
     "a unit, command": (page("ini", UNIT.format(key="KillMode", option="-z")), "No such option"),
     "a task definition": (
         page("json", TASK.format(key="stopTimout"), "<!-- file: task-definition.json -->"),
