@@ -787,6 +787,7 @@ def test_a_refused_password_ends_the_worker_with_one_sentence(
     assert banner[-1].startswith("    Ctrl-C")
     assert sentence.startswith("Error: redis://")
     assert "does not let us in" in sentence
+    assert ".. " not in sentence
     assert "wr0ng-w0rd" not in worker.output()
 
 

@@ -65,12 +65,12 @@ class RabbitErrors(ErrorBoundary):
 
 
 def text_of(error: BaseException) -> str:
-    """Return the text of an error of the client library, in a few words."""
+    """Return the text of an error of the client library, in a few words; without a full stop."""
     cause = error.__cause__
     if isinstance(cause, OSError) and not isinstance(error, ConnectionClosed):
         error = cause
     words = [str(each) for each in error.args if isinstance(each, str) and each]
-    return " ".join(words) or str(error) or type(error).__name__
+    return (" ".join(words) or str(error)).rstrip(".") or type(error).__name__
 
 
 def no_permission(action: str, error: BaseException) -> ConfigError:
