@@ -1,6 +1,7 @@
 """Steps that wait, as the backend has it, and whose messages are not in their queue."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 
 from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.runs.servers import Servers
@@ -52,11 +53,12 @@ class LostMessages:
             ServerUnavailableError: as :meth:`Servers.call`.
         """
         is_empty: dict[str, bool] = {}
+        has_idle = cache(partial(_has_idle_worker, workers))
         for step in self._steps:
             queue = step.queue
             task = tasks.get(step.task_id)
             waits = task is not None and task.state is TaskState.WAITING
-            if not waits or self._steps.is_unsent(step) or not _has_idle_worker(workers, queue):
+            if not waits or self._steps.is_unsent(step) or not has_idle(queue):
                 step.times_missing = 0
                 continue
             if queue not in is_empty:

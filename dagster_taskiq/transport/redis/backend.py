@@ -37,6 +37,11 @@ SCRIPTS = {
     "put_back": Script(*SENDING, _LUA / "put_back.lua"),
 }
 
+#: The fields of a record that are read together; a record without the first is none.
+_FIELDS = (
+    *("state", "submitted_at", "started_at", "finished_at", "revoke_requested", "attempt"),
+    *("name", "queue", "run_id", "step_key", "worker", "error"),
+)
 #: How many tasks one call of a script handles; with more, other clients would have to wait.
 CHUNK = 500
 
@@ -157,17 +162,23 @@ class RedisBackend(StateBackend):
         return started
 
     async def tasks(self, task_ids: Sequence[str]) -> dict[str, Task]:
-        """Get the hashes."""
+        """Get the fields of one hash; of several, run the tasks script."""
         found = {}
         for first in range(0, len(task_ids), CHUNK):
             chunk = list(task_ids[first : first + CHUNK])
-            async with self.connection.pipeline() as pipeline:
-                for task_id in chunk:
-                    pipeline.hgetall(self._keys.task(task_id))
-                for task_id, fields in zip(chunk, await pipeline.execute(), strict=True):
-                    if fields:
-                        found[task_id] = _task(task_id, fields)
+            for task_id, values in zip(chunk, await self._fields(chunk), strict=True):
+                if values[0]:
+                    found[task_id] = _task(task_id, values)
         return found
+
+    async def _fields(self, task_ids: Sequence[str]) -> list[list[str]]:
+        """Return the values of the ``_FIELDS`` of each record; false ones that are not there."""
+        keys = [self._keys.task(each) for each in task_ids]
+        if len(keys) > 1:
+            rows: list[list[str]] = json.loads(await self._script("tasks", keys, [*_FIELDS]))
+            return rows
+        values = await self.connection.command("HMGET", keys[0], *_FIELDS)
+        return [[value.decode() if value else "" for value in values]]
 
     async def beat(self, worker: Worker) -> list[str]:
         """Run the beat script."""
@@ -263,20 +274,22 @@ class RedisBackend(StateBackend):
         return await self.connection.script(SCRIPTS[name], keys, args)
 
 
-def _task(task_id: str, fields: dict[bytes, bytes]) -> Task:
-    text = {name.decode(): value.decode() for name, value in fields.items()}
+def _task(task_id: str, values: Sequence[str]) -> Task:
+    """Return the record with these values of the ``_FIELDS``."""
+    state, submitted_at, started_at, finished_at, revoke_requested, attempt, *texts = values
+    name, queue, run_id, step_key, worker, error = (text or "" for text in texts)
     return Task(
         id=task_id,
-        name=text.get("name", ""),
-        queue=text.get("queue", ""),
-        run_id=text.get("run_id", ""),
-        step_key=text.get("step_key", ""),
-        state=TaskState(text["state"]),
-        worker=text.get("worker", ""),
-        submitted_at=float(text.get("submitted_at", 0)),
-        started_at=float(text.get("started_at", 0)),
-        finished_at=float(text.get("finished_at", 0)),
-        error=text.get("error", ""),
-        revoke_requested=text.get("revoke_requested") == "1",
-        attempt=int(text.get("attempt", 0)),
+        name=name,
+        queue=queue,
+        run_id=run_id,
+        step_key=step_key,
+        state=TaskState(state),
+        worker=worker,
+        submitted_at=float(submitted_at or 0),
+        started_at=float(started_at or 0),
+        finished_at=float(finished_at or 0),
+        error=error,
+        revoke_requested=revoke_requested == "1",
+        attempt=int(attempt or 0),
     )
