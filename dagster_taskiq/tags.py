@@ -12,13 +12,14 @@ from dagster_taskiq.errors import ConfigError
 #: not set.
 DAGSTER_PRIORITY_TAG = "dagster/priority"
 
-#: Step tag, and run tag for a launched run: the queue it waits in.
+#: The queue in which a step waits; as a tag of a run, that in which the launched run waits.
 QUEUE_TAG = "dagster-taskiq/queue"
-#: Step tag: an integer, higher runs first. Added to the run's priority.
+#: The priority of a step, an integer. Higher runs first. It is added to the run's priority.
 PRIORITY_TAG = "dagster-taskiq/priority"
-#: Run tag: an integer, the priority of a launched run; added to that of each of its steps.
+#: The priority of a launched run, an integer, as a tag of the run. It is added to that of each of
+#: its steps.
 RUN_PRIORITY_TAG = "dagster-taskiq/run_priority"
-#: Run tag, written by the run launcher: the id of the task that executes the run.
+#: The id of the task that executes a run, as a tag of the run that the run launcher writes.
 TASK_ID_TAG = "dagster-taskiq/task_id"
 
 #: The older name of each tag, as dagster-celery projects have them in their code.
