@@ -22,7 +22,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # Where what is published goes: make dist DIST=/tmp/dist
 DIST := dist
 
-.PHONY: help demo demo-ui test test-all lint tests tests-all legacy tests-oldest \
+.PHONY: help demo demo-ui test test-all lint docs docs-links tests tests-all legacy tests-oldest \
 	tests-started tests-oldest-all servers promises pictures soak bench bench-own bench-monitor \
 	bench-sizes dist clean
 
@@ -34,6 +34,7 @@ help:
 	@echo "              the contract on all of them"
 	@echo "make test-all the same on every broker, and dagster-celery's own tests on each server"
 	@echo "make lint     style and types alone"
+	@echo "make docs     the site of docs/, into build/docs/; make docs-links also asks other sites"
 	@echo "make legacy   dagster-celery's own tests alone, and those of libraries on it, unmodified"
 	@echo "make promises which test holds which promise, on which broker, into compat_tests/PROMISES.md"
 	@echo "make pictures of the monitor's page, for docs/; a quarter of an hour"
@@ -60,14 +61,25 @@ demo-ui: $(VENV)/.installed-ui
 	$(VENV)/bin/dagster-taskiq demo --ui $(ARGS)
 
 # compat_tests/tiers.py decides what is run on every push.
-test: servers lint tests tests-oldest
+test: servers lint docs tests tests-oldest
 
-test-all: servers lint tests-all tests-started legacy tests-oldest-all
+test-all: servers lint docs tests-all tests-started legacy tests-oldest-all
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# Whatever is wrong with a page, a docstring or a link within the site is an error.
+SPHINX = $(VENV)/bin/python -m sphinx -E -n -W --keep-going -q -j auto
+
+docs: $(VENV)/.installed-dev
+	$(SPHINX) -b html docs build/docs
+	@echo "The site is build/docs/index.html"
+
+# Whether the links to other sites lead somewhere, which needs the network.
+docs-links: $(VENV)/.installed-dev
+	$(SPHINX) -b linkcheck docs build/docs-links
 
 tests: servers $(VENV)/.installed-dev
 	$(VENV)/bin/python -m pytest $(SPREAD) -m push compat_tests legacy_tests $(ARGS)

@@ -8,7 +8,9 @@ outside this folder.
 import os
 import re
 from pathlib import Path
+from typing import NamedTuple
 
+import click
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
@@ -37,6 +39,9 @@ exclude_patterns = ["README.md"]
 myst_heading_anchors = 6
 myst_enable_extensions = ["strikethrough"]
 
+# Quotes and dashes stay as they are written, since many belong to commands.
+smartquotes = False
+
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
@@ -45,7 +50,10 @@ add_module_names = False
 napoleon_numpy_docstring = False
 # Names of other projects, and those of ours that no page describes: they have no target here.
 nitpick_ignore_regex = [
-    (r"py:.*", r"(dagster|dagster_shared|taskiq|taskiq_dependencies|pydantic|pydantic_core)(\..*)?"),
+    (
+        r"py:.*",
+        r"(dagster|dagster_shared|taskiq|taskiq_dependencies|pydantic|pydantic_core)(\..*)?",
+    ),
     (r"py:.*", r"(collections|typing|typing_extensions|datetime|abc|enum|pathlib|pytest)(\..*)?"),
     (r"py:.*", r"dagster_taskiq\.(settings|transport|wire|schedules|sent_tasks|runs)\..*"),
 ]
@@ -71,23 +79,66 @@ linkcheck_workers = 4
 linkcheck_ignore = [r"https?://localhost", r"https?://example\.", rf"{REPOSITORY}/.*"]
 
 
-def toctrees() -> str:
-    """Return the side bar: a toctree for each section of the map, with its words."""
-    parts = []
-    for section in MAP.read_text("utf-8").split("\n## ")[1:]:
-        caption, _, body = section.partition("\n")
-        links = re.findall(r"^- \[([^]]+)\]\(([^)]+)\.(?:md|rst)\)", body, re.MULTILINE)
-        entries = "".join(f"   {text} <{page}>\n" for text, page in links)
-        if entries:
-            parts.append(f".. toctree::\n   :caption: {caption}\n   :hidden:\n\n{entries}")
-    return "\n".join(parts)
+class Section(NamedTuple):
+    """A section of the map."""
+
+    title: str
+    #: The sentence below the title.
+    sentence: str
+    #: The pages: what each is called, and its path without suffix.
+    pages: list[tuple[str, str]]
 
 
-def add_toctrees(app: Sphinx, docname: str, source: list[str]) -> None:
-    """Put the side bar into the first page (a handler of Sphinx's)."""
+def sections() -> list[Section]:
+    """Return the sections of the map that have pages."""
+    found = []
+    for text in MAP.read_text("utf-8").split("\n## ")[1:]:
+        title, _, body = text.partition("\n")
+        sentence = body.strip().partition("\n\n")[0].replace("\n", " ")
+        pages = re.findall(r"^- \[([^]]+)\]\(([^)]+)\.(?:md|rst)\)", body, re.MULTILINE)
+        if pages:
+            found.append(Section(title, sentence, pages))
+    return found
+
+
+def side_bar() -> str:
+    """Return a toctree for each section of the map, as reStructuredText."""
+    return "\n".join(
+        f".. toctree::\n   :caption: {section.title}\n   :hidden:\n\n"
+        + "".join(f"   {text} <{page}>\n" for text, page in section.pages)
+        for section in sections()
+    )
+
+
+def cards() -> str:
+    """Return a card for each section of the map, as reStructuredText."""
+    lines = [".. container:: cards", ""]
+    for section in sections():
+        lines += ["   .. container:: card", "", f"      .. rubric:: {section.title}", ""]
+        lines += [f"      {section.sentence}", ""]
+        lines += [f"      - :doc:`{text} <{page}>`" for text, page in section.pages] + [""]
+    return "\n".join(lines)
+
+
+def add_map(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Put the map into the first page, and make it the side bar (a handler of Sphinx's)."""
     if docname == "index":
-        source[0] += f"\n{toctrees()}"
+        source[0] = source[0].replace(".. the map\n", cards()) + f"\n{side_bar()}"
         app.env.note_dependency(str(MAP))
+
+
+def show_examples(app: Sphinx, context: click.Context, lines: list[str]) -> None:
+    """Show the examples below a command as code (a handler of sphinx-click's)."""
+    # Lines that click is told to leave as they are become a line block.
+    found = [line.removeprefix("| ").removeprefix("|") for line in lines]
+    lines[:] = []
+    for line in found:
+        if line.startswith("  "):
+            if lines[-1] and not lines[-1].startswith("   "):
+                lines += ["", ".. code-block:: sh", ""]
+            lines.append(f"   {line.strip()}")
+        else:
+            lines += ["", line] if line else [""]
 
 
 class LinksOutside(SphinxTransform):
@@ -128,5 +179,6 @@ class LinksOutside(SphinxTransform):
 
 def setup(app: Sphinx) -> None:
     """Connect what is defined here."""
-    app.connect("source-read", add_toctrees)
+    app.connect("source-read", add_map)
+    app.connect("sphinx-click-process-epilog", show_examples)
     app.add_transform(LinksOutside)
