@@ -32,7 +32,7 @@ LAYERS = (
     ("deprecations",),
     ("tags",),
     ("distribution",),
-    ("errors", "version"),
+    ("bulk_imports", "errors", "version"),
 )
 #: What the engine must not know.
 FOREIGN = ("dagster_celery", "celery", "kombu")

@@ -22,6 +22,7 @@ from dagster._core.execution.retries import RetryMode, get_retries_config
 from dagster_celery._celery_app.conf import dict_wrapper
 from dagster_celery._configuration import DEFAULT_CONFIG, configure
 from dagster_celery._defaults import broker_url, result_backend
+from dagster_taskiq.bulk_imports import bulk_imports
 from dagster_taskiq.dagster_internals import whole_runs
 from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.executor import TaskiqExecutor
@@ -103,8 +104,9 @@ class CeleryExecutor(TaskiqExecutor):
         """
         # Imported here, as it imports taskiq, which a code location that only defines jobs does
         # not need.
-        from dagster_celery._step_events import by_step  # noqa: PLC0415
-        from dagster_celery._submission_error import with_submission_error  # noqa: PLC0415
+        with bulk_imports():
+            from dagster_celery._step_events import by_step  # noqa: PLC0415
+            from dagster_celery._submission_error import with_submission_error  # noqa: PLC0415
 
         events = by_step(super().execute(plan_context, execution_plan))
         return with_submission_error(plan_context, events, _is_unavailable)

@@ -15,6 +15,7 @@ from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.retries import RetryMode
 from dagster._core.execution.step_dependency_config import StepDependencyConfig
 
+from dagster_taskiq.bulk_imports import bulk_imports
 from dagster_taskiq.dagster_internals import whole_runs
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.runs.run_options import RunOptions
@@ -88,7 +89,8 @@ class TaskiqExecutor(Executor):
             DagsterSubprocessError: a step failed, and the caller wants errors raised.
         """
         # Imported here: a code location that only defines jobs does not need taskiq.
-        from dagster_taskiq.runs.run_loop import RunLoop  # noqa: PLC0415
+        with bulk_imports():
+            from dagster_taskiq.runs.run_loop import RunLoop  # noqa: PLC0415
 
         return RunLoop(self.run_options, plan_context, execution_plan).events()
 

@@ -1,4 +1,4 @@
-"""How the loop of a run waits: for notifications, or by executing a task in its own process."""
+"""How the loop of a run waits for notifications."""
 
 import time
 from contextlib import suppress
@@ -6,13 +6,9 @@ from contextlib import suppress
 from dagster._utils.interrupts import check_captured_interrupt
 
 from dagster_taskiq.client import SLICE_SECONDS
-from dagster_taskiq.errors import ServerUnavailableError, TaskFailedError
-from dagster_taskiq.execution.perform import describe_failure, perform
-from dagster_taskiq.execution.task_context import TaskContext, task_context
+from dagster_taskiq.errors import ServerUnavailableError
 from dagster_taskiq.runs.servers import Servers
-from dagster_taskiq.runs.step_client import InProcessTasks
 from dagster_taskiq.runs.steps_in_flight import StepsInFlight
-from dagster_taskiq.transport.results import PutBack
 from dagster_taskiq.wire.notifications import FROM_START, run_channel
 
 #: How much longer the loop waits between two looks for each step that was sent and that no worker
@@ -48,14 +44,14 @@ class RunInbox:
         """
         waiting = sum(not step.begun for step in self._steps)
         pause = min(MOST_PAUSE_SECONDS, PAUSE_SECONDS * waiting)
-        _sleep(self._read_at + pause - time.monotonic())
+        sleep(self._read_at + pause - time.monotonic())
         notifications = self._servers.call(
             lambda client: client.wait(
                 self._channel, self._cursor, timeout, interrupted=check_captured_interrupt
             )
         )
         if notifications is None:
-            _sleep(timeout)
+            sleep(timeout)
             return
         self._read_at = time.monotonic()
         for notification in notifications:
@@ -69,42 +65,8 @@ class RunInbox:
             self._servers.client.close_channel(self._channel)
 
 
-class InProcessRunner:
-    """Executes the tasks of one run in this process, one after the other."""
-
-    def __init__(self, tasks: InProcessTasks, steps: StepsInFlight) -> None:
-        """Execute nothing yet.
-
-        Args:
-            tasks: the tasks that are sent to this process.
-            steps: the steps in flight; is told which tasks have ended.
-        """
-        self._tasks = tasks
-        self._steps = steps
-        #: Whether a task has raised an error, instead of writing its step's failure alone.
-        self.has_raised = False
-
-    def wait(self, timeout: float) -> None:
-        """Execute the next task that waits; if none does, sleep for ``timeout`` seconds."""
-        claimed = self._tasks.claim()
-        if claimed is None:
-            _sleep(timeout)
-            return
-        message, task = claimed
-        with task_context(TaskContext("in process")):
-            result = perform(self._tasks.broker, message)
-        if isinstance(result, PutBack):  # a task of the user's own, which a step has sent
-            self._tasks.put_back(task, result.message)
-            return
-        if result.error is not None:
-            self.has_raised = True
-            result.error = TaskFailedError(describe_failure(result.error))
-        self._tasks.finish(task, result)
-        self._steps.report_task_end(task.id)
-
-
-def _sleep(seconds: float) -> None:
-    """Sleep, but not through an interrupt."""
+def sleep(seconds: float) -> None:
+    """Sleep for some seconds, but not through an interrupt."""
     deadline = time.monotonic() + seconds
     while not check_captured_interrupt() and (left := deadline - time.monotonic()) > 0:
         time.sleep(min(left, SLICE_SECONDS))

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
+from typing import TYPE_CHECKING
 
 from dagster import DagsterEvent
 from dagster._core.errors import DagsterExecutionInterruptedError, DagsterSubprocessError
@@ -23,7 +24,6 @@ from dagster_taskiq.dagster_internals.temporary_instance import note_on_temporar
 from dagster_taskiq.errors import WorkerLostError
 from dagster_taskiq.execution.late_rows import LATE_LOOK_SECONDS
 from dagster_taskiq.execution.task_context import current_context
-from dagster_taskiq.execution.tasks import register_tasks
 from dagster_taskiq.runs.ended_tasks import EndedTasks
 from dagster_taskiq.runs.evicting_servers import describe_evictions, warn_of_evictions
 from dagster_taskiq.runs.health import Health
@@ -35,12 +35,12 @@ from dagster_taskiq.runs.outcomes import Outcomes, make_error
 from dagster_taskiq.runs.progress import Progress
 from dagster_taskiq.runs.replay import Pools
 from dagster_taskiq.runs.resumption import Resumption
-from dagster_taskiq.runs.run_inbox import InProcessRunner, RunInbox
+from dagster_taskiq.runs.run_inbox import RunInbox
 from dagster_taskiq.runs.run_log import RunLog
 from dagster_taskiq.runs.run_options import RunOptions
 from dagster_taskiq.runs.sending import StepSender
 from dagster_taskiq.runs.servers import Servers
-from dagster_taskiq.runs.step_client import StepClient
+from dagster_taskiq.runs.step_client import InProcessTasks, StepClient
 from dagster_taskiq.runs.step_requests import StepRequests
 from dagster_taskiq.runs.steps_in_flight import StepInFlight, StepsInFlight
 from dagster_taskiq.runs.stopping import Stopping
@@ -50,6 +50,9 @@ from dagster_taskiq.settings.urls import redact
 from dagster_taskiq.tags import describe_unread_priority
 from dagster_taskiq.tracing import spans
 from dagster_taskiq.transport.eviction import Eviction
+
+if TYPE_CHECKING:
+    from dagster_taskiq.runs.in_process_runner import InProcessRunner
 
 #: The longest time between two looks at the event log, in seconds.
 TICK_SECONDS = 1.0
@@ -105,9 +108,7 @@ class RunLoop:
         evictions = warn_of_evictions(client, instance, run)
         # If a worker runs this run, its slot is free for steps from here on.
         current_context().orchestrating()
-        if client.in_process is not None:
-            register_tasks(client.in_process.broker)
-        elif temporary := note_on_temporary_home(instance):
+        if client.in_process is None and (temporary := note_on_temporary_home(instance)):
             log.report(temporary)
         if unread := describe_unread_priority(run.tags):
             log.report(unread)
@@ -222,7 +223,7 @@ class _OpenRun:
         self._inbox = RunInbox(servers, steps, run_id)
         tasks = client.in_process
         #: Executes the steps if there are no workers to do it.
-        self._runner = InProcessRunner(tasks, steps) if tasks is not None else None
+        self._runner = _open_runner(tasks, steps) if tasks is not None else None
 
     @property
     def errors(self) -> list[SerializableErrorInfo]:
@@ -322,3 +323,11 @@ class _OpenRun:
         self._inbox.close()
         self._progress.update()
         yield from self._log.take_events()
+
+
+def _open_runner(tasks: InProcessTasks, steps: StepsInFlight) -> "InProcessRunner":
+    """Return what executes the steps of a run in this process."""
+    # Imported here: it needs all that a worker's child has to execute tasks.
+    from dagster_taskiq.runs.in_process_runner import InProcessRunner  # noqa: PLC0415
+
+    return InProcessRunner(tasks, steps)

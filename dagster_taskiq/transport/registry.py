@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from dagster_taskiq.bulk_imports import bulk_imports
 from dagster_taskiq.errors import ConfigError, MissingExtraError
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.settings.urls import redact, scheme_of
@@ -59,7 +60,8 @@ class Registry(Generic[T]):
                 f"Cannot use {redact(url)!r} as {self.kind}: {problem}. Served are: {served}."
             )
         try:
-            module = import_module(entry.module)
+            with bulk_imports():
+                module = import_module(entry.module)
         except ImportError as error:
             extra = f"dagster-taskiq[{entry.extra}]" if entry.extra else "dagster-taskiq"
             raise MissingExtraError(
