@@ -1,15 +1,15 @@
-"""Dagster's tasks, defined on an app."""
+"""Dagster's tasks, defined on an app.
+
+What they do is imported when they are executed: a worker's first process, which only reads what
+there is on the app, does without Dagster.
+"""
 
 from collections.abc import Sequence
 from typing import Any
 
-from dagster._serdes import serialize_value
-
 from dagster_celery._celery_app.adopted import served
 from dagster_celery._celery_app.app import CeleryApp
 from dagster_celery._celery_app.task import Task
-from dagster_taskiq.execution.run_tasks import execute_job, resume_job
-from dagster_taskiq.execution.step_task import execute_plan, step_events
 from dagster_taskiq.wire.task_names import EXECUTE_JOB, EXECUTE_PLAN, RESUME_JOB
 
 
@@ -32,6 +32,10 @@ def create_task(celery_app: CeleryApp, **task_kwargs: Any) -> Task:
         executable_dict: dict[str, Any],
         **others: Any,
     ) -> list[str] | None:
+        from dagster._serdes import serialize_value  # noqa: PLC0415
+
+        from dagster_taskiq.execution.step_task import execute_plan, step_events  # noqa: PLC0415
+
         if self.request.run_id:
             execute_plan(execute_step_args_packed, executable_dict, **others)
             return None
@@ -55,6 +59,8 @@ def create_execute_job_task(celery: CeleryApp, **task_kwargs: Any) -> Task:
         include: Sequence[str] = (),
         **others: Any,
     ) -> int:
+        from dagster_taskiq.execution.run_tasks import execute_job  # noqa: PLC0415
+
         execute_job(execute_job_args_packed, include, **others)
         return 0
 
@@ -76,6 +82,8 @@ def create_resume_job_task(celery: CeleryApp, **task_kwargs: Any) -> Task:
         previous_task_id: str = "",
         **others: Any,
     ) -> int:
+        from dagster_taskiq.execution.run_tasks import resume_job  # noqa: PLC0415
+
         resume_job(resume_job_args_packed, include, previous_task_id, **others)
         return 0
 

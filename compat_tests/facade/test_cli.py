@@ -10,15 +10,26 @@ import stat
 import subprocess
 import sys
 import tempfile
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from click.testing import CliRunner
+from dagster import DagsterError
+from dagster._check import CheckError
 
 from compat_tests.facade.conftest import APP, WORKER, OldFleet, end, run_cli
 from compat_tests.waiting import eventually
-from dagster_celery.cli import get_config_dir, get_config_value_from_yaml, get_worker_name, main
+from dagster_celery._cli.config_file import get_worker_config
+from dagster_celery.cli import (
+    get_config_dir,
+    get_config_value_from_yaml,
+    get_validated_config,
+    get_worker_name,
+    main,
+)
 from dagster_taskiq.errors import ConfigError
 
 HOSTNAME = f"{WORKER}@{socket.gethostname()}"
@@ -227,6 +238,49 @@ def test_variables_in_config_source_are_read_where_they_are_used(
 
     assert stat.S_IMODE(module.stat().st_mode) == 0o600
     assert done.stdout.split() == ["from-the-environment", "redis://:secret@host"]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"broker": "redis://host", "backend": "rpc://", "include": ["a", "b"]},
+        {"broker": None, "backend": None, "config_source": None},
+        {"broker": {"env": "BROKER"}, "config_source": {"a": {"env": "BROKER"}, "b": [1, None]}},
+        {"broker": {"env": "EMPTY"}},
+        {"broker": {"env": "NOT_SET"}},
+        {"broker": {"env": "BROKER", "more": 1}},
+        {"broker": 6379},
+        {"backend": ["rpc://"]},
+        {"include": "a"},
+        {"include": None},
+        {"include": [1]},
+        {"config_source": [1]},
+        {"config_source": {1: "a"}},
+        {"config_source": {"a": {1: "b"}, "c": 1.5, "d": True, "e": {}, "f": []}},
+        {"config_source": {"a": date(2026, 1, 2)}},
+        {"retries": {"disabled": {}}},
+        {"unknown": 1},
+    ],
+    ids=str,
+)
+def test_a_workers_config_is_what_dagster_makes_of_the_file(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BROKER", "redis://:secret@host")
+    monkeypatch.setenv("EMPTY", "")
+    path = tmp_path / "celery.yaml"
+    path.write_text(yaml.safe_dump({"execution": {"config": config}}))
+    try:
+        expected = get_validated_config(str(path))
+    except (DagsterError, CheckError) as refusal:
+        with pytest.raises(type(refusal)):
+            get_worker_config(str(path))
+        return
+    found = get_worker_config(str(path))
+    for name in ("broker", "backend", "include", "config_source"):
+        assert found.get(name) == expected.get(name)
+        assert (name in found) == (name in expected)
 
 
 def test_a_workers_config_is_written_elsewhere_if_the_home_takes_no_files(

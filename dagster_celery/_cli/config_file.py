@@ -1,9 +1,11 @@
 """The YAML file of ``-y``: an executor's config."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dagster_celery._defaults import result_backend
 from dagster_celery._warnings import warn_of_loss
 from dagster_taskiq.errors import ConfigError
 
@@ -64,6 +66,26 @@ def get_validated_config(config_yaml: str | None = None) -> Any:
     return outcome.value
 
 
+def get_worker_config(config_yaml: str | None) -> Mapping[str, Any]:
+    """Return what a worker needs of an executor's config in a file, checked and completed.
+
+    One that is plainly right is not checked by Dagster: a worker's first process, which keeps what
+    it imports, has no other use for that.
+
+    Args:
+        config_yaml: as for :func:`get_config_value_from_yaml`.
+
+    Raises:
+        as :func:`get_validated_config`.
+    """
+    value = get_config_value_from_yaml(config_yaml)
+    if _is_plain(value):
+        named = {name: _resolved(each) for name, each in value.items()}
+        return {"backend": result_backend, **named}
+    validated: Mapping[str, Any] = get_validated_config(config_yaml)
+    return validated
+
+
 def get_app(config_yaml: str | None = None) -> "CeleryApp":
     """Return the app for the config in a file.
 
@@ -99,3 +121,46 @@ def _at_top(document: Mapping[str, Any], path: str) -> Mapping[str, Any]:
         path,
     )
     return {}
+
+
+def _is_plain(config: Mapping[str, Any]) -> bool:
+    """Whether Dagster accepts a config, as far as that can be told without it."""
+    return all(name in _PLAIN and _PLAIN[name](value) for name, value in config.items())
+
+
+def _is_url(value: object) -> bool:
+    if isinstance(value, dict):
+        name = value.get("env")
+        return len(value) == 1 and isinstance(name, str) and bool(os.environ.get(name))
+    return value is None or isinstance(value, str)
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+def _is_settings(value: object) -> bool:
+    return value is None or (isinstance(value, dict) and _is_data(value))
+
+
+def _is_data(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(name, str) and _is_data(each) for name, each in value.items())
+    if isinstance(value, list):
+        return all(_is_data(each) for each in value)
+    return value is None or isinstance(value, str | int | float)
+
+
+#: What a plain config has, and how its values are recognized.
+_PLAIN: Mapping[str, Callable[[object], bool]] = {
+    "broker": _is_url,
+    "backend": _is_url,
+    "include": _is_names,
+    "config_source": _is_settings,
+}
+
+
+def _resolved(value: Any) -> Any:
+    """Return a plain value, or that of the variable that it names in its place."""
+    is_named = isinstance(value, dict) and value.keys() == {"env"}
+    return os.environ[value["env"]] if is_named else value

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from dagster_celery._cli.config_file import get_validated_config
+from dagster_celery._cli.config_file import get_worker_config
 from dagster_celery._configuration import CONFIG_FILE_ENV, CONFIG_MODULE
 from dagster_celery._warnings import warn_of_loss
 from dagster_taskiq.deprecations import line_with
@@ -49,7 +49,7 @@ def get_config_dir(config_yaml: str | None = None) -> str:
             no directory.
         DagsterInvalidConfigError: the file has an unknown key, or a value of the wrong type.
     """
-    config = get_validated_config(config_yaml)
+    config = get_worker_config(config_yaml)
     values = {
         "broker_url": config.get("broker"),
         "result_backend": config.get("backend"),
@@ -96,7 +96,7 @@ def importable(config_yaml: str | None) -> Iterator[None]:
             "Leave one of them out.",
             config_yaml,
         )
-        get_validated_config(config_yaml)
+        get_worker_config(config_yaml)
         yield
         return
     _search_current_directory()  # one that is there comes after the file's

@@ -18,6 +18,9 @@ from dagster_celery._warnings import DagsterCeleryDeprecationWarning
 from dagster_taskiq.errors import DagsterTaskiqError
 from dagster_taskiq.worker.fork_server import process
 
+#: What a worker's children import to find the app of ``-A``.
+PRELOADED = ("dagster_celery.make_app", "dagster_celery.tasks")
+
 
 class _Main(click.Group):
     """The group of all commands.
@@ -32,8 +35,8 @@ class _Main(click.Group):
             warnings.simplefilter("default", DagsterCeleryDeprecationWarning)
         try:
             if sys.argv[1:3] == ["worker", "start"]:
-                # It imports Dagster while this process does.
-                process.start()
+                # It imports Dagster while this process imports the rest.
+                process.start(PRELOADED)
             return self.main(*args, **kwargs)
         except DagsterTaskiqError as error:
             click.echo(f"Error: {error}", err=True)

@@ -13,6 +13,7 @@ from dagster_celery._cli.worker_name import get_worker_name
 from dagster_celery._translate.worker.arguments import translate_arguments
 from dagster_celery._translate.worker.node_name import expand_node_name
 from dagster_celery._warnings import warn_of_loss
+from dagster_taskiq.bulk_imports import bulk_imports
 from dagster_taskiq.deprecations import warn_older
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.worker.local_status.sockets import StartedWith
@@ -125,12 +126,13 @@ def worker_start_command(
     from dagster_celery._cli.config_module import importable  # noqa: PLC0415
 
     with importable(config_yaml):
-        from dagster_celery._celery_app.app import CeleryApp  # noqa: PLC0415
-        from dagster_celery._cli.app_argument import find_app, worker_arguments  # noqa: PLC0415
-        from dagster_celery._cli.chart import limits_in_pod  # noqa: PLC0415
-        from dagster_celery._upgrade.notices import log_leftovers  # noqa: PLC0415
-        from dagster_taskiq.cli.options import split_commas  # noqa: PLC0415
-        from dagster_taskiq.cli.worker import start  # noqa: PLC0415
+        with bulk_imports():
+            from dagster_celery._celery_app.app import CeleryApp  # noqa: PLC0415
+            from dagster_celery._cli.app_argument import find_app, worker_arguments  # noqa: PLC0415
+            from dagster_celery._cli.chart import limits_in_pod  # noqa: PLC0415
+            from dagster_celery._upgrade.notices import log_leftovers  # noqa: PLC0415
+            from dagster_taskiq.cli.options import split_commas  # noqa: PLC0415
+            from dagster_taskiq.cli.worker import start  # noqa: PLC0415
 
         place, found = find_app(app)
         called = ["--name", expand_node_name(get_worker_name(name))]

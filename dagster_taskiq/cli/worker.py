@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from dagster_taskiq.bulk_imports import bulk_imports
 from dagster_taskiq.cli.options import (
     broker_from,
     connection_options,
@@ -227,7 +228,17 @@ def start(
     # The process from which children are forked imports Dagster, for seconds; this one goes on
     # meanwhile.
     process.start()
-    from dagster_taskiq.worker.log_format import log_to_stderr
+    with bulk_imports():
+        from dagster_taskiq.execution.allowed_code import allowed_entries
+        from dagster_taskiq.worker.log_format import log_to_stderr
+        from dagster_taskiq.worker.options import (
+            PoolOptions,
+            WorkerOptions,
+            default_async_tasks,
+            default_concurrency,
+            default_max_runs,
+        )
+        from dagster_taskiq.worker.runner import run_worker
 
     name = name or default_name()
     log_to_stderr(loglevel.upper(), LogFormat(log_format), name)
@@ -235,16 +246,6 @@ def start(
     started_with = click.get_current_context().find_object(StartedWith) or StartedWith(
         app, str(config_yaml) if config_yaml else None, broker, backend
     )
-    from dagster_taskiq.execution.allowed_code import allowed_entries
-    from dagster_taskiq.worker.options import (
-        PoolOptions,
-        WorkerOptions,
-        default_async_tasks,
-        default_concurrency,
-        default_max_runs,
-    )
-    from dagster_taskiq.worker.runner import run_worker
-
     listened = broker_from(broker, backend, config_yaml, app)
     slots, slots_source = (concurrency, "--concurrency") if concurrency else default_concurrency()
     options = WorkerOptions(

@@ -1,16 +1,15 @@
 """What the fork server imports, once for all children of a worker: Dagster, what runs a task, and
 what nearly every task imports as it starts.
 
-The garbage collector is off meanwhile: nothing that is imported is garbage, and searching for it
-takes up to two fifths of the time. Afterwards all of this is excluded from collection for good. So
-the children do not search it either, and its memory stays shared between them, which is so only as
-long as it is not written to (``gc.freeze`` in Python's library reference).
+Afterwards all of this is excluded from garbage collection for good. So the children do not search
+it, and its memory stays shared between them, which is so only as long as it is not written to
+(``gc.freeze`` in Python's library reference).
 """
 
 import gc
 from importlib import import_module
 
-from dagster_taskiq.dagster_internals import migrations, registry
+from dagster_taskiq.bulk_imports import bulk_imports
 
 _MODULES = (
     "dagster_taskiq.worker.child.main",
@@ -30,13 +29,12 @@ _MODULES = (
     "upath",
 )
 
-gc.disable()
-try:
+with bulk_imports():
     for _name in _MODULES:
         import_module(_name)
+    from dagster_taskiq.dagster_internals import migrations, registry
+
     # Before any of it is replaced; what is found out is there in all children.
     registry.find_problems()
     migrations.install()
     gc.freeze()
-finally:
-    gc.enable()

@@ -10,6 +10,7 @@ runs no code of others and imports next to nothing, so there is little that coul
 import os
 import signal
 import socket
+from collections.abc import Sequence
 from typing import NoReturn
 
 from dagster_taskiq.worker import process_trees
@@ -23,13 +24,14 @@ GROUP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SIGNALLED = 128
 
 
-def main(control_number: int) -> NoReturn:
+def main(control_number: int, preload: Sequence[str] = ()) -> NoReturn:
     """Fork the fork server, and stay above it until it has ended.
 
     None of the processes returns from here.
 
     Args:
         control_number: the file descriptor of the connection to the worker's parent.
+        preload: modules that the fork server imports besides what all children need.
     """
     for number in GROUP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -47,7 +49,7 @@ def main(control_number: int) -> NoReturn:
     # Imported here: the guard has no use for any of it.
     from dagster_taskiq.worker.fork_server import loop  # noqa: PLC0415
 
-    loop.main(control)
+    loop.main(control, preload)
 
 
 def _outlive(server: int) -> NoReturn:

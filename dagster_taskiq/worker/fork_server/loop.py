@@ -16,6 +16,7 @@ killed.
 
 import array
 import contextlib
+import gc
 import math
 import os
 import select
@@ -24,10 +25,12 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, NamedTuple, NoReturn
 
+from dagster_taskiq.bulk_imports import bulk_imports
 from dagster_taskiq.worker import frames, process_trees
 from dagster_taskiq.worker.fork_server import kernel_timer, process_exit
 
@@ -44,12 +47,20 @@ class Forked(NamedTuple):
     stop_requests: socket.socket
 
 
-def main(control: socket.socket) -> NoReturn:
+def main(control: socket.socket, preload: Sequence[str] = ()) -> NoReturn:
     """Serve the parent at the other end of ``control``, in each child until that is done.
 
     Neither the fork server nor a child returns from here.
+
+    Args:
+        control: the connection to the parent.
+        preload: modules to import besides :mod:`dagster_taskiq.worker.child.preload`.
     """
     import_module("dagster_taskiq.worker.child.preload")
+    with bulk_imports():
+        for name in preload:
+            import_module(name)
+        gc.freeze()  # as there
     forked = ForkServer(control).serve()
     if forked is None:
         # Nothing was run here that has exit hooks.

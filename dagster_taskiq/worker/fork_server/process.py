@@ -9,6 +9,7 @@ the parent does. This module therefore imports very little. What runs in the new
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dagster_taskiq.tracing import auto
@@ -16,8 +17,9 @@ from dagster_taskiq.tracing import auto
 #: Run by the new interpreter. The import path is that of the parent before anything is imported,
 #: so that both run the same code, whatever lies in the working directory.
 _CODE = (
-    "import sys; sys.path[:] = sys.argv[2:]; "
-    "from dagster_taskiq.worker.fork_server.guard import main; main(int(sys.argv[1]))"
+    "import sys; sys.path[:] = sys.argv[3:]; "
+    "from dagster_taskiq.worker.fork_server.guard import main; "
+    "main(int(sys.argv[1]), sys.argv[2].split())"
 )
 
 
@@ -33,14 +35,21 @@ class ServerProcess:
 
 #: Those that were started and that no pool has taken yet.
 _started: list[ServerProcess] = []
+#: What each of them imports besides what all children need.
+_preloaded: list[str] = []
 
 
-def start() -> None:
+def start(preload: Sequence[str] = ()) -> None:
     """Start a fork server for :func:`take`, unless one was; this does not wait for it.
+
+    Args:
+        preload: modules that every child will import, for all fork servers of this process. They
+            must not be users' code, nor start a thread.
 
     Raises:
         ConfigError: there can be no more processes.
     """
+    _preloaded.extend(preload)
     if not _started:
         try:
             _started.append(_start())
@@ -66,7 +75,10 @@ def _start() -> ServerProcess:
         # As multiprocessing has it: -O, -W, -X and their like hold for the children as well.
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
         guard = subprocess.Popen(
-            [sys.executable, *flags, "-c", _CODE, str(theirs.fileno()), *sys.path],
+            [
+                *(sys.executable, *flags, "-c", _CODE),
+                *(str(theirs.fileno()), " ".join(_preloaded), *sys.path),
+            ],
             stdin=subprocess.DEVNULL,
             pass_fds=[theirs.fileno()],
             env=auto.environment_of_others(),
