@@ -18,6 +18,7 @@ from taskiq import AsyncBroker, TaskiqMessage, TaskiqResult
 from dagster_taskiq.dagster_internals import (
     compute_logs,
     interrupt_handlers,
+    job_definitions,
     op_retries,
     registry,
     run_config_cache,
@@ -84,6 +85,7 @@ def _serve(channel: socket.socket) -> None:
     )
     compute_logs.install(parent.report_output)
     run_config_cache.install()
+    job_definitions.install()
     op_retries.install(_why_not_retried)
     process = ProcessState()
     outcomes: list[tuple[Outcome, str]] = []
