@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import FAILS, NEVER
-from benchmarks.sides import MULTIPROCESS, REDIS, SLOTS, BenchmarkError, Contender, Fleet
+from benchmarks.sides import (
+    IN_PROCESS,
+    MULTIPROCESS,
+    REDIS,
+    SLOTS,
+    BenchmarkError,
+    Contender,
+    Fleet,
+)
 from benchmarks.stage import Stage
 
 #: How long what has nothing to do is watched, in seconds.
@@ -82,6 +90,30 @@ def measure_fans(stage: Stage) -> None:
             )
             more = (many - few) / (widths[1] - widths[0])
             figures.add("connections to Dagster's database for one more step", "", contender, more)
+
+
+@measure("fresh")
+def measure_fresh(stage: Stage) -> None:
+    """The same in a process that has just started, and what it imports beyond Dagster for that."""
+    # A process for each step of the fan is no faster for being started by a new one.
+    entered = [each for each in stage.contenders if each != MULTIPROCESS]
+    fleets, figures = stage.together(entered), stage.figures
+    for _ in range(stage.rounds):
+        for job, name, steps in (("chain_20", "chain of 20", 20), ("fan_100", "fan of 100", 100)):
+            for fleet in fleets:
+                done = fleet.run_fresh(job)
+                name_here = f"{name} in a fresh process"
+                figures.add(name_here, "s", fleet.contender, done["seconds"])
+                cpu = done["cpu"] / steps * 1000
+                figures.add(f"{name_here}: CPU of a step", "ms", fleet.contender, cpu)
+        own = [fleet for fleet in fleets if fleet.contender == IN_PROCESS]
+        others = [fleet for fleet in fleets if fleet.contender != IN_PROCESS]
+        of_dagster = {name for each in own for name in each.run_fresh("chain_5", True)["imports"]}
+        for fleet in others:
+            imports = fleet.run_fresh("chain_5", True)["imports"]
+            beyond = {name: each for name, each in imports.items() if name not in of_dagster}
+            title = "imports of a run beyond Dagster's"
+            figures.add(title, "s", fleet.contender, sum(beyond.values()))
 
 
 @measure("diamond")

@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import select
 import signal
 import subprocess
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,8 @@ HEAVY_JOBS = frozenset({"diamond", "dynamic", "fan_200", "fan_2000"})
 PATIENCE_SECONDS = 900.0
 #: How long processes may take to end by themselves, in seconds.
 LEAVE_SECONDS = 5.0
+#: A line of Python's option ``-X importtime``, with microseconds.
+_IMPORT = re.compile(r"import time: +(?P<own>\d+) \| +\d+ \| *(?P<name>\S+)$")
 #: How much of a log is shown where something failed, in lines.
 LOG_LINES = 30
 
@@ -240,6 +244,7 @@ class Fleet:
         self.directory = directory
         self.database = database
         self.workers: list[Program] = []
+        self._fresh = count()
         home = directory / "home"
         home.mkdir()
         document: dict[str, Any] = {"telemetry": {"enabled": False}}
@@ -288,6 +293,37 @@ class Fleet:
         done: dict[str, Any] = self.driver.ask("execute", module=module, job=job, config=config)
         self.check(done["run_id"], done["success"])
         return done
+
+    def run_fresh(self, job: str, profiled: bool = False) -> dict[str, Any]:
+        """Execute a run with its loop in a new process, which has imported the job alone.
+
+        Args:
+            job: the name of the job.
+            profiled: whether that process tells what it imports, which slows it down.
+
+        Returns:
+            What the process tells of the run; ``imports`` is what each module took, in seconds,
+            without what it has imported itself.
+
+        Raises:
+            BenchmarkError: it fails.
+        """
+        log = self.directory / f"fresh-{next(self._fresh)}.log"
+        environment = dict(self._environment)
+        if profiled:
+            environment["PYTHONPROFILEIMPORTTIME"] = "1"
+        module, config = self.contender.module(job), self.contender.run_config()
+        # If this process dies, it ends by itself, since nothing is asked of it any more.
+        driver = Driver(self.contender.venv / "bin" / "python", log, environment)
+        try:
+            driver.ask("import_jobs", module=module)
+            done: dict[str, Any] = driver.ask("execute", module=module, job=job, config=config)
+        finally:
+            driver.end()
+        self.check(done["run_id"], done["success"])
+        lines = map(_IMPORT.match, log.read_text(errors="replace").splitlines())
+        imports = {line["name"]: int(line["own"]) / 1e6 for line in lines if line is not None}
+        return {**done, "imports": imports}
 
     def check(self, run_id: str, success: bool) -> None:
         """Raise an error with all that is known of a run, unless it succeeded."""

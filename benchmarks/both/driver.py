@@ -1,7 +1,8 @@
 """Runs jobs for the benchmarks: orders come in as lines of JSON, answers go out as such lines.
 
 One process of each virtual environment, which lives as long as it is measured: what it costs to
-import Dagster is in no figure. Both sides run this very file, and so are measured alike.
+import Dagster is in no figure. Runs "in a fresh process" have a new one each. Both sides run this
+very file, and so are measured alike.
 """
 
 import json
@@ -10,6 +11,7 @@ import sys
 import time
 from collections import defaultdict
 from contextlib import ExitStack
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from pathlib import Path
@@ -50,6 +52,10 @@ class Driver:
             except PackageNotFoundError:
                 continue
         return found
+
+    def import_jobs(self, module: str) -> None:
+        """Import the module of a job, as a program has before it executes one."""
+        import_module(module)
 
     def execute(self, module: str, job: str, config: dict[str, Any]) -> dict[str, Any]:
         """Execute a run in this process; return how long it took, and this process's CPU time."""
