@@ -84,7 +84,7 @@ class MessageQueues(ABC):
         """Take the first message of ``self.open_queues``: highest priority, then oldest.
 
         A message that another worker claimed and neither started nor released within the lease
-        counts as waiting again.
+        counts as waiting again, here and wherever messages are counted or discarded.
 
         Returns:
             ``None`` if no message waits.
@@ -137,19 +137,29 @@ class MessageQueues(ABC):
 
     @abstractmethod
     async def acknowledge(self, delivery: Delivery) -> None:
-        """Delete a claimed message."""
+        """Delete a claimed message: the start of its task is on record, or forbidden.
+
+        So it may be deleted as well if another worker has claimed it since.
+        """
 
     @abstractmethod
     async def release(self, delivery: Delivery) -> None:
-        """Put a claimed message back to its old place in the queue, free to be claimed at once."""
+        """Put a claimed message back to its old place in the queue, free to be claimed at once.
+
+        This delivery does not count. If the message is gone, or has another claim by now, nothing
+        changes.
+        """
 
     @abstractmethod
     async def reject(self, delivery: Delivery, reason: str) -> None:
-        """Move a claimed message, with the reason, to those that are kept but never delivered."""
+        """Move a claimed message, with the reason, to those that are kept but never delivered.
+
+        Of these the last thousand are kept, or all of the last days.
+        """
 
     @abstractmethod
     async def discard(self, task_ids: Sequence[str]) -> int:
-        """Delete waiting messages of these tasks; return how many there were."""
+        """Delete waiting messages of these tasks, in all queues; return how many there were."""
 
     @abstractmethod
     async def depths(self) -> list[QueueDepth]:

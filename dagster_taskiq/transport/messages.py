@@ -25,9 +25,10 @@ class Outgoing:
     #: Seconds for which it cannot be claimed, by the server's clock. Meanwhile it counts as
     #: waiting, and can be discarded.
     delay: float = 0.0
-    #: The name of the task if it is a user's own; a broker may start it as it is claimed.
+    #: The name of the task if it is a user's own. Only a broker that may start it as it is claimed
+    #: (``MessageQueues.may_start_with_claim``) keeps this and ``attempt``.
     own_task: str = ""
-    #: Which attempt of the task the message is for.
+    #: Which attempt of the task the message is for. It is not that of its :class:`Delivery`.
     attempt: int = 0
 
 
@@ -40,7 +41,8 @@ class Delivery:
     task_id: str
     queue: str
     body: bytes
-    #: 1 for the first delivery of the message.
+    #: How often the message was delivered, with this time, and without those after which it was
+    #: released: 1 for the first delivery. The broker counts it, and has it from no sender.
     attempt: int
     #: The start of its task was recorded with the claim, for the claiming worker.
     is_started: bool = False
