@@ -452,6 +452,7 @@ def server_of(kind: str, directory: Path) -> Iterator[Server]:
         elif kind in SQS:
             yield _sqs(stack, _redis(stack) if kind == SQS_REDIS else _postgresql(stack))
         else:
+            assert kind == "rabbitmq", "Yield a server of this soak's own."
             rabbit = stack.enter_context(own_rabbit())
             door = stack.enter_context(proxy_to(rabbit.port))
             url = f"amqp://guest:guest@127.0.0.1:{door.port}/"
