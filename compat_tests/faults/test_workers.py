@@ -8,7 +8,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psutil
 import pytest
@@ -180,7 +180,7 @@ def test_what_a_worker_frozen_beyond_its_lease_reports_later_does_not_count(
             assert tree[0].status() == psutil.STATUS_STOPPED
             assert not alive_among(lost, scratch, pids)
             for process in tree:
-                if not is_dead(process):
+                with suppress(psutil.NoSuchProcess):
                     process.send_signal(signal.SIGCONT)
             eventually(lambda: "longer than the lease" in sleeper.output(), "it notices")
             eventually(is_free, "it beats again, and holds nothing")
