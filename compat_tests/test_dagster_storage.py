@@ -8,20 +8,16 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml
-from dagster import DagsterEventType, DagsterInstance
-from dagster._core.utils import make_new_run_id
+from dagster import DagsterInstance
 
-from compat_tests.checkout import ROOT
-from compat_tests.servers import new_database, with_driver
+from compat_tests.servers import with_driver
 from dagster_taskiq.errors import ConfigError
 from dagster_taskiq.runs.instance_settings import settings_for
 from dagster_taskiq.settings.dagster_storage import warning_of_missing_package
 from dagster_taskiq.settings.settings import Settings
-from dagster_taskiq.settings.urls import redact
 from dagster_taskiq.transport import registry
 from dagster_taskiq.transport.sql.postgresql.database import PostgresqlDatabase
 from dagster_taskiq.transport.sql.postgresql.url import read_url
-from examples.deployment import POSTGRESQL_ONLY, Deployment
 
 DATABASE = {"username": "u@x", "password": "p/w", "hostname": "h", "db_name": "d"}
 
@@ -154,28 +150,6 @@ def test_a_variable_that_is_not_set_is_an_error(home: Path) -> None:
     write(home, storage={"postgres": {"postgres_url": {"env": "NOT_SET_HERE"}}})
     with pytest.raises(ConfigError, match="NOT_SET_HERE"):
         broker_of(home)
-
-
-def test_the_example_runs_on_its_database_alone(
-    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with new_database(postgres_url) as database_url:
-        url = with_driver(database_url)
-        monkeypatch.setenv("POSTGRES_URL", url)
-        environment = {"POSTGRES_URL": url, "PYTHONPATH": str(ROOT)}
-        deployment = Deployment(POSTGRESQL_ONLY, tmp_path, environment)
-        try:
-            deployment.start_workers()
-            run_id = make_new_run_id()
-            deployment.launch({"ship": run_id})
-            with deployment.instance() as instance:
-                assert deployment.wait_for_end(instance, run_id).is_success
-                sent = instance.all_logs(run_id, of_type=DagsterEventType.ENGINE_EVENT)
-            shown = f"{redact(database_url)}"
-            assert any(shown.partition("://")[2] in str(each) for each in sent)
-        finally:
-            deployment.stop(at_once=True)
-    assert not list(tmp_path.rglob("queue.db"))
 
 
 def test_an_instance_s_runs_use_its_storage(new_dagster_home: Path, database_url: str) -> None:

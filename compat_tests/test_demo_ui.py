@@ -1,6 +1,5 @@
 """``dagster-taskiq demo --ui`` as its users meet it: one command, a browser, and Ctrl-C."""
 
-import json
 import os
 import re
 import shutil
@@ -9,8 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from dagster import DagsterInstance, DagsterRunStatus
 from compat_tests.checkout import ROOT
 from compat_tests.servers import own_redis
 from compat_tests.waiting import eventually
+from compat_tests.webserver import Webserver
 from dagster_taskiq.cli.commands import cli
 from dagster_taskiq.demo.home import WORKER_NAME
 from dagster_taskiq.settings.env import BROKER_ENV
@@ -33,31 +32,6 @@ pytestmark = pytest.mark.timeout(300)
 PATIENCE = 150.0
 
 PASSWORD = "s3cr3t-w0rd"
-
-RUN = """
-query Run($id: ID!) {
-  runOrError(runId: $id) {
-    ... on Run { status tags { key value } stepStats { stepKey status } }
-  }
-}
-"""
-EVENTS = """
-query Events($id: ID!) {
-  logsForRun(runId: $id) {
-    ... on EventConnection { events { ... on MessageEvent { message } } }
-  }
-}
-"""
-TERMINATE = """
-mutation Terminate($id: String!) {
-  terminateRun(runId: $id) { __typename }
-}
-"""
-LAUNCH = """
-mutation Launch($params: ExecutionParams!) {
-  launchRun(executionParams: $params) { ... on LaunchRunSuccess { run { runId } } }
-}
-"""
 
 
 class RunningDemo:
@@ -121,39 +95,19 @@ class RunningDemo:
         (found,) = (each for each in direct if set(words) <= set(each.cmdline()))
         return found
 
-    def ask(self, query: str, **variables: Any) -> Any:
-        body = json.dumps({"query": query, "variables": variables}).encode()
-        headers = {"Content-Type": "application/json"}
-        request = urllib.request.Request(f"{self.url}/graphql", body, headers)
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=60) as response:
-            answer = json.load(response)
-        assert "errors" not in answer, answer
-        (value,) = answer["data"].values()
-        return value
+    @property
+    def webserver(self) -> Webserver:
+        return Webserver(self.url)
 
     def launch(self, job: str, **more: Any) -> str:
         """Launch a run as the UI does, with no config; return its id."""
-        selector = {
-            "repositoryLocationName": "example",
-            "repositoryName": "__repository__",
-            "jobName": job,
-            **more.pop("selector", {}),
-        }
-        params = {"selector": selector, "runConfigData": {}, "mode": "default", **more}
-        return str(self.ask(LAUNCH, params=params)["run"]["runId"])
+        return self.webserver.launch(job, "example", **more)
 
     def wait_for_status(self, run_id: str, status: str) -> Any:
-        def look() -> Any:
-            run = self.ask(RUN, id=run_id)
-            ended = run["status"] in ("SUCCESS", "FAILURE", "CANCELED")
-            assert run["status"] == status or not ended, (run, self.ask(EVENTS, id=run_id))
-            return run if run["status"] == status else None
+        return self.webserver.wait_for_status(run_id, status, PATIENCE)
 
-        return eventually(look, timeout=PATIENCE)
-
-    def messages(self, run_id: str) -> list[str]:
-        return [each["message"] for each in self.ask(EVENTS, id=run_id)["events"]]
+    def messages(self, run_id: str) -> Sequence[str]:
+        return self.webserver.messages(run_id)
 
     def wait(self) -> int:
         return self.process.wait(PATIENCE)
@@ -227,7 +181,7 @@ def test_runs_are_launched_onto_the_worker_and_ctrl_c_stops_it_all(
             # There is time to press "Terminate".
             long = demo.launch("count_stock")
             eventually(lambda: any("Counting for" in each for each in demo.messages(long)))
-            demo.ask(TERMINATE, id=long)
+            demo.webserver.terminate(long)
             demo.wait_for_status(long, "CANCELED")
             assert any("Stopped after" in each for each in demo.messages(long))
 

@@ -204,7 +204,11 @@ def _run_file(block: Block) -> None:
         _run_tests(path)
         return
     importlib.invalidate_caches()
-    module = ".".join(path.with_suffix("").parts)
+    parts = path.with_suffix("").parts
+    if parts[0] == "src":  # of a project that is installed
+        parts = parts[1:]
+        sys.path[:0] = [] if "src" in sys.path else ["src"]
+    module = ".".join(parts)
     sys.modules.pop(module, None)
     importlib.import_module(module)
 

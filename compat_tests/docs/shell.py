@@ -105,7 +105,8 @@ def commands_in(code: str) -> Iterator[list[str]]:
 def _command(words: Sequence[str]) -> Iterator[list[str]]:
     rest = list(_without_redirections(words))
     while rest and (_ASSIGNMENT.fullmatch(rest[0]) or rest[0] in _BEFORE_A_COMMAND):
-        rest.pop(0)
+        # The user as whom sudo runs the command is no part of it.
+        del rest[: 3 if rest[:2] == ["sudo", "-u"] else 1]
     if rest and rest[0] not in (*_CLOSING, "for", "$"):
         yield rest
 

@@ -258,7 +258,10 @@ def test_a_block_knows_where_it_is_and_what_it_is() -> None:
 
 
 def test_commands_are_found_behind_what_stands_before_them() -> None:
-    code = "A=1 sudo x -a | y > out.txt; (z)  # w\nfor i in 1 2; do u $i; done\ncat <<E\nno\nE\n"
+    code = (
+        "A=1 sudo x -a | sudo -u me y > out.txt; (z)  # w\n"
+        "for i in 1 2; do u $i; done\ncat <<E\nno\nE\n"
+    )
     assert [words[0] for words in commands_in(code)] == ["x", "y", "z", "u", "cat"]
 
 

@@ -3,6 +3,7 @@
 from dagster import Definitions, job, op
 
 from dagster_taskiq import taskiq_executor
+from parcels.outputs import DatabaseIOManager
 
 
 @op
@@ -27,4 +28,4 @@ def ship() -> None:
     price(weight)
 
 
-defs = Definitions(jobs=[ship])
+defs = Definitions(jobs=[ship], resources={"io_manager": DatabaseIOManager()})

@@ -1,0 +1,1 @@
+"""Parcels that are weighed and labelled, by steps on several machines."""

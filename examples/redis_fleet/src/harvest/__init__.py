@@ -1,0 +1,1 @@
+"""Crates of fruit that are counted, by steps on several machines."""
