@@ -182,6 +182,8 @@ class Deployment:
             "PYTHONPATH": os.pathsep.join(filter(None, modules)),
         }
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        #: Those of them that have been told to end.
+        self._told: set[str] = set()
 
     def instance(self) -> DagsterInstance:
         """Return the project's Dagster instance, to look at its runs."""
@@ -268,11 +270,11 @@ class Deployment:
             DeploymentError: a worker had to be killed, or did not leave with exit code 0.
         """
         for name in self.commands:
-            self.send_stop(name, 1 + at_once)
+            self._tell(name, at_once)
         left = {name: self._wait_to_leave(name) for name in self.commands}
         # What others depend on ends after them, as with compose.
         for name in reversed(list(self._running)):
-            self.send_stop(name, 1 + at_once)
+            self._tell(name, at_once)
             left[name] = self._wait_to_leave(name)
         for name, code in left.items():
             if code and not at_once:
@@ -287,9 +289,15 @@ class Deployment:
         """
         process = self._running.get(name)
         service = self.services.get(name)
+        self._told.add(name)
         for _ in range(times if process else 0):
             # Dagster's own command tidies up after Ctrl-C alone.
             process.send_signal(service.stop_signal if service else signal.SIGINT)
+
+    def _tell(self, name: str, at_once: bool) -> None:
+        """Tell a process to end, once: one told before may be about to exit."""
+        if at_once or name not in self._told:
+            self.send_stop(name, 1 + at_once)
 
     def _wait_to_leave(self, name: str) -> int:
         """Wait until a process that was told to end has gone; return its code."""
@@ -313,6 +321,7 @@ class Deployment:
         return file
 
     def _start(self, name: str, command: str) -> None:
+        self._told.discard(name)
         with self._log(name).open("ab") as log:
             # In a session of its own: Ctrl-C is for whoever holds this, who then ends it.
             self._running[name] = subprocess.Popen(

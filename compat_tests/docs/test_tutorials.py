@@ -1,4 +1,4 @@
-"""The tutorials are walked: what they have one type is done, and what they show appears."""
+"""A tutorial is walked: what it has one type is done, and what it shows appears."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,10 +7,9 @@ import pytest
 
 from compat_tests.checkout import ROOT
 from compat_tests.docs.walking import PATIENCE, walking
-from compat_tests.servers import free_port, own_postgres
+from compat_tests.servers import free_port
 from compat_tests.waiting import eventually
 from compat_tests.webserver import Webserver
-from examples.deployment import UNTOUCHED
 
 TUTORIALS = ROOT / "docs" / "tutorials"
 #: Where the reader of the pages is at home.
@@ -72,61 +71,3 @@ def test_the_first_job_is_as_its_tutorial_says(tmp_path: Path) -> None:
         walk.section("Terminate the run", terminate=ui.terminate)
         ui.wait_for_status("CANCELED")
         walk.section("Stop")
-
-
-def test_a_project_is_migrated_as_its_tutorial_says(tmp_path: Path) -> None:
-    page = TUTORIALS / "migrate-a-project.md"
-    with walking(page, [tmp_path], {HOME: str(tmp_path)}) as walk:
-        for heading in walk.left():
-            walk.section(heading)
-        assert (tmp_path / "rivers" / "requirements.txt").read_text() == (
-            UNTOUCHED / "requirements.txt"
-        ).read_text()
-        assert {path.name for path in (tmp_path / "rivers" / "reports").iterdir()} == {
-            "flood_report.json",
-            "flood_days.csv",
-        }
-
-
-def test_a_second_machine_is_added_as_its_tutorial_says(tmp_path: Path) -> None:
-    first, second = tmp_path / "north", tmp_path / "south"
-    port, password = str(free_port()), "s3cretwords"
-    ui = Ui(port)
-    with own_postgres() as server:
-        # Nobody is let in but the tests themselves, who are the administrator.
-        rules = server.directory / "data" / "pg_hba.conf"
-        rules.write_text("host all postgres 127.0.0.1/32 trust\n")
-        administrator = f"env PGHOST=127.0.0.1 PGPORT={server.port} PGUSER=postgres "
-        values = {
-            "sudo apt-get install -y postgresql": ":",
-            "sudo systemctl restart postgresql": (
-                f'{administrator} psql -c "SELECT pg_reload_conf()"'
-            ),
-            "sudo -u postgres ": administrator,
-            "sudo tee": "tee",
-            "10.0.0.0/24": "127.0.0.1/32",
-            "scp ": "cp ",
-            "10.0.0.1:shop": str(first / "shop"),
-            "10.0.0.1": "127.0.0.1",
-            "5432": str(server.port),
-            "3000": port,
-            "change-me": password,
-        }
-        answers = {"Enter password for new role": password, "Enter it again": password}
-        page = TUTORIALS / "second-machine.md"
-        with walking(page, [first, second], values, answers) as walk:
-            walk.section("Set up PostgreSQL")
-            walk.section("Write the project")
-            walk.section("Start the first machine")
-            walk.section("Start the second machine")
-            walk.section("Run a job on both", launch=ui.launching("ship"))
-            ui.wait_for_status("SUCCESS")
-            done = ui.messages()
-            for worker in ("north", "south"):
-                assert any(f'Worker {worker} started step "weigh[' in each for each in done)
-            heading = "Switch a machine off"
-            launch = ui.launching("count_stock")
-            walk.section(heading, launch=launch, terminate=ui.terminate)
-            ui.wait_for_status("CANCELED")
-            assert any("south" in each and "lost" in each for each in ui.messages())
-            assert password not in walk.shown()

@@ -64,7 +64,7 @@ _VARIABLE = (
     (r"\bnorth\b", r"\S+"),
     (r"\b\d+\.\d+\.\d+\b", r"[\w.]+"),
     (r"\b(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{8}\b", r"[0-9a-f]{8}"),
-    (r"\b\d+(?:\.\d+)? ?(?:s|min|m)\b", r"[\d.]+ ?(?:s|min|m)(?: [\d.]+ s)?"),
+    (r"\b\d+(?:\.\d+)? ?(?:s|min|m)\b(?: \d+ s\b)?", r"[\d.]+ ?(?:s|min|m)(?: [\d.]+ s)?"),
     (r"\b\d{4,}\b", r"\d+"),
     (r"\s+", r"\s+"),
 )
@@ -145,7 +145,9 @@ class Terminal:
     def end(self) -> None:
         """End what runs in it, and all that this has started."""
         with suppress(psutil.NoSuchProcess):
-            family = psutil.Process(self.process.pid).children(recursive=True)
+            # The shell may have become the last command of its script.
+            shell = psutil.Process(self.process.pid)
+            family = [*shell.children(recursive=True), shell]
             for each in family:
                 with suppress(psutil.NoSuchProcess):
                     each.send_signal(signal.SIGINT)
@@ -183,14 +185,14 @@ class Machine:
         self.home = home
         mine = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_MINE)}
         self._new = {**mine, "HOME": str(home), "PWD": str(home), "TERM": "xterm"}
-        #: The directories with modules that pip has installed; they are for all terminals.
-        self.installed: list[str] = []
+        #: The directory of the project that pip has installed there; it is for all terminals.
+        self.modules = ""
         self._shells: dict[str, Shell] = {}
 
     def shell(self, terminal: str) -> Shell:
         """Return the shell of a terminal; a new one where none of that name is open."""
         shell = self._shells.setdefault(terminal, Shell(self.home, self._new))
-        shell.environment["PYTHONPATH"] = os.pathsep.join(self.installed)
+        shell.environment["PYTHONPATH"] = self.modules
         return shell
 
     def release(self, terminal: Terminal) -> None:
@@ -304,6 +306,7 @@ class Walk:
         shell.directory = Path(directory)
         pairs = (each.partition("=") for each in variables.split("\0") if each)
         shell.environment = {name: value for name, _, value in pairs}
+        self._machine.modules = shell.environment.get("PYTHONPATH", "")
 
     def _line(self, line: str) -> str:
         """Return what is executed for a line: the environment of the tests has been installed."""
@@ -318,12 +321,16 @@ class Walk:
             for each in words[2:]:
                 if each == "-r" or each.endswith(".txt"):
                     continue
-                if each == ".":
-                    self._machine.installed.append(str(self._shell().directory / "src"))
-                elif not each.startswith("-"):
+                if each != "." and not each.startswith("-"):
                     distribution(re.split(r"[\[<>=]", each)[0])  # raises where it is not there
-            return f"export PYTHONPATH={os.pathsep.join(self._machine.installed)}"
+            return 'export PYTHONPATH="$PWD/src"' if "." in words else ":"
         return line
+
+    def _look_again(self) -> None:
+        """Type the last command again where it shows what workers said a few seconds ago."""
+        command = self._last.script.splitlines()[-2:-1] if self._last else []
+        if command == ["dagster-taskiq status"]:
+            self._type(command[0])
 
     def _press_ctrl_c(self, which: str) -> None:
         """Interrupt what runs in a terminal, which the page calls by the words of its command."""
@@ -341,7 +348,10 @@ class Walk:
 
         def is_shown() -> bool:
             last = [] if self._last is None else [self._last]
-            return any(each.shows(lines) for each in (*last, *self.terminals))
+            if any(each.shows(lines) for each in (*last, *self.terminals)):
+                return True
+            self._look_again()
+            return False
 
         try:
             eventually(is_shown, timeout=PATIENCE)
