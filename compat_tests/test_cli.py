@@ -338,6 +338,20 @@ def test_status_without_a_worker_is_not_content(run: Run, config: tuple[str, str
     assert json.loads(run("worker", "list", "--json", *config).out) == []
 
 
+def test_status_of_a_default_broker_without_workers_asks_for_its_name(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    outcome = run("status")
+    assert outcome.code == 1
+    assert (
+        "default broker" in outcome.error
+        and "-b, -y, -A or $DAGSTER_TASKIQ_BROKER" in outcome.error
+    )
+    named = run("status", "-b", "embedded://")
+    assert (named.code, named.error) == (1, "")
+
+
 def test_status_with_a_lost_worker_is_not_content(
     run: Run, settings: Settings, config: tuple[str, str]
 ) -> None:

@@ -323,6 +323,15 @@ def test_a_variable_that_is_not_set_is_named() -> None:
         Settings.from_dict({"broker_options": {"a": [{"b": {"env": "NOT_SET_ANYWHERE"}}]}})
 
 
+def test_a_file_for_celery_executor_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "celery.yaml"
+    path.write_text(
+        "execution: {config: {broker: redis://a, config_source: {task_acks_late: true}}}"
+    )
+    with pytest.raises(ConfigError, match=r"of celery_executor.*dagster-celery reads it.*-b and"):
+        read_settings(path)
+
+
 @pytest.mark.parametrize("value", ["", "  "])
 def test_a_variable_that_is_set_to_nothing_is_named_and_no_default_taken(
     value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -74,7 +74,7 @@ for _ in range(3):
 """
     assert warned({"main.py": program}) == [
         "main.py:2: dagster-celery: dagster_celery.celery_executor is an older name; "
-        "write dagster_taskiq.taskiq_executor.",
+        "write dagster_taskiq.taskiq_executor, whose configuration has no config_source.",
         "main.py:3: dagster-celery: dagster_celery.tags.DAGSTER_CELERY_QUEUE_TAG is an older name; "
         "write dagster_taskiq.tags.QUEUE_TAG.",
         "main.py:8: dagster-celery: dagster_celery.defaults.task_default_queue is an older name; "

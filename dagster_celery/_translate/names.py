@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-_EXECUTOR = "write dagster_taskiq.taskiq_executor"
+_EXECUTOR = "write dagster_taskiq.taskiq_executor, whose configuration has no config_source"
 _CONFIG = (
     "there is nothing to merge or wrap any more: pass settings to taskiq_executor, or make "
     "dagster_taskiq.settings.Settings"

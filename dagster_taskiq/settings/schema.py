@@ -127,6 +127,10 @@ EXECUTOR_FIELDS: Mapping[str, Field] = {
 }
 
 
+#: The key for Celery's settings, which a configuration of dagster-celery's executor may have.
+_CELERY_SETTINGS = "config_source"
+
+
 def checked(document: Mapping[str, Any], source: str) -> Mapping[str, Any]:
     """Return an executor's config, read from a file, as Dagster has checked and completed it.
 
@@ -135,10 +139,16 @@ def checked(document: Mapping[str, Any], source: str) -> Mapping[str, Any]:
         source: the name of the file, for the error.
 
     Raises:
-        ConfigError: an unknown key, or a value of the wrong type.
+        ConfigError: an unknown key, a value of the wrong type, or a file for dagster-celery.
     """
     outcome = process_config(Shape(EXECUTOR_FIELDS), document)
     if not outcome.success:
+        if _CELERY_SETTINGS in document:
+            raise ConfigError(
+                f"{source} is a configuration of celery_executor: it has `{_CELERY_SETTINGS}`. "
+                "The command dagster-celery reads it. For dagster-taskiq, leave -y out and name "
+                "the same broker and backend by -b and --backend, or write one for taskiq_executor."
+            )
         problems = "\n".join(f"  {each.message}" for each in outcome.errors or ())
         raise ConfigError(
             f"{source} is not a configuration of taskiq_executor (its keys stand bare or under "
