@@ -54,7 +54,7 @@ def commands() -> list[str]:
     spans = re.findall(r"`([^`\n]+)`", PROSE)
     lines = [line for block in blocks() for line in block.splitlines()]
     # What a diff takes away or adds is a line of its own; what a pipe leads to is another's.
-    found = [text.lstrip("+- ").partition(" | ")[0] for text in (*spans, *lines)]
+    found = [re.split(r" \| | +#", text.lstrip("+- "))[0] for text in (*spans, *lines)]
     return [text for text in dict.fromkeys(found) if " " in text and text.split()[0] in PROGRAMS]
 
 
