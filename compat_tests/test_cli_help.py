@@ -69,7 +69,8 @@ def test_each_help_ends_with_examples_that_can_be_typed(path: tuple[str, ...]) -
         called = max((each for each in COMMANDS if words[1:][: len(each)] == list(each)), key=len)
         assert called[: len(path)] == path, example
         # Raises if there is no such option, or not of that kind.
-        COMMANDS[called].make_context("example", words[1 + len(called) :])
+        parent = click.Context(cli, **cli.context_settings)
+        COMMANDS[called].make_context("example", words[1 + len(called) :], parent)
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)

@@ -15,6 +15,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
+import click
 import kubernetes_validate
 import psycopg2
 import pytest
@@ -26,9 +27,9 @@ from compat_tests.pods_api import PodsApi, serving_pods
 from compat_tests.sending import USER_TASKS, open_sender
 from compat_tests.servers import free_port, new_database
 from compat_tests.waiting import eventually
-from compat_tests.workers import running_worker
+from compat_tests.workers import options_of_start, running_worker
+from dagster_taskiq.cli.commands import cli
 from dagster_taskiq.cli.monitor import monitor
-from dagster_taskiq.cli.worker import start
 from dagster_taskiq.launcher import TaskiqRunLauncher
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.worker.pod_deletion_cost import SERVICE_ACCOUNT
@@ -79,7 +80,7 @@ def options_of(deployment: Manifest) -> dict[str, Any]:
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     assert container["command"] == ["dagster-taskiq"]
     assert container["args"][:2] == ["worker", "start"]
-    return start.make_context("start", list(container["args"][2:])).params
+    return options_of_start(list(container["args"][2:]))
 
 
 @pytest.mark.parametrize("manifest", [*MANIFESTS, *MONITOR], ids=called)
@@ -311,7 +312,8 @@ def test_the_monitor_is_reached_by_its_service_and_looks_after_itself() -> None:
     assert service["spec"]["ports"][0]["targetPort"] == container["ports"][0]["name"]
     for probe in ("startupProbe", "livenessProbe"):
         assert container[probe]["httpGet"] == {"path": "/healthz", "port": "http"}
-    options = monitor.make_context("monitor", list(container["args"][1:])).params
+    program = click.Context(cli, **cli.context_settings)
+    options = monitor.make_context("monitor", list(container["args"][1:]), program).params
     assert options["port"] == container["ports"][0]["containerPort"]
     assert not options["allow_actions"]
 

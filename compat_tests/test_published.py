@@ -25,7 +25,7 @@ README = (ROOT / "README.md").read_text()
 #: How long a command may take on a machine that has other things to do, in seconds.
 PATIENCE = 150
 #: What serves the repository alone, and is not in the sources.
-OF_THE_REPOSITORY = (".ci/", ".github/", ".gitignore")
+OF_THE_REPOSITORY = (".ci/", ".github/", ".gitignore", ".readthedocs.yaml")
 #: Where the files of a release can be read: pages, and images as they are.
 ON_GITHUB = (
     rf"https://(?:github\.com|raw\.githubusercontent\.com)/[\w-]+/[\w-]+/(?:blob/)?v{__version__}/"

@@ -180,7 +180,8 @@ def check_arguments(
     try:
         with TemporaryDirectory() as name, _inside(name), redirect_stderr(StringIO()):
             _make_files(command, words)
-            command.make_context(called, words)
+            # Not without its parent: click keeps the names of the option for help with the command.
+            command.make_context(called, words, context.parent)
     except click.exceptions.Exit:
         pass
     except click.ClickException as error:

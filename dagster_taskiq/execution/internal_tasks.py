@@ -25,7 +25,7 @@ def finalize_run(
         task_id: the run's task.
         worker_id: the worker that had started it.
         why: what happened, for the run's event log.
-        may_resume: whether another process may go on with the run, unless it was cancelled.
+        may_resume: whether another process may go on with the run.
 
     Raises:
         TaskRevokedError: the task is not this worker's any more; another process ends the run.
@@ -37,7 +37,6 @@ def finalize_run(
     task = client.tasks([task_id]).get(task_id)
     if task is not None and (task.state, task.worker) != (TaskState.STARTED, worker_id):
         raise TaskRevokedError(f"Task {task_id} is {task.state.value}.")
-    may_resume = may_resume and not (task is not None and task.revoke_requested)
     if end_run(instance, args.run_id, why, may_resume=may_resume):
         stop_steps(instance, client, args.run_id, PROCESS_ENDED)
 

@@ -141,6 +141,7 @@ class RedisBackend(StateBackend):
             CHANNEL_LENGTH,
             result or b"",
             task.attempt,
+            int(result is not None),
         ]
         return bool(await self._script("finish", keys, args))
 
