@@ -31,15 +31,6 @@ query Events($id: ID!) {
   }
 }
 """
-ERRORS = """
-query Errors($id: ID!) {
-  logsForRun(runId: $id) {
-    ... on EventConnection { events {
-      ... on ErrorEvent { error { message causes { message } } }
-    } }
-  }
-}
-"""
 TERMINATE = """
 mutation Terminate($id: String!) {
   terminateRun(runId: $id) { __typename }
@@ -117,15 +108,6 @@ class Webserver:
     def messages(self, run_id: str) -> Sequence[str]:
         """Return the texts of a run's events."""
         return [each["message"] for each in self.ask(EVENTS, id=run_id)["events"]]
-
-    def errors(self, run_id: str) -> Sequence[str]:
-        """Return the errors of a run's events, each with its causes."""
-        found = [each.get("error") for each in self.ask(ERRORS, id=run_id)["events"]]
-        return [
-            "\n".join((each["message"], *(cause["message"] for cause in each["causes"])))
-            for each in found
-            if each is not None
-        ]
 
     def wait_for_status(self, run_id: str, status: str, timeout: float = 60.0) -> Any:
         """Wait until a run has a status, and return it; fail if it ends with another one."""
