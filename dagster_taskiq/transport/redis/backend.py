@@ -114,7 +114,8 @@ class RedisBackend(StateBackend):
         """Run the conclude script."""
         if task.run_id:
             return False
-        keys = [self._keys.task(task.id), self._keys.forget_times, self._keys.result(task.id)]
+        keys = [self._keys.task(task.id), self._keys.forget_times]
+        keys += [self._keys.result(task.id)] if result is not None else []
         keep = max(1, int(self.settings.result_ttl))
         args: list[Any] = [task.id, state.value, error, keep, result or b""]
         args += [task.name, task.queue, task.attempt]
@@ -127,7 +128,7 @@ class RedisBackend(StateBackend):
             self._keys.task(task.id),
             self._keys.forget_times,
             self._keys.notifications(task.loop_channel),
-            self._keys.result(task.id),
+            *([self._keys.result(task.id)] if result is not None else []),
         ]
         notification = json.dumps(end_notification(task, state)) if task.loop_channel else ""
         args = [
@@ -141,7 +142,6 @@ class RedisBackend(StateBackend):
             CHANNEL_LENGTH,
             result or b"",
             task.attempt,
-            int(result is not None),
         ]
         return bool(await self._script("finish", keys, args))
 

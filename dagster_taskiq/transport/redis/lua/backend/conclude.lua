@@ -1,7 +1,7 @@
 -- Record the end of a user's own task that no worker has started.
--- KEYS  1 record of the task (hash)  2 when to forget tasks (sorted set)  3 result (string)
--- ARGV  1 id  2 state  3 error  4 seconds to keep the record  5 result, or '' for none
---       6 name  7 queue  8 attempt
+-- KEYS  1 record of the task (hash)  2 when to forget tasks (sorted set)
+--       3 result (string), if there is one
+-- ARGV  1 id  2 state  3 error  4 seconds to keep the record  5 result  6 name  7 queue  8 attempt
 -- Returns 1, or 0 if the task was started, has ended, or belongs to a run; nothing changes then.
 local state, run = unpack(redis.call('HMGET', KEYS[1], 'state', 'run_id'))
 if state and (state ~= 'WAITING' or (run and run ~= '')) then return 0 end
@@ -13,5 +13,5 @@ if not state then
 end
 redis.call('HSET', KEYS[1], 'state', ARGV[2], 'error', ARGV[3], 'finished_at', now)
 redis.call('ZADD', KEYS[2], now + ARGV[4], ARGV[1])
-if ARGV[5] ~= '' then redis.call('SET', KEYS[3], ARGV[5]) end
+if KEYS[3] then redis.call('SET', KEYS[3], ARGV[5]) end
 return 1
