@@ -255,6 +255,7 @@ def test_variables_in_config_source_are_read_where_they_are_used(
         {"include": "a"},
         {"include": None},
         {"include": [1]},
+        {"config_source": {"env": "NOT_SET"}},
         {"config_source": [1]},
         {"config_source": {1: "a"}},
         {"config_source": {"a": {1: "b"}, "c": 1.5, "d": True, "e": {}, "f": []}},

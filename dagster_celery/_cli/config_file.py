@@ -50,12 +50,16 @@ def get_validated_config(config_yaml: str | None = None) -> Any:
         ConfigError: as :func:`get_config_value_from_yaml`.
         DagsterInvalidConfigError: an unknown key, or a value of the wrong type.
     """
+    return _validated(get_config_value_from_yaml(config_yaml), config_yaml)
+
+
+def _validated(value: Mapping[str, Any], config_yaml: str | None) -> Any:
+    """Return what was read from a file, checked and completed by Dagster."""
     from dagster._config import process_config  # noqa: PLC0415
     from dagster._core.errors import DagsterInvalidConfigError  # noqa: PLC0415
 
     from dagster_celery._executor import celery_executor  # noqa: PLC0415
 
-    value = get_config_value_from_yaml(config_yaml)
     outcome = process_config(celery_executor.config_schema.config_type, dict(value))
     if not outcome.success:
         raise DagsterInvalidConfigError(
@@ -80,9 +84,9 @@ def get_worker_config(config_yaml: str | None) -> Mapping[str, Any]:
     """
     value = get_config_value_from_yaml(config_yaml)
     if _is_plain(value):
-        named = {name: _resolved(each) for name, each in value.items()}
-        return {"backend": result_backend, **named}
-    validated: Mapping[str, Any] = get_validated_config(config_yaml)
+        named = {name: _resolved(each) for name, each in value.items() if _PLAIN[name] is _is_url}
+        return {"backend": result_backend, **value, **named}
+    validated: Mapping[str, Any] = _validated(value, config_yaml)
     return validated
 
 
@@ -160,7 +164,6 @@ _PLAIN: Mapping[str, Callable[[object], bool]] = {
 }
 
 
-def _resolved(value: Any) -> Any:
-    """Return a plain value, or that of the variable that it names in its place."""
-    is_named = isinstance(value, dict) and value.keys() == {"env"}
-    return os.environ[value["env"]] if is_named else value
+def _resolved(url: Any) -> Any:
+    """Return a URL, or the value of the variable that is named in its place."""
+    return os.environ[url["env"]] if isinstance(url, dict) else url
