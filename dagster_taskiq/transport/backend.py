@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from taskiq import TaskiqResult
@@ -286,14 +286,7 @@ class StateBackend(AsyncResultBackend[Any]):
 
     @at_home
     async def _set_result(self, task_id: str, result: TaskiqResult[Any]) -> None:
-        labels = result.labels
-        task = Task(
-            id=task_id,
-            run_id=str(labels.get(RUN_LABEL, "")),
-            step_key=str(labels.get(STEP_LABEL, "")),
-            worker=str(labels.get(WORKER_LABEL, "")),
-            attempt=attempt_of(labels),
-        )
+        task = task_of(task_id, result.labels)
         stored: bytes | None = None
         if not task.run_id:  # the outcome of a step is in the event log; here is only its state
             result, stored = as_json(result)
@@ -551,6 +544,17 @@ async def until_available(work: Callable[[], Awaitable[T]], what: str) -> T:
             is_logged = True
             await asyncio.sleep(delay)
             delay = min(delay * 2, WRITE_RETRY_SECONDS[1])
+
+
+def task_of(task_id: str, labels: Mapping[str, Any]) -> Task:
+    """Return what the labels of a message, or of a result, tell of its task, to record its end."""
+    return Task(
+        id=task_id,
+        run_id=str(labels.get(RUN_LABEL, "")),
+        step_key=str(labels.get(STEP_LABEL, "")),
+        worker=str(labels.get(WORKER_LABEL, "")),
+        attempt=attempt_of(labels),
+    )
 
 
 def end_of(result: TaskiqResult[Any]) -> tuple[TaskState, str]:

@@ -18,17 +18,11 @@ from dagster_taskiq.errors import (
     TimeLimitError,
 )
 from dagster_taskiq.execution.task_context import executing
-from dagster_taskiq.transport.backend import StateBackend, until_available
+from dagster_taskiq.transport.backend import StateBackend, task_of, until_available
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.put_back import put_back
 from dagster_taskiq.transport.results import PutBack, ReportedEnd, failure
-from dagster_taskiq.wire.labels import (
-    POOL_LABEL,
-    RUN_LABEL,
-    STEP_LABEL,
-    WORKER_LABEL,
-    attempt_of,
-)
+from dagster_taskiq.wire.labels import POOL_LABEL, RUN_LABEL, WORKER_LABEL, attempt_of
 from dagster_taskiq.wire.records import Task
 from dagster_taskiq.wire.task_names import EXECUTE_PLAN, PACKED_RUN
 from dagster_taskiq.worker.activity import Activity, Execution
@@ -226,13 +220,7 @@ class TaskHandler:
     ) -> None:
         """Return when the end of a task is on record, however long the backend is unavailable."""
         if isinstance(end, ReportedEnd):
-            task = Task(
-                message.task_id,
-                run_id=str(message.labels.get(RUN_LABEL, "")),
-                step_key=str(message.labels.get(STEP_LABEL, "")),
-                worker=self._worker_id,
-                attempt=attempt_of(message.labels),
-            )
+            task = task_of(message.task_id, message.labels)
             await self._backend.record_end(task, end.state, end.error, end.result)
         else:
             await self._backend.set_result(message.task_id, self._labelled(message, end))
