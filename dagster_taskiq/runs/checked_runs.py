@@ -41,7 +41,7 @@ class CheckedRuns:
             clock: the time, in seconds from any start.
         """
         #: Since when the backend has no record of a task or a worker, by its id.
-        self.absent_since: dict[str, float] = {}
+        self._absent_since: dict[str, float] = {}
         self._clock = clock
         #: When each task that has not ended was last asked for; who was longest ago comes first.
         self._asked_at: dict[str, float] = {}
@@ -72,6 +72,15 @@ class CheckedRuns:
         if task is not None and not task.state.is_final:
             self._asked_at[task_id] = now
         return task
+
+    def absent_seconds(self, task_or_worker: str) -> float:
+        """Note that the backend has no record of a task or a worker; return since how long."""
+        now = self._clock()
+        return now - self._absent_since.setdefault(task_or_worker, now)
+
+    def note_present(self, task_or_worker: str) -> None:
+        """Note that the backend has a record of a task or a worker."""
+        self._absent_since.pop(task_or_worker, None)
 
     def is_alive(self, worker_id: str) -> bool:
         """Return whether the lease of a worker's heartbeat that was read lasts still."""

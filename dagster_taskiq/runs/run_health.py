@@ -1,7 +1,6 @@
 """Whether a launched run is being executed, or will be, as Dagster's run monitoring asks."""
 
 import logging
-import time
 
 from dagster import DagsterInstance, DagsterRun
 from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
@@ -88,7 +87,7 @@ class RunHealth:
                 return ""
             why = f"The backend has no record of worker {task.worker}, which ran it, any more."
         else:
-            self._checked.absent_since.pop(task.worker, None)
+            self._checked.note_present(task.worker)
             lost = client.confirm_lost(worker) if confirm else worker
             if lost is None or not lost.is_lost:
                 return ""
@@ -97,7 +96,7 @@ class RunHealth:
 
     def _why_dead(self, task: Task) -> str:
         """Return why no process works on a task any more; empty if one does, or will."""
-        self._checked.absent_since.pop(task.id, None)
+        self._checked.note_present(task.id)
         if task.state.is_final:
             why = task.error.rstrip(".") or "no reason is known"
             return f"Its task is {task.state.value}, and the run has not ended: {why}."
@@ -115,8 +114,7 @@ class RunHealth:
         )
 
     def _is_absent_for_a_lease(self, task_or_worker: str) -> bool:
-        since = self._checked.absent_since.setdefault(task_or_worker, time.monotonic())
-        return time.monotonic() - since > self._settings.lease
+        return self._checked.absent_seconds(task_or_worker) > self._settings.lease
 
 
 def _health_without_task(run: DagsterRun) -> CheckRunHealthResult:
