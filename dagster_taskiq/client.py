@@ -79,9 +79,7 @@ class Client:
             raise TypeError(f"{backend!r} keeps no state of tasks and workers.")
         self.backend: StateBackend = backend
         #: The reads that no wait has seen the end of: cursor and notifications, by channel.
-        self._reads: dict[
-            str, tuple[str, concurrent.futures.Future[list[Notification]] | None]
-        ] = {}
+        self._reads: dict[str, tuple[str, concurrent.futures.Future[list[Notification]]]] = {}
         #: The tasks that this process has to execute itself; ``None`` if workers do that.
         self.in_process: InProcessQueue | None = None
         if scheme_of(self.broker.settings.broker) == "memory":
@@ -313,13 +311,9 @@ class Client:
         """
         # One read may serve several waits, since it is a command to the server.
         read_seconds = max(timeout, self.backend.read_seconds)
-        cursor, future = self._reads.pop(channel, ("", None))
-        if future is None or cursor != after:
-            if future is not None:
-                future.cancel()
-            future = self._portal.start_task_soon(
-                self.backend.collect, channel, after, read_seconds
-            )
+        future = self._take_read(channel, after) or self._portal.start_task_soon(
+            self.backend.collect, channel, after, read_seconds
+        )
         goes_on = read_seconds > timeout
         deadline = time.monotonic() + timeout + (0.0 if goes_on else 1.0)
         is_kept = False
@@ -341,10 +335,18 @@ class Client:
 
     def close_channel(self, channel: str) -> None:
         """Delete a channel that is not read any more."""
-        _, future = self._reads.pop(channel, ("", None))
-        if future is not None:
-            future.cancel()
+        self._take_read(channel, None)
         self._call(lambda: self.backend.close_channel(channel))
+
+    def _take_read(
+        self, channel: str, after: str | None
+    ) -> concurrent.futures.Future[list[Notification]] | None:
+        """Return the read of a channel that goes on, if it began at a cursor; end any other."""
+        cursor, future = self._reads.pop(channel, (None, None))
+        if future is not None and cursor != after:
+            future.cancel()
+            return None
+        return future
 
     def _call(self, work: Callable[[], Awaitable[T]]) -> T:
         return self._portal.call(work)
