@@ -10,7 +10,6 @@ which is the broker too; `waiting` is what a step that waits takes in Redis and 
 """
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -22,7 +21,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
 
 import psutil
 import psycopg2
@@ -32,6 +30,7 @@ import yaml
 from benchmarks.sides import BOTH, Driver, Program
 from compat_tests.servers import free_port, new_database, own_postgres, own_redis, with_driver
 from compat_tests.waiting import eventually
+from compat_tests.webserver import Webserver
 from dagster_taskiq.client import client_for
 from dagster_taskiq.settings.settings import Settings
 
@@ -255,12 +254,13 @@ def measure_connections(place: str, slots: int, runs: int) -> None:
         port = free_port()
         arguments = ["-m", "taskiq_jobs", "-p", str(port)]
         web = home.start("webserver", "dagster_webserver", *arguments)
-        eventually(lambda: ask(port, "{ version }"), timeout=120)
+        server = Webserver(f"http://127.0.0.1:{port}")
+        eventually(server.is_up, timeout=120)
         daemon = home.start("daemon", "dagster", "daemon", "run", "-m", "taskiq_jobs")
         time.sleep(15)
 
         def of() -> dict[int, str]:
-            ask(port, "{ runsOrError(limit: 20) { ... on Runs { results { id status } } } }")
+            server.ask("{ runsOrError(limit: 20) { ... on Runs { results { id status } } } }")
             return {**roles(worker), **named(web, "webserver"), **named(daemon, "daemon")}
 
         print(f"\n{place}: webserver and daemon, with a query every {EVERY_SECONDS} s")
@@ -272,19 +272,6 @@ def named(program: Program, name: str) -> dict[int, str]:
     """Return a program's processes: itself by its name, what it has started by another."""
     found = {each.pid: f"{name}: a process it has started" for each in program.processes()}
     return {**found, program.pid: name}
-
-
-def ask(port: int, query: str) -> bool:
-    """Ask the webserver, and return whether it has answered."""
-    body = json.dumps({"query": query}).encode()
-    request = Request(
-        f"http://127.0.0.1:{port}/graphql", body, {"Content-Type": "application/json"}
-    )
-    try:
-        with urlopen(request, timeout=30) as answer:
-            return "errors" not in json.load(answer)
-    except OSError:
-        return False
 
 
 def measure_waiting(place: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from compat_tests import compatibility
 from compat_tests.checkout import ROOT
+from compat_tests.docs.blocks import pages
 from compat_tests.workers import options_of_start
 from dagster_taskiq.app import QUEUES_ENV
 from dagster_taskiq.cli.commands import cli
@@ -39,8 +40,6 @@ from dagster_taskiq.worker.options import (
 DOCS = ROOT / "docs"
 REFERENCE = DOCS / "reference"
 MAP = DOCS / "README.md"
-FOLDERS = (DOCS, ROOT / "examples", ROOT / "compat_tests")
-PAGES = sorted({*ROOT.glob("*.md"), *(page for each in FOLDERS for page in each.rglob("*.md"))})
 #: More than a screen and a half, and nobody reads it.
 README_LINES = 160
 
@@ -68,7 +67,7 @@ def links() -> list[tuple[str, str]]:
     """Return every page with each link on it that is not to another site."""
     return sorted(
         (str(page.relative_to(ROOT)), target)
-        for page in PAGES
+        for page in pages()
         for target in set(re.findall(r"\]\(([^)\s]+)\)", without_code(page.read_text())))
         if not re.match(r"\w+:", target)
     )
