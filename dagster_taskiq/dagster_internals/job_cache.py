@@ -1,4 +1,4 @@
-"""A cache for what is made of a job and a run's config, until one of these changes."""
+"""A cache for jobs, and for what is made of a job and a run's config, until these change."""
 
 import copy
 import os
@@ -16,7 +16,7 @@ T = TypeVar("T")
 @dataclass(frozen=True, eq=False)
 class _Entry(Generic[T]):
     #: Code that is loaded anew is another definition, which may differ.
-    job: JobDefinition
+    job: JobDefinition | None
     run_config: Mapping[str, Any] | None
     #: Config may refer to it.
     environment: Mapping[bytes, bytes]
@@ -46,7 +46,7 @@ class JobCache(Generic[T]):
 
     def get(
         self,
-        job: JobDefinition,
+        job: JobDefinition | None,
         run_config: Mapping[str, Any] | None,
         make: Callable[[], T],
         *others: object,
@@ -54,7 +54,7 @@ class JobCache(Generic[T]):
         """Return what was made of these, or make it now.
 
         Args:
-            job: the job, as it is loaded in this process.
+            job: the job, as it is loaded in this process; ``None`` if it is that which is made.
             run_config: the run's config, which may be written to afterwards.
             make: makes it.
             others: what else it is made of, compared as equal or not.

@@ -1,18 +1,15 @@
 """The definitions of a few jobs, kept from one step to the next, for runs that take turns."""
 
 import inspect
-import os
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import wrapt
 from dagster import JobDefinition
 from dagster._core.definitions.reconstruct import ReconstructableJob
 
+from dagster_taskiq.dagster_internals.job_cache import JobCache
 from dagster_taskiq.dagster_internals.part import DagsterPart
-from dagster_taskiq.settings.env import copy_environment
 
 #: How many jobs are kept: a worker has the steps of few jobs at a time.
 MOST_JOBS = 4
@@ -62,18 +59,12 @@ def install() -> bool:
     return True
 
 
-@dataclass(frozen=True)
-class _Entry:
-    #: The code that defines a job may read it.
-    environment: Mapping[bytes, bytes]
-    definition: JobDefinition
-
-
 class KeptDefinitions:
     """What Dagster has loaded for the few jobs that were used last."""
 
     def __init__(self) -> None:
-        self._entries: OrderedDict[ReconstructableJob, _Entry] = OrderedDict()
+        # The code that defines a job may read the environment, as its config may refer to it.
+        self._cache: JobCache[JobDefinition] = JobCache(MOST_JOBS)
 
     def get(self, job: ReconstructableJob, load: Callable[[], JobDefinition]) -> JobDefinition:
         """Return what was loaded for a job, or load it now.
@@ -85,11 +76,4 @@ class KeptDefinitions:
         Raises:
             whatever ``load`` raises; then nothing is kept.
         """
-        environment = copy_environment(os.environ)
-        entry = self._entries.get(job)
-        if entry is None or entry.environment != environment:
-            entry = self._entries[job] = _Entry(environment, load())
-        self._entries.move_to_end(job)
-        if len(self._entries) > MOST_JOBS:
-            self._entries.popitem(last=False)
-        return entry.definition
+        return self._cache.get(None, None, load, job)
