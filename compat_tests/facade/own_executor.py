@@ -11,6 +11,7 @@ from typing import Any
 
 from dagster import (
     Config,
+    DagsterEventType,
     DagsterInstance,
     Executor,
     ExecutorDefinition,
@@ -26,6 +27,7 @@ from dagster._serdes import pack_value, serialize_value, unpack_value
 
 from compat_tests.facade.shapes import shapes
 from compat_tests.preloaded import run_program
+from compat_tests.waiting import eventually
 from dagster_celery.config import DEFAULT_CONFIG, dict_wrapper
 from dagster_celery.core_execution_loop import DELEGATE_MARKER, core_celery_execution_loop
 from dagster_celery.defaults import broker_url, result_backend
@@ -164,11 +166,21 @@ asked_for: list[str] = []
 
 
 def cut(submit: Any) -> Any:
-    """Return a function that sends as ``submit``, but not the step "right" at the first try."""
+    """Return a function that sends as ``submit``, but not the step "right" at the first try.
+
+    It fails once "left" has ended, which was sent just before it.
+    """
 
     def submit_or_fail(app: Any, plan_context: Any, step: Any, *others: Any) -> Any:
+        def left_has_ended() -> bool:
+            logged = plan_context.instance.all_logs(
+                plan_context.run_id, of_type=DagsterEventType.STEP_SUCCESS
+            )
+            return any(entry.step_key == "left" for entry in logged)
+
         asked_for.append(step.key)
         if asked_for.count("right") == 1 and step.key == "right":
+            eventually(left_has_ended, 'the end of "left"')
             raise ServerUnavailableError("The broker is away.")
         return submit(app, plan_context, step, *others)
 

@@ -1,6 +1,6 @@
 """Applying the events of a run's log to its plan and its steps in flight."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from dagster import DagsterEvent
 from dagster._core.events import DagsterEventType
@@ -11,14 +11,19 @@ from dagster_taskiq.errors import ResourceSetUpError
 from dagster_taskiq.runs.event_tail import ends_step
 from dagster_taskiq.runs.outcomes import Outcomes, make_error
 from dagster_taskiq.runs.run_log import RunLog
-from dagster_taskiq.runs.steps_in_flight import StepsInFlight
+from dagster_taskiq.runs.steps_in_flight import StepInFlight, StepsInFlight
 
 
 class Progress:
     """How far a run is, as its event log has it."""
 
     def __init__(
-        self, log: RunLog, active: ActiveExecution, steps: StepsInFlight, outcomes: Outcomes
+        self,
+        log: RunLog,
+        active: ActiveExecution,
+        steps: StepsInFlight,
+        outcomes: Outcomes,
+        report_sent: Callable[[StepInFlight], None],
     ) -> None:
         """Read nothing yet.
 
@@ -27,11 +32,13 @@ class Progress:
             active: the state of the run, as Dagster has it.
             steps: the steps in flight.
             outcomes: writes the failure of a step that does not write it itself.
+            report_sent: writes that a step was sent.
         """
         self._log = log
         self._active = active
         self._steps = steps
         self._outcomes = outcomes
+        self._report_sent = report_sent
         #: The errors of steps that have failed.
         self.errors: list[SerializableErrorInfo] = []
 
@@ -53,6 +60,9 @@ class Progress:
             return
         # The engine events of a step are written by the loop itself.
         step.begun = step.begun or event.event_type is not DagsterEventType.ENGINE_EVENT
+        if step.begun and not step.sent_reported:
+            # It was sent with others of which one failed: the call counts as failed for all.
+            self._report_sent(step)
         if event.is_resource_init_failure:
             error = event.engine_event_data.error
             self._active.handle_event(event)

@@ -143,9 +143,16 @@ class Resumption:
             return
         has_begun = task.state is not TaskState.WAITING
         incarnation = self._incarnations[step.key] - 1
-        in_flight = StepInFlight(step, task.id, task.queue, incarnation, begun=has_begun)
+        in_flight = StepInFlight(
+            step,
+            task.id,
+            task.queue,
+            incarnation,
+            sent_reported=task.id in sent,
+            begun=has_begun,
+        )
         self._steps.add(in_flight)
-        if task.id not in sent:
+        if not in_flight.sent_reported:
             self._sender.report_sent(in_flight)
         worker = workers.get(task.worker)
         if task.state is TaskState.STARTED and worker is not None and worker.is_lost:

@@ -99,6 +99,7 @@ class RunLog:
                 "broker": broker,
             },
         )
+        step.sent_reported = True
         self._to_yield.append(event)
 
     def _note_end(self, tailed: Tailed) -> None:

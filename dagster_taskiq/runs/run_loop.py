@@ -184,11 +184,11 @@ class _OpenRun:
         self._steps = steps = StepsInFlight()
         servers = Servers(client, steps, log.report)
         outcomes = Outcomes(options, context, active)
-        self._progress = Progress(log, active, steps, outcomes)
         run = context.dagster_run
         #: That of the run, unless a worker executes it, which has one.
         self._span = spans.begin_run(run_id, run.job_name, run.tags)
         self._sender = StepSender(servers, requests, active, steps, log, broker, self._span)
+        self._progress = Progress(log, active, steps, outcomes, self._sender.report_sent)
         self._resumption = Resumption(
             context, active, pools, client, requests, steps, log, self._sender, outcomes
         )

@@ -103,7 +103,7 @@ class StepSender:
         return self._requests.task_id(step, attempt, incarnation)
 
     def report_sent(self, step: StepInFlight) -> None:
-        """Write that a step was sent, by a process that has ended before it could write that.
+        """Write that a step was sent, where that was not written when it was.
 
         The steps of a run that is stopped are found by these events.
         """

@@ -21,6 +21,8 @@ class StepInFlight:
     incarnation: int = 0
     #: When the loop took it up.
     since: float = field(default_factory=time.monotonic)
+    #: Whether the event log has the event that it was sent.
+    sent_reported: bool = False
     #: Whether the event log has an event of it that a worker wrote.
     begun: bool = False
     #: Whether its task has ended, whatever the event log has of the step so far.
