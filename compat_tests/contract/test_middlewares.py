@@ -27,4 +27,4 @@ def test_a_middleware_that_raises_fails_its_task_and_frees_its_slot(
     ]
     assert "not this one" in ended["raises_before"].error
     assert "not that one" in ended["raises_after"].error
-    assert client.depths() == []
+    eventually(lambda: client.depths() == [])

@@ -183,7 +183,7 @@ async def test_a_notification_that_becomes_visible_late_is_not_missed(settings: 
 
         def post_slowly(connection: sa.engine.Connection) -> None:
             # It has its id, and is committed when the test says so.
-            slow._post(connection, "c", [{"n": 1}])
+            slow.records.post(connection, "c", [{"n": 1}])
             inserted.set()
             assert commit.wait(FOR_EVER)
 

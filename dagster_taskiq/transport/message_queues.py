@@ -44,7 +44,7 @@ class MessageQueues(ABC):
         self.consumer = "listener"
         #: Decides when the next message may be claimed, and whether it may be a run.
         self.gate: SlotGate = OpenGate()
-        #: Whether a listener may record the start of a user's own task as it claims the message.
+        #: Whether a listener may record the start of a task as it claims the message.
         self.starts_with_claim = False
 
     @property
@@ -107,7 +107,7 @@ class MessageQueues(ABC):
             return await asyncio.shield(claim)
         except asyncio.CancelledError:
             late = await _outcome(claim)
-            if late is not None:
+            if late is not None and late.refused is None:
                 with contextlib.suppress(ServerUnavailableError):
                     await self.release(late)
             raise

@@ -11,6 +11,9 @@ from dagster_taskiq.wire.records import TaskState
 #: A message that was delivered this often and never started is rejected: it would loop for ever.
 MAX_DELIVERIES = 10
 
+#: Why a task ends that was started with its claim, and is given back, when there is no message.
+NO_MESSAGE = "Its message was lost before it began."
+
 
 @dataclass(frozen=True)
 class Outgoing:

@@ -7,6 +7,7 @@
     (unknown) --submit--> WAITING --start--> STARTED --------+--finish--> SUCCESS, FAILURE, REVOKED
                              |                  |                         or LOST
                              |                  +--revoke only marks it: its worker stops it
+                             |                  +--give back--> WAITING, REVOKED or LOST
                              +--revoke--> REVOKED
                              +--conclude--> SUCCESS or FAILURE
 
@@ -119,6 +120,33 @@ def put_back(known: Task | None, task: Task, now: float) -> Task | None:
         started_at=0.0,
         attempt=known.attempt + 1,
     )
+
+
+def give_back(
+    known: Task | None, worker: str, now: float, *, is_there: bool, reason: str
+) -> Task | None:
+    """Return the record of a task that was started as its message was claimed, and has not begun.
+
+    Its worker gives the message back.
+
+    Args:
+        known: the record.
+        worker: who has started it.
+        now: the time.
+        is_there: whether the message is there, so that it can be delivered again.
+        reason: why the task ends if it is not, in one sentence.
+
+    Returns:
+        One that is WAITING, if the message is there; if it is not, LOST; and REVOKED if the task
+        was cancelled meanwhile. ``None`` if it is not STARTED by that worker; nothing changes then.
+    """
+    if known is None or (known.state, known.worker) != (TaskState.STARTED, worker):
+        return None
+    if known.revoke_requested:
+        return replace(known, state=TaskState.REVOKED, started_at=0.0, finished_at=now)
+    if not is_there:
+        return replace(known, state=TaskState.LOST, error=reason, finished_at=now)
+    return replace(known, state=TaskState.WAITING, worker="", started_at=0.0)
 
 
 def finish(known: Task | None, task: Task, state: TaskState, error: str, now: float) -> Task | None:

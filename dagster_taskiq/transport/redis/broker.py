@@ -25,8 +25,9 @@ from dagster_taskiq.transport.background import look_at
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.connection import Connection
 from dagster_taskiq.transport.eviction import Eviction
+from dagster_taskiq.transport.late_deletions import LateDeletions
 from dagster_taskiq.transport.message_queues import Prepare
-from dagster_taskiq.transport.messages import Delivery, Outgoing
+from dagster_taskiq.transport.messages import NO_MESSAGE, Delivery, Outgoing
 from dagster_taskiq.transport.redis.connection import RedisConnection, Script
 from dagster_taskiq.transport.redis.keys import Keys
 from dagster_taskiq.transport.redis.rejected import Rejected
@@ -55,13 +56,6 @@ SCRIPTS = {
     "requeue": Script(*SENDING, _REJECTED, _LUA / "requeue.lua"),
 }
 
-#: How long the message of a task that was started with its claim waits to be deleted with the next
-#: claim, in seconds.
-DELETE_SECONDS = 0.05
-#: How many messages are deleted at once.
-MOST_DELETED = 100
-#: Why a task ends that was started with its claim, and is given back, when there is no message.
-_NO_MESSAGE = "Its message was lost before it began."
 #: How the answer of a claim names the state that forbids a start.
 _REFUSED = "REFUSED "
 
@@ -92,9 +86,8 @@ class RedisBroker(QueueBroker):
         claim_key = self._keys.claim(uuid.uuid4().hex)
         more_keys = (claim_key, self._keys.forget_times, self._keys.task(""))
         self._claim_keys = Packed([*self._keys.of_broker, *more_keys])
-        # Messages of tasks that were started with their claims, which are to be deleted.
-        self._to_delete: list[Delivery] = []
-        self._deleting: asyncio.Task[None] | None = None
+        # The messages of tasks that were started with their claims.
+        self._deletions = LateDeletions(self._delete)
         # Whether the queues had messages that no wake-up has announced, when it was last asked.
         self._has_others = False
 
@@ -145,13 +138,13 @@ class RedisBroker(QueueBroker):
         Args:
             keep_seconds: how long to keep the record of a task that is started; '' to start none.
         """
-        deleted = self._to_delete[:MOST_DELETED]
+        deleted = self._deletions.next
         args = [self.consumer, self._stale, str(self._claims), keep_seconds, len(deleted)]
         args += [each for delivery in deleted for each in _address(delivery)]
         args += self.open_queues
         found = await self.connection.script(SCRIPTS["claim"], self._claim_keys, args)
         self._claims += 1
-        del self._to_delete[: len(deleted)]
+        self._deletions.note_deleted(deleted)
         if not found:
             return None
         about, body = found
@@ -210,36 +203,22 @@ class RedisBroker(QueueBroker):
         It is deleted with the next claim, unless that comes late. Should it come back, its task is
         not started again.
         """
-        if not delivery.is_started:
+        if delivery.is_started:
+            self._deletions.add(delivery)
+        else:
             await self._delete([delivery])
-            return
-        self._to_delete.append(delivery)
-        if self._deleting is None:
-            self._deleting = asyncio.ensure_future(self._delete_soon())
-            self._deleting.add_done_callback(look_at)
 
     async def release(self, delivery: Delivery) -> None:
         """Make the claim look older than the lease, so that the next claim takes the message."""
         keep = max(1, int(self.settings.result_ttl))
         started = "1" if delivery.is_started else ""
-        args = [self.consumer, *_address(delivery), keep, _NO_MESSAGE, started]
+        args = [self.consumer, *_address(delivery), keep, NO_MESSAGE, started]
         record = self._keys.task(delivery.task_id)
         await self._script("release", args, record, self._keys.forget_times)
 
     async def stop_claiming(self) -> None:
         """Delete the messages that would have been deleted with the next claim."""
-        while self._to_delete:
-            deleted = self._to_delete[:MOST_DELETED]
-            await self._delete(deleted)
-            self._to_delete = [each for each in self._to_delete if each not in deleted]
-
-    async def _delete_soon(self) -> None:
-        """Delete the messages that no claim has deleted after a moment."""
-        try:
-            await asyncio.sleep(DELETE_SECONDS)
-            await self.stop_claiming()
-        finally:
-            self._deleting = None
+        await self._deletions.finish()
 
     async def reject(self, delivery: Delivery, reason: str) -> None:
         """Move the message to the stream of rejected ones, which keeps the last thousand."""

@@ -1,22 +1,29 @@
 """The broker that keeps its messages in an SQL table."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
 
+from dagster_taskiq.errors import NoRecordError, NotPutBackYetError, ServerUnavailableError
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.broker import QueueBroker
+from dagster_taskiq.transport.connection import Connection
+from dagster_taskiq.transport.late_deletions import LateDeletions
 from dagster_taskiq.transport.message_queues import Prepare
-from dagster_taskiq.transport.messages import Delivery, Outgoing
-from dagster_taskiq.transport.sql.conditions import is_free
+from dagster_taskiq.transport.messages import NO_MESSAGE, Delivery, Outgoing
+from dagster_taskiq.transport.sql.conditions import DELETE_MESSAGES, is_free
 from dagster_taskiq.transport.sql.database import SqlDatabase
+from dagster_taskiq.transport.sql.dialect import TAKEN
+from dagster_taskiq.transport.sql.records import SqlRecords
 from dagster_taskiq.transport.sql.rejected import Rejected
 from dagster_taskiq.transport.sql.sending import SqlSender
 from dagster_taskiq.transport.sql.tables import messages as table
+from dagster_taskiq.transport.transitions import give_back
 from dagster_taskiq.wire.queues import QueueDepth
+from dagster_taskiq.wire.records import Task, TaskState
 from dagster_taskiq.wire.rejected_messages import RejectedMessage
 
 #: What a claim looks for, of those who look into the database.
@@ -41,7 +48,12 @@ class SqlBroker(QueueBroker):
         self._claims = self.connection.claims(settings)
         self._mark = 0
         self._sender = SqlSender(self._dialect, settings.prefix)
+        self._records = SqlRecords(self._dialect, settings.prefix)
         self._rejected = Rejected(self.connection, self._sender, settings.prefix)
+        # The messages of tasks that were started with their claims.
+        self._deletions = LateDeletions(self._delete)
+        # Whether a claim may have been committed whose answer has been lost.
+        self._is_in_doubt = False
 
     async def ping(self) -> None:
         """Run one statement."""
@@ -53,24 +65,49 @@ class SqlBroker(QueueBroker):
 
     async def claim(self) -> Delivery | None:
         """Record the claim of this consumer on the first free row."""
+        return await self._claim(self.connection.run, self._take)
+
+    async def claim_next(self) -> Delivery | None:
+        """Claim, unless the last claim found nothing and nothing has been announced since.
+
+        The task is started in the same transaction where the records are in this database too.
+        """
+        mark = self.connection.mark()
+        topics = self._sender.topics(self.open_queues)
+        if self.connection.is_unchanged(_CLAIM, topics) and not self._is_in_doubt:
+            self._mark = mark
+            return None
+        if not self.starts_with_claim:
+            return await self.claim()
+        return await self._claim(self.connection.write, self._take_and_start)
+
+    def may_start_with_claim(self, backend_connection: Connection) -> bool:
+        """Whether the records of the tasks are in this database."""
+        return backend_connection is self.connection
+
+    async def _claim(
+        self,
+        call: Callable[[Callable[[sa.Connection], Delivery | None]], Awaitable[Delivery | None]],
+        take: Callable[[sa.Connection, Sequence[str], Sequence[int]], Delivery | None],
+    ) -> Delivery | None:
+        """Claim by ``take``, in the kind of transaction that ``call`` makes."""
         self._mark = self.connection.mark()
         queues = self.open_queues
-        if not self._claims.may_find(queues):
+        if not (self._is_in_doubt or self._claims.may_find(queues)):
             return None
-        delivery = await self.connection.run(lambda connection: self._take(connection, queues))
+        deleted = self._deletions.next
+        done = [int(each.handle) for each in deleted]
+        try:
+            delivery = await call(lambda connection: take(connection, queues, done))
+        except ServerUnavailableError:
+            self._is_in_doubt = self.starts_with_claim
+            raise
+        self._deletions.note_deleted(deleted)
         if delivery is not None:
             self.connection.note_found()
         else:
             self.connection.note_empty(_CLAIM, self._sender.topics(queues), self._mark)
         return delivery
-
-    async def claim_next(self) -> Delivery | None:
-        """Claim, unless the last claim found nothing and nothing has been announced since."""
-        mark = self.connection.mark()
-        if self.connection.is_unchanged(_CLAIM, self._sender.topics(self.open_queues)):
-            self._mark = mark
-            return None
-        return await self.claim()
 
     async def wait_for_work(self, timeout: float) -> None:
         """Return when something may have come into an open queue since the last claim."""
@@ -78,12 +115,18 @@ class SqlBroker(QueueBroker):
         await self.connection.wait_beyond(self._mark, topics, timeout)
 
     async def acknowledge(self, delivery: Delivery) -> None:
-        """Delete the row."""
-        mine = table.c.id == int(delivery.handle)
-        await self.connection.run(lambda connection: connection.execute(table.delete().where(mine)))
+        """Delete the row; that of a task that was started with its claim, with the next claim."""
+        if delivery.is_started:
+            self._deletions.add(delivery)
+        else:
+            await self._delete([delivery])
+
+    async def stop_claiming(self) -> None:
+        """Delete the rows that would have been deleted with the next claim."""
+        await self._deletions.finish()
 
     async def release(self, delivery: Delivery) -> None:
-        """Clear the claim; the row keeps its place."""
+        """Clear the claim; the row keeps its place. A task that was started with it waits again."""
         mine = (table.c.id == int(delivery.handle)) & (table.c.claimed_by == self.consumer)
         free = (
             table.update()
@@ -91,11 +134,22 @@ class SqlBroker(QueueBroker):
             .values(claimed_by=None, claimed_at=None, attempts=table.c.attempts - 1)
         )
 
-        def work(connection: Connection) -> None:
-            connection.execute(free)
-            self._sender.announce(connection, [delivery.queue])
+        def work(connection: sa.Connection) -> None:
+            before = after = None
+            if delivery.is_started:
+                is_there = connection.execute(_CLAIMED.where(mine)).first() is not None
+                records, now = self._records.lock(connection, [delivery.task_id])
+                before = records.get(delivery.task_id)
+                after = give_back(before, self.consumer, now, is_there=is_there, reason=NO_MESSAGE)
+            if not delivery.is_started or (after and after.state is TaskState.WAITING):
+                connection.execute(free)
+                self._sender.announce(connection, [delivery.queue])
+            else:
+                connection.execute(table.delete().where(mine))
+            if after is not None:
+                self._records.store(connection, [(before, after)])
 
-        await self.connection.run(work)
+        await self.connection.write(work)
 
     async def reject(self, delivery: Delivery, reason: str) -> None:
         """Keep the row, with the reason in it, as one of the last thousand."""
@@ -170,11 +224,70 @@ class SqlBroker(QueueBroker):
         """The condition that a row may be claimed now; has the parameters of the clock."""
         return is_free(self._dialect.clock - self.settings.lease)
 
-    def _take(self, connection: Connection, queues: Sequence[str]) -> Delivery | None:
-        row = self._claims.take(connection, queues, self.consumer)
+    async def _delete(self, deliveries: Sequence[Delivery]) -> None:
+        ids = {"ids": [int(each.handle) for each in deliveries]}
+        await self.connection.run(lambda connection: connection.execute(DELETE_MESSAGES, ids))
+
+    def _take(
+        self, connection: sa.Connection, queues: Sequence[str], done: Sequence[int]
+    ) -> Delivery | None:
+        row = self._claims.take(connection, queues, self.consumer, done)
+        return None if row is None else _delivery(row)
+
+    def _take_and_start(
+        self, connection: sa.Connection, queues: Sequence[str], done: Sequence[int]
+    ) -> Delivery | None:
+        """Claim the first message, and start its task unless the message was claimed before.
+
+        If that is forbidden, the message is deleted. One without the record that its sender has
+        made, or of an attempt before which another one is not put back yet, is claimed alone.
+        """
+        if self._is_in_doubt:
+            taken = self._taken_before(connection, done)
+            if taken is not None:
+                return taken
+            self._is_in_doubt = False
+        row = self._claims.take(connection, queues, self.consumer, done)
+        if row is None or row.attempts > 1:  # such a one is looked at by the listener first
+            return None if row is None else _delivery(row)
+        task = Task(
+            row.task_id,
+            name=row.own_task,
+            queue=row.queue,
+            worker=self.consumer,
+            attempt=row.attempt,
+        )
+        try:
+            refused = self._records.start(connection, task, recorded=not row.own_task)
+        except (NoRecordError, NotPutBackYetError):
+            return _delivery(row)
+        if refused is not None:
+            connection.execute(DELETE_MESSAGES, {"ids": [row.id]})
+        return replace(_delivery(row), is_started=refused is None, refused=refused)
+
+    def _taken_before(self, connection: sa.Connection, done: Sequence[int]) -> Delivery | None:
+        """Return what this consumer has claimed and does not know of: an answer has been lost."""
+        known = {int(each.handle) for each in (*self.listener.claimed, *self._deletions.waiting)}
+        its = (
+            table.c.prefix == self.settings.prefix,
+            table.c.claimed_by == self.consumer,
+            table.c.id.not_in([*known, *done]),
+        )
+        row = connection.execute(_CLAIMED.where(*its).order_by(table.c.id).limit(1)).first()
         if row is None:
             return None
-        return Delivery(str(row.id), row.task_id, row.queue, row.body, row.attempts)
+        record = self._records.read(connection, [row.task_id]).get(row.task_id)
+        mine = (TaskState.STARTED, self.consumer)
+        is_started = record is not None and (record.state, record.worker) == mine
+        return replace(_delivery(row), is_started=is_started)
+
+
+#: The columns of rows that are claimed.
+_CLAIMED: "sa.Select[Any]" = sa.select(*TAKEN, table.c.attempts).where(table.c.rejected.is_(None))
+
+
+def _delivery(row: sa.Row[Any]) -> Delivery:
+    return Delivery(str(row.id), row.task_id, row.queue, row.body, row.attempts)
 
 
 def _depth(queue: str, levels: Sequence[sa.Row[Any]]) -> QueueDepth:

@@ -1,4 +1,4 @@
-"""Conditions on rows that more than one statement has."""
+"""Statements, and conditions on rows, that are used in more than one place."""
 
 import sqlalchemy as sa
 
@@ -8,6 +8,9 @@ from dagster_taskiq.transport.sql.tables import messages, tasks
 IS_ONE_OF = sa.and_(
     tasks.c.prefix == sa.bindparam("prefix"), tasks.c.id.in_(sa.bindparam("ids", expanding=True))
 )
+
+#: Deletes the messages with the ids that the parameter ``ids`` has.
+DELETE_MESSAGES = messages.delete().where(messages.c.id.in_(sa.bindparam("ids", expanding=True)))
 
 
 def is_free(stale: "sa.ColumnElement[float]") -> "sa.ColumnElement[bool]":

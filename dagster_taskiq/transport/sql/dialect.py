@@ -12,6 +12,18 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
+from dagster_taskiq.transport.sql.tables import messages
+
+#: The columns of a row that a claim returns, beside the number of claims.
+TAKEN = (
+    messages.c.id,
+    messages.c.task_id,
+    messages.c.queue,
+    messages.c.own_task,
+    messages.c.attempt,
+    messages.c.body,
+)
+
 
 class SqlClaims(ABC):
     """How one broker finds the next message and records its claim."""
@@ -27,17 +39,24 @@ class SqlClaims(ABC):
         """
 
     @abstractmethod
-    def take(self, connection: Connection, queues: Sequence[str], consumer: str) -> Row[Any] | None:
+    def take(
+        self,
+        connection: Connection,
+        queues: Sequence[str],
+        consumer: str,
+        done: Sequence[int] = (),
+    ) -> Row[Any] | None:
         """Claim the first message: highest priority, then oldest.
 
         Args:
-            connection: one of ``SqlDatabase.run``.
+            connection: one of ``SqlDatabase.run``, or of ``SqlDatabase.write``.
             queues: where to look.
             consumer: the worker to record.
+            done: the ids of messages that are deleted before.
 
         Returns:
-            Its ``id``, ``task_id``, ``queue`` and ``body``, and in ``attempts`` how often it has
-            been claimed, this claim included; ``None`` if no message waits.
+            The columns :data:`TAKEN` of its row, and in ``attempts`` how often it has been claimed,
+            this claim included; ``None`` if no message waits.
         """
 
 

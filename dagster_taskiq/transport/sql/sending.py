@@ -32,6 +32,8 @@ class SqlSender:
                 "queue": each.queue,
                 "priority": each.priority,
                 "task_id": each.task_id,
+                "own_task": each.own_task,
+                "attempt": each.attempt,
                 "body": each.body,
                 "delay": each.delay,
                 **clock,

@@ -62,6 +62,9 @@ messages = sa.Table(
     sa.Column("claimed_by", _text(200)),
     sa.Column("claimed_at", sa.Float),
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    # The name of the task if it is a user's own, and which attempt of it the message is for.
+    sa.Column("own_task", _text(500), nullable=False, server_default=""),
+    sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
     # Why the message was rejected; one with a reason is never claimed.
     sa.Column("rejected", _text()),
     # The last column: columns after a large value are slow to read.

@@ -14,8 +14,8 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Connection, Row
 
 from dagster_taskiq.settings.settings import Settings
-from dagster_taskiq.transport.sql.conditions import IS_ONE_OF
-from dagster_taskiq.transport.sql.dialect import SqlClaims, SqlDialect, channel_topic
+from dagster_taskiq.transport.sql.conditions import DELETE_MESSAGES, IS_ONE_OF
+from dagster_taskiq.transport.sql.dialect import TAKEN, SqlClaims, SqlDialect, channel_topic
 from dagster_taskiq.transport.sql.postgresql.ddl import LOCK_SALT, quoted
 from dagster_taskiq.transport.sql.tables import messages, notifications, tasks
 
@@ -36,7 +36,9 @@ UPKEEP_LIMIT = 1000
 # until one is not locked by another process, and still as it was. That is written so that it does
 # not imply the condition of that index: without statistics the planner would walk along it here.
 _CLAIM = """
-WITH next AS (
+WITH deleted AS (
+    DELETE FROM {messages} WHERE id = ANY (CAST(:done AS bigint[]))
+), next AS (
     SELECT locked.id
     FROM (
         SELECT first.id, first.priority
@@ -62,7 +64,8 @@ WITH next AS (
 UPDATE {messages} AS message
 SET claimed_by = :consumer, claimed_at = (SELECT {now}), attempts = attempts + 1
 FROM next WHERE message.id = next.id
-RETURNING message.id, message.task_id, message.queue, message.body, message.attempts
+RETURNING message.id, message.task_id, message.queue, message.own_task, message.attempt,
+    message.body, message.attempts
 """
 
 # Each of the three walks along an index: IN would join, and ORDER BY keeps the last one from
@@ -124,13 +127,7 @@ class PostgresqlDialect(SqlDialect):
         self._notifications = sa.text(_NOTIFICATIONS.format(**names)).bindparams(
             sa.bindparam("channel", type_=notifications.c.channel.type)
         )
-        self._claim = sa.text(_CLAIM.format(**names)).columns(
-            messages.c.id,
-            messages.c.task_id,
-            messages.c.queue,
-            messages.c.body,
-            messages.c.attempts,
-        )
+        self._claim = sa.text(_CLAIM.format(**names)).columns(*TAKEN, messages.c.attempts)
         self._upkeep = sa.text(_UPKEEP.format(**names))
 
     def insert_missing(self, table: sa.Table) -> "sa.Insert":
@@ -169,7 +166,7 @@ class PostgresqlDialect(SqlDialect):
         """Free what is to be claimed again, and what is due; return whether a message may wait.
 
         Args:
-            connection: one that commits each statement.
+            connection: that of the claim.
             wanted: the parameters of ``_UPKEEP``.
         """
         return bool(connection.execute(self._upkeep, wanted).scalar_one())
@@ -196,12 +193,25 @@ class PostgresqlClaims(SqlClaims):
         """Return ``True``: a claim that finds nothing writes nothing."""
         return True
 
-    def take(self, connection: Connection, queues: Sequence[str], consumer: str) -> Row[Any] | None:
+    def take(
+        self,
+        connection: Connection,
+        queues: Sequence[str],
+        consumer: str,
+        done: Sequence[int] = (),
+    ) -> Row[Any] | None:
         """Claim in one statement; look for what is due, or was claimed long ago, now and then."""
         if monotonic() >= self._upkeep_at and not self._upkeep(connection, queues):
+            if done:
+                connection.execute(DELETE_MESSAGES, {"ids": list(done)})
             return None
         for candidates in CANDIDATES:
-            wanted = {**self._wanted(queues), "consumer": consumer, "candidates": candidates}
+            wanted = {
+                **self._wanted(queues),
+                "consumer": consumer,
+                "candidates": candidates,
+                "done": list(done),
+            }
             row = self._dialect.claim(connection, wanted)
             if row is not None or not self._upkeep(connection, queues):
                 return row

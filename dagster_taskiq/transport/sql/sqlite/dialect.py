@@ -11,8 +11,8 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import Connection, Row
 
 from dagster_taskiq.settings.settings import Settings
-from dagster_taskiq.transport.sql.conditions import IS_ONE_OF, is_free
-from dagster_taskiq.transport.sql.dialect import SqlClaims, SqlDialect
+from dagster_taskiq.transport.sql.conditions import DELETE_MESSAGES, IS_ONE_OF, is_free
+from dagster_taskiq.transport.sql.dialect import TAKEN, SqlClaims, SqlDialect
 from dagster_taskiq.transport.sql.tables import messages as table
 from dagster_taskiq.transport.sql.tables import notifications, tasks
 
@@ -70,8 +70,16 @@ class SqliteClaims(SqlClaims):
         claims = _Claims.of(len(queues))
         return self._exists(claims.any_row, claims.wanted(queues, self._settings, time.time()))
 
-    def take(self, connection: Connection, queues: Sequence[str], consumer: str) -> Row[Any] | None:
+    def take(
+        self,
+        connection: Connection,
+        queues: Sequence[str],
+        consumer: str,
+        done: Sequence[int] = (),
+    ) -> Row[Any] | None:
         """Find the first row, and update it."""
+        if done:
+            connection.execute(DELETE_MESSAGES, {"ids": list(done)})
         now = time.time()
         claims = _Claims.of(len(queues))
         found = connection.execute(claims.first, claims.wanted(queues, self._settings, now))
@@ -109,9 +117,8 @@ class _Claims:
         )
         ids = sa.select(table.c.id).where(claimable)
         first = ids.order_by(table.c.priority.desc(), table.c.id).limit(1).scalar_subquery()
-        columns = (table.c.id, table.c.task_id, table.c.queue, table.c.body)
         attempts = (table.c.attempts + 1).label("attempts")
-        return cls(queues, ids, sa.select(*columns, attempts).where(table.c.id == first))
+        return cls(queues, ids, sa.select(*TAKEN, attempts).where(table.c.id == first))
 
     def wanted(self, queues: Sequence[str], settings: Settings, now: float) -> dict[str, Any]:
         """Return the parameters of the statements."""

@@ -1,25 +1,22 @@
-"""Where broker and records share a Redis, a user's own task starts in the step that claims it."""
+"""Where broker and records share a server, a task starts in the step that claims its message."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 
 import pytest
 from taskiq import AckableMessage
 
 from compat_tests.contract.test_broker import body_of, message
-from compat_tests.proxy import proxy_to
-from compat_tests.servers import RedisServer, own_redis
 from compat_tests.waiting import eventually_async
-from dagster_taskiq.errors import ServerUnavailableError, UnusableMessageError
+from dagster_taskiq.errors import UnusableMessageError
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.backend import StateBackend
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.json_messages import PlainFormatter
 from dagster_taskiq.transport.messages import Delivery, Outgoing
 from dagster_taskiq.transport.put_back import put_back
-from dagster_taskiq.transport.redis.broker import SCRIPTS
 from dagster_taskiq.transport.registry import make
 from dagster_taskiq.wire.labels import ATTEMPT_LABEL, RUN_LABEL
 from dagster_taskiq.wire.records import Task, TaskState
@@ -27,18 +24,14 @@ from dagster_taskiq.worker.slots import Slots
 
 pytestmark = pytest.mark.anyio
 
-CLAIM = SCRIPTS["claim"].sha.encode()
+
+#: The brokers of which that holds.
+KINDS = ("embedded", "redis", "postgresql")
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with own_redis() as server:
-        yield server
-
-
-@pytest.fixture
-def settings(server: RedisServer, request: pytest.FixtureRequest) -> Settings:
-    return Settings(broker=server.url, prefix=request.node.name)
+@pytest.fixture(scope="module", params=KINDS)
+def broker_kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 def records(broker: QueueBroker) -> StateBackend:
@@ -79,6 +72,13 @@ async def claimed(broker: QueueBroker) -> Delivery:
     return delivery
 
 
+async def until_empty(broker: QueueBroker) -> None:
+    async def is_empty() -> bool:
+        return await broker.depths() == []
+
+    await eventually_async(is_empty)
+
+
 async def record(broker: QueueBroker, task_id: str) -> Task:
     return (await records(broker).tasks([task_id]))[task_id]
 
@@ -99,16 +99,23 @@ async def test_an_own_task_starts_with_its_claim_and_a_step_does_not(broker: Que
     await broker.acknowledge(first)
     rest = {each.task_id: each for each in [await claimed(broker), await claimed(broker)]}
     assert rest["later"].is_started
+    # It has no record yet, or it is on Redis.
     assert not rest["step"].is_started
     assert await records(broker).tasks(["step"]) == {}
     for each in rest.values():
         await broker.acknowledge(each)
+    await until_empty(broker)  # without another claim too
 
-    async def is_empty() -> bool:
-        return await broker.depths() == []
 
-    # Without another claim too.
-    await eventually_async(is_empty)
+async def test_a_step_starts_with_its_claim_in_a_database(broker: QueueBroker) -> None:
+    await records(broker).submitted([Task("s", name="step", queue="q", run_id="run")])
+    await broker.kick(message("s", queue_name="q", **{RUN_LABEL: "run"}))
+    delivery = await claimed(broker)
+    on_redis = broker.settings.broker.startswith("redis")
+    assert delivery.is_started is not on_redis
+    task = await record(broker, "s")
+    assert (task.run_id, task.worker) == ("run", "" if on_redis else "w1")
+    await broker.acknowledge(delivery)
 
 
 async def test_what_must_not_start_is_dropped_at_its_claim(
@@ -126,7 +133,7 @@ async def test_what_must_not_start_is_dropped_at_its_claim(
     assert (await record(broker, "twice")).worker == "w1"
     await broker.acknowledge(mine)
     assert await broker.claim_next() is None
-    assert await broker.depths() == []
+    await until_empty(broker)
 
 
 async def test_the_next_attempt_is_not_started_before_the_last_is_put_back(
@@ -189,58 +196,6 @@ async def test_what_is_given_back_when_its_message_has_gone_ends(broker: QueueBr
     broker.consumer = "w3"
     await broker.release(theirs)
     assert (await record(broker, "u")).state is TaskState.STARTED
-
-
-@pytest.mark.parametrize("times", [1, 3])
-async def test_if_the_answer_is_lost_the_next_claim_has_the_started_task(
-    server: RedisServer, settings: Settings, times: int
-) -> None:
-    with proxy_to(server.port) as door:
-        url = f"redis://127.0.0.1:{door.port}/0"
-        async with (
-            worker(settings, "w2") as sender,
-            worker(settings.replace(broker=url), "w1") as one,
-        ):
-            assert await one.claim_next() is None  # the script is on the server
-            await sender.kick(message("first", queue_name="q"))
-            await sender.kick(message("second", queue_name="q"))
-            door.lose_answers(CLAIM, times)
-            while (delivery := await claim_if_it_answers(one)) is None:
-                pass
-            assert (delivery.task_id, delivery.is_started) == ("first", True)
-            assert door.has_lost
-            assert (await record(sender, "first")).worker == "w1"
-            await one.acknowledge(delivery)
-            assert (await claimed(one)).task_id == "second"
-
-
-async def test_a_start_whose_answer_and_message_are_lost_ends_as_lost(
-    server: RedisServer, settings: Settings
-) -> None:
-    with proxy_to(server.port) as door:
-        url = f"redis://127.0.0.1:{door.port}/0"
-        async with (
-            worker(settings, "w2") as other,
-            worker(settings.replace(broker=url), "w1") as one,
-        ):
-            assert await one.claim_next() is None
-            await other.kick(message("t", queue_name="q"))
-            door.lose_answers(CLAIM, 2)
-            assert await claim_if_it_answers(one) is None
-            # Whoever takes it after the lease is refused, and deletes the message.
-            other.settings = settings.replace(lease=0.01, heartbeat_interval=0.002)
-            taken = await eventually_async(other.claim_next)
-            assert taken is not None
-            await other.acknowledge(taken)
-            await other.stop_claiming()
-            assert await one.claim_next() is None
-            assert (await record(other, "t")).state is TaskState.LOST
-
-
-async def claim_if_it_answers(broker: QueueBroker) -> Delivery | None:
-    with suppress(ServerUnavailableError):
-        return await broker.claim_next()
-    return None
 
 
 def wrong_label(task_id: str) -> bytes:
