@@ -740,7 +740,15 @@ def ending() -> Iterator[list[psutil.Process]]:
 
 
 @pytest.mark.parametrize(
-    ("form", "slots"), [("--broker URL", "--background --workers 1"), ("-bURL", "-dc 1")]
+    ("form", "slots"),
+    [
+        ("-bURL", "-dc 1"),
+        pytest.param(
+            "--broker URL",
+            "--background --workers 1",
+            marks=pytest.mark.test_all("the short forms, which click reads alike"),
+        ),
+    ],
 )
 def test_a_background_worker_serves_logs_to_a_file_and_shows_no_password(
     run: Run,

@@ -206,6 +206,7 @@ def test_runs_are_launched_onto_the_worker_and_ctrl_c_stops_it_all(
             assert drained.status is DagsterRunStatus.SUCCESS
 
 
+@pytest.mark.test_all("the first test of the demo, and security/test_secrets.py")
 def test_it_keeps_a_password_to_itself_and_ends_when_a_process_is_killed(tmp_path: Path) -> None:
     with own_redis("--requirepass", PASSWORD) as server:
         url = server.url.replace("://", f"://:{PASSWORD}@")
@@ -236,6 +237,7 @@ def _text_of(path: Path) -> str:
     return ""
 
 
+@pytest.mark.test_all("the first test of the demo, which ends it by one signal")
 def test_a_second_signal_stops_what_does_not_end_by_itself(tmp_path: Path) -> None:
     with running_demo(tmp_path) as demo:
         demo.wait_for("Starting a worker")

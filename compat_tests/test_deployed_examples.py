@@ -154,7 +154,16 @@ def environment_of(project: Path, postgres_url: str) -> Iterator[dict[str, str]]
         yield {"POSTGRES_URL": with_driver(database), TOKEN_ENV: "t0ken", **broker}
 
 
-@fleets
+@pytest.mark.parametrize(
+    "project",
+    [
+        REDIS_FLEET,
+        pytest.param(
+            POSTGRESQL_ONLY, marks=pytest.mark.test_all("the other fleet, whose services are alike")
+        ),
+    ],
+    ids=lambda each: each.name,
+)
 def test_the_hosts_of_an_example_run_its_job_and_drain(
     project: Path, postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,6 +60,7 @@ def test_the_demo_says_what_happened_and_leaves_nothing_behind(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("kind", ["redis", "rabbitmq"])
+@pytest.mark.test_all("the demo on its own broker")
 def test_the_demo_runs_on_another_broker_and_can_be_looked_at(
     tmp_path: Path, kind: str, request: pytest.FixtureRequest
 ) -> None:
@@ -74,6 +75,7 @@ def test_the_demo_runs_on_another_broker_and_can_be_looked_at(
     assert url not in (home / "worker.yaml").read_text()
 
 
+@pytest.mark.test_all("executor/test_sqs_configuration.py")
 def test_the_demo_runs_on_sqs_with_its_state_in_a_file(
     tmp_path: Path, sqs_endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

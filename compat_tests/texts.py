@@ -67,6 +67,7 @@ class Text:
         return bool(re.search(r"\w\w", _HOLE.sub("", self.text)))
 
 
+@cache
 def skeleton(text: str) -> str:
     """Return a quoted sentence with a sign for each hole; holes side by side are one."""
     return re.sub("\0[\0]*", "\0", _HOLE.sub("\0", " ".join(text.split())))
@@ -232,16 +233,24 @@ def _assigned(name: str, scope: ast.AST) -> Iterator[ast.expr]:
             yield node.value
 
 
-@cache
 def _returned(name: str) -> list[tuple[str, ast.AST, ast.expr]]:
     return [
         (path, node, each.value)
-        for path, tree in trees().items()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef) and node.name == name
+        for path, node in _functions().get(name, ())
         for each in ast.walk(node)
         if isinstance(each, ast.Return) and each.value is not None
     ]
+
+
+@cache
+def _functions() -> Mapping[str, list[tuple[str, ast.FunctionDef]]]:
+    """Return the functions of all modules by their names, each with the path of its module."""
+    found: dict[str, list[tuple[str, ast.FunctionDef]]] = {}
+    for path, tree in trees().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef):
+                found.setdefault(node.name, []).append((path, node))
+    return found
 
 
 def _literal(node: ast.AST) -> str | None:

@@ -27,7 +27,10 @@ query Run($id: ID!) {
 EVENTS = """
 query Events($id: ID!) {
   logsForRun(runId: $id) {
-    ... on EventConnection { events { ... on MessageEvent { message } } }
+    ... on EventConnection { events {
+      ... on MessageEvent { message }
+      ... on ErrorEvent { error { message } }
+    } }
   }
 }
 """
@@ -106,8 +109,11 @@ class Webserver:
         return self.ask(RUN, id=run_id)
 
     def messages(self, run_id: str) -> Sequence[str]:
-        """Return the texts of a run's events."""
-        return [each["message"] for each in self.ask(EVENTS, id=run_id)["events"]]
+        """Return the texts of a run's events, each with that of its error."""
+        return [
+            f"{each['message']}\n{(each.get('error') or {}).get('message', '')}"
+            for each in self.ask(EVENTS, id=run_id)["events"]
+        ]
 
     def wait_for_status(self, run_id: str, status: str, timeout: float = 60.0) -> Any:
         """Wait until a run has a status, and return it; fail if it ends with another one."""

@@ -417,7 +417,8 @@ async def test_a_claimed_message_that_never_started_is_delivered_after_the_lease
 async def test_many_live_claims_do_not_hide_one_whose_lease_has_passed(
     settings: Settings, broker: QueueBroker, impatient: QueueBroker
 ) -> None:
-    names = [f"t{number:02}" for number in range(30)]
+    # Redis looks at so many claims that a few do not tell; on SQS each takes a request or two.
+    names = [f"t{number:02}" for number in range(5 if on_sqs(settings) else 30)]
     await put(broker, *names)
     await claim_all(broker)
     await fall_silent(broker)

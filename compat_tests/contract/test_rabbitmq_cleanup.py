@@ -117,6 +117,7 @@ async def delete(names: Sequence[str], settings: Settings) -> None:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.test_all("every queue but those of work and records goes by itself")
 async def test_the_server_holds_no_more_after_hundreds_of_tasks_than_after_ten(
     server: RabbitServer, settings: Settings
 ) -> None:

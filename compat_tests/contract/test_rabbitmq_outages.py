@@ -186,6 +186,7 @@ async def test_a_message_that_was_acknowledged_does_not_come_back_with_the_serve
         assert await ids(broker) == ["waiting"]
 
 
+@pytest.mark.test_all("a worker outlives a restart")
 async def test_a_listener_outlives_restarts_of_the_server(
     server: RabbitServer, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -476,6 +477,7 @@ def test_a_connection_that_is_cut_as_it_is_made_is_made_once_more(
         client_for(through(proxy, settings).replace(prefix="another"))
 
 
+@pytest.mark.test_all("what was acknowledged does not come back")
 def test_a_step_that_runs_beyond_the_servers_consumer_timeout_runs_once(
     tmp_path: Path, place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -548,7 +548,9 @@ def test_rpc_with_another_broker_is_that_brokers_own_server(
     client_for(settings).revoke(["one"], "the test is over")
 
 
-@pytest.mark.parametrize("other", ["redis", "embedded"])
+@pytest.mark.parametrize(
+    "other", ["embedded", pytest.param("redis", marks=pytest.mark.test_all("in a file"))]
+)
 def test_work_waits_on_rabbitmq_while_its_state_is_kept_elsewhere(
     place: Place,
     other: str,

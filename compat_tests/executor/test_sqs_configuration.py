@@ -71,7 +71,10 @@ def place(sqs_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]
         client.delete_queue(QueueUrl=each)
 
 
-@pytest.mark.parametrize("source", ["file", "environment"])
+@pytest.mark.parametrize(
+    "source",
+    ["environment", pytest.param("file", marks=pytest.mark.test_all("by the environment"))],
+)
 def test_steps_and_runs_go_through_the_queue_that_is_named(
     source: str,
     place: Place,

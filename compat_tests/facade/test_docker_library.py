@@ -281,6 +281,7 @@ def test_terminating_a_run_as_docker_creates_leaves_nothing(project: Project) ->
         ),
     ],
 )
+@pytest.mark.test_all("a worker that drains hands its watching over")
 def test_a_worker_drains_before_the_container_has_started(phase: str, project: Project) -> None:
     before = len(project.engine.started)
     asked = project.engine.asked

@@ -131,6 +131,7 @@ def test_each_replacement_is_named(untouched: Outcome) -> None:
     assert served == {("dagster",): 4, ("crunch",): 2}
 
 
+@pytest.mark.test_all("the untouched project, and test_rename_order.py")
 def test_the_renamed_project_does_the_same_without_warnings(
     untouched: Outcome, renamed: Outcome
 ) -> None:

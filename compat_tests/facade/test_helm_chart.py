@@ -232,6 +232,7 @@ def release(
                 pod.kill()
 
 
+@pytest.mark.test_all("the same probe in contract/test_worker.py")
 def test_the_charts_worker_lives_while_its_broker_is_away(release: Release) -> None:
     pod = release.start_worker()
     (worker,) = release.client.workers()

@@ -220,6 +220,7 @@ def test_terminating_a_run_deletes_the_jobs_of_its_steps(project: Project) -> No
     eventually(lambda: not any((inspect().active() or {}).values()), "no worker runs anything")
 
 
+@pytest.mark.test_all("that of a container in test_docker_library.py")
 def test_a_worker_that_drains_leaves_its_jobs_to_another(project: Project) -> None:
     leaving = start_worker(project, "leaving")
     run_id = launch(project, "released_job")
@@ -244,6 +245,7 @@ def test_a_job_whose_worker_dies_is_watched_by_another(project: Project) -> None
     finish(project, run_id)
 
 
+@pytest.mark.test_all("that of a container in test_docker_library.py")
 def test_a_job_that_nobody_watches_is_deleted_with_its_run(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -177,6 +177,7 @@ def test_how_often_a_step_was_lost_is_remembered_when_its_run_is_resumed(
 
 
 @on_own
+@pytest.mark.test_all("executor/test_time_limits.py")
 def test_a_step_over_its_time_limit_is_not_taken_for_a_lost_one(
     own: House, start_worker: StartWorker, scratch: Scratch
 ) -> None:

@@ -20,8 +20,25 @@ RESUMING = {"enabled": True, "max_resume_run_attempts": ATTEMPTS}
 pytestmark = pytest.mark.parametrize("broker_kind", ["embedded"], indirect=True)
 
 
-@pytest.mark.parametrize("monitoring", [{}, RESUMING], ids=["never-resumed", "resuming"])
-@pytest.mark.parametrize("option", ["--time-limit", "--soft-time-limit"])
+@pytest.mark.parametrize(
+    ("option", "monitoring"),
+    [
+        pytest.param("--time-limit", RESUMING, id="hard-resuming"),
+        pytest.param("--soft-time-limit", {}, id="soft-never-resumed"),
+        pytest.param(
+            "--time-limit",
+            {},
+            id="hard-never-resumed",
+            marks=pytest.mark.test_all("those before"),
+        ),
+        pytest.param(
+            "--soft-time-limit",
+            RESUMING,
+            id="soft-resuming",
+            marks=pytest.mark.test_all("same"),
+        ),
+    ],
+)
 def test_a_run_over_the_limit_fails_and_leaves_no_step_behind(
     own_fleet: OwnFleet,
     start_worker: StartWorker,

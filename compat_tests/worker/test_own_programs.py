@@ -127,6 +127,7 @@ def hold(started, go):
 """
 
 
+@pytest.mark.test_all("taskiq's own command in contract/test_worker.py")
 def test_taskiqs_command_reloads_changed_code_and_loses_no_task(
     settings: Settings, tmp_path: Path
 ) -> None:
