@@ -36,6 +36,7 @@ from compat_tests.servers import (
 )
 from compat_tests.sqs_servers import REGION, any_sqs, forget_on_sqs, use_priority
 from compat_tests.workers import WorkerProcess, running_worker
+from dagster_taskiq import client
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.rabbitmq.records import RECORD_NAMES, TASK_RECORDS
 
@@ -235,8 +236,24 @@ async def forget_on_rabbitmq(url: str, prefix: str) -> None:
 
 
 @pytest.fixture
-def settings(broker_kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Settings:
-    return make_settings(broker_kind, tmp_path, request)
+def settings(
+    broker_kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Settings]:
+    made = make_settings(broker_kind, tmp_path, request)
+    yield made
+    close_files_of(made)
+
+
+def close_files_of(settings: Settings) -> None:
+    """Close what clients have open of the embedded broker of a test.
+
+    It would stay open as long as the process of the tests. Each file takes a notice of changes, of
+    which a user has 128 on many systems.
+    """
+    for key, each in list(client._clients.items()):
+        if each.settings.prefix == settings.prefix and each.settings.broker.startswith("sqlite"):
+            del client._clients[key]
+            each.close()
 
 
 @pytest.fixture

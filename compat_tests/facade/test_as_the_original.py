@@ -33,6 +33,7 @@ from compat_tests.preloaded import run_program
 from dagster_celery import DagsterCeleryWarning
 from dagster_celery._celery_app.celery_errors import as_celerys
 from dagster_celery._cli.config_module import importable
+from dagster_celery._configuration import CONFIG_FILE_ENV
 from dagster_celery._submission_error import TEXT
 from dagster_celery.launcher import CeleryRunLauncher
 from dagster_celery.make_app import make_app
@@ -208,6 +209,7 @@ def test_a_module_of_the_file_that_is_not_there_is_left_out(config_file: Path) -
     with pytest.warns(DagsterCeleryWarning) as warned, importable(str(config_file)):
         written = Path(sys.path[0], "dagster_celery_config.py").read_text()
 
+    assert CONFIG_FILE_ENV not in os.environ
     assert "include = ['json']\n" in written
     left_out = [(Path(each.filename), each.lineno) for each in warned]
     assert left_out == [(config_file, 6), (config_file, 7)]

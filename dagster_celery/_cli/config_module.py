@@ -102,10 +102,14 @@ def importable(config_yaml: str | None) -> Iterator[None]:
     _search_current_directory()  # one that is there comes after the file's
     directory = get_config_dir(config_yaml)
     sys.path.insert(0, directory)
+    before = os.environ.get(CONFIG_FILE_ENV)
     os.environ[CONFIG_FILE_ENV] = config_yaml
     try:
         yield
     finally:
+        del os.environ[CONFIG_FILE_ENV]
+        if before is not None:
+            os.environ[CONFIG_FILE_ENV] = before
         sys.path.remove(directory)
         shutil.rmtree(directory, ignore_errors=True)
 
