@@ -14,6 +14,7 @@ import statistics
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,9 @@ class Figures:
     #: Where Dagster's storage was.
     storage: str
     cores: int = field(default_factory=lambda: os.cpu_count() or 1)
+    system: str = field(default_factory=lambda: f"{platform.system()} {platform.machine()}")
+    #: On which days.
+    days: list[str] = field(default_factory=lambda: [date.today().isoformat()])
     #: By name, who, and place.
     values: dict[tuple[str, str, str], list[float | str]] = field(default_factory=dict)
     #: The unit of each figure, by its name.
@@ -94,7 +98,8 @@ class Figures:
 
     def as_json(self) -> dict[str, Any]:
         return {
-            "machine": {"cores": self.cores, "system": platform.platform(terse=True)},
+            "machine": {"cores": self.cores, "system": self.system},
+            "days": self.days,
             "rounds": self.rounds,
             "storage": self.storage,
             "versions": self.versions,
@@ -113,8 +118,9 @@ class Figures:
         """Return what was measured in several runs on one machine, each of other things."""
         first = documents[0]
         storage = first["storage"]
-        cores = first["machine"]["cores"]
-        figures = cls(first["rounds"], storage, cores, versions=first["versions"])
+        cores, system = first["machine"]["cores"], first["machine"]["system"]
+        days = sorted({day for document in documents for day in document["days"]})
+        figures = cls(first["rounds"], storage, cores, system, days, versions=first["versions"])
         for document in documents:
             if document["storage"] != storage:
                 raise ValueError("Dagster's storage is another one there: that is not one table.")
@@ -184,7 +190,12 @@ def heading(figures: Figures) -> str:
     counts = sorted({figures.rounds, most})
     rounds = " to ".join(map(str, counts))
     slots = f"with {SLOTS} slots, and Dagster's storage on {figures.storage}"
-    lines = [f"Medians of {rounds} round(s) on {figures.cores} cores, {slots}.", ""]
+    days = " and ".join(figures.days)
+    lines = [
+        f"Medians of {rounds} round(s) on {figures.cores} cores ({figures.system}), {slots}. "
+        f"Measured on {days} by `make bench`.",
+        "",
+    ]
     for who, versions in figures.versions.items():
         if who in {"original", "ours"}:
             known = ", ".join(f"{name} {each}" for name, each in versions.items())

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -350,6 +351,19 @@ def test_status_of_a_default_broker_without_workers_asks_for_its_name(
     )
     named = run("status", "-b", "embedded://")
     assert (named.code, named.error) == (1, "")
+
+
+def test_a_monitor_of_the_default_broker_says_so(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        # It ends at once.
+        outcome = run("monitor", "--port", str(taken.getsockname()[1]))
+        named = run("monitor", "-b", "embedded://", "--port", str(taken.getsockname()[1]))
+    assert outcome.code != 0 != named.code
+    assert "default broker" in outcome.error
+    assert "default broker" not in named.error
 
 
 def test_status_with_a_lost_worker_is_not_content(

@@ -227,6 +227,7 @@ def test_the_start_timeout_is_said_where_run_monitoring_has_one(
         assert outcome.says("Sent the run")
         assert outcome.says("start_timeout_seconds") is said
         assert outcome.says("within 77 s") is said
+        assert outcome.says("run monitoring is off") is not monitoring["enabled"]
         assert monitored.terminate(outcome)
 
 

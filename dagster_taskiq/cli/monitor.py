@@ -9,6 +9,7 @@ from dagster_taskiq.cli.options import (
     connection_options,
     examples,
     loglevel_option,
+    note_default_broker,
     settings_from,
 )
 
@@ -87,6 +88,7 @@ def monitor(
     logging.basicConfig(
         level=loglevel.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     )
+    note_default_broker(broker, config_yaml, app)
     from dagster_taskiq.monitor.server import MonitorOptions, run_monitor
 
     run_monitor(

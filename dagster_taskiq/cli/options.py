@@ -1,5 +1,6 @@
 """Options that several commands share, and the settings they make."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -91,6 +92,18 @@ def settings_from(
     else:
         settings = Settings.from_dict(named)
     return settings.resolved()
+
+
+def note_default_broker(broker: str | None, config_yaml: Path | None, app: str | None) -> None:
+    """Say that it is the default broker which is looked at, if neither options nor environment
+    name one: what is shown is right of that one, and the workers may be on another.
+    """
+    if not any((broker, config_yaml, app, os.environ.get(BROKER_ENV))):
+        click.echo(
+            "This is the default broker, since none was named. If the workers are on another, "
+            f"name it by -b, -y, -A or ${BROKER_ENV}.",
+            err=True,
+        )
 
 
 def broker_from(

@@ -1,7 +1,6 @@
 """``dagster-taskiq status``: queues, workers and tasks, and an exit code for health probes."""
 
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -13,9 +12,13 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from dagster_taskiq.cli.options import connection_options, examples, settings_from
+from dagster_taskiq.cli.options import (
+    connection_options,
+    examples,
+    note_default_broker,
+    settings_from,
+)
 from dagster_taskiq.errors import ServerUnavailableError
-from dagster_taskiq.settings.env import BROKER_ENV
 from dagster_taskiq.worker.local_status.client import ask_local_workers
 from dagster_taskiq.worker.local_status.sockets import StartedWith
 
@@ -79,14 +82,8 @@ def status(
     settings = settings_from(broker, backend, config_yaml, app)
     if watch is None:
         code = _show(settings, name, as_json, at=None)
-        if code and not any((broker, config_yaml, app, os.environ.get(BROKER_ENV))):
-            # What it shows is right of this broker. The workers may be on another one, which
-            # only a dagster.yaml or a celery.yaml names.
-            click.echo(
-                "This is the default broker, since none was named. If the workers are on another, "
-                f"name it by -b, -y, -A or ${BROKER_ENV}.",
-                err=True,
-            )
+        if code:
+            note_default_broker(broker, config_yaml, app)
         sys.exit(code)
     code = 0
     with suppress(KeyboardInterrupt):

@@ -121,7 +121,7 @@ class RunSender:
             "task_id": task_id,
             "broker": redact(self._settings.broker),
         }
-        text = f'{what} to queue "{queue}".{self._start_timeout(run)}'
+        text = f'{what} to queue "{queue}".{self._what_watches(run)}'
         self._report(run, text, EngineEventData(metadata))
         warn_of_evictions(client, self._instance, run)
         alive = [worker for worker in client.workers() if not worker.is_lost]
@@ -132,12 +132,17 @@ class RunSender:
         for note in filter(None, notes):
             self._report(run, note)
 
-    def _start_timeout(self, run: DagsterRun) -> str:
-        """Return when Dagster fails a run that no worker has started, in a sentence."""
+    def _what_watches(self, run: DagsterRun) -> str:
+        """Return what Dagster's run monitoring does for a run that is sent, in a sentence."""
         instance = self._instance
-        seconds = instance.run_monitoring_start_timeout_seconds
-        if run.status is DagsterRunStatus.STARTED or not instance.run_monitoring_enabled:
+        if run.status is DagsterRunStatus.STARTED:
             return ""
+        if not instance.run_monitoring_enabled:
+            return (
+                " Dagster's run monitoring is off (run_monitoring in dagster.yaml): if the worker "
+                "that takes the run is lost, nothing ends the run or has it go on."
+            )
+        seconds = instance.run_monitoring_start_timeout_seconds
         if seconds <= 0:
             return ""
         return (
