@@ -225,6 +225,7 @@ def measure_crowd(stage: Stage) -> None:
                 with stage.alone(contender) as fleet:
                     for _ in range(workers):
                         stage.start_worker(fleet, slots)
+                    crowd(fleet)  # after which every slot has imported the code
                     rates.append(crowd(fleet))
                 name = f"{CROWD_RUNS} runs on {workers} worker(s) of {slots} slot(s), steps"
                 figures.add(name, "/s", contender, rates[-1])
