@@ -2,18 +2,37 @@
 
 import gc
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from types import ModuleType
 from typing import Any, ForwardRef
 
-#: The module of taskiq that imports :data:`_DEFERRED`: a middleware that talks HTTP to a server of
-#: its own, which is imported with taskiq whether or not it is used.
-_USER = "taskiq.middlewares.taskiq_admin_middleware"
-#: What it imports, a third of the time that importing taskiq takes, and of that the names that
-#: stand in annotations alone.
-_DEFERRED, _ANNOTATIONS = "aiohttp", ("ClientSession",)
+
+class _TypeOfLate(type):
+    """The type of a class that stands for one of a module which may be imported later, or never."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        """Return whether it is an instance of the class itself, as far as that is there."""
+        module = sys.modules.get("fastapi.params")
+        return module is not None and isinstance(instance, module.Depends)
+
+
+class _Depends(metaclass=_TypeOfLate):
+    """Stands for ``fastapi.params.Depends``: what has such a value has imported it."""
+
+
+#: What taskiq imports whether or not it is used, if it is installed: a client for a middleware that
+#: talks HTTP to a server of its own, a third of the time that importing taskiq takes; and FastAPI,
+#: of which dependencies may be declared for tasks too, which takes longer than taskiq. For each:
+#: the module that imports it, and what that gets of it, for annotations or to compare with.
+_DEFERRED: dict[str, tuple[str, dict[str, Any]]] = {
+    "aiohttp": (
+        "taskiq.middlewares.taskiq_admin_middleware",
+        {"ClientSession": ForwardRef("aiohttp.ClientSession")},
+    ),
+    "fastapi.params": ("taskiq_dependencies.graph", {"Depends": _Depends}),
+}
 
 
 @contextmanager
@@ -24,12 +43,14 @@ def bulk_imports() -> Iterator[None]:
     to search it takes as long as the imports do. Afterwards it counts as old, so that it is not
     searched before the next collection of everything.
 
-    ``aiohttp`` is imported when what taskiq imports of it is used.
+    What taskiq imports of ``aiohttp`` and FastAPI is imported when it is used.
     """
     collects = gc.isenabled()
     gc.disable()
     try:
-        with _deferred(_DEFERRED):
+        with ExitStack() as stack:
+            for name in _DEFERRED:
+                stack.enter_context(_deferred(name))
             yield
         # Makes all there is old. What somebody else has frozen would not be any more.
         if not gc.get_freeze_count():
@@ -42,11 +63,12 @@ def bulk_imports() -> Iterator[None]:
 
 @contextmanager
 def _deferred(name: str) -> Iterator[None]:
-    """Let ``import NAME`` inside the block give a module that is imported when it is first used."""
-    if name in sys.modules:
+    """Let importing a module inside the block give one that is imported when it is first used."""
+    user, stand_ins = _DEFERRED[name]
+    if name in sys.modules or user in sys.modules:
         yield
         return
-    stand_in = sys.modules[name] = _DeferredModule(name)
+    stand_in = sys.modules[name] = _DeferredModule(name, user, stand_ins)
     try:
         yield
     finally:
@@ -56,15 +78,22 @@ def _deferred(name: str) -> Iterator[None]:
 class _DeferredModule(ModuleType):
     """Stands for a module, and imports it when it is asked for an attribute of it."""
 
+    def __init__(self, name: str, user: str, stand_ins: Mapping[str, Any]) -> None:
+        super().__init__(name)
+        self._user = user
+        self._stand_ins = stand_ins
+
     def withdraw(self) -> None:
         """Have what imports the module from now on get the module itself."""
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
 
     def __getattr__(self, name: str) -> Any:
-        stands_in = sys.modules.get(self.__name__) is self
-        if stands_in and name in _ANNOTATIONS and _name_of_caller() == _USER:
-            return ForwardRef(f"{self.__name__}.{name}")
+        if sys.modules.get(self.__name__) is self and _name_of_caller() == self._user:
+            if name in self._stand_ins:
+                return self._stand_ins[name]
+            if name == "__path__":  # `from NAME import ...` asks whether it has submodules
+                raise AttributeError(name)
         self.withdraw()
         return getattr(import_module(self.__name__), name)
 

@@ -44,7 +44,7 @@ if __name__ == "__main__":
 
 #: What the loop of a run has no use for, and what takes long to import.
 UNUSED = {
-    *("aiohttp", "uvloop", "prometheus_client", "psycopg2", "boto3", "celery"),
+    *("aiohttp", "fastapi", "uvloop", "prometheus_client", "psycopg2", "boto3", "celery"),
     *("dagster_taskiq.worker", "dagster_taskiq.cli", "dagster_taskiq.monitor"),
     "dagster_taskiq.execution.perform",
     "dagster_taskiq.execution.run_tasks",  # imports all of Dagster's command line
@@ -106,6 +106,36 @@ def test_what_taskiq_imports_late_is_there_when_it_is_used() -> None:
         "    assert type(session) is aiohttp.ClientSession\n"
         "    await session.close()\n"
         "asyncio.run(use())\n"
+    )
+
+
+def test_dependencies_of_fastapi_are_known_though_it_is_imported_late() -> None:
+    run_code(
+        "import sys\n"
+        "from dagster_taskiq.bulk_imports import bulk_imports\n"
+        "with bulk_imports():\n"
+        "    import taskiq\n"
+        "assert 'fastapi' not in sys.modules and 'fastapi.params' not in sys.modules\n"
+        "from taskiq_dependencies import DependencyGraph\n"
+        "def plain(number=3): ...\n"
+        "assert not DependencyGraph(plain).dependencies\n"
+        "from fastapi import Depends\n"
+        "def seven(): return 7\n"
+        "def task(number=Depends(seven)): ...\n"
+        "with DependencyGraph(task).sync_ctx() as context:\n"
+        "    assert context.resolve_kwargs() == {'number': 7}\n"
+    )
+
+
+def test_fastapi_may_be_imported_beside_taskiq() -> None:
+    run_code(
+        "from dagster_taskiq.bulk_imports import bulk_imports\n"
+        "with bulk_imports():\n"
+        "    import fastapi\n"
+        "    from fastapi import Depends\n"
+        "    import taskiq\n"
+        "import fastapi.params\n"
+        "assert isinstance(Depends(print), fastapi.params.Depends)\n"
     )
 
 
