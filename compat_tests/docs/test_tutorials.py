@@ -90,6 +90,7 @@ def database_of_the_page() -> Iterator[str]:
         yield str(server.port)
 
 
+@pytest.mark.test_all("the first tutorial, and test_deployed_examples.py with several hosts")
 def test_a_second_machine_is_as_its_tutorial_says(tmp_path: Path) -> None:
     web_port = str(free_port())
     homes = [tmp_path / "north", tmp_path / "south"]

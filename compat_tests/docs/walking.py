@@ -66,7 +66,7 @@ _VARIABLE = (
     (r"\b(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{8}\b", r"[0-9a-f]{8}"),
     (r"\b\d+(?:\.\d+)? ?(?:s|min|m)\b(?: \d+ s\b)?", r"[\d.]+ ?(?:s|min|m)(?: [\d.]+ s)?"),
     (r"\b\d{4,}\b", r"\d+"),
-    (r"\s+", r"\s+"),
+    (r"\s+", r"[^\S\n]+"),
 )
 _ANY_VARIABLE = re.compile("|".join(f"({found})" for found, _ in _VARIABLE))
 
