@@ -118,6 +118,29 @@ async def test_a_step_starts_with_its_claim_in_a_database(broker: QueueBroker) -
     await broker.acknowledge(delivery)
 
 
+async def test_what_an_older_release_has_sent_again_is_not_dropped(broker: QueueBroker) -> None:
+    await broker.kick(message("t", queue_name="q"))
+    await broker.acknowledge(await claimed(broker))
+    task = await record(broker, "t")
+    # Its attempt is in the message alone.
+    again = Outgoing("t", "q", 0, body_of("t", **{ATTEMPT_LABEL: 1}))
+    assert await put_back(broker, records(broker), task, again)
+    delivery = await claimed(broker)
+    assert (delivery.task_id, delivery.is_started, delivery.refused) == ("t", False, None)
+    assert (await record(broker, "t")).state is TaskState.WAITING
+
+
+async def test_a_message_is_not_deleted_for_one_that_had_its_place(broker: QueueBroker) -> None:
+    await broker.kick(message("t", queue_name="q"))
+    delivery = await claimed(broker)
+    await broker.acknowledge(delivery)
+    await broker.stop_claiming()
+    await broker.kick(message("next", queue_name="q"))
+    await broker.acknowledge(delivery)
+    await broker.stop_claiming()
+    assert (await claimed(broker)).task_id == "next"
+
+
 async def test_what_must_not_start_is_dropped_at_its_claim(
     broker: QueueBroker, other: QueueBroker
 ) -> None:

@@ -71,15 +71,22 @@ class Listener:
         Args:
             task_id: of a message that was yielded, and is not acknowledged yet.
         """
-        delivery = self._first(task_id)
-        return delivery is not None and delivery.is_started
+        return any(each.is_started for each in self._claimed.get(task_id, ()))
 
     async def give_back(self, task_id: str) -> None:
-        """Release a message that this process has claimed and will not start."""
+        """Release a message that this process has claimed and will not start.
+
+        Raises:
+            ServerUnavailableError: it could not be released; :meth:`give_back_all` tries again.
+        """
         delivery = self._first(task_id)
         if delivery is not None:
             self._forget(task_id, delivery)
-            await self._queues.release(delivery)
+            try:
+                await self._queues.release(delivery)
+            except ServerUnavailableError:
+                self._claimed.setdefault(task_id, []).append(delivery)
+                raise
 
     async def give_back_all(self) -> None:
         """Release what was yielded and never started, so that no worker waits for the lease."""

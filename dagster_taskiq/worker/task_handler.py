@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from taskiq.exceptions import NoResultError
 from dagster_taskiq.errors import (
     ChildDiedError,
     DagsterTaskiqError,
+    ServerUnavailableError,
     TaskCutShortError,
     TaskHandedOverError,
     TaskRevokedError,
@@ -114,7 +116,8 @@ class TaskHandler:
         with executing(message):  # for the fields of the log
             if self._takes_no_more:
                 self._pool.slots.release_reservation(message.task_id)
-                await self._broker.listener.give_back(message.task_id)
+                with suppress(ServerUnavailableError):  # it is tried again when the worker ends
+                    await self._broker.listener.give_back(message.task_id)
                 raise NoResultError
             with_claim = self._broker.listener.was_started(message.task_id)
             await self._record_start(message, with_claim=with_claim)

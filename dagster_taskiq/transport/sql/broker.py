@@ -3,11 +3,11 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import sqlalchemy as sa
 
-from dagster_taskiq.errors import NoRecordError, NotPutBackYetError, ServerUnavailableError
+from dagster_taskiq.errors import NoRecordError, NotPutBackYetError
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.connection import Connection
@@ -16,12 +16,11 @@ from dagster_taskiq.transport.message_queues import Prepare
 from dagster_taskiq.transport.messages import NO_MESSAGE, Delivery, Outgoing
 from dagster_taskiq.transport.sql.conditions import DELETE_MESSAGES, is_free
 from dagster_taskiq.transport.sql.database import SqlDatabase
-from dagster_taskiq.transport.sql.dialect import TAKEN
 from dagster_taskiq.transport.sql.records import SqlRecords
 from dagster_taskiq.transport.sql.rejected import Rejected
 from dagster_taskiq.transport.sql.sending import SqlSender
 from dagster_taskiq.transport.sql.tables import messages as table
-from dagster_taskiq.transport.transitions import give_back
+from dagster_taskiq.transport.transitions import give_back, start
 from dagster_taskiq.wire.queues import QueueDepth
 from dagster_taskiq.wire.records import Task, TaskState
 from dagster_taskiq.wire.rejected_messages import RejectedMessage
@@ -52,8 +51,10 @@ class SqlBroker(QueueBroker):
         self._rejected = Rejected(self.connection, self._sender, settings.prefix)
         # The messages of tasks that were started with their claims.
         self._deletions = LateDeletions(self._delete)
-        # Whether a claim may have been committed whose answer has been lost.
-        self._is_in_doubt = False
+        # What the claim that is on its way has found, as it is about to be committed.
+        self._taking: _Taken | None = None
+        # The same of a claim whose answer was lost, so that it may have been committed.
+        self._in_doubt: _Taken | None = None
 
     async def ping(self) -> None:
         """Run one statement."""
@@ -74,7 +75,7 @@ class SqlBroker(QueueBroker):
         """
         mark = self.connection.mark()
         topics = self._sender.topics(self.open_queues)
-        if self.connection.is_unchanged(_CLAIM, topics) and not self._is_in_doubt:
+        if self._in_doubt is None and self.connection.is_unchanged(_CLAIM, topics):
             self._mark = mark
             return None
         if not self.starts_with_claim:
@@ -93,15 +94,17 @@ class SqlBroker(QueueBroker):
         """Claim by ``take``, in the kind of transaction that ``call`` makes."""
         self._mark = self.connection.mark()
         queues = self.open_queues
-        if not (self._is_in_doubt or self._claims.may_find(queues)):
+        if self._in_doubt is None and not self._claims.may_find(queues):
             return None
         deleted = self._deletions.next
         done = [int(each.handle) for each in deleted]
+        self._taking = None
         try:
             delivery = await call(lambda connection: take(connection, queues, done))
-        except ServerUnavailableError:
-            self._is_in_doubt = self.starts_with_claim
+        except BaseException:
+            self._in_doubt = self._taking or self._in_doubt
             raise
+        self._in_doubt = None
         self._deletions.note_deleted(deleted)
         if delivery is not None:
             self.connection.note_found()
@@ -122,7 +125,12 @@ class SqlBroker(QueueBroker):
             await self._delete([delivery])
 
     async def stop_claiming(self) -> None:
-        """Delete the rows that would have been deleted with the next claim."""
+        """Settle what the next claim would have settled, and delete what it would have deleted."""
+        taken = self._in_doubt
+        if taken is not None:
+            if await self.connection.write(lambda connection: self._is_ours(connection, taken)):
+                await self.release(taken.delivery)
+            self._in_doubt = None
         await self._deletions.finish()
 
     async def release(self, delivery: Delivery) -> None:
@@ -137,7 +145,7 @@ class SqlBroker(QueueBroker):
         def work(connection: sa.Connection) -> None:
             before = after = None
             if delivery.is_started:
-                is_there = connection.execute(_CLAIMED.where(mine)).first() is not None
+                is_there = connection.execute(_LOCKED.where(mine)).first() is not None
                 records, now = self._records.lock(connection, [delivery.task_id])
                 before = records.get(delivery.task_id)
                 after = give_back(before, self.consumer, now, is_there=is_there, reason=NO_MESSAGE)
@@ -145,7 +153,7 @@ class SqlBroker(QueueBroker):
                 connection.execute(free)
                 self._sender.announce(connection, [delivery.queue])
             else:
-                connection.execute(table.delete().where(mine))
+                connection.execute(DELETE_MESSAGES, self._ours([int(delivery.handle)]))
             if after is not None:
                 self._records.store(connection, [(before, after)])
 
@@ -225,8 +233,12 @@ class SqlBroker(QueueBroker):
         return is_free(self._dialect.clock - self.settings.lease)
 
     async def _delete(self, deliveries: Sequence[Delivery]) -> None:
-        ids = {"ids": [int(each.handle) for each in deliveries]}
-        await self.connection.run(lambda connection: connection.execute(DELETE_MESSAGES, ids))
+        ours = self._ours([int(each.handle) for each in deliveries])
+        await self.connection.run(lambda connection: connection.execute(DELETE_MESSAGES, ours))
+
+    def _ours(self, ids: Sequence[int]) -> dict[str, Any]:
+        """Return the parameters of ``DELETE_MESSAGES`` for messages that are claimed here."""
+        return {"ids": ids, "consumer": self.consumer}
 
     def _take(
         self, connection: sa.Connection, queues: Sequence[str], done: Sequence[int]
@@ -239,17 +251,23 @@ class SqlBroker(QueueBroker):
     ) -> Delivery | None:
         """Claim the first message, and start its task unless the message was claimed before.
 
-        If that is forbidden, the message is deleted. One without the record that its sender has
-        made, or of an attempt before which another one is not put back yet, is claimed alone.
+        If that is forbidden, the message is deleted. It is claimed alone if it is for another
+        attempt than its row has, or the record that its sender has made is not there.
         """
-        if self._is_in_doubt:
-            taken = self._taken_before(connection, done)
-            if taken is not None:
-                return taken
-            self._is_in_doubt = False
+        self._taking = None  # a transaction may be repeated
+        if self._in_doubt is not None and self._is_ours(connection, self._in_doubt):
+            if done:
+                connection.execute(DELETE_MESSAGES, self._ours(done))
+            return self._in_doubt.delivery
         row = self._claims.take(connection, queues, self.consumer, done)
-        if row is None or row.attempts > 1:  # such a one is looked at by the listener first
-            return None if row is None else _delivery(row)
+        if row is None:
+            return None
+        alone = _delivery(row)
+        self._taking = _Taken(alone, row.attempt)
+        if row.attempts > 1:  # such a one is looked at by the listener first
+            return alone
+        records, now = self._records.lock(connection, [row.task_id])
+        known = records.get(row.task_id)
         task = Task(
             row.task_id,
             name=row.own_task,
@@ -258,32 +276,46 @@ class SqlBroker(QueueBroker):
             attempt=row.attempt,
         )
         try:
-            refused = self._records.start(connection, task, recorded=not row.own_task)
+            record, refused = start(known, task, now, recorded=not row.own_task)
         except (NoRecordError, NotPutBackYetError):
-            return _delivery(row)
-        if refused is not None:
-            connection.execute(DELETE_MESSAGES, {"ids": [row.id]})
-        return replace(_delivery(row), is_started=refused is None, refused=refused)
+            return alone
+        if refused is None:
+            started = replace(alone, is_started=True)
+            self._taking = _Taken(started, row.attempt)
+            self._records.store(connection, [(known, record)])
+            return started
+        if not row.own_task:  # that of an older sender's is in the message alone
+            return alone
+        self._taking = None
+        connection.execute(DELETE_MESSAGES, self._ours([row.id]))
+        return replace(alone, refused=refused)
 
-    def _taken_before(self, connection: sa.Connection, done: Sequence[int]) -> Delivery | None:
-        """Return what this consumer has claimed and does not know of: an answer has been lost."""
-        known = {int(each.handle) for each in (*self.listener.claimed, *self._deletions.waiting)}
-        its = (
-            table.c.prefix == self.settings.prefix,
-            table.c.claimed_by == self.consumer,
-            table.c.id.not_in([*known, *done]),
-        )
-        row = connection.execute(_CLAIMED.where(*its).order_by(table.c.id).limit(1)).first()
-        if row is None:
-            return None
-        record = self._records.read(connection, [row.task_id]).get(row.task_id)
-        mine = (TaskState.STARTED, self.consumer)
-        is_started = record is not None and (record.state, record.worker) == mine
-        return replace(_delivery(row), is_started=is_started)
+    def _is_ours(self, connection: sa.Connection, taken: "_Taken") -> bool:
+        """Return whether a claim was committed whose answer was lost, and has not ended since.
+
+        Waits for the transaction, if the server is still about to commit it.
+        """
+        delivery = taken.delivery
+        its = (table.c.id == int(delivery.handle)) & (table.c.task_id == delivery.task_id)
+        row = connection.execute(_LOCKED.where(its)).first()
+        if not delivery.is_started:
+            return row is not None and row.claimed_by == self.consumer
+        # The message may have gone: whoever has claimed it after the lease may not start its task.
+        known = self._records.lock(connection, [delivery.task_id])[0].get(delivery.task_id)
+        ours = (TaskState.STARTED, self.consumer, taken.attempt)
+        return known is not None and (known.state, known.worker, known.attempt) == ours
 
 
-#: The columns of rows that are claimed.
-_CLAIMED: "sa.Select[Any]" = sa.select(*TAKEN, table.c.attempts).where(table.c.rejected.is_(None))
+class _Taken(NamedTuple):
+    """What a claim has found."""
+
+    delivery: Delivery
+    #: The attempt of the task that the message is for.
+    attempt: int
+
+
+#: Who has claimed a message, which is locked until the transaction ends.
+_LOCKED = sa.select(table.c.claimed_by).with_for_update()
 
 
 def _delivery(row: sa.Row[Any]) -> Delivery:

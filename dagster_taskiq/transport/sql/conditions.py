@@ -9,8 +9,12 @@ IS_ONE_OF = sa.and_(
     tasks.c.prefix == sa.bindparam("prefix"), tasks.c.id.in_(sa.bindparam("ids", expanding=True))
 )
 
-#: Deletes the messages with the ids that the parameter ``ids`` has.
-DELETE_MESSAGES = messages.delete().where(messages.c.id.in_(sa.bindparam("ids", expanding=True)))
+#: Deletes the messages with the ids that the parameter ``ids`` has, which ``consumer`` has claimed:
+#: SQLite gives the highest id to the next message once its row is deleted.
+DELETE_MESSAGES = messages.delete().where(
+    messages.c.id.in_(sa.bindparam("ids", expanding=True)),
+    messages.c.claimed_by == sa.bindparam("consumer"),
+)
 
 
 def is_free(stale: "sa.ColumnElement[float]") -> "sa.ColumnElement[bool]":

@@ -37,7 +37,8 @@ UPKEEP_LIMIT = 1000
 # not imply the condition of that index: without statistics the planner would walk along it here.
 _CLAIM = """
 WITH deleted AS (
-    DELETE FROM {messages} WHERE id = ANY (CAST(:done AS bigint[]))
+    DELETE FROM {messages}
+    WHERE id = ANY (CAST(:done AS bigint[])) AND claimed_by = :consumer
 ), next AS (
     SELECT locked.id
     FROM (
@@ -203,7 +204,7 @@ class PostgresqlClaims(SqlClaims):
         """Claim in one statement; look for what is due, or was claimed long ago, now and then."""
         if monotonic() >= self._upkeep_at and not self._upkeep(connection, queues):
             if done:
-                connection.execute(DELETE_MESSAGES, {"ids": list(done)})
+                connection.execute(DELETE_MESSAGES, {"ids": list(done), "consumer": consumer})
             return None
         for candidates in CANDIDATES:
             wanted = {

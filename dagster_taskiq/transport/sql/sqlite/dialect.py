@@ -79,7 +79,7 @@ class SqliteClaims(SqlClaims):
     ) -> Row[Any] | None:
         """Find the first row, and update it."""
         if done:
-            connection.execute(DELETE_MESSAGES, {"ids": list(done)})
+            connection.execute(DELETE_MESSAGES, {"ids": list(done), "consumer": consumer})
         now = time.time()
         claims = _Claims.of(len(queues))
         found = connection.execute(claims.first, claims.wanted(queues, self._settings, now))
