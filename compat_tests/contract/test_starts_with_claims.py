@@ -1,4 +1,4 @@
-"""Where broker and records share a server, a task starts in the step that claims its message."""
+"""Where broker and records share a server, a user's own task starts in the step that claims it."""
 
 import json
 from collections.abc import AsyncIterator
@@ -99,23 +99,11 @@ async def test_an_own_task_starts_with_its_claim_and_a_step_does_not(broker: Que
     await broker.acknowledge(first)
     rest = {each.task_id: each for each in [await claimed(broker), await claimed(broker)]}
     assert rest["later"].is_started
-    # It has no record yet, or it is on Redis.
     assert not rest["step"].is_started
     assert await records(broker).tasks(["step"]) == {}
     for each in rest.values():
         await broker.acknowledge(each)
     await until_empty(broker)  # without another claim too
-
-
-async def test_a_step_starts_with_its_claim_in_a_database(broker: QueueBroker) -> None:
-    await records(broker).submitted([Task("s", name="step", queue="q", run_id="run")])
-    await broker.kick(message("s", queue_name="q", **{RUN_LABEL: "run"}))
-    delivery = await claimed(broker)
-    on_redis = broker.settings.broker.startswith("redis")
-    assert delivery.is_started is not on_redis
-    task = await record(broker, "s")
-    assert (task.run_id, task.worker) == ("run", "" if on_redis else "w1")
-    await broker.acknowledge(delivery)
 
 
 async def test_what_an_older_release_has_sent_again_is_not_dropped(broker: QueueBroker) -> None:

@@ -404,7 +404,7 @@ class StateBackend(AsyncResultBackend[Any]):
             await self.forget(failed)
 
     async def end_started(self, task_id: str, worker: str, reason: str) -> None:
-        """Record that a task has failed which was started as its message was claimed.
+        """Record that a user's own task has failed, which was started as its message was claimed.
 
         Args:
             task_id: the id that is beside the message, which was set aside.

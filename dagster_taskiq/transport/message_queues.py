@@ -44,7 +44,7 @@ class MessageQueues(ABC):
         self.consumer = "listener"
         #: Decides when the next message may be claimed, and whether it may be a run.
         self.gate: SlotGate = OpenGate()
-        #: Whether a listener may record the start of a task as it claims the message.
+        #: Whether a listener may record the start of a user's own task as it claims the message.
         self.starts_with_claim = False
 
     @property

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import sqlalchemy as sa
 
-from dagster_taskiq.errors import NoRecordError, NotPutBackYetError
+from dagster_taskiq.errors import NotPutBackYetError
 from dagster_taskiq.settings.settings import Settings
 from dagster_taskiq.transport.broker import QueueBroker
 from dagster_taskiq.transport.connection import Connection
@@ -71,7 +71,7 @@ class SqlBroker(QueueBroker):
     async def claim_next(self) -> Delivery | None:
         """Claim, unless the last claim found nothing and nothing has been announced since.
 
-        The task is started in the same transaction where the records are in this database too.
+        A user's own task is started in the same transaction, if the records are here too.
         """
         mark = self.connection.mark()
         topics = self._sender.topics(self.open_queues)
@@ -249,10 +249,10 @@ class SqlBroker(QueueBroker):
     def _take_and_start(
         self, connection: sa.Connection, queues: Sequence[str], done: Sequence[int]
     ) -> Delivery | None:
-        """Claim the first message, and start its task unless the message was claimed before.
+        """Claim the first message, and start its task if it is a user's own.
 
-        If that is forbidden, the message is deleted. It is claimed alone if it is for another
-        attempt than its row has, or the record that its sender has made is not there.
+        If that is forbidden, the message is deleted. It is claimed alone if it was claimed before,
+        or an earlier attempt is not put back yet.
         """
         self._taking = None  # a transaction may be repeated
         if self._in_doubt is not None and self._is_ours(connection, self._in_doubt):
@@ -264,7 +264,8 @@ class SqlBroker(QueueBroker):
             return None
         alone = _delivery(row)
         self._taking = _Taken(alone, row.attempt)
-        if row.attempts > 1:  # such a one is looked at by the listener first
+        # One that was claimed before, and not started, is looked at by the listener first.
+        if row.attempts > 1 or not row.own_task:
             return alone
         records, now = self._records.lock(connection, [row.task_id])
         known = records.get(row.task_id)
@@ -276,16 +277,14 @@ class SqlBroker(QueueBroker):
             attempt=row.attempt,
         )
         try:
-            record, refused = start(known, task, now, recorded=not row.own_task)
-        except (NoRecordError, NotPutBackYetError):
+            record, refused = start(known, task, now)
+        except NotPutBackYetError:
             return alone
         if refused is None:
             started = replace(alone, is_started=True)
             self._taking = _Taken(started, row.attempt)
             self._records.store(connection, [(known, record)])
             return started
-        if not row.own_task:  # that of an older sender's is in the message alone
-            return alone
         self._taking = None
         connection.execute(DELETE_MESSAGES, self._ours([row.id]))
         return replace(alone, refused=refused)
