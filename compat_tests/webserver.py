@@ -109,11 +109,10 @@ class Webserver:
         return self.ask(RUN, id=run_id)
 
     def messages(self, run_id: str) -> Sequence[str]:
-        """Return the texts of a run's events, each with that of its error."""
-        return [
-            f"{each['message']}\n{(each.get('error') or {}).get('message', '')}"
-            for each in self.ask(EVENTS, id=run_id)["events"]
-        ]
+        """Return the texts of a run's events, and of their errors."""
+        events = self.ask(EVENTS, id=run_id)["events"]
+        errors = [each["error"]["message"] for each in events if each.get("error")]
+        return [*(each["message"] for each in events), *errors]
 
     def wait_for_status(self, run_id: str, status: str, timeout: float = 60.0) -> Any:
         """Wait until a run has a status, and return it; fail if it ends with another one."""
