@@ -74,10 +74,15 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         monkeypatch.setattr(sys, "argv", ["dagster-taskiq", *arguments])
         capsys.readouterr()
         code = 0
+        # A process ends with the command, and what it does at signals with it.
+        handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
         try:
             main()
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1 if end.code else 0
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         said = capsys.readouterr()
         return Outcome(code, said.out, said.err)
 
