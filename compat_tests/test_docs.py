@@ -115,7 +115,7 @@ def test_the_figures_of_the_readme_are_those_that_were_measured() -> None:
     readme = (ROOT / "README.md").read_text()
     for row, measure in (
         ("a chain of 20 steps", "chain of 20, s"),
-        ("500 independent steps", "fan of 500, s"),
+        ("100 independent steps", "fan of 100, s"),
         ('"Terminate" until the running step is dead', "launched run terminated to dead step, s"),
     ):
         cells = [each if each == "never" else f"{each} s" for each in figures(measure)]
