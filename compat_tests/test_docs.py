@@ -125,15 +125,15 @@ def test_the_figures_of_the_readme_are_those_that_were_measured() -> None:
 
 
 def test_the_generated_tables_are_those_of_the_code(tmp_path: Path) -> None:
-    pages = [each for each in DOCS.rglob("*.md") if "<!-- table: " in each.read_text()]
+    written = [each for each in DOCS.rglob("*.md") if "<!-- table: " in each.read_text()]
     # That one is written by the benchmarks.
-    pages.remove(DOCS / "explanation" / "performance.md")
-    copies = [Path(shutil.copy(page, tmp_path)) for page in pages]
+    written.remove(DOCS / "explanation" / "performance.md")
+    copies = [Path(shutil.copy(page, tmp_path)) for page in written]
     script = ROOT / "scripts" / "update_docs.py"
     subprocess.run([sys.executable, str(script), *map(str, copies)], check=True, cwd=ROOT)
     changed = [
         page.name
-        for page, copy in zip(pages, copies, strict=True)
+        for page, copy in zip(written, copies, strict=True)
         if copy.read_text() != page.read_text()
     ]
     assert changed == [], "Run: python scripts/update_docs.py"

@@ -62,10 +62,17 @@ async def opened(
     broker = make(settings) if on_sqs(settings) else make_broker(settings)
     broker.consumer = consumer
     broker.queues = ("q",)
+    async with running(broker):
+        yield broker
+
+
+@asynccontextmanager
+async def running(broker: QueueBroker) -> AsyncIterator[None]:
+    """Keep a broker connected on the running event loop."""
     broker.use_running_loop()
     await broker.startup()
     try:
-        yield broker
+        yield
     finally:
         await broker.shutdown()
 

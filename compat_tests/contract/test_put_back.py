@@ -10,7 +10,14 @@ import pytest
 from compat_tests.brokers import CONTRACT, Limit, has_limit
 from compat_tests.contract.test_backend import opened as opened_backend
 from compat_tests.contract.test_backend import the, worker
-from compat_tests.contract.test_broker import body_of, claim, claim_again, ids, on_rabbitmq
+from compat_tests.contract.test_broker import (
+    body_of,
+    claim,
+    claim_again,
+    ids,
+    on_rabbitmq,
+    running,
+)
 from compat_tests.contract.test_delays import forget_delays
 from compat_tests.waiting import eventually_async
 from dagster_taskiq.errors import NotPutBackYetError, ServerUnavailableError
@@ -44,12 +51,8 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[QueueBroker, StateBa
     broker.queues = ("q",)
     backend = broker.result_backend
     assert isinstance(backend, StateBackend)
-    broker.use_running_loop()
-    await broker.startup()
-    try:
+    async with running(broker):
         yield broker, backend
-    finally:
-        await broker.shutdown()
 
 
 @pytest.fixture(

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from taskiq import AckableMessage
 
-from compat_tests.contract.test_broker import body_of, message
+from compat_tests.contract.test_broker import body_of, message, running
 from compat_tests.waiting import eventually_async
 from dagster_taskiq.errors import UnusableMessageError
 from dagster_taskiq.settings.settings import Settings
@@ -46,12 +46,8 @@ async def worker(settings: Settings, name: str) -> AsyncIterator[QueueBroker]:
     broker = make(settings)
     broker.queues, broker.consumer = ("q",), name
     broker.starts_with_claim = broker.may_start_with_claim(records(broker).connection)
-    broker.use_running_loop()
-    await broker.startup()
-    try:
+    async with running(broker):
         yield broker
-    finally:
-        await broker.shutdown()
 
 
 @pytest.fixture

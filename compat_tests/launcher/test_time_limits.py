@@ -17,6 +17,9 @@ from compat_tests.launcher.deaths import (
 #: With this in ``dagster.yaml``, Dagster resumes runs whose process has died.
 RESUMING = {"enabled": True, "max_resume_run_attempts": ATTEMPTS}
 
+#: Of a pair of values of which each is in a pair of every push too.
+OTHER_PAIR = pytest.mark.test_all("each limit, and each run monitoring, with the other value")
+
 pytestmark = pytest.mark.parametrize("broker_kind", ["embedded"], indirect=True)
 
 
@@ -25,18 +28,8 @@ pytestmark = pytest.mark.parametrize("broker_kind", ["embedded"], indirect=True)
     [
         pytest.param("--time-limit", RESUMING, id="hard-resuming"),
         pytest.param("--soft-time-limit", {}, id="soft-never-resumed"),
-        pytest.param(
-            "--time-limit",
-            {},
-            id="hard-never-resumed",
-            marks=pytest.mark.test_all("those before"),
-        ),
-        pytest.param(
-            "--soft-time-limit",
-            RESUMING,
-            id="soft-resuming",
-            marks=pytest.mark.test_all("same"),
-        ),
+        pytest.param("--time-limit", {}, id="hard-never-resumed", marks=OTHER_PAIR),
+        pytest.param("--soft-time-limit", RESUMING, id="soft-resuming", marks=OTHER_PAIR),
     ],
 )
 def test_a_run_over_the_limit_fails_and_leaves_no_step_behind(

@@ -20,6 +20,7 @@ from dagster._serdes import pack_value
 from taskiq import TaskiqMessage
 
 from compat_tests.conftest import make_settings
+from compat_tests.contract.test_broker import running
 from compat_tests.executor.conftest import make_instance
 from compat_tests.executor.runs import House
 from compat_tests.executor.scratch import Scratch
@@ -74,12 +75,8 @@ async def broker(settings: Settings) -> AsyncIterator[QueueBroker]:
 async def opened(settings: Settings) -> AsyncIterator[QueueBroker]:
     broker = app.make(settings)
     broker.queues = ("q",)
-    broker.use_running_loop()
-    await broker.startup()
-    try:
+    async with running(broker):
         yield broker
-    finally:
-        await broker.shutdown()
 
 
 def backend_of(broker: QueueBroker) -> StateBackend:

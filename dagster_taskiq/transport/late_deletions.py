@@ -35,11 +35,6 @@ class LateDeletions:
         """Those that the next claim is to delete."""
         return list(self._waiting.values())[:MOST_DELETED]
 
-    @property
-    def waiting(self) -> list[Delivery]:
-        """All that are not deleted yet."""
-        return list(self._waiting.values())
-
     def add(self, delivery: Delivery) -> None:
         """Have a message deleted with the next claim, or in a moment."""
         self._waiting[delivery.handle] = delivery

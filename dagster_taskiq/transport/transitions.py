@@ -123,7 +123,7 @@ def put_back(known: Task | None, task: Task, now: float) -> Task | None:
 
 
 def give_back(
-    known: Task | None, worker: str, now: float, *, is_there: bool, reason: str
+    known: Task | None, task: Task, now: float, *, is_there: bool, reason: str
 ) -> Task | None:
     """Return the record of a task that was started as its message was claimed, and has not begun.
 
@@ -131,7 +131,7 @@ def give_back(
 
     Args:
         known: the record.
-        worker: who has started it.
+        task: which task, and the worker that has started it.
         now: the time.
         is_there: whether the message is there, so that it can be delivered again.
         reason: why the task ends if it is not, in one sentence.
@@ -140,7 +140,7 @@ def give_back(
         One that is WAITING, if the message is there; if it is not, LOST; and REVOKED if the task
         was cancelled meanwhile. ``None`` if it is not STARTED by that worker; nothing changes then.
     """
-    if known is None or (known.state, known.worker) != (TaskState.STARTED, worker):
+    if not _owns(known, task) or known is None:
         return None
     if known.revoke_requested:
         return replace(known, state=TaskState.REVOKED, started_at=0.0, finished_at=now)

@@ -65,9 +65,14 @@ class SqlBackend(StateBackend):
     async def start(self, task: Task, *, recorded: bool = False) -> TaskState | None:
         """Update the row from WAITING to STARTED, or insert it so."""
 
-        return await self.connection.write(
-            lambda connection: self.records.start(connection, task, recorded=recorded)
-        )
+        def work(connection: Connection) -> TaskState | None:
+            rows, now = self.records.lock(connection, [task.id])
+            known = rows.get(task.id)
+            record, refused = transitions.start(known, task, now, recorded=recorded)
+            self.records.store(connection, [(known, record)])
+            return refused
+
+        return await self.connection.write(work)
 
     async def put_back(self, task: Task, message: Outgoing | None) -> bool:
         """Update the row from STARTED to WAITING, and insert the message, in one transaction."""

@@ -14,7 +14,7 @@ from dagster_taskiq.transport.connection import Connection
 from dagster_taskiq.transport.late_deletions import LateDeletions
 from dagster_taskiq.transport.message_queues import Prepare
 from dagster_taskiq.transport.messages import NO_MESSAGE, Delivery, Outgoing
-from dagster_taskiq.transport.sql.conditions import DELETE_MESSAGES, is_free
+from dagster_taskiq.transport.sql.conditions import is_free
 from dagster_taskiq.transport.sql.database import SqlDatabase
 from dagster_taskiq.transport.sql.records import SqlRecords
 from dagster_taskiq.transport.sql.rejected import Rejected
@@ -89,18 +89,23 @@ class SqlBroker(QueueBroker):
     async def _claim(
         self,
         call: Callable[[Callable[[sa.Connection], Delivery | None]], Awaitable[Delivery | None]],
-        take: Callable[[sa.Connection, Sequence[str], Sequence[int]], Delivery | None],
+        take: Callable[[sa.Connection, Sequence[str]], Delivery | None],
     ) -> Delivery | None:
-        """Claim by ``take``, in the kind of transaction that ``call`` makes."""
+        """Delete what is to be deleted with a claim, and claim by ``take``; ``call`` runs that."""
         self._mark = self.connection.mark()
         queues = self.open_queues
         if self._in_doubt is None and not self._claims.may_find(queues):
             return None
         deleted = self._deletions.next
-        done = [int(each.handle) for each in deleted]
+
+        def work(connection: sa.Connection) -> Delivery | None:
+            if deleted:
+                connection.execute(_DELETE, self._ours(deleted))
+            return take(connection, queues)
+
         self._taking = None
         try:
-            delivery = await call(lambda connection: take(connection, queues, done))
+            delivery = await call(work)
         except BaseException:
             self._in_doubt = self._taking or self._in_doubt
             raise
@@ -148,12 +153,13 @@ class SqlBroker(QueueBroker):
                 is_there = connection.execute(_LOCKED.where(mine)).first() is not None
                 records, now = self._records.lock(connection, [delivery.task_id])
                 before = records.get(delivery.task_id)
-                after = give_back(before, self.consumer, now, is_there=is_there, reason=NO_MESSAGE)
+                task = Task(delivery.task_id, worker=self.consumer)
+                after = give_back(before, task, now, is_there=is_there, reason=NO_MESSAGE)
             if not delivery.is_started or (after and after.state is TaskState.WAITING):
                 connection.execute(free)
                 self._sender.announce(connection, [delivery.queue])
             else:
-                connection.execute(DELETE_MESSAGES, self._ours([int(delivery.handle)]))
+                connection.execute(_DELETE, self._ours([delivery]))
             if after is not None:
                 self._records.store(connection, [(before, after)])
 
@@ -233,22 +239,18 @@ class SqlBroker(QueueBroker):
         return is_free(self._dialect.clock - self.settings.lease)
 
     async def _delete(self, deliveries: Sequence[Delivery]) -> None:
-        ours = self._ours([int(each.handle) for each in deliveries])
-        await self.connection.run(lambda connection: connection.execute(DELETE_MESSAGES, ours))
+        ours = self._ours(deliveries)
+        await self.connection.run(lambda connection: connection.execute(_DELETE, ours))
 
-    def _ours(self, ids: Sequence[int]) -> dict[str, Any]:
-        """Return the parameters of ``DELETE_MESSAGES`` for messages that are claimed here."""
-        return {"ids": ids, "consumer": self.consumer}
+    def _ours(self, deliveries: Sequence[Delivery]) -> dict[str, Any]:
+        """Return the parameters of ``_DELETE`` for messages that are claimed here."""
+        return {"ids": [int(each.handle) for each in deliveries], "consumer": self.consumer}
 
-    def _take(
-        self, connection: sa.Connection, queues: Sequence[str], done: Sequence[int]
-    ) -> Delivery | None:
-        row = self._claims.take(connection, queues, self.consumer, done)
+    def _take(self, connection: sa.Connection, queues: Sequence[str]) -> Delivery | None:
+        row = self._claims.take(connection, queues, self.consumer)
         return None if row is None else _delivery(row)
 
-    def _take_and_start(
-        self, connection: sa.Connection, queues: Sequence[str], done: Sequence[int]
-    ) -> Delivery | None:
+    def _take_and_start(self, connection: sa.Connection, queues: Sequence[str]) -> Delivery | None:
         """Claim the first message, and start its task if it is a user's own.
 
         If that is forbidden, the message is deleted. It is claimed alone if it was claimed before,
@@ -256,10 +258,8 @@ class SqlBroker(QueueBroker):
         """
         self._taking = None  # a transaction may be repeated
         if self._in_doubt is not None and self._is_ours(connection, self._in_doubt):
-            if done:
-                connection.execute(DELETE_MESSAGES, self._ours(done))
             return self._in_doubt.delivery
-        row = self._claims.take(connection, queues, self.consumer, done)
+        row = self._claims.take(connection, queues, self.consumer)
         if row is None:
             return None
         alone = _delivery(row)
@@ -286,7 +286,7 @@ class SqlBroker(QueueBroker):
             self._records.store(connection, [(known, record)])
             return started
         self._taking = None
-        connection.execute(DELETE_MESSAGES, self._ours([row.id]))
+        connection.execute(_DELETE, self._ours([alone]))
         return replace(alone, refused=refused)
 
     def _is_ours(self, connection: sa.Connection, taken: "_Taken") -> bool:
@@ -313,6 +313,12 @@ class _Taken(NamedTuple):
     attempt: int
 
 
+#: Deletes the messages with the ids that the parameter ``ids`` has, which ``consumer`` has claimed:
+#: SQLite gives the highest id to the next message once its row is deleted.
+_DELETE = table.delete().where(
+    table.c.id.in_(sa.bindparam("ids", expanding=True)),
+    table.c.claimed_by == sa.bindparam("consumer"),
+)
 #: Who has claimed a message, which is locked until the transaction ends.
 _LOCKED = sa.select(table.c.claimed_by).with_for_update()
 

@@ -1,4 +1,4 @@
-"""Statements, and conditions on rows, that are used in more than one place."""
+"""Conditions on rows that more than one statement has."""
 
 import sqlalchemy as sa
 
@@ -7,13 +7,6 @@ from dagster_taskiq.transport.sql.tables import messages, tasks
 #: A task is one of those with the parameters ``prefix`` and ``ids``.
 IS_ONE_OF = sa.and_(
     tasks.c.prefix == sa.bindparam("prefix"), tasks.c.id.in_(sa.bindparam("ids", expanding=True))
-)
-
-#: Deletes the messages with the ids that the parameter ``ids`` has, which ``consumer`` has claimed:
-#: SQLite gives the highest id to the next message once its row is deleted.
-DELETE_MESSAGES = messages.delete().where(
-    messages.c.id.in_(sa.bindparam("ids", expanding=True)),
-    messages.c.claimed_by == sa.bindparam("consumer"),
 )
 
 

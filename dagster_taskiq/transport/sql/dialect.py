@@ -39,20 +39,13 @@ class SqlClaims(ABC):
         """
 
     @abstractmethod
-    def take(
-        self,
-        connection: Connection,
-        queues: Sequence[str],
-        consumer: str,
-        done: Sequence[int] = (),
-    ) -> Row[Any] | None:
+    def take(self, connection: Connection, queues: Sequence[str], consumer: str) -> Row[Any] | None:
         """Claim the first message: highest priority, then oldest.
 
         Args:
             connection: one of ``SqlDatabase.run``, or of ``SqlDatabase.write``.
             queues: where to look.
             consumer: the worker to record.
-            done: the ids of messages that are deleted before.
 
         Returns:
             The columns :data:`TAKEN` of its row, and in ``attempts`` how often it has been claimed,

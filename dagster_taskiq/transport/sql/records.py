@@ -52,19 +52,6 @@ class SqlRecords:
             found.update({row.id: _task(row) for row in rows})
         return found, now
 
-    def start(
-        self, connection: Connection, task: Task, *, recorded: bool = False
-    ) -> TaskState | None:
-        """Start a task; as :func:`transitions.start`, which says what is returned and raised.
-
-        The last statement may commit the transaction.
-        """
-        rows, now = self.lock(connection, [task.id])
-        known = rows.get(task.id)
-        record, refused = transitions.start(known, task, now, recorded=recorded)
-        self.store(connection, [(known, record)])
-        return refused
-
     def store(
         self, connection: Connection, changes: Sequence[tuple[Task | None, Task]], **columns: Any
     ) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Connection, Row
 
 from dagster_taskiq.settings.settings import Settings
-from dagster_taskiq.transport.sql.conditions import DELETE_MESSAGES, IS_ONE_OF
+from dagster_taskiq.transport.sql.conditions import IS_ONE_OF
 from dagster_taskiq.transport.sql.dialect import TAKEN, SqlClaims, SqlDialect, channel_topic
 from dagster_taskiq.transport.sql.postgresql.ddl import LOCK_SALT, quoted
 from dagster_taskiq.transport.sql.tables import messages, notifications, tasks
@@ -36,10 +36,7 @@ UPKEEP_LIMIT = 1000
 # until one is not locked by another process, and still as it was. That is written so that it does
 # not imply the condition of that index: without statistics the planner would walk along it here.
 _CLAIM = """
-WITH deleted AS (
-    DELETE FROM {messages}
-    WHERE id = ANY (CAST(:done AS bigint[])) AND claimed_by = :consumer
-), next AS (
+WITH next AS (
     SELECT locked.id
     FROM (
         SELECT first.id, first.priority
@@ -194,25 +191,12 @@ class PostgresqlClaims(SqlClaims):
         """Return ``True``: a claim that finds nothing writes nothing."""
         return True
 
-    def take(
-        self,
-        connection: Connection,
-        queues: Sequence[str],
-        consumer: str,
-        done: Sequence[int] = (),
-    ) -> Row[Any] | None:
+    def take(self, connection: Connection, queues: Sequence[str], consumer: str) -> Row[Any] | None:
         """Claim in one statement; look for what is due, or was claimed long ago, now and then."""
         if monotonic() >= self._upkeep_at and not self._upkeep(connection, queues):
-            if done:
-                connection.execute(DELETE_MESSAGES, {"ids": list(done), "consumer": consumer})
             return None
         for candidates in CANDIDATES:
-            wanted = {
-                **self._wanted(queues),
-                "consumer": consumer,
-                "candidates": candidates,
-                "done": list(done),
-            }
+            wanted = {**self._wanted(queues), "consumer": consumer, "candidates": candidates}
             row = self._dialect.claim(connection, wanted)
             if row is not None or not self._upkeep(connection, queues):
                 return row

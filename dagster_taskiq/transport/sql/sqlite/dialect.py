@@ -11,7 +11,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import Connection, Row
 
 from dagster_taskiq.settings.settings import Settings
-from dagster_taskiq.transport.sql.conditions import DELETE_MESSAGES, IS_ONE_OF, is_free
+from dagster_taskiq.transport.sql.conditions import IS_ONE_OF, is_free
 from dagster_taskiq.transport.sql.dialect import TAKEN, SqlClaims, SqlDialect
 from dagster_taskiq.transport.sql.tables import messages as table
 from dagster_taskiq.transport.sql.tables import notifications, tasks
@@ -70,16 +70,8 @@ class SqliteClaims(SqlClaims):
         claims = _Claims.of(len(queues))
         return self._exists(claims.any_row, claims.wanted(queues, self._settings, time.time()))
 
-    def take(
-        self,
-        connection: Connection,
-        queues: Sequence[str],
-        consumer: str,
-        done: Sequence[int] = (),
-    ) -> Row[Any] | None:
+    def take(self, connection: Connection, queues: Sequence[str], consumer: str) -> Row[Any] | None:
         """Find the first row, and update it."""
-        if done:
-            connection.execute(DELETE_MESSAGES, {"ids": list(done), "consumer": consumer})
         now = time.time()
         claims = _Claims.of(len(queues))
         found = connection.execute(claims.first, claims.wanted(queues, self._settings, now))
